@@ -1,0 +1,36 @@
+# `make demo` shows the main job on real photographs, `make test` checks everything. Both need python3.11 with pip and
+# a package registry, make the environment once and use it again.
+
+PYTHON ?= python3.11
+VENV ?= .venv
+BIN := $(VENV)/bin
+SOURCES := model daemon tests
+
+.PHONY: demo test check format clean
+
+demo: $(VENV)/installed-demo
+	$(BIN)/rejectd demo
+
+test: check
+	$(BIN)/pytest
+
+check: $(VENV)/installed-test
+	$(BIN)/ruff format --check --quiet $(SOURCES) || { echo "run: make format"; exit 1; }
+	$(BIN)/ruff check --quiet $(SOURCES)
+	$(BIN)/mypy --no-error-summary
+	$(BIN)/lint-imports
+	$(BIN)/rejectd reference --check config
+
+format: $(VENV)/installed-test
+	$(BIN)/ruff check --quiet --fix $(SOURCES) || true
+	$(BIN)/ruff format --quiet $(SOURCES)
+
+clean:
+	rm -rf $(VENV) demo-run build dist .mypy_cache .ruff_cache .import_linter_cache
+
+$(VENV)/installed-%: pyproject.toml | $(VENV)/bin/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable ".[$*]"
+	touch $@
+
+$(VENV)/bin/python:
+	$(PYTHON) -m venv $(VENV)

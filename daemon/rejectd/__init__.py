@@ -1,0 +1,1 @@
+"""A service that watches a production line and tells it, in time, which parts to reject."""

@@ -1,0 +1,88 @@
+"""`rejectd check`: says of every part of a line whether it works, or what to do."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from rejectd import settings as settings_file
+from rejectd.cameras import CameraError, Ended, driver
+from rejectd.inspector import Inspector
+from rejectd.messages import RejectdError
+from rejectd.mqtt import connect
+from rejectd.outbox import Outbox
+from rejectd.settings import AnyCamera, FolderCamera, FolderMode, Settings
+
+_PICTURE_S = 10.0
+
+
+def check(file: Path) -> Iterator[tuple[bool, str]]:
+    """Try everything that the service will need. Yields (works, what) for each part."""
+    try:
+        settings = settings_file.load(file)
+    except RejectdError as error:
+        yield False, f"settings: {error}"
+        return
+    yield True, f"settings: {file}"
+    yield from _try("journal", lambda: _journal(settings, file))
+    yield from _bundles(settings)
+    for name, camera in settings.cameras.items():
+        yield from _try(f"camera {name}", lambda camera=camera: _camera(camera))  # type: ignore[misc]
+    yield from _try("broker", lambda: _broker(settings))
+
+
+def _try(what: str, attempt: Callable[[], str]) -> Iterator[tuple[bool, str]]:
+    try:
+        yield True, f"{what}: {attempt()}"
+    except RejectdError as error:
+        text = str(error)
+        yield False, text if text.startswith(what) else f"{what}: {text}"
+
+
+def _journal(settings: Settings, file: Path) -> str:
+    path = settings_file.state_directory(settings, file) / "journal.sqlite"
+    Outbox(path, keep_ns=10**18, max_bytes=10**15).close()
+    return str(path)
+
+
+def _bundles(settings: Settings) -> Iterator[tuple[bool, str]]:
+    """Each bundle by itself, so that one bad bundle does not hide the others."""
+    for name, product in settings.products.items():
+        yield from _try(f"product {name}", lambda name=name, product=product: _bundle(settings, name, product))  # type: ignore[misc]
+    if len(settings.products) > 1:
+        yield from _try("products together", lambda: f"one teacher, {len(_inspector(settings).models)} students")
+
+
+def _inspector(settings: Settings) -> Inspector:
+    return Inspector(settings.engine, settings.products)
+
+
+def _bundle(settings: Settings, name: str, product: settings_file.Product) -> str:
+    model = Inspector(settings.engine, {name: product}).models[name]
+    return f"bundle {model.digest[:12]} on {model.engine}, threshold {model.threshold:.4g}, golden pictures agree"
+
+
+def _camera(camera: AnyCamera) -> str:
+    device = driver(camera)
+    try:
+        device.open()
+        if isinstance(camera, FolderCamera) and camera.mode is FolderMode.WATCH:
+            return f"{camera.path} is watched"
+        picture = device.read(_PICTURE_S)
+    except Ended as error:
+        raise CameraError("there is no picture", hint="put pictures into the folder, or use mode: watch") from error
+    finally:
+        device.close()
+    if picture is None:
+        raise CameraError(f"no picture within {_PICTURE_S:g} s", hint="is the camera triggered?")
+    if picture.pixels is None:
+        raise CameraError(picture.fault, hint="the first picture cannot be judged; the service would answer unjudged")
+    return f"{picture.pixels.shape[1]} x {picture.pixels.shape[0]} pixels"
+
+
+def _broker(settings: Settings) -> str:
+    link = connect(settings.mqtt, client_id=f"rejectd-check-{threading.get_native_id()}")
+    version = "5" if link.v5 else "3.1.1"
+    link.close()
+    return f"{settings.mqtt.host}:{settings.mqtt.port} speaks MQTT {version}"

@@ -1,0 +1,47 @@
+"""From a score to a verdict. Pure."""
+
+from __future__ import annotations
+
+import math
+
+from rejectd.messages import Cause, Decision, Frame, Result, Verdict
+
+
+def decide(frame: Frame, result: Result, now_ns: int) -> Verdict:
+    """Reject above the threshold, pass at or below it; a score that is no number is the engine's fault."""
+    if not math.isfinite(result.score):
+        return unjudged(frame, Cause.ENGINE_FAULT, now_ns, detail=f"the score is {result.score}")
+    decision = Decision.REJECT if result.score > result.threshold else Decision.PASS
+    return _verdict(frame, decision, now_ns, result=result)
+
+
+def unjudged(frame: Frame, cause: Cause, now_ns: int, *, detail: str = "") -> Verdict:
+    """The end of a frame that the model has not judged, or not in time."""
+    return _verdict(frame, Decision.UNJUDGED, now_ns, cause=cause, detail=detail)
+
+
+def _verdict(
+    frame: Frame,
+    decision: Decision,
+    now_ns: int,
+    *,
+    result: Result | None = None,
+    cause: Cause | None = None,
+    detail: str = "",
+) -> Verdict:
+    return Verdict(
+        event_id=frame.event_id,
+        camera=frame.camera,
+        product=frame.product,
+        seq=frame.seq,
+        captured_ns=frame.captured_ns,
+        captured_unix_ns=frame.captured_unix_ns,
+        deadline_ns=frame.deadline_ns,
+        decided_ns=now_ns,
+        decision=decision,
+        policy=frame.policy,
+        cause=cause,
+        detail=detail,
+        source=frame.source,
+        result=result,
+    )

@@ -1,0 +1,119 @@
+"""Keeps the picture and the heat map of parts that did not pass, under a disk quota.
+
+Files lie in one folder a day: `<day>/<event_id>.png` as captured, `<day>/<event_id>-heat.jpg` for people.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from rejectd.messages import AnomalyMap, Frame, Pixels, RejectdError, Result
+
+Heatmap = Callable[[Pixels, AnomalyMap, float], Pixels]
+
+
+class EvidenceError(RejectdError):
+    """Evidence cannot be written."""
+
+
+class Evidence:
+    """Writes evidence and removes the oldest beyond the quota. Owned by one thread."""
+
+    def __init__(self, directory: Path, *, quota_bytes: int, heatmap: Heatmap) -> None:
+        """`heatmap(picture, anomaly_map, threshold)` paints the overlay, all RGB uint8.
+
+        Raises:
+            EvidenceError: if the folder cannot be used.
+        """
+        self._directory = directory
+        self._quota_bytes = quota_bytes
+        self._heatmap = heatmap
+        try:
+            directory.mkdir(parents=True, exist_ok=True)
+            files = [(path.stat().st_mtime_ns, path) for path in directory.glob("*/*") if path.is_file()]
+            self._kept = deque((path, path.stat().st_size) for _, path in sorted(files))
+        except OSError as error:
+            hint = "let the service's user write there, or set evidence.directory"
+            raise EvidenceError(f"{directory}: evidence cannot be kept: {error}", hint=hint) from error
+        self._used_bytes = sum(size for _, size in self._kept)
+
+    def keep(self, frame: Frame, result: Result | None) -> str:
+        """Write what is known of a frame. Returns the picture's path below the folder, empty if it has no picture.
+
+        Raises:
+            EvidenceError: if it cannot be written; nothing half written is left.
+        """
+        if frame.picture is None:
+            return ""
+        day = datetime.fromtimestamp(frame.captured_unix_ns / 1e9, UTC).strftime("%Y-%m-%d")
+        try:
+            (self._directory / day).mkdir(exist_ok=True)
+            self._write(f"{day}/{frame.event_id}.png", frame.picture, [cv2.IMWRITE_PNG_COMPRESSION, 1])
+            if result and result.anomaly_map is not None:
+                overlay = self._heatmap(frame.picture, result.anomaly_map, result.threshold)
+                self._write(f"{day}/{frame.event_id}-heat.jpg", overlay, [cv2.IMWRITE_JPEG_QUALITY, 90])
+            self._shrink()
+        except OSError as error:
+            raise EvidenceError(
+                f"{self._directory}: evidence cannot be written: {error}", hint="free disk space"
+            ) from error
+        return f"{day}/{frame.event_id}.png"
+
+    def _write(self, name: str, picture: Pixels, options: list[int]) -> None:
+        path = self._directory / name
+        good, data = cv2.imencode(path.suffix, cv2.cvtColor(picture, cv2.COLOR_RGB2BGR), options)
+        assert good, "OpenCV encodes every uint8 picture"
+        temporary = path.with_name(f".{path.name}")
+        try:
+            with temporary.open("wb") as file:
+                file.write(data.data)
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.replace(path)
+        except OSError:
+            temporary.unlink(missing_ok=True)
+            raise
+        self._kept.append((path, len(data)))
+        self._used_bytes += len(data)
+
+    def _shrink(self) -> None:
+        while self._used_bytes > self._quota_bytes and self._kept:
+            path, size = self._kept.popleft()
+            path.unlink(missing_ok=True)
+            self._used_bytes -= size
+            _remove_if_empty(path.parent)
+
+
+def regions(
+    anomaly_map: AnomalyMap, threshold: float, picture_shape: tuple[int, ...], *, most: int = 16
+) -> list[list[int]]:
+    """Boxes [x, y, width, height] around what exceeds the threshold, in pixels of the picture, the largest first.
+
+    Args:
+        anomaly_map: float32 (h, w).
+        threshold: the image threshold; the map's maximum is the score, so that a reject has at least one region.
+        picture_shape: (H, W, ...) of the picture that the map belongs to.
+        most: how many boxes at most.
+    """
+    mask = (anomaly_map > threshold).astype(np.uint8)
+    count, _, stats, _ = cv2.connectedComponentsWithStats(mask, connectivity=8)
+    order = 1 + np.argsort(-stats[1:count, cv2.CC_STAT_AREA], kind="stable")[:most]
+    scale_y, scale_x = picture_shape[0] / anomaly_map.shape[0], picture_shape[1] / anomaly_map.shape[1]
+    boxes = []
+    for x, y, width, height, _ in stats[order]:
+        left, top = int(x * scale_x), int(y * scale_y)
+        right, bottom = int(np.ceil((x + width) * scale_x)), int(np.ceil((y + height) * scale_y))
+        boxes.append([left, top, right - left, bottom - top])
+    return boxes
+
+
+def _remove_if_empty(directory: Path) -> None:
+    if directory.is_dir() and not any(directory.iterdir()):
+        directory.rmdir()

@@ -1,0 +1,141 @@
+"""The account of frames: captured = pass + reject + unjudged + in flight, at every instant.
+
+A frame comes into being only by `Ledger.open` and ends only by `Ledger.close`, which says who was first. Whoever was
+not first publishes nothing.
+"""
+
+from __future__ import annotations
+
+import heapq
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from rejectd.messages import Account, Cause, Decision, Frame, Picture, Pixels, Policy, Verdict
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Snapshot:
+    """The ledger at one instant, in detail."""
+
+    captured: dict[str, int]  # by camera
+    verdicts: dict[tuple[str, Decision, Cause | None], int]  # by camera, decision and cause
+    in_flight: dict[str, int]  # by camera
+
+    @property
+    def account(self) -> Account:
+        """The sums over all cameras."""
+        ends: Counter[Decision] = Counter()
+        for (_, decision, _), count in self.verdicts.items():
+            ends[decision] += count
+        return Account(
+            captured=sum(self.captured.values()),
+            passed=ends[Decision.PASS],
+            rejected=ends[Decision.REJECT],
+            unjudged=ends[Decision.UNJUDGED],
+            in_flight=sum(self.in_flight.values()),
+        )
+
+
+class Ledger:
+    """Opens and closes frames, and knows which of them must be answered now. Safe for any number of threads."""
+
+    def __init__(self, run: str, *, margin_ns: int, clock: Callable[[], int] = time.monotonic_ns) -> None:
+        """`margin_ns`: how long before its deadline a frame is due, so that its message arrives in time."""
+        self.run = run
+        self._margin_ns = margin_ns
+        self._clock = clock
+        self._changed = threading.Condition()
+        self._open: dict[str, Frame] = {}
+        self._due: list[tuple[int, str]] = []  # heap of (instant, event_id); closed frames leave it lazily
+        self._captured: Counter[str] = Counter()
+        self._verdicts: Counter[tuple[str, Decision, Cause | None]] = Counter()
+        self._ended = False
+
+    def open(
+        self, picture: Picture, *, camera: str, product: str, policy: Policy, deadline_ns: int, pixels: Pixels | None
+    ) -> Frame:
+        """Enter a picture as a frame with an identity and a deadline. From here on it must be closed.
+
+        Args:
+            picture: as captured; `deadline_ns` is counted from its capture.
+            pixels: uint8 (h, w, 3), prepared for the model; None for a faulty picture.
+        """
+        with self._changed:
+            self._captured[camera] += 1
+            seq = self._captured[camera]
+            frame = Frame(
+                event_id=f"{self.run}-{camera}-{seq}",
+                camera=camera,
+                product=product,
+                seq=seq,
+                captured_ns=picture.captured_ns,
+                captured_unix_ns=picture.captured_unix_ns,
+                deadline_ns=picture.captured_ns + deadline_ns,
+                policy=policy,
+                source=picture.source,
+                pixels=pixels,
+                picture=picture.pixels,
+                fault=picture.fault,
+            )
+            self._open[frame.event_id] = frame
+            heapq.heappush(self._due, (frame.deadline_ns - self._margin_ns, frame.event_id))
+            if self._due[0][1] == frame.event_id:
+                self._changed.notify_all()
+        return frame
+
+    def close(self, verdict: Verdict) -> bool:
+        """End a frame. True for the first verdict, which counts; False for any other, which must not be published."""
+        with self._changed:
+            frame = self._open.pop(verdict.event_id, None)
+            if frame is None:
+                return False
+            self._verdicts[verdict.camera, verdict.decision, verdict.cause] += 1
+            if not self._open:
+                self._due.clear()
+                self._changed.notify_all()
+            return True
+
+    def wait_due(self, timeout_s: float) -> list[Frame]:
+        """Frames that must be answered now, waiting at most `timeout_s` for one. They stay open until closed."""
+        until = self._clock() + int(timeout_s * 1e9)
+        with self._changed:
+            while True:
+                now = self._clock()
+                due = self._pop_due(now)
+                if due or now >= until or self._ended:
+                    return due
+                wake = min(until, self._due[0][0]) if self._due else until
+                self._changed.wait((wake - now) / 1e9)
+
+    def end(self) -> None:
+        """Wake whoever waits: no more frames will come."""
+        with self._changed:
+            self._ended = True
+            self._changed.notify_all()
+
+    def wait_empty(self, timeout_s: float) -> bool:
+        """Wait until no frame is in flight."""
+        with self._changed:
+            return self._changed.wait_for(lambda: not self._open, timeout_s)
+
+    def in_flight(self) -> list[Frame]:
+        """The frames that have no verdict yet, the earliest deadline first."""
+        with self._changed:
+            return sorted(self._open.values(), key=lambda frame: frame.deadline_ns)
+
+    def snapshot(self) -> Snapshot:
+        """All counts of one instant."""
+        with self._changed:
+            in_flight = Counter(frame.camera for frame in self._open.values())
+            return Snapshot(captured=dict(self._captured), verdicts=dict(self._verdicts), in_flight=dict(in_flight))
+
+    def _pop_due(self, now: int) -> list[Frame]:
+        due = []
+        while self._due and self._due[0][0] <= now:
+            _, event_id = heapq.heappop(self._due)
+            if event_id in self._open:
+                due.append(self._open[event_id])
+        return due

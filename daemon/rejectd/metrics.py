@@ -1,0 +1,181 @@
+"""Everything that Prometheus scrapes. Names and labels are an interface; a golden file in the tests holds them.
+
+Frames are read from the ledger in one go, so that at every scrape
+`sum(rejectd_frames_captured_total) = sum(rejectd_verdicts_total) + sum(rejectd_frames_in_flight)`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Protocol
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from rejectd.messages import CameraState, Cause, Decision
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+_LATENCY = (0.005, 0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.5, 0.75, 1.0, 1.5, 2.0, 5.0, 10.0)
+_STAGE = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
+_RATIO = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 1.0, 1.05, 1.1, 1.25, 1.5, 2.0, 3.0, 5.0)
+_SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
+
+STAGES = ("prepare", "wait", "inspect", "publish")
+
+
+class _Counts(Protocol):
+    """What the ledger knows at one instant."""
+
+    @property
+    def captured(self) -> Mapping[str, int]: ...
+    @property
+    def verdicts(self) -> Mapping[tuple[str, Decision, Cause | None], int]: ...
+    @property
+    def in_flight(self) -> Mapping[str, int]: ...
+
+
+class Metrics:
+    """The metrics of one service, with a child for each label value from the start."""
+
+    def __init__(
+        self,
+        registry: CollectorRegistry,
+        *,
+        cameras: Iterable[str],
+        products: Iterable[str],
+        snapshot: Callable[[], _Counts],
+    ) -> None:
+        cameras, products = tuple(cameras), tuple(products)
+        registry.register(_Frames(cameras, snapshot))
+        self.stage = Histogram(
+            "rejectd_stage_seconds",
+            "Time that a frame or batch spends in a stage.",
+            ["stage"],
+            buckets=_STAGE,
+            registry=registry,
+        )
+        self.latency = Histogram(
+            "rejectd_capture_to_publish_seconds",
+            "Time from the exposure to the broker's acknowledgement of the verdict.",
+            ["camera"],
+            buckets=_LATENCY,
+            registry=registry,
+        )
+        self.missed = Counter(
+            "rejectd_deadlines_missed",
+            "Verdicts that the broker did not have by the frame's deadline.",
+            ["camera"],
+            registry=registry,
+        )
+        self.unpublished = Counter(
+            "rejectd_verdicts_unpublished",
+            "Verdicts never sent: expired while the broker was away, or refused by it.",
+            ["camera"],
+            registry=registry,
+        )
+        self.too_late = Counter(
+            "rejectd_results_too_late",
+            "Results that came after the frame had been answered.",
+            ["camera"],
+            registry=registry,
+        )
+        self.batch = Histogram("rejectd_batch_frames", "Frames in a batch.", buckets=_SIZES, registry=registry)
+        self.ratio = Histogram(
+            "rejectd_score_threshold_ratio",
+            "Score of a judged frame as a multiple of the threshold.",
+            ["product"],
+            buckets=_RATIO,
+            registry=registry,
+        )
+        self.camera_up = Gauge(
+            "rejectd_camera_up",
+            "1 while the camera delivers pictures or waits for parts.",
+            ["camera"],
+            registry=registry,
+        )
+        self.camera_faults = Counter(
+            "rejectd_camera_faults", "Times that a camera went down or froze.", ["camera"], registry=registry
+        )
+        self.broker_connected = Gauge("rejectd_broker_connected", "1 while the broker is connected.", registry=registry)
+        self.outbox = Gauge(
+            "rejectd_outbox_events", "Defect events that the broker has not acknowledged.", registry=registry
+        )
+        self.sacrificed = Counter(
+            "rejectd_records_sacrificed",
+            "Evidence or journal entries given up under overload or on a full disk.",
+            ["what"],
+            registry=registry,
+        )
+        self.bundle = Gauge(
+            "rejectd_bundle_info",
+            "The bundle in use for a product; always 1.",
+            ["product", "digest", "engine", "teacher"],
+            registry=registry,
+        )
+        self.threshold = Gauge(
+            "rejectd_threshold", "Score above which a part is rejected.", ["product"], registry=registry
+        )
+        Info("rejectd_build", "Version of the service.", registry=registry).info({"version": version("rejectd")})
+        self._create_children(cameras, products)
+
+    def camera_state(self, camera: str, state: CameraState) -> None:
+        """Take note of a camera's new state."""
+        self.camera_up.labels(camera).set(1 if state is CameraState.UP else 0)
+        if state in (CameraState.DOWN, CameraState.DEGRADED):
+            self.camera_faults.labels(camera).inc()
+
+    def _create_children(self, cameras: tuple[str, ...], products: tuple[str, ...]) -> None:
+        for stage in STAGES:
+            self.stage.labels(stage)
+        for camera in cameras:
+            for by_camera in (
+                self.latency,
+                self.missed,
+                self.unpublished,
+                self.too_late,
+                self.camera_up,
+                self.camera_faults,
+            ):
+                by_camera.labels(camera)
+        for product in products:
+            self.ratio.labels(product)
+            self.threshold.labels(product)
+        for what in ("evidence", "journal"):
+            self.sacrificed.labels(what)
+
+
+class _Frames(Collector):
+    """Frames and verdicts, read from the ledger at one instant."""
+
+    def __init__(self, cameras: tuple[str, ...], snapshot: Callable[[], _Counts]) -> None:
+        self._cameras = cameras
+        self._snapshot = snapshot
+
+    def collect(self) -> Iterator[Metric]:
+        """All three families from one snapshot."""
+        counts = self._snapshot()
+        captured = CounterMetricFamily("rejectd_frames_captured", "Frames captured.", labels=["camera"])
+        verdicts = CounterMetricFamily(
+            "rejectd_verdicts", "Frames by their one end.", labels=["camera", "decision", "cause"]
+        )
+        in_flight = GaugeMetricFamily("rejectd_frames_in_flight", "Frames without a verdict yet.", labels=["camera"])
+        for camera in self._cameras:
+            captured.add_metric([camera], counts.captured.get(camera, 0))
+            in_flight.add_metric([camera], counts.in_flight.get(camera, 0))
+            for decision, cause in _ENDS:
+                count = counts.verdicts.get((camera, decision, cause), 0)
+                verdicts.add_metric([camera, decision, cause or ""], count)
+        yield captured
+        yield verdicts
+        yield in_flight
+
+
+_ENDS: tuple[tuple[Decision, Cause | None], ...] = (
+    (Decision.PASS, None),
+    (Decision.REJECT, None),
+    *((Decision.UNJUDGED, cause) for cause in Cause),
+)

@@ -1,0 +1,394 @@
+"""The settings of one line: declared once here, read from one YAML file, checked at once."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import ClassVar, TypeAlias
+
+from rejectd.declaration import Reader, SettingsError, setting
+from rejectd.messages import Policy
+
+_NAME = {"pattern": r"[A-Za-z0-9_-]{1,64}", "pattern_help": "use 1 to 64 letters, digits, - and _"}
+
+Region: TypeAlias = tuple[int, int, int, int]  # x, y, width, height in pixels
+
+
+class FolderMode(StrEnum):
+    """How a folder camera reads its folder."""
+
+    REPLAY = "replay"
+    WATCH = "watch"
+
+
+class Transport(StrEnum):
+    """How RTSP carries the pictures."""
+
+    TCP = "tcp"
+    UDP = "udp"
+
+
+class Device(StrEnum):
+    """Where the model runs."""
+
+    AUTO = "auto"
+    CPU = "cpu"
+    CUDA = "cuda"
+
+
+class Protocol(StrEnum):
+    """Version of MQTT; `auto` tries 5 and falls back."""
+
+    AUTO = "auto"
+    V5 = "5"
+    V311 = "3.1.1"
+
+
+class LogLevel(StrEnum):
+    """What is logged."""
+
+    DEBUG = "debug"
+    INFO = "info"
+    WARNING = "warning"
+    ERROR = "error"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Camera:
+    """What every camera has."""
+
+    product: str = setting("Name of the product that passes this camera.", example="cell", **_NAME)
+    deadline_ms: int = setting(
+        "Time from exposure until the verdict must be with the broker.", default=1000, unit="ms", low=10, high=600_000
+    )
+    policy: Policy = setting("What the line should do with an unjudged part.", default=Policy.REJECT)
+    region: Region | None = setting(
+        "Region of interest; the rest of the picture is cut away.",
+        default=None,
+        unit="pixels",
+        pattern_help="[x, y, width, height]",
+    )
+    retry_max_s: float = setting(
+        "Longest pause between two attempts to reach a lost camera; the first is 0.5 s.",
+        default=30.0,
+        unit="s",
+        low=0.5,
+        high=3600,
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FolderCamera(Camera):
+    """Pictures from a folder: a replay at a given rate, or whatever another program puts there."""
+
+    type: ClassVar[str] = "folder"
+    path: Path = setting("The folder.", example="pictures")
+    mode: FolderMode = setting(
+        "`replay` shows what is there in the order of the names, `watch` waits for new files.",
+        default=FolderMode.REPLAY,
+    )
+    rate_hz: float | None = setting(
+        "Pictures in a second of a replay; 10 if not given.", default=None, unit="Hz", low=0.01, high=1000
+    )
+    loop: bool = setting("Start a replay again at its end.", default=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VideoCamera(Camera):
+    """Pictures from a video file or an RTSP stream, through PyAV."""
+
+    type: ClassVar[str] = "video"
+    url: str = setting("File, or rtsp:// address without user and password.", example="rtsp://192.0.2.7/stream")
+    transport: Transport = setting("How RTSP carries the pictures.", default=Transport.TCP)
+    username: str | None = setting("User of the stream.", default=None)
+    password_file: Path | None = setting("File that holds the password of the stream.", default=None)
+    open_timeout_s: float = setting("Longest wait for a connection.", default=5.0, unit="s", low=0.1, high=120)
+    read_timeout_s: float = setting(
+        "Longest wait for the next picture of a stream before it counts as lost.",
+        default=2.0,
+        unit="s",
+        low=0.1,
+        high=120,
+    )
+    frozen_after: int = setting(
+        "This many identical pictures in a row mean a frozen camera; 0 switches the check off.",
+        default=25,
+        unit="pictures",
+        low=0,
+        high=100_000,
+    )
+    loop: bool = setting("Start a file again at its end.", default=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class V4l2Camera(Camera):
+    """Pictures from a Video4Linux device, through OpenCV."""
+
+    type: ClassVar[str] = "v4l2"
+    device: Path = setting("The device.", example="/dev/video0")
+    width: int | None = setting("Width to ask for.", default=None, unit="pixels", low=16, high=32768)
+    height: int | None = setting("Height to ask for.", default=None, unit="pixels", low=16, high=32768)
+    rate_hz: float | None = setting("Rate to ask for.", default=None, unit="Hz", low=0.1, high=10_000)
+    pixel_format: str | None = setting(
+        "Pixel format to ask for.", default=None, pattern=r"[A-Z0-9]{4}", pattern_help="four letters such as MJPG"
+    )
+    read_timeout_s: float = setting(
+        "Longest wait for the next picture before the camera counts as lost.",
+        default=5.0,
+        unit="s",
+        low=0.1,
+        high=600,
+    )
+    frozen_after: int = setting(
+        "This many identical pictures in a row mean a frozen camera; 0 switches the check off.",
+        default=25,
+        unit="pictures",
+        low=0,
+        high=100_000,
+    )
+
+
+AnyCamera: TypeAlias = FolderCamera | VideoCamera | V4l2Camera
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Product:
+    """One product: its bundle and, if wished, a threshold of its own."""
+
+    bundle: Path = setting("The bundle that `revdist train` wrote.", example="bundles/cell")
+    threshold: float | None = setting(
+        "Score above which a part is rejected, instead of the calibrated one. Reloaded by SIGHUP.",
+        default=None,
+        low=0,
+        high=1000,
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Batch:
+    """How frames are put together for the device."""
+
+    max_batch: int = setting("Most frames inspected in one go.", default=8, unit="frames", low=1, high=256)
+    max_wait_ms: float = setting("Longest wait for a batch to fill.", default=20.0, unit="ms", low=0, high=10_000)
+    queue_per_camera: int = setting(
+        "Most frames of one camera that wait; further ones are answered as unjudged (overload).",
+        default=32,
+        unit="frames",
+        low=1,
+        high=4096,
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Engine:
+    """Where and how the model runs."""
+
+    device: Device = setting("Device; `auto` takes a GPU if there is one.", default=Device.AUTO)
+    threads: int = setting("Processor threads of the model; 0 means all cores.", default=0, low=0, high=1024)
+    teacher_weights: Path | None = setting("Weights of the teacher, where they cannot be downloaded.", default=None)
+    hang_s: float = setting(
+        "A batch that takes longer means a hung device: systemd's watchdog is no longer fed.",
+        default=30.0,
+        unit="s",
+        low=1,
+        high=3600,
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Mqtt:
+    """The broker."""
+
+    host: str = setting("Name or address of the broker.", default="127.0.0.1")
+    port: int = setting("Port of the broker; 8883 is usual with TLS.", default=1883, low=1, high=65535)
+    protocol: Protocol = setting("Version of MQTT; `auto` tries 5 and falls back to 3.1.1.", default=Protocol.AUTO)
+    client_id: str | None = setting("Client identifier; `rejectd-<line>` if not given.", default=None)
+    username: str | None = setting("User.", default=None)
+    password_file: Path | None = setting("File that holds the password.", default=None)
+    tls: bool = setting("Encrypt, and check the broker's certificate.", default=False)
+    tls_ca: Path | None = setting("Certificates to trust instead of the system's.", default=None)
+    tls_cert: Path | None = setting("Own certificate, for mutual TLS.", default=None)
+    tls_key: Path | None = setting("Key of the own certificate.", default=None)
+    keepalive_s: int = setting(
+        "The broker publishes the last will when it hears nothing for one and a half times this.",
+        default=5,
+        unit="s",
+        low=1,
+        high=3600,
+    )
+    heartbeat_s: float = setting("Time between two line status messages.", default=1.0, unit="s", low=0.1, high=3600)
+    retry_max_s: float = setting(
+        "Longest pause between two attempts to reach the broker; the first is 0.2 s.",
+        default=10.0,
+        unit="s",
+        low=0.2,
+        high=3600,
+    )
+    publish_margin_ms: int = setting(
+        "How long before the deadline an unjudged frame is answered, so that the message arrives in time.",
+        default=20,
+        unit="ms",
+        low=1,
+        high=60_000,
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Metrics:
+    """The page that Prometheus scrapes."""
+
+    host: str = setting("Address to listen on; 0.0.0.0 for every network.", default="127.0.0.1")
+    port: int = setting("Port to listen on.", default=9108, low=1, high=65535)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Evidence:
+    """Pictures and heat maps of rejected and unjudged parts."""
+
+    enabled: bool = setting("Keep evidence.", default=True)
+    directory: Path | None = setting("Where; `evidence` in the state directory if not given.", default=None)
+    quota_mb: int = setting("Most disk space; the oldest goes first.", default=2048, unit="MB", low=1, high=10**8)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Journal:
+    """The durable record of verdicts, and of defect events until the broker has them."""
+
+    keep_days: float = setting(
+        "How long acknowledged records are kept.", default=14.0, unit="days", low=0.01, high=3650
+    )
+    max_mb: int = setting(
+        "Most disk space; acknowledged records go first, the oldest first.", default=1024, unit="MB", low=1, high=10**7
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """Everything about one line."""
+
+    line: str = setting("Name of the line; part of every topic.", example="line1", **_NAME)
+    cameras: dict[str, AnyCamera] = setting("The cameras by name.")
+    products: dict[str, Product] = setting("The products by name.")
+    batch: Batch = setting("Batches.", default=Batch())
+    engine: Engine = setting("Engine.", default=Engine())
+    mqtt: Mqtt = setting("Broker.", default=Mqtt())
+    metrics: Metrics = setting("Metrics.", default=Metrics())
+    evidence: Evidence = setting("Evidence.", default=Evidence())
+    journal: Journal = setting("Journal.", default=Journal())
+    state_directory: Path | None = setting(
+        "Where the service keeps its journal and evidence; systemd's state directory, or `state` beside this file.",
+        default=None,
+    )
+    stop_timeout_s: float = setting(
+        "Longest time from SIGTERM to the end; frames in flight get their verdict within it.",
+        default=10.0,
+        unit="s",
+        low=0.5,
+        high=600,
+    )
+    log_level: LogLevel = setting("What is logged. Reloaded by SIGHUP.", default=LogLevel.INFO)
+
+
+def load(file: Path) -> Settings:
+    """Read and check a settings file.
+
+    Raises:
+        SettingsError: with every mistake, its line and a hint.
+    """
+    reader = Reader(file)
+    try:
+        text = file.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        cause = error.strerror if isinstance(error, OSError) else "is not UTF-8 text"
+        reader.mistake("file", f"cannot be read: {cause}", "give the path of a settings file, such as config/line.yaml")
+        raise SettingsError(file, reader.mistakes) from error
+    node = reader.root(text)
+    settings: Settings | None = reader.group(Settings, node) if node is not None else None
+    if settings is not None:
+        _check(settings, reader)
+    if reader.mistakes or settings is None:
+        raise SettingsError(file, reader.mistakes)
+    return settings
+
+
+def state_directory(settings: Settings, file: Path) -> Path:
+    """Where the service of this settings file keeps its state."""
+    if settings.state_directory:
+        return settings.state_directory
+    given = os.environ.get("STATE_DIRECTORY", "").split(":")[0]
+    return Path(given) if given else file.absolute().parent / "state"
+
+
+def _check(settings: Settings, reader: Reader) -> None:
+    """What one setting demands of another."""
+    for name, camera in settings.cameras.items():
+        key = f"cameras.{name}"
+        if camera.product not in settings.products:
+            known = ", ".join(settings.products)
+            reader.mistake(f"{key}.product", f"{camera.product!r} is not a product", f"known products: {known}")
+        if camera.deadline_ms <= settings.mqtt.publish_margin_ms:
+            hint = f"give more than mqtt.publish_margin_ms ({settings.mqtt.publish_margin_ms})"
+            reader.mistake(f"{key}.deadline_ms", f"{camera.deadline_ms} leaves no time to inspect", hint)
+        if camera.region and 0 in camera.region[2:]:
+            reader.mistake(f"{key}.region", "has no area", "give [x, y, width, height] with width and height over 0")
+        if isinstance(camera, FolderCamera):
+            _check_folder(camera, key, reader)
+        if isinstance(camera, VideoCamera):
+            _check_video(camera, key, reader)
+    for name, product in settings.products.items():
+        if not (product.bundle / "bundle.json").is_file():
+            hint = f"make one: revdist train --good DIR --product {name} --output {product.bundle}"
+            reader.mistake(f"products.{name}.bundle", f"{product.bundle} is not a bundle", hint)
+    if settings.engine.teacher_weights:
+        _check_file("engine.teacher_weights", settings.engine.teacher_weights, reader)
+    _check_mqtt(settings.mqtt, reader)
+    if not settings.evidence.enabled and settings.evidence.directory:
+        reader.mistake("evidence.directory", "has no effect while evidence is off", "remove it, or enabled: true")
+
+
+def _check_folder(camera: FolderCamera, key: str, reader: Reader) -> None:
+    if camera.mode is FolderMode.WATCH:
+        for name in ("rate_hz", "loop"):
+            if getattr(camera, name):
+                reader.mistake(f"{key}.{name}", "has no effect with mode watch", "remove it, or use mode: replay")
+
+
+def _check_video(camera: VideoCamera, key: str, reader: Reader) -> None:
+    address = camera.url.partition("://")[2]
+    if "@" in address.partition("/")[0]:
+        hint = "use `username` and `password_file`, so that the password stays out of logs"
+        reader.mistake(f"{key}.url", "holds a user or password", hint)
+    if address and camera.loop:
+        reader.mistake(f"{key}.loop", "has no effect on a stream", "remove it")
+    if not address and camera.username:
+        reader.mistake(f"{key}.username", "has no effect on a file", "remove it")
+    _check_password(camera.username, camera.password_file, key, reader)
+
+
+def _check_mqtt(mqtt: Mqtt, reader: Reader) -> None:
+    _check_password(mqtt.username, mqtt.password_file, "mqtt", reader)
+    for name in ("tls_ca", "tls_cert", "tls_key"):
+        path = getattr(mqtt, name)
+        if path and not mqtt.tls:
+            reader.mistake(f"mqtt.{name}", "has no effect without TLS", "add `tls: true`")
+        elif path:
+            _check_file(f"mqtt.{name}", path, reader)
+    if bool(mqtt.tls_cert) != bool(mqtt.tls_key):
+        given, lacking = ("tls_cert", "tls_key") if mqtt.tls_cert else ("tls_key", "tls_cert")
+        reader.mistake(f"mqtt.{given}", f"needs {lacking}", f"give both, or neither; add `{lacking}:`")
+
+
+def _check_password(username: str | None, password_file: Path | None, key: str, reader: Reader) -> None:
+    if password_file and not username:
+        reader.mistake(f"{key}.password_file", "has no effect without a user", "add `username:`")
+    if password_file:
+        _check_file(f"{key}.password_file", password_file, reader)
+
+
+def _check_file(key: str, path: Path, reader: Reader) -> None:
+    if not path.is_file():
+        reader.mistake(key, f"{path} is not a file", "give the path of a file, relative to this settings file")
+    elif not os.access(path, os.R_OK):
+        reader.mistake(key, f"{path} cannot be read", "let the service's user read it")

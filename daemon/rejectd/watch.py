@@ -1,0 +1,96 @@
+"""Shows verdicts live, as an independent subscriber sees them."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable
+from datetime import datetime
+from typing import Any, TextIO
+
+from rejectd.messages import TOPIC_ROOT, Decision
+from rejectd.mqtt import listen
+from rejectd.settings import Settings
+
+_COLOURS = {Decision.PASS: "\033[32m", Decision.REJECT: "\033[31m", Decision.UNJUDGED: "\033[33m"}
+
+
+class Tally:
+    """Counts what a subscriber received, each event once."""
+
+    def __init__(self) -> None:
+        self.decisions: Counter[str] = Counter()
+        self.latencies_s: list[float] = []  # exposure to subscriber, on this machine's clock
+        self.late = 0
+        self.line_status: dict[str, Any] = {}
+        self._seen: set[str] = set()
+
+    def verdict(self, payload: dict[str, Any], now: float) -> bool:
+        """Count a verdict; False if it was received before."""
+        if payload["event_id"] in self._seen:
+            return False
+        self._seen.add(payload["event_id"])
+        self.decisions[payload["decision"]] += 1
+        self.latencies_s.append(now - _unix(payload["captured_at"]))
+        self.late += now > _unix(payload["valid_until"])
+        return True
+
+
+def watch(settings: Settings, *, out: TextIO, until: Callable[[], bool], client_id: str = "") -> Tally:
+    """Subscribe, print a line for each verdict and change of state, and count, until `until()` is true.
+
+    Raises:
+        LinkError: if the broker cannot be reached or is gone.
+    """
+    tally = Tally()
+    colour = out.isatty()
+    state: dict[str, str] = {}
+
+    def show(topic: str, body: bytes) -> None:
+        kind = topic.split("/")[-2] if "/verdict/" in topic else "status"
+        payload = json.loads(body)
+        if kind == "verdict":
+            if tally.verdict(payload, time.time()):
+                print(_verdict_line(payload, colour=colour), file=out, flush=True)
+            return
+        if "camera" not in payload:
+            tally.line_status = payload
+        who = f"camera {payload['camera']}" if "camera" in payload else f"line {payload['line']}"
+        if state.get(who) != payload["state"]:
+            state[who] = payload["state"]
+            reason = f": {payload['reason']}" if payload.get("reason") else ""
+            print(f"{who} is {payload['state']}{reason}", file=out, flush=True)
+
+    root = f"{TOPIC_ROOT}/{settings.line}"
+    topics = [f"{root}/+/verdict/+", f"{root}/status", f"{root}/+/status"]
+    listen(settings.mqtt, topics, show, client_id=client_id or f"rejectd-watch-{os.getpid()}", until=until)
+    return tally
+
+
+def main(settings: Settings) -> None:
+    """Watch until Ctrl-C."""
+    try:
+        watch(settings, out=sys.stdout, until=lambda: False)
+    except KeyboardInterrupt:
+        return
+
+
+def _verdict_line(payload: dict[str, Any], *, colour: bool) -> str:
+    decision = payload["decision"]
+    paint, plain = (_COLOURS[Decision(decision)], "\033[0m") if colour else ("", "")
+    at = datetime.fromisoformat(payload["captured_at"]).astimezone().strftime("%H:%M:%S.%f")[:-3]
+    what = (
+        f"{payload['score'] / payload['threshold']:6.2f} x threshold"
+        if payload["score"] is not None
+        else payload["cause"]
+    )
+    where = f"{payload['camera']} #{payload['seq']}"
+    source = payload["source"] or payload["detail"] or ""
+    return f"{at}  {where:<12} {paint}{decision:<8}{plain}  {what:<18}  {payload['latency_ms']:7.1f} ms  {source}"
+
+
+def _unix(text: str) -> float:
+    return datetime.fromisoformat(text).timestamp()

@@ -4,7 +4,9 @@
   just enough time to inspect it.
 - Cameras share the device by start-time fair queueing (Goyal, Vin, Cheng 1996): a camera that floods waits for itself
   alone. Among cameras with an equal share the earliest deadline goes first, and within a camera the order of capture.
-- Frames that cannot be judged in time any more come out as `hopeless` and are answered at once.
+  If somebody would be late in that order but nobody with the earliest deadline first, that order is taken.
+- Frames that cannot be judged in time any more come out as `hopeless` and are answered at once. Under overload these are
+  the frames that do not fit a batch of the size at which the device judges most: keeping them would cost others more.
 """
 
 from __future__ import annotations
@@ -48,13 +50,22 @@ class ServiceTime:
     def expect(self, size: int) -> int:
         """A time in ns that a batch of this size rarely exceeds: mean plus three mean absolute deviations.
 
-        A size never seen is estimated from the nearest: in proportion if larger, at most as long if smaller.
+        A size never seen lies on the line between its known neighbours; beyond the largest it is in proportion, below
+        the smallest it takes as long as that.
         """
-        if not self._mean:
-            return 0
-        nearest = min(self._mean, key=lambda known: (abs(known - size), -known))
-        scale = max(1.0, size / nearest)
-        return int((self._mean[nearest] + 3 * self._deviation[nearest]) * scale)
+        if size in self._mean:
+            return self._bound(size)
+        below = max((known for known in self._mean if known < size), default=None)
+        above = min((known for known in self._mean if known > size), default=None)
+        if below is None:
+            return self._bound(above) if above is not None else 0
+        if above is None:
+            return int(self._bound(below) * size / below)
+        share = (size - below) / (above - below)
+        return int(self._bound(below) * (1 - share) + self._bound(above) * share)
+
+    def _bound(self, size: int) -> int:
+        return int(self._mean[size] + 3 * self._deviation[size])
 
 
 class _Queue:
@@ -93,6 +104,11 @@ class Batcher:
         self._closed = False
         self._last_batch_ns = clock()
 
+    def has_room(self, camera: str) -> bool:
+        """Whether a frame of this camera would be taken."""
+        with self._changed:
+            return not self._closed and len(self._queues[camera].frames) < self._limit
+
     def put(self, frame: Frame) -> bool:
         """Queue a frame. False if too many frames of its camera wait already: the caller answers it as overload."""
         with self._changed:
@@ -125,20 +141,23 @@ class Batcher:
         with self._changed:
             for _ in range(2):
                 now = self._clock()
-                hopeless = self._pop_hopeless(now)
+                hopeless = self._pop_unfit(now, self._alone(now))
                 close_ns = self._close_at(now)
-                if hopeless or (close_ns is not None and now >= close_ns):
-                    break
+                if close_ns is not None and now >= close_ns:
+                    sacrificed, frames = self._choose(now)
+                    self._last_batch_ns = now
+                    return Batch(frames=frames, hopeless=hopeless + sacrificed)
+                if hopeless:
+                    return Batch(hopeless=hopeless)
                 if close_ns is None and self._closed:
                     return None
                 wait_ns = min(close_ns - now, 10**9) if close_ns is not None else 10**9
                 self._changed.wait(wait_ns / 1e9)
-            else:
-                return Batch()
-            frames = self._choose(now) if close_ns is not None and now >= close_ns else ()
-            if frames:
-                self._last_batch_ns = now
-            return Batch(frames=frames, hopeless=hopeless)
+            return Batch()
+
+    def _alone(self, now: int) -> int:
+        """How long a frame of its own takes. When the device has idled for long, one frame may find out again."""
+        return 0 if now - self._last_batch_ns > _PROBE_NS else self.service_time.expect(1)
 
     def _close_at(self, now: int) -> int | None:
         """When the next batch closes; None if nothing waits."""
@@ -152,32 +171,66 @@ class Batcher:
         oldest = min(arrived for arrived, _ in heads)
         return min(oldest + self._max_wait_ns, latest_start - self.service_time.expect(waiting + 1))
 
-    def _pop_hopeless(self, now: int) -> tuple[Frame, ...]:
-        """Frames that even a batch of their own would judge too late. One is kept as a probe when the device idles."""
-        alone = self.service_time.expect(1)
-        if now - self._last_batch_ns > _PROBE_NS:
-            alone = 0
-        hopeless = []
+    def _pop_unfit(self, now: int, takes_ns: int) -> tuple[Frame, ...]:
+        """Take out the frames that would be late in a batch that starts now and takes so long."""
+        unfit = []
         for queue in self._queues.values():
-            while queue.frames and queue.frames[0][1].deadline_ns - self._margin_ns - alone < now:
-                hopeless.append(queue.frames.popleft()[1])
-        return tuple(hopeless)
+            while queue.frames and queue.frames[0][1].deadline_ns - self._margin_ns < now + takes_ns:
+                unfit.append(queue.frames.popleft()[1])
+        return tuple(unfit)
 
-    def _choose(self, now: int) -> tuple[Frame, ...]:
-        """Fill a batch fairly, as long as all that is in it can still be judged in time."""
-        chosen: list[Frame] = []
-        earliest = 0
-        while len(chosen) < self._max_batch:
-            ready = [queue for queue in self._queues.values() if queue.frames]
-            if not ready:
-                break
-            queue = min(ready, key=lambda queue: (queue.share, queue.frames[0][1].deadline_ns))
-            frame = queue.frames[0][1]
-            earliest = min(earliest, frame.deadline_ns) if chosen else frame.deadline_ns
-            if chosen and now + self.service_time.expect(len(chosen) + 1) > earliest - self._margin_ns:
-                break
-            queue.frames.popleft()
-            self._now_served = queue.share
+    def _choose(self, now: int) -> tuple[tuple[Frame, ...], tuple[Frame, ...]]:
+        """Frames given up under overload, and the frames of the next batch."""
+        fair = self._fair_order()
+        by_deadline = sorted(fair, key=lambda frame: frame.deadline_ns)
+        for order in (fair, by_deadline):
+            if self._keeps_up(order, now):
+                return (), self._pop(order[: self._fitting(order, now)])
+        sacrificed = self._pop_unfit(now, self.service_time.expect(self._best_size(len(fair))))
+        order = self._fair_order()
+        if not order:  # none fits a batch of the best size: then the one with the most time left is judged
+            return sacrificed[:-1], sacrificed[-1:]
+        return sacrificed, self._pop(order[: self._fitting(order, now)])
+
+    def _fair_order(self) -> list[Frame]:
+        """All waiting frames in the order in which equal sharing would serve them."""
+        places = []
+        for queue in self._queues.values():
+            places += [(queue.share + place, frame.deadline_ns, frame) for place, (_, frame) in enumerate(queue.frames)]
+        places.sort(key=lambda place: place[:2])
+        return [frame for _, _, frame in places]
+
+    def _fitting(self, order: list[Frame], now: int) -> int:
+        """How many of the first frames can be one batch that is late for none of them; at least one."""
+        earliest = order[0].deadline_ns
+        for size, frame in enumerate(order[1 : self._max_batch], 2):
+            earliest = min(earliest, frame.deadline_ns)
+            if now + self.service_time.expect(size) > earliest - self._margin_ns:
+                return size - 1
+        return min(len(order), self._max_batch)
+
+    def _keeps_up(self, order: list[Frame], now: int) -> bool:
+        """Whether all can be judged in time in this order: one batch that fits, then batches of the best size."""
+        first = self._fitting(order, now)
+        ends = now + self.service_time.expect(first)
+        size = self._best_size(len(order))
+        takes_ns = self.service_time.expect(size)
+        return all(
+            ends + (place // size + 1) * takes_ns <= frame.deadline_ns - self._margin_ns
+            for place, frame in enumerate(order[first:])
+        )
+
+    def _best_size(self, waiting: int) -> int:
+        """The size of batch, among those that can be filled, at which the device judges most in a second."""
+        sizes = range(1, min(waiting, self._max_batch) + 1)
+        return min(sizes, key=lambda size: (self.service_time.expect(size) / size, -size))
+
+    def _pop(self, frames: list[Frame]) -> tuple[Frame, ...]:
+        """Take these out of their queues; each is the first of its camera when its turn comes."""
+        for frame in frames:
+            queue = self._queues[frame.camera]
+            popped = queue.frames.popleft()[1]
+            assert popped is frame, "within a camera the order of capture is kept"
+            self._now_served = max(self._now_served, queue.share)
             queue.share += 1
-            chosen.append(frame)
-        return tuple(chosen)
+        return tuple(frames)

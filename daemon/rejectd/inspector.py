@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
 import torch
-from revdist.heatmaps import heatmap
 
 from rejectd.messages import Frame, Pixels, RejectdError, Result
 from rejectd.settings import Engine as EngineSettings
@@ -18,6 +19,7 @@ from revdist import teacher as teachers
 from revdist.conformal import Calibration
 from revdist.engine import Engine
 from revdist.errors import RevdistError
+from revdist.heatmaps import heatmap
 
 __all__ = ["Inspector", "InspectorError", "Model", "heatmap"]
 
@@ -58,16 +60,24 @@ class Inspector:
         """Resize a picture (H, W, 3) to the model's input, exactly as training did. Safe in any thread."""
         return images.prepare(pixels, self.models[product].size)
 
-    def warm(self, max_batch: int) -> None:
-        """Run each batch size once, so that the first parts do not wait for it.
+    def warm(self, sizes: Iterable[int]) -> dict[int, int]:
+        """Run batches of these sizes, so that the first parts do not wait. Returns the ns that each size takes.
 
         Raises:
             InspectorError: if the device fails.
         """
+        product, model = next(iter(self.models.items()))
+        blank = np.zeros((*model.size, 3), dtype=np.uint8)
+        elapsed_ns = {}
         try:
-            self._engine.warm(range(1, max_batch + 1))
+            for size in sorted(sizes):
+                self._engine.warm([size])
+                started = time.perf_counter_ns()
+                self._engine.inspect([blank] * size, [product] * size)
+                elapsed_ns[size] = time.perf_counter_ns() - started
         except (RevdistError, RuntimeError) as error:
             raise InspectorError(f"the engine fails: {error}", hint="try engine.device: cpu") from error
+        return elapsed_ns
 
     def inspect(self, frames: Sequence[Frame]) -> list[Result]:
         """Scores of a mixed batch, and the anomaly maps of rejects.

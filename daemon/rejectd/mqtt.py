@@ -97,7 +97,7 @@ class Link:
         if self.v5 and message.verdict:
             properties = Properties(PacketTypes.PUBLISH)  # type: ignore[no-untyped-call]  # paho has no types here
             left_s = (message.verdict.deadline_ns - now_ns) / 1e9
-            properties.MessageExpiryInterval = max(1, math.ceil(left_s))  # 0 would mean for ever
+            properties.MessageExpiryInterval = max(1, math.floor(left_s))  # whole seconds; 0 would mean for ever
         info = self._client.publish(message.topic, message.payload, 1, message.retain, properties)
         if info.rc != MQTTErrorCode.MQTT_ERR_SUCCESS:
             raise LinkError(f"broker {self._where}: {self._reason}")
@@ -362,14 +362,15 @@ class Publisher:
 
     def _send_all(self, link: Link, reader: Reader) -> None:
         """Send what fits: verdicts first, then statuses, then events."""
-        self._expire(time.monotonic_ns())
         while len(self._in_flight) < _IN_FLIGHT and (message := self._next(reader)) is not None:
             self._send(link, message)
 
     def _next(self, reader: Reader) -> Message | None:
+        while (message := self._next_verdict()) is not None:
+            if message.verdict and message.verdict.deadline_ns > time.monotonic_ns():
+                return message
+            self._unpublished(message)
         with self._lock:
-            if self._verdicts:
-                return self._verdicts.popleft()
             if self._changed_cameras:
                 return self._cameras[self._changed_cameras.pop()]
         busy = sum(message.event_seq is not None for message in self._in_flight.values())
@@ -380,6 +381,10 @@ class Publisher:
                 self._events.append(Message(topic=event.topic, payload=event.payload, event_seq=event.event_seq))
                 self._event_cursor = event.event_seq
         return self._events.popleft() if self._events else None
+
+    def _next_verdict(self) -> Message | None:
+        with self._lock:
+            return self._verdicts.popleft() if self._verdicts else None
 
     def _send(self, link: Link, message: Message) -> None:
         try:
@@ -415,19 +420,15 @@ class Publisher:
             self._put_back(message)
 
     def _expire(self, now_ns: int) -> None:
-        """Give up verdicts whose deadline is over. They come in any order of deadline, as cameras differ."""
+        """Give up waiting verdicts whose deadline is over; cameras differ, so that these can be anywhere."""
         with self._lock:
-            if not self._verdicts:
-                return
-            kept = deque(
-                message for message in self._verdicts if message.verdict and message.verdict.deadline_ns > now_ns
+            waiting = list(self._verdicts)
+            self._verdicts = deque(
+                message for message in waiting if message.verdict and message.verdict.deadline_ns > now_ns
             )
-            expired = [
-                message for message in self._verdicts if message.verdict and message.verdict.deadline_ns <= now_ns
-            ]
-            self._verdicts = kept
-        for message in expired:
-            self._unpublished(message)
+        for message in waiting:
+            if message.verdict and message.verdict.deadline_ns <= now_ns:
+                self._unpublished(message)
 
     def _unpublished(self, message: Message) -> None:
         assert message.verdict

@@ -103,7 +103,8 @@ class Pipeline:
         """Make a frame of a picture and queue it, or answer it at once."""
         stages = self._stages
         pixels = None
-        if picture.pixels is not None and not picture.fault:
+        has_room = stages.batcher.has_room(name)  # this thread alone adds to it, so that room stays room
+        if picture.pixels is not None and not picture.fault and has_room:
             started = self._clock()
             pixels = stages.inspector.prepare(picture.pixels, camera.product)
             stages.metrics.stage.labels("prepare").observe((self._clock() - started) / 1e9)
@@ -115,9 +116,9 @@ class Pipeline:
             deadline_ns=camera.deadline_ms * 1_000_000,
             pixels=pixels,
         )
-        if frame.pixels is None:
+        if frame.fault or frame.picture is None:
             self._finish(frame, unjudged(frame, Cause.CAMERA_FAULT, self._clock(), detail=frame.fault))
-        elif not stages.batcher.put(frame):
+        elif frame.pixels is None or not stages.batcher.put(frame):
             self._finish(frame, unjudged(frame, Cause.OVERLOAD, self._clock(), detail="too many frames wait"))
 
     def inspect(self) -> None:
@@ -180,11 +181,12 @@ class Pipeline:
         stages.publisher.verdict(verdict)
         if verdict.result:
             stages.metrics.ratio.labels(frame.product).observe(verdict.result.score / verdict.result.threshold)
-        evident = verdict.decision is not Decision.PASS and self._records.qsize() < _RECORDS_WITH_EVIDENCE
-        if verdict.decision is not Decision.PASS and not evident:
+        wanted = verdict.decision is not Decision.PASS
+        affordable = verdict.cause is not Cause.OVERLOAD and self._records.qsize() < _RECORDS_WITH_EVIDENCE
+        if wanted and not affordable:
             stages.metrics.sacrificed.labels("evidence").inc()
         try:
-            self._records.put_nowait(Record(verdict=verdict, frame=frame if evident else None))
+            self._records.put_nowait(Record(verdict=verdict, frame=frame if wanted and affordable else None))
         except queue.Full:
             stages.metrics.sacrificed.labels("journal").inc()
 

@@ -13,9 +13,11 @@ from __future__ import annotations
 
 import gc
 import logging
+import os
 import queue
 import secrets
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -109,7 +111,6 @@ class Service:
         margin_ns = settings.mqtt.publish_margin_ms * 1_000_000
         self._ledger = Ledger(self._run_id, margin_ns=margin_ns)
         self._inspector = Inspector(settings.engine, settings.products)
-        self._inspector.warm(settings.batch.max_batch)
         registry = CollectorRegistry()
         self._metrics = Metrics(
             registry, cameras=settings.cameras, products=settings.products, snapshot=self._ledger.snapshot
@@ -128,6 +129,8 @@ class Service:
             queue_per_camera=settings.batch.queue_per_camera,
             margin_ns=margin_ns,
         )
+        for size, elapsed_ns in self._inspector.warm({1, settings.batch.max_batch}).items():
+            self._batcher.service_time.learn(size, elapsed_ns)
         self._publisher = Publisher(
             settings.mqtt,
             line=settings.line,
@@ -171,22 +174,26 @@ class Service:
 
     def _start(self) -> None:
         """Start the threads, the last stage first, so that nothing waits for a stage that is not there."""
+        sys.setswitchinterval(0.001)  # a thread that computes gives way to one that must answer
         gc.collect()
         gc.freeze()  # what lives as long as the service need not be searched for garbage while parts pass
         pipeline = self._pipeline
         self._thread("publish", self._publisher.run)
-        self._thread("record", pipeline.record)
+        self._thread("record", pipeline.record, nice=10)
         self._thread("deadlines", lambda: pipeline.watch_deadlines(self._stop_deadlines))
-        self._thread("inspect", pipeline.inspect)
+        self._thread("inspect", pipeline.inspect, nice=5)
         for name, camera in self._settings.cameras.items():
             self._thread(f"camera:{name}", self._capture(name, camera))
 
     def _capture(self, name: str, camera: settings_file.AnyCamera) -> Callable[[], None]:
         return lambda: self._pipeline.capture(name, camera, self._stop_cameras)
 
-    def _thread(self, name: str, body: Callable[[], None]) -> None:
+    def _thread(self, name: str, body: Callable[[], None], *, nice: int = 0) -> None:
+        """Start a thread. A nice one leaves the processor to those that answer in time when there is too much to do."""
+
         def life() -> None:
             try:
+                os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), os.getpriority(os.PRIO_PROCESS, 0) + nice)
                 body()
             except BaseException as error:
                 log.critical("thread %s died", name, exc_info=True)

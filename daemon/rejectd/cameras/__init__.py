@@ -1,0 +1,9 @@
+"""Cameras: where pictures come from, how a lost one comes back, and what counts as a usable picture.
+
+`pictures` is one camera's whole life. Drivers: `folder`, `video` (files and RTSP) and `v4l2`.
+"""
+
+from rejectd.cameras.contract import CameraError, Driver, Ended
+from rejectd.cameras.life import driver, pictures
+
+__all__ = ["CameraError", "Driver", "Ended", "driver", "pictures"]

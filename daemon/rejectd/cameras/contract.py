@@ -1,0 +1,35 @@
+"""What a camera driver promises, and how it fails."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from rejectd.messages import Picture, RejectdError
+
+
+class CameraError(RejectdError):
+    """The camera cannot be reached, or the link to it is lost. It may come back."""
+
+
+class Ended(Exception):  # noqa: N818 - the end of a replay is not an error
+    """A replay has shown its last picture."""
+
+
+class Driver(Protocol):
+    """One image source. All calls come from one thread, but not the one that waits for the pictures.
+
+    A driver is opened again after it was closed, as often as its link is lost.
+    """
+
+    def open(self) -> None:
+        """Reach the camera. Raises CameraError with cause and hint. May block for the camera's own open timeout."""
+
+    def read(self, timeout_s: float) -> Picture | None:
+        """The next picture, stamped; None if nothing came in that time and that is normal, as on an idle line.
+
+        Raises CameraError when the link is lost, Ended at the end of a replay. A driver whose library cannot wait
+        for less may block for the camera's own read timeout.
+        """
+
+    def close(self) -> None:
+        """Let go of the device. May be called twice and without open; never raises."""

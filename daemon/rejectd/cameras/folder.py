@@ -1,0 +1,108 @@
+"""Folder cameras: a replay at a given rate, or a watched folder (watch.py)."""
+
+from __future__ import annotations
+
+import re
+import threading
+import time
+from collections import deque
+
+from rejectd.cameras.contract import CameraError, Driver, Ended
+from rejectd.cameras.decode import UnreadableError, decode, is_picture
+from rejectd.cameras.watch import Watch
+from rejectd.messages import Picture, Pixels
+from rejectd.settings import FolderCamera, FolderMode
+
+DEFAULT_RATE_HZ = 10.0
+_CATCH_UP_S = 1.0  # a replay that is later than this goes on from now instead of hurrying after its schedule
+
+
+def folder(settings: FolderCamera) -> Driver:
+    """The driver for the folder's mode."""
+    return Watch(settings.path) if settings.mode is FolderMode.WATCH else Replay(settings)
+
+
+def natural(name: str) -> list[tuple[int, int | str]]:
+    """Sorts part2.png before part10.png."""
+    pieces = re.split(r"(\d+)", name.lower())
+    return [(0, int(piece)) if piece.isdecimal() else (1, piece) for piece in pieces if piece]
+
+
+class Replay:
+    """Shows the pictures of a folder in natural order of their names, at a fixed rate, once or in a loop.
+
+    The schedule is absolute: a late picture does not move the later ones, unless the delay exceeds a second. Each file
+    is read and decoded before it is due, so that the exposure is the instant at which its picture is handed over.
+    """
+
+    def __init__(self, settings: FolderCamera) -> None:
+        self._path = settings.path
+        self._loop = settings.loop
+        self._period_ns = round(1e9 / (settings.rate_hz or DEFAULT_RATE_HZ))
+        self._names: deque[str] = deque()
+        self._next: tuple[str, Pixels | None, str] | None = None
+        self._due_ns = 0
+        self._wait = threading.Event().wait
+
+    def open(self) -> None:
+        """Start from the first picture. Raises CameraError if there is none."""
+        self._names = self._listing()
+        self._next = None
+        self._due_ns = 0
+
+    def close(self) -> None:
+        """Forget the rest of the replay."""
+        self._names.clear()
+        self._next = None
+
+    def read(self, timeout_s: float) -> Picture | None:
+        """The next picture when it is due. Raises Ended after the last one, CameraError if the folder is gone."""
+        until_ns = time.monotonic_ns() + round(timeout_s * 1e9)
+        if self._next is None:
+            self._next = self._load()
+        now_ns = time.monotonic_ns()
+        if now_ns - self._due_ns > _CATCH_UP_S * 1e9:
+            self._due_ns = now_ns  # the first picture, or we fell far behind
+        if self._due_ns > until_ns:
+            self._wait(max(0, until_ns - now_ns) / 1e9)
+            return None
+        self._wait(max(0, self._due_ns - now_ns) / 1e9)
+        self._due_ns += self._period_ns
+        (name, pixels, fault), self._next = self._next, None
+        return Picture(
+            pixels=pixels,
+            captured_ns=time.monotonic_ns(),
+            captured_unix_ns=time.time_ns(),
+            source=name,
+            fault=fault,
+        )
+
+    def _load(self) -> tuple[str, Pixels | None, str]:
+        if not self._names:
+            if not self._loop:
+                raise Ended(f"{self._path}: every picture has been shown")
+            self._names = self._listing()
+        name = self._names.popleft()
+        try:
+            return name, decode((self._path / name).read_bytes()), ""
+        except UnreadableError as error:
+            return name, None, f"{name}: {error}"
+        except OSError as error:
+            if not self._path.is_dir():
+                raise CameraError(
+                    f"{self._path}: the folder is gone", hint="put it back; the replay starts again"
+                ) from None
+            return name, None, f"{name}: cannot be read: {error.strerror}"
+
+    def _listing(self) -> deque[str]:
+        try:
+            names = [entry.name for entry in self._path.iterdir() if is_picture(entry.name)]
+        except OSError as error:
+            raise CameraError(
+                f"{self._path}: the folder cannot be listed: {error.strerror}", hint="create it, or correct `path`"
+            ) from None
+        if not names:
+            raise CameraError(
+                f"{self._path}: there is no picture to replay", hint="PNG, JPEG, BMP, TIFF and WebP files are shown"
+            )
+        return deque(sorted(names, key=lambda name: (natural(name), name)))

@@ -1,0 +1,151 @@
+"""Video4Linux devices, through OpenCV."""
+
+from __future__ import annotations
+
+import math
+import os
+import stat
+import time
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import cv2
+import numpy as np
+
+from rejectd.cameras.contract import CameraError
+from rejectd.messages import Picture
+from rejectd.settings import V4l2Camera
+
+_SELECT_TIMEOUT = "OPENCV_VIDEOIO_V4L_SELECT_TIMEOUT"
+_RATE_TOLERANCE = 0.02  # drivers answer 29.97 for 30
+
+
+class Capture(Protocol):
+    """What is used of cv2.VideoCapture."""
+
+    def isOpened(self) -> bool:  # noqa: N802
+        """Whether the device is open."""
+
+    def set(self, prop: int, value: float) -> bool:
+        """Ask for a property."""
+
+    def get(self, prop: int) -> float:
+        """The property that the device gave."""
+
+    def read(self) -> tuple[bool, Any]:
+        """The next picture, BGR."""
+
+    def release(self) -> None:
+        """Close the device."""
+
+
+def _device(path: str) -> Capture:
+    capture: Capture = cv2.VideoCapture(path, cv2.CAP_V4L2)
+    return capture
+
+
+class V4l2:
+    """A Video4Linux device.
+
+    OpenCV waits for a picture in whole seconds, and the same for all devices of the process: the first camera's
+    `read_timeout_s`, rounded up, holds. OpenCV reads it when the first device is opened.
+    """
+
+    def __init__(self, settings: V4l2Camera, capture: Callable[[str], Capture] = _device) -> None:
+        self._settings = settings
+        self._new_capture = capture
+        self._capture: Capture | None = None
+
+    def open(self) -> None:
+        """Open the device and set it up. Raises CameraError, also if it gives other pictures than asked for."""
+        path = str(self._settings.device)
+        os.environ.setdefault(_SELECT_TIMEOUT, str(math.ceil(self._settings.read_timeout_s)))
+        self._look()
+        self._capture = self._new_capture(path)
+        if not self._capture.isOpened():
+            raise CameraError(
+                f"{path}: the device cannot be opened",
+                hint="another program may hold it (see `fuser`), or it captures no video (see `v4l2-ctl --all`)",
+            )
+        self._set_up(self._capture)
+
+    def close(self) -> None:
+        """Give the device back."""
+        capture, self._capture = self._capture, None
+        if capture is not None:
+            capture.release()
+
+    def read(self, timeout_s: float) -> Picture | None:  # noqa: ARG002 - OpenCV waits for `read_timeout_s`
+        """The next picture. Raises CameraError if none came in time or the device has gone."""
+        assert self._capture is not None
+        began = time.monotonic()
+        try:
+            good, pixels = self._capture.read()
+        except cv2.error as error:
+            raise CameraError(
+                f"{self._settings.device}: {error.err}", hint="look at the cable and at `dmesg`"
+            ) from None
+        captured_ns, captured_unix_ns = time.monotonic_ns(), time.time_ns()
+        if not good or pixels is None:
+            self._look()
+            waited_s = time.monotonic() - began
+            raise CameraError(
+                f"{self._settings.device}: the device brought no picture after {waited_s:.1f} s",
+                hint="look at the cable and at `dmesg`; with a trigger, raise `read_timeout_s`",
+            )
+        colour = pixels.ndim == 3 and pixels.shape[2] == 3
+        return Picture(
+            # anything else than BGR is handed on as it is, and found to be malformed
+            pixels=np.ascontiguousarray(pixels[:, :, ::-1]) if colour else pixels,
+            captured_ns=captured_ns,
+            captured_unix_ns=captured_unix_ns,
+        )
+
+    def _look(self) -> None:
+        """Find the causes that OpenCV does not tell."""
+        device = self._settings.device
+        try:
+            mode = device.stat().st_mode
+        except OSError as error:
+            raise CameraError(
+                f"{device}: {error.strerror}", hint="is the camera plugged in? See `ls /dev/video*`"
+            ) from None
+        if not stat.S_ISCHR(mode):
+            raise CameraError(f"{device}: is not a device", hint="correct `device`, such as /dev/video0")
+        if not os.access(device, os.R_OK | os.W_OK):
+            raise CameraError(f"{device}: permission denied", hint="put the service's user into the group `video`")
+
+    def _set_up(self, capture: Capture) -> None:
+        asked = self._settings
+        if asked.pixel_format is not None:  # first: the sizes and rates on offer depend on it
+            capture.set(cv2.CAP_PROP_FOURCC, _fourcc(asked.pixel_format))
+        wanted = {cv2.CAP_PROP_FRAME_WIDTH: asked.width, cv2.CAP_PROP_FRAME_HEIGHT: asked.height}
+        for prop, value in {**wanted, cv2.CAP_PROP_FPS: asked.rate_hz}.items():
+            if value is not None:
+                capture.set(prop, value)
+        capture.set(cv2.CAP_PROP_CONVERT_RGB, 1)
+        wrong = []
+        for name, prop, size in (
+            ("width", cv2.CAP_PROP_FRAME_WIDTH, asked.width),
+            ("height", cv2.CAP_PROP_FRAME_HEIGHT, asked.height),
+        ):
+            if size is not None and (given := round(capture.get(prop))) != size:
+                wrong.append(f"{name} {given} instead of {size}")
+        if asked.rate_hz is not None:
+            rate_hz = capture.get(cv2.CAP_PROP_FPS)
+            if abs(rate_hz - asked.rate_hz) > _RATE_TOLERANCE * asked.rate_hz:
+                wrong.append(f"rate_hz {rate_hz:g} instead of {asked.rate_hz:g}")
+        if asked.pixel_format is not None:
+            code = round(capture.get(cv2.CAP_PROP_FOURCC))
+            if code != _fourcc(asked.pixel_format):
+                given_format = code.to_bytes(4, "little", signed=code < 0).decode("ascii", "replace")
+                wrong.append(f"pixel_format {given_format!r} instead of {asked.pixel_format!r}")
+        if wrong:
+            raise CameraError(
+                f"{asked.device}: the device gives {', '.join(wrong)}",
+                hint="choose what `v4l2-ctl --list-formats-ext` offers",
+            )
+
+
+def _fourcc(letters: str) -> int:
+    return int.from_bytes(letters.encode("ascii"), "little")

@@ -1,0 +1,162 @@
+"""Video files and RTSP streams."""
+
+from __future__ import annotations
+
+import threading
+import time
+
+from rejectd.cameras.address import is_stream, shown
+from rejectd.cameras.contract import CameraError, Driver, Ended
+from rejectd.cameras.decoder import Decoded, Decoder
+from rejectd.cameras.freshness import STALE_S, Freshness
+from rejectd.messages import Picture
+from rejectd.settings import VideoCamera
+
+BEHIND_S = 3.0  # a stream that stays stale for so long is opened anew
+_CATCH_UP_S = 1.0  # a file that is later than this goes on from now
+
+
+def video(settings: VideoCamera) -> Driver:
+    """The driver for a stream or a file."""
+    return Stream(settings) if is_stream(settings.url) else File(settings)
+
+
+class Stream:
+    """A live stream. Its pictures are fresh, or say that they are not.
+
+    Opening lasts until pictures come as they are taken; what queued before the connection stood is not shown, since the
+    camera was not up. Afterwards each picture's lag is known (freshness.py): the capture time is the arrival less the
+    lag, and a lag above 0.5 s makes a picture faulty ("stale"), so that it is counted and never judged as new. If the
+    queue does not empty within 3 s, the connection is dropped together with whatever is queued in it.
+    """
+
+    def __init__(self, settings: VideoCamera) -> None:
+        self._settings = settings
+        self._source: Decoder | None = None
+        self._freshness = Freshness()
+        self._fresh_s = 0.0  # when the last fresh picture came
+
+    def open(self) -> None:
+        """Connect, and read until pictures come as they are taken. Raises CameraError."""
+        self._source = Decoder(self._settings)
+        self._decoded = self._source.decoded()
+        self._freshness = Freshness()
+        connected_s = time.monotonic()
+        while not self._freshness.settled:
+            decoded = self._next(self._source)
+            arrived_s = time.monotonic()
+            if decoded.stamp_s is not None:
+                self._freshness.settle(decoded.stamp_s, arrived_s, decoded.waited_s)
+            if not self._freshness.settled and arrived_s - connected_s > self._settings.open_timeout_s:
+                raise CameraError(
+                    f"{self._source.name}: pictures come late, without time stamps or faster than they can be decoded",
+                    hint="lower the camera's rate or resolution, or raise `open_timeout_s`",
+                )
+        self._fresh_s = time.monotonic()
+
+    def close(self) -> None:
+        """Drop the connection and all that is queued in it."""
+        source, self._source = self._source, None
+        if source is not None:
+            source.close()
+
+    def read(self, timeout_s: float) -> Picture | None:  # noqa: ARG002 - FFmpeg waits for `read_timeout_s`
+        """The next picture, stale ones as faulty. Raises CameraError when the link is lost or stays behind."""
+        assert self._source is not None
+        decoded = self._next(self._source)
+        arrived_ns, arrived_unix_ns = time.monotonic_ns(), time.time_ns()
+        fault, lag_s = decoded.fault, 0.0
+        if decoded.stamp_s is not None:
+            lag_s = self._freshness.lag_s(decoded.stamp_s, arrived_ns / 1e9)
+        elif not fault:
+            fault = "without time stamp: it may be stale"
+        if lag_s <= STALE_S:
+            self._fresh_s = arrived_ns / 1e9
+        elif arrived_ns / 1e9 - self._fresh_s > BEHIND_S + lag_s:
+            raise CameraError(
+                f"{self._source.name}: pictures are {lag_s:.1f} s late",
+                hint="look at the network and at this machine's load",
+            )
+        else:
+            fault = f"stale: taken {lag_s:.1f} s before it came"
+        lag_ns = round(lag_s * 1e9)
+        return Picture(
+            pixels=None if fault else decoded.pixels,
+            captured_ns=arrived_ns - lag_ns,
+            captured_unix_ns=arrived_unix_ns - lag_ns,
+            source="" if decoded.stamp_s is None else f"{decoded.stamp_s:.3f} s",
+            fault=fault,
+        )
+
+    def _next(self, source: Decoder) -> Decoded:
+        decoded = next(self._decoded, None)
+        if decoded is None:
+            raise CameraError(f"{source.name}: the camera ended the stream", hint="is it switched off or restarting?")
+        return decoded
+
+
+class File:
+    """A video file, shown at its own rate, once or in a loop. A picture is decoded before it is due."""
+
+    def __init__(self, settings: VideoCamera) -> None:
+        self._settings = settings
+        self._source: Decoder | None = None
+        self._next: Decoded | None = None
+        self._start_s = 0.0  # when the picture with time stamp 0 is due; 0: not yet known
+        self._stamp_s = 0.0
+        self._wait = threading.Event().wait
+
+    def open(self) -> None:
+        """Start from the first picture. Raises CameraError."""
+        self._source = Decoder(self._settings)
+        self._decoded = self._source.decoded()
+        self._next = None
+        self._start_s = 0.0
+
+    def close(self) -> None:
+        """Close the file."""
+        source, self._source = self._source, None
+        if source is not None:
+            source.close()
+
+    def read(self, timeout_s: float) -> Picture | None:
+        """The next picture when it is due. Raises Ended after the last one."""
+        until_s = time.monotonic() + timeout_s
+        if self._next is None:
+            self._next = self._load()
+        now_s = time.monotonic()
+        if now_s - self._start_s - self._stamp_s > _CATCH_UP_S:
+            self._start_s = now_s - self._stamp_s  # the first picture, or we fell far behind
+        due_s = self._start_s + self._stamp_s
+        self._wait(max(0.0, min(due_s, until_s) - now_s))
+        if due_s > until_s:
+            return None
+        decoded, self._next = self._next, None
+        return Picture(
+            pixels=decoded.pixels,
+            captured_ns=time.monotonic_ns(),
+            captured_unix_ns=time.time_ns(),
+            source=f"{shown(self._settings.url)} {self._stamp_s:.3f} s",
+            fault=decoded.fault,
+        )
+
+    def _load(self) -> Decoded:
+        assert self._source is not None
+        decoded = next(self._decoded, None)
+        if decoded is None:
+            if not self._settings.loop:
+                raise Ended(f"{self._source.name}: every picture has been shown")
+            self._rewind(self._source)
+            decoded = next(self._decoded, None)
+            if decoded is None:
+                raise CameraError(f"{self._source.name}: there is no picture in it", hint="copy the file again")
+        follows_s = self._stamp_s + self._source.interval_s
+        self._stamp_s = follows_s if decoded.stamp_s is None else decoded.stamp_s
+        return decoded
+
+    def _rewind(self, source: Decoder) -> None:
+        """A new container instead of a seek, so that the decoder starts clean; the first picture follows the last."""
+        self._start_s += self._stamp_s + source.interval_s
+        source.close()
+        self._source = Decoder(self._settings)
+        self._decoded = self._source.decoded()

@@ -1,0 +1,74 @@
+"""What many tests need: real photographs, a tiny bundle trained on them, a real broker."""
+
+from __future__ import annotations
+
+import importlib.util
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from peers import Mosquitto, run_command
+
+
+@pytest.fixture(scope="session")
+def cells() -> list[Path]:
+    """Real electroluminescence photographs of functional monocrystalline solar cells, 300 x 300 grey PNG."""
+    return _cells(0)
+
+
+@pytest.fixture(scope="session")
+def defective_cells() -> list[Path]:
+    """The same of surely defective cells."""
+    return _cells(1)
+
+
+@pytest.fixture(scope="session")
+def bundle(cells: list[Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny bundle for product `cell`, trained by the command as a user would: small pictures, few steps."""
+    directory = tmp_path_factory.mktemp("bundle")
+    good = directory / "good"
+    good.mkdir()
+    for cell in cells[:40]:
+        shutil.copy(cell, good)
+    made = run_command(
+        "revdist", "train", "--good", good, "--product", "cell", "--output", directory / "cell",
+        "--teacher", "efficientnet_lite0", "--steps", "12", "--size", "64", "--false-reject-rate", "0.1", "--seed", "1",
+    )  # fmt: skip
+    assert made.returncode == 0, made.stderr
+    return directory / "cell"
+
+
+@pytest.fixture
+def mosquitto(tmp_path: Path) -> Iterator[Mosquitto]:
+    """A real broker."""
+    directory = tmp_path / "mosquitto"
+    directory.mkdir()
+    broker = Mosquitto(directory)
+    yield broker
+    broker.stop()
+
+
+@pytest.fixture
+def mosquitto_with(tmp_path: Path) -> Iterator[Callable[[str], Mosquitto]]:
+    """Makes real brokers with settings of their own."""
+    brokers: list[Mosquitto] = []
+
+    def make(settings: str) -> Mosquitto:
+        directory = tmp_path / f"mosquitto{len(brokers)}"
+        directory.mkdir()
+        brokers.append(Mosquitto(directory, settings))
+        return brokers[-1]
+
+    yield make
+    for broker in brokers:
+        broker.stop()
+
+
+def _cells(probability: float) -> list[Path]:
+    found = importlib.util.find_spec("elpv_dataset")
+    assert found
+    assert found.origin
+    data = Path(found.origin).parent / "data"
+    rows = [line.split() for line in (data / "labels.csv").read_text().splitlines()]
+    return [data / path for path, label, kind in rows if kind == "mono" and float(label) == probability]

@@ -1,0 +1,84 @@
+"""Real peers of the tests, and how to wait for them."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+
+class Mosquitto:
+    """A real broker on a port of its own, with persistence, that can be stopped and started again."""
+
+    def __init__(self, directory: Path, settings: str = "allow_anonymous true") -> None:
+        self.port = free_port()
+        self.directory = directory
+        self._config = directory / "mosquitto.conf"
+        self._config.write_text(
+            f"listener {self.port} 127.0.0.1\n{settings}\npersistence true\npersistence_location {directory}/\n"
+            "autosave_interval 1\nautosave_on_changes true\nuser root\n"
+        )
+        self._process: subprocess.Popen[bytes] | None = None
+        self.start()
+
+    def start(self) -> None:
+        log = (self.directory / "mosquitto.log").open("ab")
+        with log:
+            self._process = subprocess.Popen([mosquitto_path(), "-c", self._config], stdout=log, stderr=log)
+        wait_for(self._accepts, "mosquitto accepts connections")
+
+    def stop(self, *, kill: bool = False) -> None:
+        if self._process:
+            (self._process.kill if kill else self._process.terminate)()
+            self._process.wait(timeout=10)
+            self._process = None
+
+    def _accepts(self) -> bool:
+        with socket.socket() as probe:
+            return probe.connect_ex(("127.0.0.1", self.port)) == 0
+
+
+def need_peer(found: object, what: str) -> None:
+    """A real peer that is missing fails in CI; elsewhere the test is skipped, loudly."""
+    if not found:
+        message = f"{what} is not installed; .ci/run shows how to install it"
+        if os.environ.get("CI") == "true":
+            pytest.fail(message)
+        pytest.skip(message)
+
+
+def mosquitto_path() -> str:
+    path = shutil.which("mosquitto") or shutil.which("mosquitto", path="/usr/sbin:/usr/local/sbin")
+    need_peer(path, "mosquitto")
+    assert path
+    return path
+
+
+def run_command(program: str, *arguments: object, timeout: float = 200) -> subprocess.CompletedProcess[str]:
+    """Run a command of the project as a user would."""
+    return subprocess.run([command(program), *map(str, arguments)], capture_output=True, text=True, timeout=timeout)
+
+
+def command(program: str) -> str:
+    return str(Path(sys.executable).with_name(program))
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def wait_for(condition: Callable[[], object], what: str, timeout_s: float = 20.0) -> None:
+    """Wait on a condition of the outside world."""
+    until = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < until, f"waited {timeout_s:g} s in vain until: {what}"
+        time.sleep(0.02)

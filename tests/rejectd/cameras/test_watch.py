@@ -1,0 +1,168 @@
+"""A watched folder, on a real file system with real inotify."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from rejectd.cameras import CameraError, driver, watch
+from rejectd.messages import CameraState
+from rejectd.settings import FolderCamera, FolderMode
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "hot").mkdir()
+    return tmp_path / "hot"
+
+
+@pytest.fixture(autouse=True)
+def quick_rescan(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(watch, "RESCAN_S", 0.2)
+
+
+def watching(path: Path) -> FolderCamera:
+    return FolderCamera(product="cell", path=path, mode=FolderMode.WATCH, retry_max_s=0.5)
+
+
+def started(capture, folder: Path):
+    taken = capture(watching(folder))
+    taken.wait_for_state(CameraState.UP)
+    return taken
+
+
+def save(path: Path, value: int = 0) -> Path:
+    Image.fromarray(np.full((24, 32, 3), value, np.uint8)).save(path)
+    return path
+
+
+def test_new_files_come_in_the_order_of_their_arrival_and_old_ones_do_not(capture, folder):
+    save(folder / "old.png")
+    taken = started(capture, folder)
+    for name in ("c.png", "a.png", "b.png"):
+        save(folder / name)
+    taken.wait(lambda taken: len(taken.pictures) == 3)
+    threading.Event().wait(0.7)  # rescans bring nothing twice
+    assert taken.sources == ["c.png", "a.png", "b.png"]
+    assert not taken.faulty
+
+
+def test_an_idle_folder_is_up(capture, folder):
+    taken = started(capture, folder)
+    threading.Event().wait(0.8)
+    assert taken.states == [(CameraState.UP, "")]
+    assert not taken.pictures
+
+
+def test_a_file_is_shown_within_milliseconds_and_stamped_at_its_arrival(capture, folder):
+    taken = started(capture, folder)
+    for number in range(10):
+        save(folder / f"{number}.png")
+        taken.wait_for_more(1) if len(taken.pictures) <= number else None
+    delays_ms = [(ns - picture.captured_ns) / 1e6 for picture, ns in zip(taken.pictures, taken.taken_ns, strict=True)]
+    assert np.median(delays_ms) < 20
+
+
+def test_a_file_is_not_read_before_it_is_complete(capture, folder):
+    taken = started(capture, folder)
+    whole = save(folder.parent / "whole.png", 7).read_bytes()
+    with (folder / "slow.png").open("wb", buffering=0) as slow:
+        slow.write(whole[:50])
+        threading.Event().wait(0.9)  # several rescans
+        assert not taken.pictures
+        slow.write(whole[50:])
+    taken.wait(lambda taken: bool(taken.pictures))
+    assert not taken.faulty
+    assert taken.pictures[0].pixels[0, 0, 0] == 7
+
+
+def test_a_file_moved_in_or_renamed_into_place_is_shown_once(capture, folder):
+    taken = started(capture, folder)
+    save(folder.parent / "elsewhere.png").rename(folder / "moved.png")
+    taken.wait(lambda taken: len(taken.pictures) == 1)
+    (folder / "part.tmp").write_bytes((folder / "moved.png").read_bytes())
+    (folder / "part.tmp").rename(folder / "named.png")
+    taken.wait(lambda taken: len(taken.pictures) == 2)
+    (folder / "named.png").rename(folder / "archived.png")
+    threading.Event().wait(0.7)
+    assert taken.sources == ["moved.png", "named.png"]
+
+
+def test_a_hard_link_is_found_by_the_rescan(capture, folder):
+    taken = started(capture, folder)
+    os.link(save(folder.parent / "elsewhere.png"), folder / "linked.png")
+    taken.wait(lambda taken: taken.sources == ["linked.png"])
+
+
+def test_a_name_written_again_is_a_new_exposure(capture, folder):
+    taken = started(capture, folder)
+    for value in (1, 2, 3):
+        save(folder / "latest.png", value)
+        taken.wait(lambda taken, value=value: len(taken.pictures) == value)
+    assert [picture.pixels[0, 0, 0] for picture in taken.pictures] == [1, 2, 3]
+
+
+def test_broken_and_empty_files_are_faulty_pictures(capture, folder):
+    taken = started(capture, folder)
+    (folder / "empty.png").touch()
+    (folder / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\n broken")
+    taken.wait(lambda taken: len(taken.pictures) == 2)
+    assert taken.pictures[0].fault == "empty.png: the file is empty"
+    assert taken.pictures[1].fault.startswith("broken.png: ")
+
+
+def test_a_burst_of_200_files_is_shown_each_exactly_once(capture, folder):
+    taken = started(capture, folder)
+    for number in range(200):
+        save(folder / f"{number:03}.png", number)
+    taken.wait(lambda taken: len(taken.pictures) >= 200)
+    threading.Event().wait(0.7)
+    assert taken.sources == [f"{number:03}.png" for number in range(200)]
+    assert [picture.pixels[0, 0, 0] for picture in taken.pictures] == list(range(200))
+
+
+def test_a_burst_beyond_the_waiting_names_is_found_by_the_rescan(capture, folder, monkeypatch):
+    monkeypatch.setattr(watch, "_WAITING_MOST", 5)
+    taken = started(capture, folder)
+    source = save(folder.parent / "x.png").read_bytes()
+    for number in range(60):
+        (folder / f"{number:03}.png").write_bytes(source)
+    taken.wait(lambda taken: len(taken.pictures) >= 60)
+    assert sorted(taken.sources) == [f"{number:03}.png" for number in range(60)]
+
+
+def test_a_folder_that_was_removed_is_down_and_nothing_written_since_is_lost(capture, folder):
+    taken = started(capture, folder)
+    save(folder / "1.png")
+    taken.wait(lambda taken: len(taken.pictures) == 1)
+    shutil.rmtree(folder)
+    taken.wait_for_state(CameraState.DOWN)
+    assert "the folder is gone" in taken.states[-1][1]
+    folder.mkdir()
+    save(folder / "1.png")  # the same name in the new folder, before anybody watches it
+    taken.wait_for_state(CameraState.UP)
+    save(folder / "2.png")
+    taken.wait(lambda taken: sorted(taken.sources[1:]) == ["1.png", "2.png"])
+    assert [state for state, _ in taken.states] == [CameraState.UP, CameraState.DOWN, CameraState.UP]
+
+
+def test_a_file_that_was_there_before_is_old_also_after_a_loss(capture, folder):
+    save(folder / "old.png")
+    taken = started(capture, folder)
+    folder.rename(folder.parent / "away")
+    taken.wait_for_state(CameraState.DOWN)
+    (folder.parent / "away").rename(folder)
+    taken.wait_for_state(CameraState.UP)
+    threading.Event().wait(0.7)
+    assert not taken.pictures
+
+
+def test_an_absent_folder_is_an_error(tmp_path):
+    with pytest.raises(CameraError, match="there is no such folder; create it, or correct `path`"):
+        driver(watching(tmp_path / "absent")).open()

@@ -5,8 +5,8 @@
 - Cameras share the device by start-time fair queueing (Goyal, Vin, Cheng 1996): a camera that floods waits for itself
   alone. Among cameras with an equal share the earliest deadline goes first, and within a camera the order of capture.
   If somebody would be late in that order but nobody with the earliest deadline first, that order is taken.
-- Frames that cannot be judged in time any more come out as `hopeless` and are answered at once. Under overload these are
-  the frames that do not fit a batch of the size at which the device judges most: keeping them would cost others more.
+- Frames that cannot be judged in time any more come out as `hopeless` and are answered at once. Under overload these
+  are the frames that do not fit a batch of the size at which the device judges most: they would cost others more.
 """
 
 from __future__ import annotations
@@ -38,8 +38,11 @@ class ServiceTime:
         self._deviation: dict[int, float] = {}
 
     def learn(self, size: int, elapsed_ns: int) -> None:
-        """Take in one measurement. A hang counts as no more than four times the expected time."""
-        if size not in self._mean:
+        """Take in one measurement. A hang counts as no more than four times the mean.
+
+        If the first measurement was a hang, the next one replaces it.
+        """
+        if size not in self._mean or self._mean[size] > 4 * elapsed_ns:
             self._mean[size], self._deviation[size] = float(elapsed_ns), elapsed_ns * 0.1
             return
         elapsed = min(float(elapsed_ns), 4 * self._mean[size])
@@ -50,22 +53,11 @@ class ServiceTime:
     def expect(self, size: int) -> int:
         """A time in ns that a batch of this size rarely exceeds: mean plus three mean absolute deviations.
 
-        A size never seen lies on the line between its known neighbours; beyond the largest it is in proportion, below
-        the smallest it takes as long as that.
+        A batch takes no longer than a larger one, and no longer than its frames in smaller ones. So a size that was
+        slow once, or was never seen, is judged by the others; none stays shut out, for only what is tried is learned.
         """
-        if size in self._mean:
-            return self._bound(size)
-        below = max((known for known in self._mean if known < size), default=None)
-        above = min((known for known in self._mean if known > size), default=None)
-        if below is None:
-            return self._bound(above) if above is not None else 0
-        if above is None:
-            return int(self._bound(below) * size / below)
-        share = (size - below) / (above - below)
-        return int(self._bound(below) * (1 - share) + self._bound(above) * share)
-
-    def _bound(self, size: int) -> int:
-        return int(self._mean[size] + 3 * self._deviation[size])
+        bounds = ((self._mean[known] + 3 * self._deviation[known]) * max(1.0, size / known) for known in self._mean)
+        return int(min(bounds, default=0))
 
 
 class _Queue:

@@ -8,9 +8,10 @@ from rejectd.messages import Cause, Decision, Frame, Result, Verdict
 
 
 def decide(frame: Frame, result: Result, now_ns: int) -> Verdict:
-    """Reject above the threshold, pass at or below it; a score that is no number is the engine's fault."""
-    if not math.isfinite(result.score):
-        return unjudged(frame, Cause.ENGINE_FAULT, now_ns, detail=f"the score is {result.score}")
+    """Reject above the threshold, pass at or below it; a score or threshold that is no number is the engine's fault."""
+    for name, value in (("score", result.score), ("threshold", result.threshold), ("p-value", result.p_value)):
+        if not math.isfinite(value):
+            return unjudged(frame, Cause.ENGINE_FAULT, now_ns, detail=f"the {name} is {value}")
     decision = Decision.REJECT if result.score > result.threshold else Decision.PASS
     return _verdict(frame, decision, now_ns, result=result)
 

@@ -21,7 +21,7 @@ import yaml
 from rejectd.messages import RejectdError
 
 _TEXT, _BOOL, _INT, _FLOAT, _NULL = (f"tag:yaml.org,2002:{tag}" for tag in ("str", "bool", "int", "float", "null"))
-_MISSING = object()
+_LONGEST = 40  # characters of a wrong value that a message shows
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,6 +34,7 @@ class Declared:
     high: float | None = None
     pattern: str = ""
     pattern_help: str = ""
+    relative: bool = False  # a text without :// is a path, relative to the settings file
     example: str = ""  # what the example file shows for a setting without default
 
     def range(self) -> str:
@@ -87,12 +88,14 @@ class Reader:
         self.file = file
         self.mistakes: list[Mistake] = []
         self.lines: dict[str, int] = {}
+        self.groups: dict[str, Any] = {}  # by key, those without a mistake
+        self._known: dict[yaml.Node, dict[str, tuple[int, yaml.Node]]] = {}
         self._loader: yaml.SafeLoader | None = None
 
     def root(self, text: str) -> yaml.Node | None:
         """Parse the text; a syntax error is a mistake like any other."""
-        self._loader = yaml.SafeLoader(text)
         try:
+            self._loader = yaml.SafeLoader(text)
             node = self._loader.get_single_node()
         except yaml.MarkedYAMLError as error:
             mark = error.problem_mark or error.context_mark
@@ -100,8 +103,12 @@ class Reader:
             hint = "indent with spaces, not tabs" if "\\t" in str(error.problem) else "see the example config/line.yaml"
             self._add(line, "syntax", f"not YAML: {error.problem}", hint)
             return None
-        except yaml.YAMLError as error:
-            self._add(1, "syntax", f"not YAML: {error}", "save the file as UTF-8 text")
+        except yaml.reader.ReaderError as error:
+            line = text.count("\n", 0, error.position) + 1
+            self._add(line, "syntax", f"holds the character #x{error.character:04x}", "is this a text file? remove it")
+            return None
+        except RecursionError:
+            self._add(1, "syntax", "nested too deeply", "see the example config/line.yaml")
             return None
         if node is None:
             self._add(1, "file", "is empty", "start from the example config/line.yaml")
@@ -136,24 +143,48 @@ class Reader:
             elif field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING:
                 hint = f"add `{name}:`. {declared(field).help}"
                 self._add(node.start_mark.line + 1, _join(key, name), "is missing", hint)
-        return cls(**values) if len(self.mistakes) == before else None
+        if len(self.mistakes) > before:
+            return None
+        self.groups[key] = cls(**values)
+        return self.groups[key]
 
     def _entries(self, node: yaml.Node, key: str) -> dict[str, tuple[int, yaml.Node]] | None:
         """The keys of a mapping with their lines; twice the same key is a mistake."""
         if not isinstance(node, yaml.MappingNode):
-            found = "a list" if isinstance(node, yaml.SequenceNode) else f"{getattr(node, 'value', '')!r}"
+            found = _shown(node)
             hint = "write `name: value` lines, indented below the key"
             self._add(node.start_mark.line + 1, key or "file", f"{found} is not a group of settings", hint)
             return None
+        if node in self._known:  # merged keys are in it already
+            return self._known[node]
         seen: dict[str, int] = {}
         for name_node, _ in node.value:
+            if not isinstance(name_node, yaml.ScalarNode):
+                self._add(
+                    name_node.start_mark.line + 1,
+                    key or "file",
+                    f"{_shown(name_node)} is not a name",
+                    "write `name: value`",
+                )
+                return None
             name, line = str(name_node.value), name_node.start_mark.line + 1
             if name in seen:
                 self._add(line, _join(key, name), f"is given twice, first in line {seen[name]}", "keep one of the two")
             seen.setdefault(name, line)
         assert self._loader is not None
-        self._loader.flatten_mapping(node)
-        return {str(name.value): (name.start_mark.line + 1, value) for name, value in node.value}
+        try:
+            self._loader.flatten_mapping(node)
+        except yaml.constructor.ConstructorError as error:
+            mark = error.problem_mark or node.start_mark
+            self._add(
+                mark.line + 1,
+                _join(key, "<<"),
+                "merges what is not a group",
+                "name an anchor, `<<: *name`",
+            )
+            return None
+        self._known[node] = {str(name.value): (name.start_mark.line + 1, value) for name, value in node.value}
+        return self._known[node]
 
     def _value(self, hint: Any, node: yaml.Node, key: str, about: Declared) -> Any:
         optional = type(None) in typing.get_args(hint)
@@ -196,21 +227,25 @@ class Reader:
             return self._wrong(node, f"{key}.type", None, f"add `type:`, one of {', '.join(kinds)}")
         line, value = entries["type"]
         if str(value.value) not in kinds:
-            self._add(line, f"{key}.type", f"{value.value!r} is not known", f"choose one of {', '.join(kinds)}")
+            self._add(line, f"{key}.type", f"{_shown(value)} is not known", f"choose one of {', '.join(kinds)}")
         return kinds.get(str(value.value))
 
     def _numbers(self, count: int, node: yaml.Node, key: str, about: Declared) -> Any:
         items = node.value if isinstance(node, yaml.SequenceNode) else []
-        if len(items) != count or any(item.tag != _INT for item in items):
-            return self._wrong(node, key, "this", f"give {count} whole numbers, {about.pattern_help}")
-        numbers = tuple(int(item.value) for item in items)
+        try:
+            numbers = tuple(int(item.value) for item in items if item.tag == _INT)
+        except (TypeError, ValueError):
+            numbers = ()
+        if len(items) != count or len(numbers) != count:
+            shown = f"[{', '.join(str(item.value) for item in items)}]" if items else _shown(node)
+            return self._wrong(node, key, shown[:_LONGEST], f"give {count} whole numbers, {about.pattern_help}")
         if min(numbers) < 0:
             return self._wrong(node, key, str(list(numbers)), "no number may be negative")
         return numbers
 
     def _scalar(self, wanted: Any, node: yaml.ScalarNode, key: str, about: Declared) -> Any:
         raw = node.value
-        shown = repr(raw) if raw else "an empty value"
+        shown = _shown(node)
         if isinstance(wanted, type) and issubclass(wanted, StrEnum):
             options = [str(option) for option in wanted]
             return wanted(raw) if raw in options else self._wrong(node, key, shown, f"choose {', '.join(options)}")
@@ -220,12 +255,25 @@ class Reader:
         if wanted in (int, float):
             return self._number(wanted, node, key, about)
         if node.tag in (_BOOL, _NULL):
-            return self._wrong(node, key, shown, f'YAML does not read this as text: write "{raw}" or a value')
+            hint = f'YAML does not read this as text; put it in quotes: "{raw}"' if raw else about.help
+            return self._wrong(node, key, shown, hint)
         if not raw.strip():
             return self._wrong(node, key, shown, about.help)
         if about.pattern and not re.fullmatch(about.pattern, raw):
             return self._wrong(node, key, shown, about.pattern_help)
-        return (self.file.parent / Path(raw).expanduser()).absolute() if wanted is Path else raw
+        if wanted is Path:
+            return self._path(node, key)
+        return str(self._path(node, key)) if about.relative and "://" not in raw else raw
+
+    def _path(self, node: yaml.ScalarNode, key: str) -> Path | None:
+        """A path relative to the settings file."""
+        try:
+            if "\0" in node.value:
+                raise RuntimeError  # noqa: TRY301 - ends in the same advice
+            return (self.file.parent / Path(node.value).expanduser()).absolute()
+        except RuntimeError:
+            self._wrong(node, key, _shown(node), "write the path out")
+            return None
 
     def _number(self, wanted: type, node: yaml.ScalarNode, key: str, about: Declared) -> Any:
         raw = node.value
@@ -235,10 +283,11 @@ class Reader:
                 raise ValueError  # noqa: TRY301 - quoted numbers and truth values end in the same advice
             value = int(raw) if wanted is int else float(raw)
         except ValueError:
-            return self._wrong(node, key, repr(raw), f"give {kind}, {about.range()}")
+            quotes = " without quotes" if node.style is not None else ""
+            return self._wrong(node, key, _shown(node), f"give {kind}{quotes}, {about.range()}")
         low, high = about.low, about.high
         if value != value or (low is not None and value < low) or (high is not None and value > high):
-            return self._wrong(node, key, f"{raw}", f"give {about.range()}")
+            return self._wrong(node, key, raw[:_LONGEST], f"give {about.range()}")
         return value
 
     def _wrong(self, node: yaml.Node, key: str, found: str | None, hint: str) -> Any:
@@ -251,6 +300,16 @@ class Reader:
         mistake = Mistake(line=line, key=key, problem=problem, hint=hint)
         if mistake not in self.mistakes:
             self.mistakes.append(mistake)
+
+
+def _shown(node: yaml.Node) -> str:
+    """A value as it stands in the file, cut short."""
+    if isinstance(node, yaml.SequenceNode):
+        return "a list"
+    if isinstance(node, yaml.MappingNode):
+        return "a group"
+    text = str(node.value)
+    return repr(text if len(text) <= _LONGEST else text[:_LONGEST] + "...") if text else "an empty value"
 
 
 def _join(key: str, name: str) -> str:

@@ -6,6 +6,7 @@ Files lie in one folder a day: `<day>/<event_id>.png` as captured, `<day>/<event
 from __future__ import annotations
 
 import os
+import re
 from collections import deque
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -15,6 +16,9 @@ import cv2
 import numpy as np
 
 from rejectd.messages import AnomalyMap, Frame, Pixels, RejectdError, Result
+
+_DAY = "[0-9][0-9][0-9][0-9]-[0-9][0-9]-[0-9][0-9]"
+_OURS = re.compile(r"-[0-9]+(\.png|-heat\.jpg)$")  # half written ones too; others' files are never touched
 
 Heatmap = Callable[[Pixels, AnomalyMap, float], Pixels]
 
@@ -37,7 +41,7 @@ class Evidence:
         self._heatmap = heatmap
         try:
             directory.mkdir(parents=True, exist_ok=True)
-            files = [(path.stat().st_mtime_ns, path) for path in directory.glob("*/*") if path.is_file()]
+            files = [(path.stat().st_mtime_ns, path) for path in directory.glob(_DAY + "/*") if _OURS.search(path.name)]
             self._kept = deque((path, path.stat().st_size) for _, path in sorted(files))
         except OSError as error:
             hint = "let the service's user write there, or set evidence.directory"
@@ -64,7 +68,8 @@ class Evidence:
             raise EvidenceError(
                 f"{self._directory}: evidence cannot be written: {error}", hint="free disk space"
             ) from error
-        return f"{day}/{frame.event_id}.png"
+        name = f"{day}/{frame.event_id}.png"
+        return name if (self._directory / name).is_file() else ""  # larger than the whole quota
 
     def _write(self, name: str, picture: Pixels, options: list[int]) -> None:
         path = self._directory / name
@@ -102,14 +107,14 @@ def regions(
         picture_shape: (H, W, ...) of the picture that the map belongs to.
         most: how many boxes at most.
     """
-    mask = (anomaly_map > threshold).astype(np.uint8)
+    mask = (anomaly_map > np.float64(threshold)).astype(np.uint8)
     count, _, stats, _ = cv2.connectedComponentsWithStats(mask, connectivity=8)
     order = 1 + np.argsort(-stats[1:count, cv2.CC_STAT_AREA], kind="stable")[:most]
-    scale_y, scale_x = picture_shape[0] / anomaly_map.shape[0], picture_shape[1] / anomaly_map.shape[1]
+    (rows, columns), (picture_rows, picture_columns) = anomaly_map.shape, picture_shape[:2]
     boxes = []
-    for x, y, width, height, _ in stats[order]:
-        left, top = int(x * scale_x), int(y * scale_y)
-        right, bottom = int(np.ceil((x + width) * scale_x)), int(np.ceil((y + height) * scale_y))
+    for x, y, width, height, _ in stats[order].tolist():
+        left, top = x * picture_columns // columns, y * picture_rows // rows
+        right, bottom = -(-(x + width) * picture_columns // columns), -(-(y + height) * picture_rows // rows)
         boxes.append([left, top, right - left, bottom - top])
     return boxes
 

@@ -185,7 +185,9 @@ def defect_topic(line: str, camera: str) -> str:
 
 def iso(unix_ns: int) -> str:
     """RFC 3339 in UTC with microseconds."""
-    return datetime.fromtimestamp(unix_ns / 1e9, UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
+    seconds, rest_ns = divmod(unix_ns, 10**9)
+    at = datetime.fromtimestamp(seconds, UTC).replace(microsecond=rest_ns // 1000)
+    return at.isoformat(timespec="microseconds").replace("+00:00", "Z")
 
 
 def encode(payload: dict[str, Any]) -> bytes:
@@ -244,9 +246,12 @@ def camera_payload(line: str, status: CameraStatus) -> dict[str, Any]:
 
 
 def line_payload(
-    line: str, *, run: str, state: str, version: str, account: Account, now_unix_ns: int
+    line: str, *, run: str, state: str, version: str, account: Account, unpublished: int, now_unix_ns: int
 ) -> dict[str, Any]:
-    """The body of the line's retained status: birth, heartbeat and farewell."""
+    """The body of the line's retained status: birth, heartbeat and farewell.
+
+    A subscriber of the verdicts has received captured - in_flight - unpublished of them, but for what is on its way.
+    """
     return {
         "schema": "rejectd.line.v1",
         "line": line,
@@ -259,6 +264,7 @@ def line_payload(
         "reject": account.rejected,
         "unjudged": account.unjudged,
         "in_flight": account.in_flight,
+        "unpublished": unpublished,
     }
 
 

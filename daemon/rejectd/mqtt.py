@@ -37,7 +37,7 @@ from rejectd.messages import (
     verdict_topic,
 )
 from rejectd.metrics import Metrics
-from rejectd.outbox import Reader
+from rejectd.outbox import OutboxError, Reader
 from rejectd.settings import Mqtt, Protocol
 
 log = logging.getLogger(__name__)
@@ -244,6 +244,7 @@ class Publisher:
         self._event_cursor = 0
         self._events_after = 0.0  # no events before this instant: the broker refused one
         self._stop_at: float | None = None
+        self.unpublished = 0  # verdicts that were never sent
         self._wake_reader, self._wake_writer = socket.socketpair()
         self._wake_reader.setblocking(False)
         self._wake_writer.setblocking(False)
@@ -377,7 +378,13 @@ class Publisher:
         if busy >= _EVENTS_IN_FLIGHT or time.monotonic() < self._events_after:
             return None
         if not self._events:
-            for event in reader.waiting(self._event_cursor, _EVENTS_IN_FLIGHT):
+            try:
+                waiting = reader.waiting(self._event_cursor, _EVENTS_IN_FLIGHT)
+            except OutboxError as error:
+                log.error("%s", error)
+                self._events_after = time.monotonic() + _REFUSED_PAUSE_S
+                return None
+            for event in waiting:
                 self._events.append(Message(topic=event.topic, payload=event.payload, event_seq=event.event_seq))
                 self._event_cursor = event.event_seq
         return self._events.popleft() if self._events else None
@@ -432,6 +439,7 @@ class Publisher:
 
     def _unpublished(self, message: Message) -> None:
         assert message.verdict
+        self.unpublished += 1
         self._metrics.unpublished.labels(message.verdict.camera).inc()
         self._metrics.missed.labels(message.verdict.camera).inc()
 

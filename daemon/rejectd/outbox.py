@@ -68,16 +68,22 @@ class Outbox:
         self.path = path
         self._keep_ns = keep_ns
         self._max_bytes = max_bytes
+        hint = "let the service's user write there, free disk space, or move a damaged file away"
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             self._db = _connect(path)
+        except (OSError, sqlite3.Error) as error:
+            raise OutboxError(f"{path}: the journal cannot be opened: {error}", hint=hint) from error
+        try:
             if self._db.execute("PRAGMA user_version").fetchone()[0] > _VERSION:
-                raise OutboxError(f"{path} was written by a newer rejectd", hint="install that version again")
-            self._db.execute("PRAGMA auto_vacuum=INCREMENTAL")
+                raise OutboxError(f"{path} was written by a newer rejectd", hint="install that version again")  # noqa: TRY301
             self._db.executescript(_SCHEMA)
             self._db.execute(f"PRAGMA user_version={_VERSION}")
-        except (OSError, sqlite3.Error) as error:
-            hint = "let the service's user write there, free disk space, or move a damaged file away"
+        except OutboxError:
+            self._db.close()
+            raise
+        except sqlite3.Error as error:
+            self._db.close()
             raise OutboxError(f"{path}: the journal cannot be opened: {error}", hint=hint) from error
 
     def write(
@@ -100,14 +106,25 @@ class Outbox:
                 "UPDATE event SET acknowledged_unix_ns = ? WHERE event_seq = ?", [(now, seq) for seq in acknowledged]
             )
             self._db.execute("COMMIT")
-        except sqlite3.Error as error:
+        except BaseException as error:
             with contextlib.suppress(sqlite3.Error):
                 self._db.execute("ROLLBACK")
+            if not isinstance(error, sqlite3.Error):
+                raise
             raise OutboxError(f"{self.path}: the journal cannot be written: {error}", hint="free disk space") from error
 
     def prune(self) -> int:
-        """Keep to the bounds of age and size. Returns how many unacknowledged events had to go."""
-        old = time.time_ns() - self._keep_ns
+        """Keep to the bounds of age and size. Returns how many unacknowledged events had to go.
+
+        Raises:
+            OutboxError: if the file cannot be written.
+        """
+        try:
+            return self._prune(time.time_ns() - self._keep_ns)
+        except sqlite3.Error as error:
+            raise OutboxError(f"{self.path}: the journal cannot be pruned: {error}", hint="free disk space") from error
+
+    def _prune(self, old: int) -> int:
         lost = 0
         self._db.execute("DELETE FROM event WHERE acknowledged_unix_ns < ?", (old,))
         self._db.execute("DELETE FROM verdict WHERE captured_unix_ns < ?", (old,))
@@ -119,13 +136,20 @@ class Outbox:
                     break
             else:
                 break
-        self._db.execute("PRAGMA incremental_vacuum")
+        self._db.execute("PRAGMA incremental_vacuum").fetchall()
         return lost
 
     def waiting(self) -> int:
-        """Events that the broker has not acknowledged."""
-        count: int = self._db.execute("SELECT count(*) FROM event WHERE acknowledged_unix_ns IS NULL").fetchone()[0]
-        return count
+        """Events that the broker has not acknowledged.
+
+        Raises:
+            OutboxError: if the file cannot be read.
+        """
+        try:
+            (count,) = self._db.execute("SELECT count(*) FROM event WHERE acknowledged_unix_ns IS NULL").fetchone()
+        except sqlite3.Error as error:
+            raise OutboxError(f"{self.path}: the journal cannot be read: {error}", hint="move it away") from error
+        return int(count)
 
     def close(self) -> None:
         """Close the file."""
@@ -154,12 +178,19 @@ class Reader:
         self._db = _connect(path)
 
     def waiting(self, after: int, limit: int) -> list[Event]:
-        """The next unacknowledged events with a number above `after`, in order."""
-        rows = self._db.execute(
-            "SELECT event_seq, topic, payload FROM event"
-            " WHERE acknowledged_unix_ns IS NULL AND event_seq > ? ORDER BY event_seq LIMIT ?",
-            (after, limit),
-        )
+        """The next unacknowledged events with a number above `after`, in order.
+
+        Raises:
+            OutboxError: if the file cannot be read.
+        """
+        try:
+            rows = self._db.execute(
+                "SELECT event_seq, topic, payload FROM event"
+                " WHERE acknowledged_unix_ns IS NULL AND event_seq > ? ORDER BY event_seq LIMIT ?",
+                (after, limit),
+            ).fetchall()
+        except sqlite3.Error as error:
+            raise OutboxError(f"the outbox cannot be read: {error}", hint="see the journal's errors") from error
         return [Event(event_seq=seq, topic=topic, payload=payload) for seq, topic, payload in rows]
 
     def close(self) -> None:
@@ -167,16 +198,17 @@ class Reader:
         self._db.close()
 
 
-_SHRINK = (  # what goes first when the file is full, a thousand at a time
+_SHRINK = (  # what goes first when the file is full: a thousand at a time, of unacknowledged events no more than must
     """DELETE FROM event WHERE event_seq IN
     (SELECT event_seq FROM event WHERE acknowledged_unix_ns IS NOT NULL ORDER BY event_seq LIMIT 1000)""",
     "DELETE FROM verdict WHERE event_id IN (SELECT event_id FROM verdict ORDER BY captured_unix_ns LIMIT 1000)",
-    "DELETE FROM event WHERE event_seq IN (SELECT event_seq FROM event ORDER BY event_seq LIMIT 1000)",
+    "DELETE FROM event WHERE event_seq IN (SELECT event_seq FROM event ORDER BY event_seq LIMIT 10)",
 )
 
 
 def _connect(path: Path) -> sqlite3.Connection:
     db = sqlite3.connect(path, timeout=5, isolation_level=None, check_same_thread=False)
+    db.execute("PRAGMA auto_vacuum=INCREMENTAL")  # before the first write, which journal_mode is
     db.execute("PRAGMA journal_mode=WAL")
     db.execute("PRAGMA synchronous=FULL")
     return db

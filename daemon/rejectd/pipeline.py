@@ -209,9 +209,16 @@ class Pipeline:
                 return
             if time.monotonic() >= next_prune:
                 next_prune = time.monotonic() + _PRUNE_S
-                lost = self._stages.outbox.prune()
-                if lost:
-                    log.error("journal full: %d defect events given up before the broker had them", lost)
+                self._prune()
+
+    def _prune(self) -> None:
+        try:
+            lost = self._stages.outbox.prune()
+        except OutboxError as error:
+            log.error("%s", error)
+        else:
+            if lost:
+                log.error("journal full: %d defect events given up before the broker had them", lost)
 
     def wait_recorded(self, timeout_s: float) -> bool:
         """Wait until all records are on disk."""
@@ -247,12 +254,12 @@ class Pipeline:
             verdicts = [(item.verdict, (item.verdict.decided_ns - item.verdict.captured_ns) / 1e6) for item in records]
             try:
                 stages.outbox.write(verdicts, events, acknowledged)
+                stages.metrics.outbox.set(stages.outbox.waiting())
             except OutboxError as error:
                 log.error("%s", error)
                 stages.metrics.sacrificed.labels("journal").inc(len(records))
             if events:
                 stages.publisher.wake()
-        stages.metrics.outbox.set(stages.outbox.waiting())
 
     def _event(self, record: Record) -> NewEvent:
         """The defect event of a verdict, with its evidence on disk before it goes out."""

@@ -289,6 +289,7 @@ class Service:
             state=state,
             version=version("rejectd"),
             account=self._ledger.snapshot().account,
+            unpublished=self._publisher.unpublished,
             now_unix_ns=time.time_ns(),
         )
         return Message(topic=line_topic(self._settings.line), payload=encode(payload), retain=True)

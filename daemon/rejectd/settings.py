@@ -7,11 +7,16 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 from typing import ClassVar, TypeAlias
+from urllib.parse import urlsplit
 
 from rejectd.declaration import Reader, SettingsError, setting
 from rejectd.messages import Policy
 
 _NAME = {"pattern": r"[A-Za-z0-9_-]{1,64}", "pattern_help": "use 1 to 64 letters, digits, - and _"}
+_HOST = {
+    "pattern": r"[A-Za-z0-9_.-]+|[0-9A-Fa-f:.]+(%\w+)?",
+    "pattern_help": "a name or address alone, without mqtt:// and port",
+}
 
 Region: TypeAlias = tuple[int, int, int, int]  # x, y, width, height in pixels
 
@@ -100,7 +105,9 @@ class VideoCamera(Camera):
     """Pictures from a video file or an RTSP stream, through PyAV."""
 
     type: ClassVar[str] = "video"
-    url: str = setting("File, or rtsp:// address without user and password.", example="rtsp://192.0.2.7/stream")
+    url: str = setting(
+        "File, or rtsp:// address without user and password.", example="rtsp://192.0.2.7/stream", relative=True
+    )
     transport: Transport = setting("How RTSP carries the pictures.", default=Transport.TCP)
     username: str | None = setting("User of the stream.", default=None)
     password_file: Path | None = setting("File that holds the password of the stream.", default=None)
@@ -201,7 +208,7 @@ class Engine:
 class Mqtt:
     """The broker."""
 
-    host: str = setting("Name or address of the broker.", default="127.0.0.1")
+    host: str = setting("Name or address of the broker.", default="127.0.0.1", **_HOST)
     port: int = setting("Port of the broker; 8883 is usual with TLS.", default=1883, low=1, high=65535)
     protocol: Protocol = setting("Version of MQTT; `auto` tries 5 and falls back to 3.1.1.", default=Protocol.AUTO)
     client_id: str | None = setting("Client identifier; `rejectd-<line>` if not given.", default=None)
@@ -239,7 +246,7 @@ class Mqtt:
 class Metrics:
     """The page that Prometheus scrapes."""
 
-    host: str = setting("Address to listen on; 0.0.0.0 for every network.", default="127.0.0.1")
+    host: str = setting("Address to listen on; 0.0.0.0 for every network.", default="127.0.0.1", **_HOST)
     port: int = setting("Port to listen on.", default=9108, low=1, high=65535)
 
 
@@ -306,8 +313,7 @@ def load(file: Path) -> Settings:
         raise SettingsError(file, reader.mistakes) from error
     node = reader.root(text)
     settings: Settings | None = reader.group(Settings, node) if node is not None else None
-    if settings is not None:
-        _check(settings, reader)
+    _check(reader)
     if reader.mistakes or settings is None:
         raise SettingsError(file, reader.mistakes)
     return settings
@@ -321,15 +327,36 @@ def state_directory(settings: Settings, file: Path) -> Path:
     return Path(given) if given else file.absolute().parent / "state"
 
 
-def _check(settings: Settings, reader: Reader) -> None:
-    """What one setting demands of another."""
-    for name, camera in settings.cameras.items():
-        key = f"cameras.{name}"
-        if camera.product not in settings.products:
-            known = ", ".join(settings.products)
-            reader.mistake(f"{key}.product", f"{camera.product!r} is not a product", f"known products: {known}")
-        if camera.deadline_ms <= settings.mqtt.publish_margin_ms:
-            hint = f"give more than mqtt.publish_margin_ms ({settings.mqtt.publish_margin_ms})"
+def _check(reader: Reader) -> None:
+    """What one setting demands of another, as far as both could be read."""
+    mqtt = reader.groups.get("mqtt") if "mqtt" in reader.lines else Mqtt()
+    _check_cameras(reader, mqtt)
+    for key, product in reader.groups.items():
+        if isinstance(product, Product):
+            _check_product(product, key, reader)
+    engine = reader.groups.get("engine")
+    if engine and engine.teacher_weights:
+        _check_file("engine.teacher_weights", engine.teacher_weights, reader)
+    if mqtt:
+        _check_mqtt(mqtt, reader)
+    evidence = reader.groups.get("evidence")
+    if evidence and not evidence.enabled:
+        for name in ("directory", "quota_mb"):
+            if f"evidence.{name}" in reader.lines:
+                hint = "remove it, or set evidence.enabled: true"
+                reader.mistake(f"evidence.{name}", "has no effect while evidence is off", hint)
+
+
+def _check_cameras(reader: Reader, mqtt: Mqtt | None) -> None:
+    products = [key.partition(".")[2] for key in reader.lines if key.startswith("products.") and key.count(".") == 1]
+    for key, camera in reader.groups.items():
+        if not isinstance(camera, Camera):
+            continue
+        if products and camera.product not in products:
+            hint = f"known products: {', '.join(products)}"
+            reader.mistake(f"{key}.product", f"{camera.product!r} is not a product", hint)
+        if mqtt and camera.deadline_ms <= mqtt.publish_margin_ms:
+            hint = f"give more than mqtt.publish_margin_ms ({mqtt.publish_margin_ms})"
             reader.mistake(f"{key}.deadline_ms", f"{camera.deadline_ms} leaves no time to inspect", hint)
         if camera.region and 0 in camera.region[2:]:
             reader.mistake(f"{key}.region", "has no area", "give [x, y, width, height] with width and height over 0")
@@ -337,15 +364,14 @@ def _check(settings: Settings, reader: Reader) -> None:
             _check_folder(camera, key, reader)
         if isinstance(camera, VideoCamera):
             _check_video(camera, key, reader)
-    for name, product in settings.products.items():
-        if not (product.bundle / "bundle.json").is_file():
-            hint = f"make one: revdist train --good DIR --product {name} --output {product.bundle}"
-            reader.mistake(f"products.{name}.bundle", f"{product.bundle} is not a bundle", hint)
-    if settings.engine.teacher_weights:
-        _check_file("engine.teacher_weights", settings.engine.teacher_weights, reader)
-    _check_mqtt(settings.mqtt, reader)
-    if not settings.evidence.enabled and settings.evidence.directory:
-        reader.mistake("evidence.directory", "has no effect while evidence is off", "remove it, or enabled: true")
+
+
+def _check_product(product: Product, key: str, reader: Reader) -> None:
+    if not (product.bundle / "bundle.json").is_file():
+        hint = f"make one: revdist train --good DIR --product {key.partition('.')[2]} --output {product.bundle}"
+        reader.mistake(f"{key}.bundle", f"{product.bundle} is not a bundle", hint)
+    if product.threshold == 0:
+        reader.mistake(f"{key}.threshold", "0 rejects every part", "give more than 0, or remove it")
 
 
 def _check_folder(camera: FolderCamera, key: str, reader: Reader) -> None:
@@ -356,15 +382,28 @@ def _check_folder(camera: FolderCamera, key: str, reader: Reader) -> None:
 
 
 def _check_video(camera: VideoCamera, key: str, reader: Reader) -> None:
-    address = camera.url.partition("://")[2]
-    if "@" in address.partition("/")[0]:
-        hint = "use `username` and `password_file`, so that the password stays out of logs"
-        reader.mistake(f"{key}.url", "holds a user or password", hint)
-    if address and camera.loop:
+    stream = "://" in camera.url and not camera.url.startswith("file://")
+    if stream:
+        _check_address(camera.url, key, reader)
+    if stream and camera.loop:
         reader.mistake(f"{key}.loop", "has no effect on a stream", "remove it")
-    if not address and camera.username:
-        reader.mistake(f"{key}.username", "has no effect on a file", "remove it")
+    for name in () if stream else ("transport", "username"):
+        if f"{key}.{name}" in reader.lines:
+            reader.mistake(f"{key}.{name}", "has no effect on a file", "remove it")
     _check_password(camera.username, camera.password_file, key, reader)
+
+
+def _check_address(url: str, key: str, reader: Reader) -> None:
+    hint = "use `username` and `password_file`, so that the password stays out of logs"
+    try:
+        address = urlsplit(url)
+        wrong = "" if address.hostname and address.port != 0 else "has no host"
+    except ValueError:
+        wrong = "has a port that is no number"
+    if "@" in address.netloc or (wrong and "@" in url):
+        reader.mistake(f"{key}.url", "holds a user or password", hint)
+    elif wrong:
+        reader.mistake(f"{key}.url", wrong, "give it as rtsp://HOST:PORT/PATH")
 
 
 def _check_mqtt(mqtt: Mqtt, reader: Reader) -> None:

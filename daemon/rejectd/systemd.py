@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
+import re
 import socket
 import sys
 
@@ -49,7 +51,8 @@ class Formatter(logging.Formatter):
         message = record.getMessage()
         if record.exc_info:
             message += " | " + self.formatException(record.exc_info)
-        message = (message + fields).replace("\n", " | ")
+        message = " | ".join((message + fields).splitlines())
+        message = "".join(each if each.isprintable() else ascii(each)[1:-1] for each in message)
         if self._journal:
             return f"<{_PRIORITIES.get(record.levelno, 6)}>{message}"
         return f"{self.formatTime(record, '%H:%M:%S')} {record.levelname.lower():7} {message}"
@@ -64,4 +67,4 @@ def log_to_stderr(level: str) -> None:
 
 def _quote(value: object) -> str:
     text = str(value)
-    return f'"{text}"' if " " in text or not text else text
+    return text if re.fullmatch(r"[\w.:/+@%,#-]+", text) else json.dumps(text, ensure_ascii=False)

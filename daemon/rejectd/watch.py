@@ -84,8 +84,8 @@ def _verdict_line(payload: dict[str, Any], *, colour: bool) -> str:
     at = datetime.fromisoformat(payload["captured_at"]).astimezone().strftime("%H:%M:%S.%f")[:-3]
     what = (
         f"{payload['score'] / payload['threshold']:6.2f} x threshold"
-        if payload["score"] is not None
-        else payload["cause"]
+        if payload["score"] is not None and payload["threshold"]
+        else payload["cause"] or ""
     )
     where = f"{payload['camera']} #{payload['seq']}"
     source = payload["source"] or payload["detail"] or ""

@@ -75,10 +75,15 @@ def pictures(
     device.start()
     try:
         heard = asked = time.monotonic()
-        while not stop.is_set():
+        while True:
+            stopping = stop.is_set()
+            if stopping:
+                device.end()  # what it has handed over by now was captured and is still shown
             try:
-                message = device.inbox.get(timeout=TICK_S)
+                message = device.inbox.get(timeout=0 if stopping else TICK_S)
             except queue.Empty:
+                if stopping:
+                    return
                 if time.monotonic() - heard > silence_s:
                     state.down(
                         f"the driver has not answered for {silence_s:g} s; unplug the camera or restart the service"
@@ -195,12 +200,15 @@ class _Device(threading.Thread):
                 yield picture.pixels is not None and not picture.fault
 
     def _say(self, message: _Message) -> None:
-        while not self._closing.is_set():
+        """Hand over; what was captured before the end is handed over too, if somebody still takes it."""
+        while True:
             try:
                 self.inbox.put(message, timeout=TICK_S)
             except queue.Full:
-                continue
-            return
+                if self._closing.is_set():
+                    return
+            else:
+                return
 
 
 def pause_s(attempt: int, retry_max_s: float) -> float:

@@ -26,7 +26,7 @@ format: $(VENV)/installed-test
 	$(BIN)/ruff format --quiet $(SOURCES)
 
 clean:
-	rm -rf $(VENV) demo-run build dist .mypy_cache .ruff_cache .import_linter_cache
+	rm -rf $(VENV) demo-run build dist .mypy_cache .ruff_cache .import_linter_cache .hypothesis
 
 $(VENV)/installed-%: pyproject.toml | $(VENV)/bin/python
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable ".[$*]"

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import importlib.util
 import shutil
+import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from peers import Mosquitto, run_command
+from peers import SYSTEM_PYTHON, Mosquitto, RtspServer, need_peer, run_command
 
 
 @pytest.fixture(scope="session")
@@ -63,6 +64,23 @@ def mosquitto_with(tmp_path: Path) -> Iterator[Callable[[str], Mosquitto]]:
     yield make
     for broker in brokers:
         broker.stop()
+
+
+@pytest.fixture
+def rtsp() -> Iterator[Callable[..., RtspServer]]:
+    """Starts real RTSP servers."""
+    probe = "import gi; gi.require_version('GstRtspServer', '1.0'); gi.require_version('Gst', '1.0')"
+    there = subprocess.run([SYSTEM_PYTHON, "-c", probe], capture_output=True).returncode == 0
+    need_peer(there, "the GStreamer RTSP server (gir1.2-gst-rtsp-server-1.0, gstreamer1.0-plugins-*)")
+    started: list[RtspServer] = []
+
+    def start(codec: str = "h264", login: tuple[str, str] | None = None) -> RtspServer:
+        started.append(RtspServer(codec, login))
+        return started[-1]
+
+    yield start
+    for server in started:
+        server.kill()
 
 
 def _cells(probability: float) -> list[Path]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -12,6 +13,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+
+SYSTEM_PYTHON = shutil.which("python3", path="/usr/bin") or "python3"  # which has GStreamer
 
 
 class Mosquitto:
@@ -43,6 +46,45 @@ class Mosquitto:
     def _accepts(self) -> bool:
         with socket.socket() as probe:
             return probe.connect_ex(("127.0.0.1", self.port)) == 0
+
+
+class RtspServer:
+    """The RTSP server of rtsp_server.py on one port, as often as it is started."""
+
+    def __init__(self, codec: str, login: tuple[str, str] | None) -> None:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            self.port: int = probe.getsockname()[1]
+        self.url = f"rtsp://127.0.0.1:{self.port}/camera"
+        self._arguments = [str(self.port), codec, *(login or ())]
+        self._process: subprocess.Popen[str] | None = None
+        self.start()
+
+    def start(self) -> None:
+        script = Path(__file__).with_name("rtsp_server.py")
+        command = [SYSTEM_PYTHON, str(script), *self._arguments]
+        self._process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+        assert self._process.stdout is not None
+        assert self._process.stdout.readline() == "ready\n"
+
+    def kill(self) -> None:
+        if self._process is None:
+            return
+        self._process.kill()
+        self._process.wait()
+        assert self._process.stdout is not None
+        self._process.stdout.close()
+        self._process = None
+
+    def freeze(self) -> None:
+        self._signal(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        self._signal(signal.SIGCONT)
+
+    def _signal(self, number: signal.Signals) -> None:
+        assert self._process is not None
+        self._process.send_signal(number)
 
 
 def need_peer(found: object, what: str) -> None:

@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from rejectd.messages import Frame
 
 _PROBE_NS = 1_000_000_000  # how long the device may idle on the belief that it is too slow before it is asked again
+_WAKE_NS = 5_000_000  # how late a waiting thread may wake up; else what waited for company would be too late by that
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -119,6 +120,11 @@ class Batcher:
             self._closed = True
             self._changed.notify_all()
 
+    @property
+    def closed(self) -> bool:
+        """Whether frames are still taken."""
+        return self._closed
+
     def waiting(self) -> int:
         """Frames that wait for a batch."""
         with self._changed:
@@ -161,7 +167,7 @@ class Batcher:
             return now
         latest_start = min(frame.deadline_ns for _, frame in heads) - self._margin_ns
         oldest = min(arrived for arrived, _ in heads)
-        return min(oldest + self._max_wait_ns, latest_start - self.service_time.expect(waiting + 1))
+        return min(oldest + self._max_wait_ns, latest_start - self.service_time.expect(waiting + 1) - _WAKE_NS)
 
     def _pop_unfit(self, now: int, takes_ns: int) -> tuple[Frame, ...]:
         """Take out the frames that would be late in a batch that starts now and takes so long."""
@@ -178,10 +184,11 @@ class Batcher:
         for order in (fair, by_deadline):
             if self._keeps_up(order, now):
                 return (), self._pop(order[: self._fitting(order, now)])
-        sacrificed = self._pop_unfit(now, self.service_time.expect(self._best_size(len(fair))))
+        sacrificed = self._pop_unfit(now, self.service_time.expect(self._best_size(fair, now)))
         order = self._fair_order()
-        if not order:  # none fits a batch of the best size: then the one with the most time left is judged
-            return sacrificed[:-1], sacrificed[-1:]
+        if not order:  # the device is asked again after a pause, though none is expected to be in time
+            probe = max(sacrificed, key=lambda frame: frame.deadline_ns)
+            return tuple(frame for frame in sacrificed if frame is not probe), (probe,)
         return sacrificed, self._pop(order[: self._fitting(order, now)])
 
     def _fair_order(self) -> list[Frame]:
@@ -205,16 +212,18 @@ class Batcher:
         """Whether all can be judged in time in this order: one batch that fits, then batches of the best size."""
         first = self._fitting(order, now)
         ends = now + self.service_time.expect(first)
-        size = self._best_size(len(order))
+        size = self._best_size(order, now)
         takes_ns = self.service_time.expect(size)
         return all(
             ends + (place // size + 1) * takes_ns <= frame.deadline_ns - self._margin_ns
             for place, frame in enumerate(order[first:])
         )
 
-    def _best_size(self, waiting: int) -> int:
-        """The size of batch, among those that can be filled, at which the device judges most in a second."""
-        sizes = range(1, min(waiting, self._max_batch) + 1)
+    def _best_size(self, order: list[Frame], now: int) -> int:
+        """The size of batch at which the device judges most, among those that can be filled and still end in time."""
+        left_ns = max(frame.deadline_ns for frame in order) - self._margin_ns - now
+        largest = min(len(order), self._max_batch)
+        sizes = [size for size in range(1, largest + 1) if size == 1 or self.service_time.expect(size) <= left_ns]
         return min(sizes, key=lambda size: (self.service_time.expect(size) / size, -size))
 
     def _pop(self, frames: list[Frame]) -> tuple[Frame, ...]:

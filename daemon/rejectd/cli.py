@@ -11,6 +11,7 @@ from pathlib import Path
 from rejectd import settings as settings_file
 from rejectd.declaration import SettingsError
 from rejectd.messages import RejectdError
+from rejectd.systemd import for_stderr
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -20,7 +21,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         sys.exit(options.command(options))
     except RejectdError as error:
         separator = "\n" if isinstance(error, SettingsError) else " "
-        print(f"rejectd:{separator}{error}", file=sys.stderr)
+        print(for_stderr(f"rejectd:{separator}{error}"), file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
         sys.exit(130)
@@ -54,6 +55,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _run(options: argparse.Namespace) -> int:
+    settings_file.load(options.config)  # mistakes are said before torch is imported
     from rejectd.service import Service
 
     Service(options.config, until_ended=options.until_ended).run()

@@ -100,8 +100,7 @@ class Reader:
         except yaml.MarkedYAMLError as error:
             mark = error.problem_mark or error.context_mark
             line = mark.line + 1 if mark else 1
-            hint = "indent with spaces, not tabs" if "\\t" in str(error.problem) else "see the example config/line.yaml"
-            self._add(line, "syntax", f"not YAML: {error.problem}", hint)
+            self._add(line, "syntax", f"not YAML: {error.problem}", _syntax_hint(str(error.problem)))
             return None
         except yaml.reader.ReaderError as error:
             line = text.count("\n", 0, error.position) + 1
@@ -152,7 +151,9 @@ class Reader:
         """The keys of a mapping with their lines; twice the same key is a mistake."""
         if not isinstance(node, yaml.MappingNode):
             found = _shown(node)
-            hint = "write `name: value` lines, indented below the key"
+            text = str(getattr(node, "value", ""))
+            colon = isinstance(node, yaml.ScalarNode) and re.match(r"[a-z_]+:\S", text)
+            hint = "put a space after the colon" if colon else "write `name: value` lines, indented below the key"
             self._add(node.start_mark.line + 1, key or "file", f"{found} is not a group of settings", hint)
             return None
         if node in self._known:  # merged keys are in it already
@@ -207,7 +208,7 @@ class Reader:
         if entries is None:
             return None
         if not entries:
-            return self._wrong(node, key, "nothing", "name at least one")
+            return self._wrong(node, key, None, "name at least one")
         choices = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
         named: dict[str, Any] = {}
         for name, (line, entry) in entries.items():
@@ -248,10 +249,18 @@ class Reader:
         shown = _shown(node)
         if isinstance(wanted, type) and issubclass(wanted, StrEnum):
             options = [str(option) for option in wanted]
-            return wanted(raw) if raw in options else self._wrong(node, key, shown, f"choose {', '.join(options)}")
+            return (
+                wanted(raw.lower())
+                if raw.lower() in options
+                else self._wrong(node, key, shown, f"choose {', '.join(options)}")
+            )
         if wanted is bool:
             good = node.tag == _BOOL
-            return raw.lower() in ("true", "yes", "on") if good else self._wrong(node, key, shown, "true or false")
+            return (
+                raw.lower() in ("true", "yes", "on")
+                if good
+                else self._wrong(node, key, shown, "give true or false, without quotes")
+            )
         if wanted in (int, float):
             return self._number(wanted, node, key, about)
         if node.tag in (_BOOL, _NULL):
@@ -300,6 +309,17 @@ class Reader:
         mistake = Mistake(line=line, key=key, problem=problem, hint=hint)
         if mistake not in self.mistakes:
             self.mistakes.append(mistake)
+
+
+def _syntax_hint(problem: str) -> str:
+    """What most often lies behind a complaint of the YAML parser."""
+    hints = {
+        "\\t": "indent with spaces, not tabs",
+        "mapping values": "is the line indented right? put a text with a colon in quotes",
+        "expected ','": "is a bracket or quote left open in or above this line?",
+        "another document": "remove the line ---",
+    }
+    return next((hint for part, hint in hints.items() if part in problem), "see the example config/line.yaml")
 
 
 def _shown(node: yaml.Node) -> str:

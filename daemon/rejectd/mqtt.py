@@ -8,6 +8,7 @@ deadline, the latest status, and every event that the outbox still has.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import logging
 import math
 import random
@@ -203,15 +204,23 @@ def connect(settings: Mqtt, *, client_id: str, will: Message | None = None) -> L
     Raises:
         LinkError: with the broker's reason.
     """
-    wanted = settings.protocol
+    protocol = speaks(settings, client_id) if settings.protocol is Protocol.AUTO else settings.protocol
+    return Link(settings, client_id=client_id, protocol=protocol, will=will)
+
+
+def speaks(settings: Mqtt, client_id: str) -> Protocol:
+    """The version of MQTT that a broker speaks. Asked without a last will, which an old broker would misread in 5.
+
+    Raises:
+        LinkError: with the broker's reason.
+    """
     try:
-        return Link(
-            settings, client_id=client_id, protocol=Protocol.V311 if wanted is Protocol.V311 else Protocol.V5, will=will
-        )
+        Link(settings, client_id=client_id, protocol=Protocol.V5).close()
     except RefusedError as refused:
-        if wanted is not Protocol.AUTO or not refused.unsupported:
+        if not refused.unsupported:
             raise
-    return Link(settings, client_id=client_id, protocol=Protocol.V311, will=will)
+        return Protocol.V311
+    return Protocol.V5
 
 
 class Publisher:
@@ -236,6 +245,7 @@ class Publisher:
         self._outbox = outbox
         self._acknowledged = acknowledged
         self._metrics = metrics
+        self._protocol = settings.protocol  # once connected, what the broker spoke
         self._verdicts: deque[Message] = deque()
         self._cameras: dict[str, Message] = {}
         self._changed_cameras: set[str] = set()
@@ -244,6 +254,7 @@ class Publisher:
         self._event_cursor = 0
         self._events_after = 0.0  # no events before this instant: the broker refused one
         self._stop_at: float | None = None
+        self._connected_once = threading.Event()
         self.unpublished = 0  # verdicts that were never sent
         self._wake_reader, self._wake_writer = socket.socketpair()
         self._wake_reader.setblocking(False)
@@ -276,6 +287,10 @@ class Publisher:
         with contextlib.suppress(BlockingIOError):
             self._wake_writer.send(b"\0")
 
+    def wait_connected(self, timeout_s: float) -> bool:
+        """Wait for the first connection."""
+        return self._connected_once.wait(timeout_s)
+
     def stop(self, timeout_s: float) -> None:
         """Let `run` end once all is out, or at the latest after `timeout_s`."""
         self._stop_at = time.monotonic() + timeout_s
@@ -289,8 +304,10 @@ class Publisher:
         try:
             while not self._over():
                 try:
-                    link = connect(self._settings, client_id=self._client_id, will=self._will)
+                    settings = dataclasses.replace(self._settings, protocol=self._protocol)
+                    link = connect(settings, client_id=self._client_id, will=self._will)
                 except LinkError as error:
+                    self._protocol = self._settings.protocol  # the broker may be another one when it is back
                     if str(error) != trouble:
                         trouble = str(error)
                         log.warning(trouble)
@@ -298,6 +315,7 @@ class Publisher:
                     failures = min(failures + 1, 16)
                     continue
                 failures, trouble = 0, ""
+                self._protocol = Protocol.V5 if link.v5 else Protocol.V311
                 log.info("broker connected", extra={"fields": {"mqtt": "5" if link.v5 else "3.1.1"}})
                 try:
                     self._serve(link, reader)
@@ -335,6 +353,7 @@ class Publisher:
     def _serve(self, link: Link, reader: Reader) -> None:
         """One connection's work, until it breaks or everything is out after `stop`."""
         self._metrics.broker_connected.set(1)
+        self._connected_once.set()
         with self._lock:
             self._changed_cameras = set(self._cameras)
         next_status = 0.0

@@ -136,7 +136,7 @@ class Outbox:
                     break
             else:
                 break
-        self._db.execute("PRAGMA incremental_vacuum").fetchall()
+        self._db.executescript("PRAGMA incremental_vacuum")  # `execute` would free one page
         return lost
 
     def waiting(self) -> int:
@@ -157,8 +157,9 @@ class Outbox:
 
     def _insert(self, event: NewEvent, now: int) -> None:
         row = self._db.execute(
-            "INSERT OR IGNORE INTO event (event_id, topic, payload, created_unix_ns) VALUES (?, ?, ?, ?)",
-            (event.event_id, event.topic, b"", now),
+            "INSERT INTO event (event_id, topic, payload, created_unix_ns) SELECT ?, ?, ?, ?"
+            " WHERE NOT EXISTS (SELECT 1 FROM event WHERE event_id = ?)",  # IGNORE would leave a gap in the numbers
+            (event.event_id, event.topic, b"", now, event.event_id),
         )
         if row.rowcount:
             payload = encode({**event.payload, "event_seq": row.lastrowid})

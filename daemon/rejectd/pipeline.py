@@ -89,7 +89,7 @@ class Pipeline:
         """The life of one camera thread."""
 
         def report(state: CameraState, reason: str) -> None:
-            level = logging.INFO if state in (CameraState.UP, CameraState.ENDED) else logging.WARNING
+            level = logging.WARNING if state in (CameraState.DOWN, CameraState.DEGRADED) else logging.INFO
             log.log(level, "camera %s %s%s", name, state, f": {reason}" if reason else "")
             self._stages.metrics.camera_state(name, state)
             status = CameraStatus(camera=name, state=state, reason=reason, since_unix_ns=time.time_ns())
@@ -119,7 +119,11 @@ class Pipeline:
         if frame.fault or frame.picture is None:
             self._finish(frame, unjudged(frame, Cause.CAMERA_FAULT, self._clock(), detail=frame.fault))
         elif frame.pixels is None or not stages.batcher.put(frame):
-            self._finish(frame, unjudged(frame, Cause.OVERLOAD, self._clock(), detail="too many frames wait"))
+            cause = Cause.STOPPING if stages.batcher.closed else Cause.OVERLOAD
+            self._finish(
+                frame,
+                unjudged(frame, cause, self._clock(), detail="too many frames wait" if cause is Cause.OVERLOAD else ""),
+            )
 
     def inspect(self) -> None:
         """The life of the inspect thread; ends when the batcher is closed and empty."""

@@ -45,6 +45,7 @@ from rejectd.systemd import log_to_stderr, notify, watchdog_s
 log = logging.getLogger(__name__)
 
 _TICK_S = 0.25
+_BROKER_S = 2.0  # how long the first pictures wait for the broker at most; without it the line starts all the same
 
 
 class ServiceError(RejectdError):
@@ -179,6 +180,7 @@ class Service:
         gc.freeze()  # what lives as long as the service need not be searched for garbage while parts pass
         pipeline = self._pipeline
         self._thread("publish", self._publisher.run)
+        self._publisher.wait_connected(_BROKER_S)
         self._thread("record", pipeline.record, nice=10)
         self._thread("deadlines", lambda: pipeline.watch_deadlines(self._stop_deadlines))
         self._thread("inspect", pipeline.inspect, nice=5)

@@ -139,7 +139,10 @@ class V4l2Camera(Camera):
     height: int | None = setting("Height to ask for.", default=None, unit="pixels", low=16, high=32768)
     rate_hz: float | None = setting("Rate to ask for.", default=None, unit="Hz", low=0.1, high=10_000)
     pixel_format: str | None = setting(
-        "Pixel format to ask for.", default=None, pattern=r"[A-Z0-9]{4}", pattern_help="four letters such as MJPG"
+        "Pixel format to ask for.",
+        default=None,
+        pattern=r"[A-Z0-9]{4}",
+        pattern_help="give four capital letters or digits such as MJPG",
     )
     read_timeout_s: float = setting(
         "Longest wait for the next picture before the camera counts as lost.",

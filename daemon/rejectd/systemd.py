@@ -58,11 +58,26 @@ class Formatter(logging.Formatter):
         return f"{self.formatTime(record, '%H:%M:%S')} {record.levelname.lower():7} {message}"
 
 
+def for_stderr(text: str, level: int = logging.ERROR) -> str:
+    """A text as stderr wants it: each line with its priority if stderr goes to the journal."""
+    prefix = f"<{_PRIORITIES[level]}>" if _stderr_is_the_journal() else ""
+    return "\n".join(prefix + line for line in text.splitlines())
+
+
 def log_to_stderr(level: str) -> None:
     """Send this process's log to stderr, in journald's form if that is where stderr goes."""
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(Formatter(journal="JOURNAL_STREAM" in os.environ))
+    handler.setFormatter(Formatter(journal=_stderr_is_the_journal()))
     logging.basicConfig(handlers=[handler], level=level.upper(), force=True)
+
+
+def _stderr_is_the_journal() -> bool:
+    """Whether JOURNAL_STREAM names our stderr; a terminal in a desktop session inherits one that does not."""
+    try:
+        stderr = os.fstat(2)
+    except OSError:
+        return False
+    return os.environ.get("JOURNAL_STREAM") == f"{stderr.st_dev}:{stderr.st_ino}"
 
 
 def _quote(value: object) -> str:

@@ -6,7 +6,7 @@ import json
 import os
 import sys
 import time
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable
 from datetime import datetime
 from typing import Any, TextIO
@@ -15,6 +15,7 @@ from rejectd.messages import TOPIC_ROOT, Decision
 from rejectd.mqtt import listen
 from rejectd.settings import Settings
 
+_REMEMBERED = 100_000  # verdicts of which duplicates are known and latencies kept
 _COLOURS = {Decision.PASS: "\033[32m", Decision.REJECT: "\033[31m", Decision.UNJUDGED: "\033[33m"}
 
 
@@ -23,16 +24,18 @@ class Tally:
 
     def __init__(self) -> None:
         self.decisions: Counter[str] = Counter()
-        self.latencies_s: list[float] = []  # exposure to subscriber, on this machine's clock
+        self.latencies_s: deque[float] = deque(maxlen=_REMEMBERED)  # exposure to subscriber, on this machine's clock
         self.late = 0
         self.line_status: dict[str, Any] = {}
-        self._seen: set[str] = set()
+        self._seen: dict[str, None] = {}
 
     def verdict(self, payload: dict[str, Any], now: float) -> bool:
         """Count a verdict; False if it was received before."""
         if payload["event_id"] in self._seen:
             return False
-        self._seen.add(payload["event_id"])
+        self._seen[payload["event_id"]] = None
+        if len(self._seen) > _REMEMBERED:
+            del self._seen[next(iter(self._seen))]
         self.decisions[payload["decision"]] += 1
         self.latencies_s.append(now - _unix(payload["captured_at"]))
         self.late += now > _unix(payload["valid_until"])
@@ -51,10 +54,13 @@ def watch(settings: Settings, *, out: TextIO, until: Callable[[], bool], client_
 
     def show(topic: str, body: bytes) -> None:
         kind = topic.split("/")[-2] if "/verdict/" in topic else "status"
-        payload = json.loads(body)
+        try:
+            payload = json.loads(body)
+        except ValueError:
+            return  # a retained status that somebody cleared, or not ours
         if kind == "verdict":
             if tally.verdict(payload, time.time()):
-                print(_verdict_line(payload, colour=colour), file=out, flush=True)
+                print(verdict_line(payload, colour=colour), file=out, flush=True)
             return
         if "camera" not in payload:
             tally.line_status = payload
@@ -78,7 +84,8 @@ def main(settings: Settings) -> None:
         return
 
 
-def _verdict_line(payload: dict[str, Any], *, colour: bool) -> str:
+def verdict_line(payload: dict[str, Any], *, colour: bool) -> str:
+    """One verdict on one line, for people."""
     decision = payload["decision"]
     paint, plain = (_COLOURS[Decision(decision)], "\033[0m") if colour else ("", "")
     at = datetime.fromisoformat(payload["captured_at"]).astimezone().strftime("%H:%M:%S.%f")[:-3]
@@ -88,7 +95,7 @@ def _verdict_line(payload: dict[str, Any], *, colour: bool) -> str:
         else payload["cause"] or ""
     )
     where = f"{payload['camera']} #{payload['seq']}"
-    source = payload["source"] or payload["detail"] or ""
+    source = ascii(payload["source"] or payload["detail"] or "")[1:-1]
     return f"{at}  {where:<12} {paint}{decision:<8}{plain}  {what:<18}  {payload['latency_ms']:7.1f} ms  {source}"
 
 

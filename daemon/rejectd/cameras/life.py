@@ -158,9 +158,10 @@ class _Device(threading.Thread):
         self._retry_max_s = retry_max_s
 
     def end(self) -> None:
-        """Ask it to end, and wait a little. A driver stuck in its library is left to its own timeouts: a daemon."""
-        self._closing.set()
-        self.join(TICK_S)
+        """Ask it to end, and wait a little, once. A driver stuck in its library is left to its own timeouts."""
+        if not self._closing.is_set():
+            self._closing.set()
+            self.join(TICK_S)
 
     def run(self) -> None:
         try:

@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import shutil
-import signal
 import socket
-import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -112,65 +108,6 @@ def capture() -> Iterator[Callable[..., Capture]]:
     yield start
     slow = [took for each in started if (took := each.stop()) > ENDS_WITHIN_S]
     assert not slow, f"a camera took {slow} s to stop"
-
-
-class Server:
-    """The RTSP server of rtsp_server.py on one port, as often as it is started."""
-
-    def __init__(self, codec: str, login: tuple[str, str] | None) -> None:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port: int = probe.getsockname()[1]
-        self.url = f"rtsp://127.0.0.1:{self.port}/camera"
-        self._arguments = [str(self.port), codec, *(login or ())]
-        self._process: subprocess.Popen[str] | None = None
-        self.start()
-
-    def start(self) -> None:
-        script = Path(__file__).parent / "rtsp_server.py"
-        command = [SYSTEM_PYTHON, str(script), *self._arguments]
-        self._process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-        assert self._process.stdout is not None
-        assert self._process.stdout.readline() == "ready\n"
-
-    def kill(self) -> None:
-        if self._process is None:
-            return
-        self._process.kill()
-        self._process.wait()
-        assert self._process.stdout is not None
-        self._process.stdout.close()
-        self._process = None
-
-    def freeze(self) -> None:
-        self._signal(signal.SIGSTOP)
-
-    def thaw(self) -> None:
-        self._signal(signal.SIGCONT)
-
-    def _signal(self, number: signal.Signals) -> None:
-        assert self._process is not None
-        self._process.send_signal(number)
-
-
-@pytest.fixture
-def rtsp() -> Iterator[Callable[..., Server]]:
-    """Starts real RTSP servers. Without GStreamer the test is skipped, in CI it fails."""
-    probe = "import gi; gi.require_version('GstRtspServer', '1.0'); gi.require_version('Gst', '1.0')"
-    if subprocess.run([SYSTEM_PYTHON, "-c", probe], capture_output=True).returncode:
-        lacking = "NOT TESTED: no GStreamer RTSP server (apt: gir1.2-gst-rtsp-server-1.0, gstreamer1.0-plugins-*)"
-        if os.environ.get("CI") == "true":
-            pytest.fail(lacking)
-        pytest.skip(lacking)
-    started: list[Server] = []
-
-    def start(codec: str = "h264", login: tuple[str, str] | None = None) -> Server:
-        started.append(Server(codec, login))
-        return started[-1]
-
-    yield start
-    for server in started:
-        server.kill()
 
 
 class Proxy:

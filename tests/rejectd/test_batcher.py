@@ -1,0 +1,534 @@
+"""rejectd.batcher: batches that are full, fair and in time."""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter, deque
+from collections.abc import Callable
+
+import pytest
+from hypothesis import given
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
+
+from rejectd.batcher import Batch, Batcher, ServiceTime
+from rejectd.messages import Frame, Policy
+
+MS = 1_000_000
+S = 1000 * MS
+
+
+class Clock:
+    """A clock that stands still until it is set."""
+
+    def __init__(self, now: int = 0) -> None:
+        self.now = now
+
+    def __call__(self) -> int:
+        return self.now
+
+
+def a_frame(camera: str, seq: int, deadline_ns: int) -> Frame:
+    return Frame(
+        event_id=f"{camera}{seq}",
+        camera=camera,
+        product="cell",
+        seq=seq,
+        captured_ns=0,
+        captured_unix_ns=0,
+        deadline_ns=deadline_ns,
+        policy=Policy.REJECT,
+        source="",
+        pixels=None,
+        picture=None,
+    )
+
+
+class Bench:
+    """A batcher with a clock, fed with frames of numbered cameras."""
+
+    def __init__(
+        self,
+        cameras: str = "ab",
+        *,
+        max_batch: int = 4,
+        max_wait_ns: int = 20 * MS,
+        queue: int = 32,
+        margin_ns: int = 0,
+        takes: Callable[[int], int] | None = None,
+    ) -> None:
+        self.clock = Clock()
+        self.batcher = Batcher(
+            cameras,
+            max_batch=max_batch,
+            max_wait_ns=max_wait_ns,
+            queue_per_camera=queue,
+            margin_ns=margin_ns,
+            clock=self.clock,
+        )
+        if takes:
+            for size in range(1, max_batch + 1):
+                for _ in range(60):
+                    self.batcher.service_time.learn(size, takes(size))
+        self._seq: Counter[str] = Counter()
+
+    def put(self, cameras: str, deadline_ns: int = 10 * S) -> list[bool]:
+        """One frame for each letter."""
+        answers = []
+        for camera in cameras:
+            self._seq[camera] += 1
+            answers.append(self.batcher.put(a_frame(camera, self._seq[camera], deadline_ns)))
+        return answers
+
+    def take(self) -> Batch:
+        batch = self.batcher.take()
+        assert batch is not None
+        return batch
+
+    def chosen(self) -> str:
+        """The next batch in short, such as `a1 b1 a2`."""
+        return names(self.take().frames)
+
+
+def names(frames: tuple[Frame, ...]) -> str:
+    return " ".join(frame.event_id for frame in frames)
+
+
+# when a batch closes
+
+
+def test_a_full_batch_closes_at_once() -> None:
+    bench = Bench(max_batch=4)
+    bench.put("aabb")
+    assert bench.batcher.waiting() == 4
+    assert len(bench.take().frames) == 4
+    assert bench.batcher.waiting() == 0
+
+
+def test_a_batch_closes_when_its_oldest_frame_has_waited_long_enough() -> None:
+    bench = Bench(max_wait_ns=20 * MS)
+    bench.put("a")
+    bench.clock.now = 15 * MS
+    bench.put("b")
+    bench.clock.now = 20 * MS
+    assert bench.chosen() == "a1 b1"
+
+
+def test_a_batch_that_is_not_due_is_not_handed_out() -> None:
+    bench = Bench(max_wait_ns=1 * MS)
+    bench.put("a")
+    assert bench.take() == Batch(), "the clock stands still, so the wait ends without a batch"
+    assert bench.batcher.waiting() == 1
+
+
+def test_no_waiting_means_batches_of_what_is_there() -> None:
+    bench = Bench(max_wait_ns=0)
+    bench.put("ab")
+    assert bench.chosen() == "a1 b1"
+
+
+def test_a_batch_closes_early_when_the_earliest_deadline_leaves_just_enough_time_to_inspect_it() -> None:
+    bench = Bench(max_wait_ns=10 * S, margin_ns=20 * MS, takes=lambda size: size * 10 * MS)
+    expected = bench.batcher.service_time.expect(2)
+    bench.put("a", deadline_ns=200 * MS)
+    bench.clock.now = 180 * MS - expected
+    assert bench.chosen() == "a1"
+    bench.put("b", deadline_ns=400 * MS)
+    bench.clock.now = 380 * MS - expected - 20 * MS
+    assert bench.take().frames == ()
+    bench.clock.now += 20 * MS
+    assert bench.chosen() == "b1"
+
+
+def test_a_batch_closed_for_its_deadline_is_judged_although_the_thread_wakes_up_a_little_late() -> None:
+    bench = Bench(max_wait_ns=10 * S, takes=lambda _: 10 * MS)
+    bench.put("a", deadline_ns=100 * MS)
+    bench.clock.now = 80 * MS
+    while not ((batch := bench.take()).frames or batch.hopeless):
+        bench.clock.now += 3 * MS  # the clock is read this late
+    assert (names(batch.frames), names(batch.hopeless)) == ("a1", "")
+
+
+def test_an_engine_that_became_slower_makes_batches_close_earlier() -> None:
+    fast, slow = (Bench(max_wait_ns=10 * S, takes=lambda _, ms=ms: ms * MS) for ms in (5, 50))
+    for bench in (fast, slow):
+        bench.put("a", deadline_ns=100 * MS)
+        bench.clock.now = 49 * MS
+    assert fast.take().frames == ()
+    assert slow.chosen() == "a1"
+
+
+def test_a_waiting_taker_is_woken_by_the_frame_that_fills_the_batch() -> None:
+    batcher = Batcher("ab", max_batch=2, max_wait_ns=60 * S, queue_per_camera=9, margin_ns=0)
+    came: list[Batch] = []
+    taker = threading.Thread(target=lambda: came.extend(batch for batch in batcher if batch.frames))
+    taker.start()
+    for seq, camera in enumerate("abab", 1):
+        batcher.put(a_frame(camera, seq, 2**62))
+    batcher.close()
+    taker.join(10)
+    assert not taker.is_alive()
+    assert Counter(names(batch.frames) for batch in came) == Counter(["a1 b2", "a3 b4"])
+
+
+# what goes into it
+
+
+def test_frames_of_one_camera_keep_the_order_of_capture() -> None:
+    bench = Bench(max_batch=3)
+    bench.put("aaaaaa")
+    assert [bench.chosen(), bench.chosen()] == ["a1 a2 a3", "a4 a5 a6"]
+
+
+def test_among_equal_cameras_the_earliest_deadline_goes_first() -> None:
+    bench = Bench("abc", max_batch=3)
+    for camera, deadline_s in (("a", 3), ("b", 1), ("c", 2)):
+        bench.put(camera, deadline_ns=deadline_s * S)
+    assert bench.chosen() == "b1 c1 a1"
+
+
+def test_cameras_share_a_batch_equally_whoever_came_first() -> None:
+    bench = Bench(max_batch=4, queue=99)
+    bench.put("a" * 20)
+    bench.put("b" * 20)
+    for _ in range(5):
+        assert Counter(frame.camera for frame in bench.take().frames) == {"a": 2, "b": 2}
+
+
+@pytest.mark.parametrize("flood", [1, 3, 8, 32])
+def test_a_camera_that_floods_never_keeps_another_out_of_the_very_next_batch(flood: int) -> None:
+    bench = Bench("abc", max_batch=4, queue=32)
+    for round_number in range(1, 30):
+        bench.put("a" * flood)
+        if round_number % 3 == 0:
+            bench.put("b")
+        if round_number % 5 == 0:
+            bench.put("c")
+        bench.clock.now += 20 * MS
+        came = {frame.camera for frame in bench.take().frames}
+        assert ("b" in came) == (round_number % 3 == 0)
+        assert ("c" in came) == (round_number % 5 == 0)
+
+
+def test_a_camera_that_was_quiet_has_not_saved_up_a_share() -> None:
+    bench = Bench(max_batch=2, queue=99)
+    bench.put("a" * 40)
+    for _ in range(10):
+        bench.take()
+    bench.put("b" * 40)
+    shares = Counter(frame.camera for _ in range(10) for frame in bench.take().frames)
+    assert abs(shares["a"] - shares["b"]) <= 2
+
+
+def test_a_camera_that_stalls_delays_nobody() -> None:
+    bench = Bench("abcdef", max_batch=4, max_wait_ns=20 * MS)
+    for number in range(1, 6):
+        bench.put("a")
+        bench.clock.now += 20 * MS
+        assert bench.chosen() == f"a{number}"
+
+
+def test_too_many_frames_of_one_camera_are_refused_and_those_of_others_are_not() -> None:
+    bench = Bench(max_batch=99, queue=3)
+    assert bench.put("aaaaab") == [True, True, True, False, False, True]
+    assert bench.batcher.waiting() == 4
+
+
+def test_a_closed_batcher_takes_nothing_more_hands_out_the_rest_and_ends() -> None:
+    bench = Bench(max_batch=4, max_wait_ns=10 * S)
+    bench.put("aaaaab")
+    bench.batcher.close()
+    assert bench.put("a") == [False]
+    assert [names(batch.frames) for batch in bench.batcher] == ["a1 b1 a2 a3", "a4 a5"]
+    assert bench.batcher.take() is None
+
+
+def test_closing_an_empty_batcher_ends_whoever_waits() -> None:
+    batcher = Batcher("a", max_batch=2, max_wait_ns=S, queue_per_camera=9, margin_ns=0)
+    taker = threading.Thread(target=lambda: list(batcher))
+    taker.start()
+    batcher.close()
+    taker.join(10)
+    assert not taker.is_alive()
+
+
+# what cannot be judged in time
+
+
+def test_frames_that_cannot_be_judged_in_time_come_out_at_once_as_hopeless() -> None:
+    bench = Bench(max_wait_ns=10 * S, margin_ns=20 * MS, takes=lambda size: 40 * MS)
+    bench.put("aa", deadline_ns=60 * MS)
+    bench.put("ab", deadline_ns=10 * S)
+    bench.clock.now = 10 * MS
+    batch = bench.take()
+    assert (names(batch.frames), names(batch.hopeless)) == ("", "a1 a2")
+    assert bench.batcher.waiting() == 2
+
+
+def test_a_frame_past_its_deadline_is_hopeless_even_if_nothing_is_known_of_the_engine() -> None:
+    bench = Bench(max_batch=1)
+    bench.put("a", deadline_ns=5)
+    bench.clock.now = 6
+    assert names(bench.take().hopeless) == "a1"
+
+
+def test_a_frame_whose_camera_has_longer_deadlines_is_not_given_up_for_another() -> None:
+    bench = Bench(max_batch=2, takes=lambda size: 40 * MS)
+    bench.put("a", deadline_ns=30 * MS)
+    bench.put("b", deadline_ns=S)
+    assert names(bench.take().hopeless) == "a1"
+    bench.clock.now = 20 * MS
+    assert bench.chosen() == "b1"
+
+
+def test_a_batch_grows_no_larger_than_the_earliest_deadline_in_it_allows() -> None:
+    bench = Bench("ab", max_batch=8, max_wait_ns=0, takes=lambda size: size * 10 * MS)
+    bench.put("a", deadline_ns=25 * MS)
+    bench.put("bbbb", deadline_ns=10 * S)
+    assert bench.chosen() == "a1 b1"
+    assert bench.chosen() == "b2 b3 b4"
+
+
+def test_a_device_thought_too_slow_is_asked_again_with_one_frame_each_second() -> None:
+    bench = Bench("a", max_batch=4, takes=lambda size: 500 * MS)
+    probes = 0
+    for _ in range(100):
+        bench.put("a", deadline_ns=bench.clock.now + 100 * MS)
+        batch = bench.take()
+        assert len(batch.frames) + len(batch.hopeless) == 1
+        probes += len(batch.frames)
+        bench.clock.now += 100 * MS
+    assert 8 <= probes <= 10
+
+
+# how long a batch takes
+
+
+def test_nothing_known_means_no_time_at_all() -> None:
+    assert ServiceTime().expect(4) == 0
+
+
+def test_the_expected_time_comes_near_to_what_was_measured_and_not_below() -> None:
+    service_time = ServiceTime()
+    for number in range(200):
+        service_time.learn(4, (95 + number % 11) * MS)
+    assert 100 * MS <= service_time.expect(4) <= 115 * MS
+
+
+def test_sizes_never_seen_are_estimated_from_the_others() -> None:
+    service_time = ServiceTime()
+    for _ in range(200):
+        service_time.learn(2, 20 * MS)
+        service_time.learn(8, 40 * MS)
+    two, eight = service_time.expect(2), service_time.expect(8)
+    assert two <= service_time.expect(4) <= eight
+    assert service_time.expect(16) == 2 * eight
+    assert service_time.expect(1) <= two
+
+
+@given(st.dictionaries(st.integers(1, 16), st.integers(1, 10**9), min_size=1))
+def test_a_larger_batch_is_never_expected_to_be_faster_nor_slower_than_its_frames_in_parts(
+    costs: dict[int, int],
+) -> None:
+    service_time = ServiceTime()
+    for size, cost_ns in costs.items():
+        service_time.learn(size, cost_ns)
+    expected = [service_time.expect(size) for size in range(1, 33)]
+    assert expected == sorted(expected)
+    assert all(expected[2 * size - 1] <= 2 * expected[size - 1] + 2 for size in range(1, 17))
+
+
+def test_a_hang_counts_as_a_slow_batch_and_is_forgotten() -> None:
+    service_time = ServiceTime()
+    for _ in range(50):
+        service_time.learn(4, 10 * MS)
+    before = service_time.expect(4)
+    service_time.learn(4, 5 * S)
+    assert service_time.expect(4) < 4 * before
+    for _ in range(60):
+        service_time.learn(4, 10 * MS)
+    assert service_time.expect(4) < 1.2 * before
+
+
+def test_a_hang_as_the_very_first_measurement_does_not_outlive_the_next() -> None:
+    service_time = ServiceTime()
+    service_time.learn(4, 5 * S)
+    service_time.learn(4, 10 * MS)
+    assert service_time.expect(4) < 20 * MS
+
+
+def test_a_size_that_was_slow_once_is_judged_by_the_other_sizes() -> None:
+    service_time = ServiceTime()
+    service_time.learn(4, 10 * MS)
+    service_time.learn(5, 5 * S)
+    assert service_time.expect(5) < 20 * MS
+
+
+def test_an_engine_that_stays_slow_is_believed() -> None:
+    service_time = ServiceTime()
+    service_time.learn(1, 10 * MS)
+    for _ in range(100):
+        service_time.learn(1, 200 * MS)
+    assert service_time.expect(1) >= 200 * MS
+
+
+# a line under load: arrivals, a device and a clock, all simulated
+
+
+class Line:
+    """Two cameras at an even rate and a device; runs the batcher as the inspect thread does, on a simulated clock."""
+
+    def __init__(
+        self, *, rate_hz: float, deadline_ns: int, takes: Callable[[int, int], int], seconds: int, warm: bool = False
+    ) -> None:
+        self.ends: Counter[str] = Counter()
+        self._takes = takes
+        self._clock = Clock()
+        arrivals = sorted(
+            (int(n / rate_hz * S) + i, camera, n)
+            for i, camera in enumerate("ab")
+            for n in range(int(rate_hz * seconds))
+        )
+        self._arrivals = deque(a_frame(camera, n + 1, at + deadline_ns) for at, camera, n in arrivals)
+        self._at = deque(at for at, _, _ in arrivals)
+        self._batcher = Batcher(
+            "ab", max_batch=8, max_wait_ns=0, queue_per_camera=32, margin_ns=20 * MS, clock=self._clock
+        )
+        for size in (1, 8) if warm else ():  # as the service does before the first part comes
+            self._batcher.service_time.learn(size, takes(size, 1))
+
+    def run(self) -> Counter[str]:
+        batches = 0
+        while self._arrivals or self._batcher.waiting():
+            if not self._batcher.waiting():
+                self._arrive(self._at[0])
+            batch = self._batcher.take()
+            assert batch
+            self.ends["hopeless"] += len(batch.hopeless)
+            if batch.frames:
+                batches += 1
+                took = self._takes(len(batch.frames), batches)
+                self._arrive(self._clock.now + took)
+                self._batcher.service_time.learn(len(batch.frames), took)
+                for frame in batch.frames:
+                    self.ends["judged" if self._clock.now <= frame.deadline_ns - 20 * MS else "late"] += 1
+        return self.ends
+
+    def _arrive(self, until: int) -> None:
+        """Time passes, and frames arrive meanwhile."""
+        while self._at and self._at[0] <= until:
+            self._clock.now = max(self._clock.now, self._at.popleft())
+            if not self._batcher.put(self._arrivals.popleft()):
+                self.ends["refused"] += 1
+        self._clock.now = max(self._clock.now, until)
+
+
+def gpu(size: int, batch: int) -> int:
+    """A device for which large batches pay: eight frames take 18 ms, one takes 11."""
+    return (10 + size) * MS + batch % 7 * 100_000
+
+
+CAPACITY_HZ = 8 / 0.0183
+
+
+def test_below_capacity_every_frame_is_judged_in_time() -> None:
+    ends = Line(rate_hz=0.45 * CAPACITY_HZ, deadline_ns=100 * MS, takes=gpu, seconds=5, warm=True).run()
+    assert +ends == {"judged": ends.total()}
+
+
+@pytest.mark.parametrize("warm", [True, False])
+@pytest.mark.parametrize("load", [1.1, 2, 4])
+@pytest.mark.parametrize("deadline_ns", [70 * MS, 200 * MS, 1000 * MS])
+def test_in_overload_the_device_still_judges_as_much_as_it_can(load: float, deadline_ns: int, warm: bool) -> None:
+    ends = Line(rate_hz=load / 2 * CAPACITY_HZ, deadline_ns=deadline_ns, takes=gpu, seconds=4, warm=warm).run()
+    assert ends["late"] <= 8
+    assert ends["judged"] >= 0.95 * 4 * CAPACITY_HZ
+
+
+@pytest.mark.parametrize("deadline_ns", [60 * MS, 80 * MS, 100 * MS, 200 * MS, 1000 * MS])
+@pytest.mark.parametrize("hanging_batch", [1, 40])
+def test_the_line_recovers_by_itself_when_the_device_hung_once(deadline_ns: int, hanging_batch: int) -> None:
+    def hangs(size: int, batch: int) -> int:
+        return 2 * S if batch == hanging_batch else gpu(size, batch)
+
+    rate_hz = 0.4 * CAPACITY_HZ
+    ends = Line(rate_hz=rate_hz, deadline_ns=deadline_ns, takes=hangs, seconds=12).run()
+    lost_s = (sum(ends.values()) - ends["judged"]) / (2 * rate_hz)
+    assert lost_s < 4, "two seconds of hanging cost little more than two seconds of verdicts"
+
+
+# whatever happens
+
+
+@given(
+    steps=st.lists(
+        st.one_of(
+            st.tuples(st.just("put"), st.sampled_from("abc"), st.integers(1, 120)),
+            st.tuples(st.just("pass"), st.just(""), st.integers(1, 60)),
+            st.tuples(st.just("take"), st.just(""), st.integers(1, 50)),
+        ),
+        max_size=60,
+    ),
+    max_batch=st.integers(1, 5),
+    limit=st.integers(1, 6),
+)
+@hypothesis_settings(max_examples=150, deadline=None)
+def test_every_frame_that_was_taken_in_comes_out_exactly_once(
+    steps: list[tuple[str, str, int]], max_batch: int, limit: int
+) -> None:
+    bench = Bench("abc", max_batch=max_batch, max_wait_ns=0, queue=limit, margin_ns=5 * MS)
+    taken_in: list[str] = []
+    out: list[Frame] = []
+
+    def take() -> None:
+        batch = bench.batcher.take()
+        assert batch is not None
+        assert len(batch.frames) <= max_batch
+        assert all(frame.deadline_ns - 5 * MS >= bench.clock.now for frame in batch.frames)
+        out.extend((*batch.frames, *batch.hopeless))
+
+    deadline_ms = {"a": 40, "b": 90, "c": 300}
+    for number, (what, camera, amount) in enumerate(steps):
+        if what == "put":
+            frame = a_frame(camera, number, bench.clock.now + deadline_ms[camera] * MS)
+            if bench.batcher.put(frame):
+                taken_in.append(frame.event_id)
+        elif what == "pass":
+            bench.clock.now += amount * MS
+        elif bench.batcher.waiting():
+            take()
+            bench.batcher.service_time.learn(1 + number % max_batch, amount * MS)
+    bench.batcher.close()
+    while bench.batcher.waiting():
+        take()
+    assert bench.batcher.take() is None
+    assert Counter(frame.event_id for frame in out) == Counter(taken_in)
+    for camera in "abc":
+        order = [frame.seq for frame in out if frame.camera == camera]
+        assert sorted(order) == [int(name[1:]) for name in taken_in if name[0] == camera]
+
+
+def test_threads_that_put_while_one_takes_lose_nothing() -> None:
+    batcher = Batcher("abcd", max_batch=8, max_wait_ns=MS, queue_per_camera=16, margin_ns=0)
+    refused: Counter[str] = Counter()
+    out: Counter[str] = Counter()
+
+    def put(camera: str) -> None:
+        for seq in range(1, 501):
+            if not batcher.put(a_frame(camera, seq, 2**62)):
+                refused[f"{camera}{seq}"] += 1
+
+    def take() -> None:
+        for batch in batcher:
+            out.update(frame.event_id for frame in (*batch.frames, *batch.hopeless))
+
+    cameras = [threading.Thread(target=put, args=(camera,)) for camera in "abcd"]
+    taker = threading.Thread(target=take)
+    for thread in (taker, *cameras):
+        thread.start()
+    for thread in cameras:
+        thread.join(30)
+    batcher.close()
+    taker.join(30)
+    assert not taker.is_alive()
+    assert out + refused == Counter(f"{camera}{seq}" for camera in "abcd" for seq in range(1, 501))

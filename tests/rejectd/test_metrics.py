@@ -1,0 +1,170 @@
+"""rejectd.metrics: what Prometheus scrapes. metrics.golden holds the whole page; it is an interface."""
+
+from __future__ import annotations
+
+import re
+import threading
+from pathlib import Path
+
+import pytest
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.parser import text_string_to_metric_families
+
+from rejectd.decision import unjudged
+from rejectd.ledger import Ledger
+from rejectd.messages import CameraState, Cause, Decision, Picture, Policy, Verdict
+from rejectd.metrics import STAGES, Metrics
+
+GOLDEN = Path(__file__).with_name("metrics.golden")
+
+
+class Line:
+    """The ledger and the metrics of one line, and the page that Prometheus gets."""
+
+    def __init__(self, cameras: tuple[str, ...] = ("left", "right")) -> None:
+        self.ledger = Ledger("run", margin_ns=0)
+        self.registry = CollectorRegistry()
+        self.metrics = Metrics(self.registry, cameras=cameras, products=["cell"], snapshot=self.ledger.snapshot)
+
+    def frame(self, camera: str, decision: Decision | None, cause: Cause | None = None) -> None:
+        """One frame; in flight if there is no decision."""
+        picture = Picture(pixels=None, captured_ns=0, captured_unix_ns=0)
+        frame = self.ledger.open(
+            picture, camera=camera, product="cell", policy=Policy.REJECT, deadline_ns=1, pixels=None
+        )
+        if decision is Decision.UNJUDGED:
+            assert cause
+            assert self.ledger.close(unjudged(frame, cause, 0))
+        elif decision:
+            verdict = Verdict(
+                event_id=frame.event_id,
+                camera=camera,
+                product="cell",
+                seq=frame.seq,
+                captured_ns=0,
+                captured_unix_ns=0,
+                deadline_ns=1,
+                decided_ns=0,
+                decision=decision,
+                policy=Policy.REJECT,
+            )
+            assert self.ledger.close(verdict)
+
+    def page(self) -> str:
+        return generate_latest(self.registry).decode()
+
+
+def normalised(page: str) -> str:
+    """Without what differs from run to run: the version, and when a metric was created."""
+    page = re.sub(r'(rejectd_build_info\{version=)"[^"]+"', r'\1"VERSION"', page)
+    return re.sub(r"^(\w+_created(?:\{.*\})?) .*$", r"\1 TIME", page, flags=re.MULTILINE)
+
+
+def test_the_whole_page_is_that_of_the_golden_file() -> None:
+    line = Line()
+    for decision, cause in (
+        (Decision.PASS, None),
+        (Decision.REJECT, None),
+        (Decision.UNJUDGED, Cause.LATE),
+        (None, None),
+    ):
+        line.frame("left", decision, cause)
+    line.frame("right", Decision.PASS)
+    metrics = line.metrics
+    metrics.stage.labels("inspect").observe(0.0125)
+    metrics.latency.labels("left").observe(0.0625)
+    metrics.missed.labels("left").inc()
+    metrics.unpublished.labels("left").inc()
+    metrics.too_late.labels("right").inc(2)
+    metrics.batch.observe(4)
+    metrics.ratio.labels("cell").observe(1.0)
+    metrics.camera_state("left", CameraState.UP)
+    metrics.camera_state("right", CameraState.DOWN)
+    metrics.broker_connected.set(1)
+    metrics.outbox.set(3)
+    metrics.sacrificed.labels("evidence").inc()
+    metrics.bundle.labels("cell", "abc", "torch:cpu:float32", "efficientnet_lite0").set(1)
+    metrics.threshold.labels("cell").set(0.5)
+    assert normalised(line.page()) == GOLDEN.read_text(), (
+        "an interface: change the dashboards and alerts, then this file"
+    )
+
+
+def test_every_series_is_there_from_the_start() -> None:
+    page = Line().page()
+    for camera in ("left", "right"):
+        assert f'rejectd_frames_captured_total{{camera="{camera}"}} 0.0' in page
+        assert f'rejectd_frames_in_flight{{camera="{camera}"}} 0.0' in page
+        for name in ("deadlines_missed", "verdicts_unpublished", "results_too_late", "camera_faults"):
+            assert f'rejectd_{name}_total{{camera="{camera}"}} 0.0' in page
+        assert f'rejectd_capture_to_publish_seconds_count{{camera="{camera}"}} 0.0' in page
+        for cause in Cause:
+            assert f'rejectd_verdicts_total{{camera="{camera}",cause="{cause}",decision="unjudged"}} 0.0' in page
+    for stage in STAGES:
+        assert f'rejectd_stage_seconds_count{{stage="{stage}"}} 0.0' in page
+    assert 'rejectd_score_threshold_ratio_count{product="cell"} 0.0' in page
+
+
+def test_names_follow_the_conventions_of_prometheus() -> None:
+    for family in text_string_to_metric_families(Line().page()):
+        if family.name.endswith("_created"):
+            continue
+        assert family.name.startswith("rejectd_")
+        assert not re.search(r"_(ms|us|ns|mb|percent)\b", family.name), "base units"
+        assert family.documentation.endswith(".")
+
+
+@pytest.mark.parametrize("state", CameraState)
+def test_only_a_camera_that_is_up_counts_as_up(state: CameraState) -> None:
+    line = Line()
+    line.metrics.camera_state("left", CameraState.UP)
+    line.metrics.camera_state("left", state)
+    assert f'rejectd_camera_up{{camera="left"}} {float(state is CameraState.UP)}' in line.page()
+    fault = state in (CameraState.DOWN, CameraState.DEGRADED)
+    assert f'rejectd_camera_faults_total{{camera="left"}} {float(fault)}' in line.page()
+
+
+def sums(page: str) -> dict[str, dict[str, float]]:
+    """By metric and camera, from the text as scraped."""
+    found: dict[str, dict[str, float]] = {"captured": {}, "verdicts": {}, "in_flight": {}}
+    names = {
+        "rejectd_frames_captured_total": "captured",
+        "rejectd_verdicts_total": "verdicts",
+        "rejectd_frames_in_flight": "in_flight",
+    }
+    for family in text_string_to_metric_families(page):
+        for sample in family.samples:
+            if sample.name in names:
+                counts = found[names[sample.name]]
+                camera = sample.labels["camera"]
+                counts[camera] = counts.get(camera, 0) + sample.value
+    return found
+
+
+def test_the_account_balances_in_the_text_of_every_scrape_while_frames_pass() -> None:
+    line = Line()
+    over = threading.Event()
+
+    def work(camera: str) -> None:
+        ends = [(Decision.PASS, None), (Decision.REJECT, None), *((Decision.UNJUDGED, cause) for cause in Cause)]
+        count = 0
+        while not over.is_set():
+            line.frame(camera, *ends[count % len(ends)])
+            count += 1
+
+    workers = [threading.Thread(target=work, args=(camera,)) for camera in ("left", "right", "left")]
+    for worker in workers:
+        worker.start()
+    pages = [line.page() for _ in range(60)]
+    over.set()
+    for worker in workers:
+        worker.join(10)
+    last = 0.0
+    for page in pages:
+        found = sums(page)
+        for camera, captured in found["captured"].items():
+            assert captured == found["verdicts"][camera] + found["in_flight"][camera]
+        total = sum(found["captured"].values())
+        assert total >= last
+        last = total
+    assert last > 0

@@ -1,0 +1,128 @@
+"""rejectd.reference: the example and the reference page are what the code says."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+import typing
+from pathlib import Path
+
+import pytest
+
+from rejectd import reference
+from rejectd import settings as settings_file
+from rejectd.messages import Cause, Decision
+from rejectd.settings import FolderCamera, Product, Settings, V4l2Camera, VideoCamera
+
+CONFIG = Path(__file__).parents[2] / "config"
+CAMERAS = (FolderCamera, VideoCamera, V4l2Camera)
+GROUPS = [
+    hint
+    for hint in typing.get_type_hints(Settings).values()
+    if isinstance(hint, type) and dataclasses.is_dataclass(hint)
+]
+SETTINGS = {field.name for cls in (Settings, Product, *CAMERAS, *GROUPS) for field in dataclasses.fields(cls)}
+COMMENTED = re.compile(r"^((?: *# )+ *)(\w+):(.*)$")
+
+
+@pytest.fixture
+def directory(tmp_path: Path) -> Path:
+    """Where the bundle of the example lies."""
+    (tmp_path / "bundles" / "cell").mkdir(parents=True)
+    (tmp_path / "bundles" / "cell" / "bundle.json").write_text("{}")
+    return tmp_path
+
+
+def load(directory: Path, text: str) -> Settings:
+    (directory / "line.yaml").write_text(text)
+    return settings_file.load(directory / "line.yaml")
+
+
+def uncommented(line: str) -> str:
+    """A line of the example with its setting switched on; a sentence stays a comment."""
+    found = COMMENTED.match(line)
+    if not found or found[2] not in SETTINGS | {"type", "camera2", "camera3"}:
+        return line
+    return f"{found[1].replace('# ', '')}{found[2]}:{found[3]}"
+
+
+def test_the_files_under_config_are_up_to_date() -> None:
+    assert reference.stale(CONFIG) == [], "run: rejectd reference --write config"
+
+
+def test_a_changed_or_missing_file_is_stale(tmp_path: Path) -> None:
+    assert reference.stale(tmp_path) == ["line.yaml", "reference.md"]
+    reference.write(tmp_path)
+    assert reference.stale(tmp_path) == []
+    (tmp_path / "reference.md").write_text("else")
+    assert reference.stale(tmp_path) == ["reference.md"]
+
+
+def test_the_example_is_a_valid_file_with_nothing_but_defaults(directory: Path) -> None:
+    settings = load(directory, reference.example())
+    camera = FolderCamera(product="cell", path=directory / "pictures")
+    product = Product(bundle=directory / "bundles" / "cell")
+    assert settings == Settings(line="line1", cameras={"camera1": camera}, products={"cell": product})
+
+
+def test_the_example_with_everything_switched_on_means_the_same(directory: Path) -> None:
+    everything = "\n".join(uncommented(line) for line in reference.example().splitlines())
+    settings = load(directory, everything)
+    assert [type(camera) for camera in settings.cameras.values()] == list(CAMERAS)
+    plain = load(directory, reference.example())
+    assert dataclasses.replace(settings, cameras=plain.cameras) == plain
+    assert settings.cameras["camera1"] == plain.cameras["camera1"]
+
+
+def test_each_setting_of_the_example_can_be_switched_on_alone(directory: Path) -> None:
+    lines = reference.example().splitlines()
+    plain = load(directory, reference.example())
+    switched = 0
+    for number, line in enumerate(lines):
+        changed = uncommented(line)
+        if changed == line or changed.endswith(":") or "type:" in changed:
+            continue
+        if changed.startswith("  ") and line.startswith("#"):  # within a group that is commented out itself
+            group = max(i for i in range(number) if re.match(r"# \w+:$", lines[i]))
+            text = [*lines[:group], lines[group][2:], *lines[group + 1 : number], changed, *lines[number + 1 :]]
+        elif line.startswith("  #"):
+            continue  # within a camera that is commented out: all of it is switched on in the test above
+        else:
+            text = [*lines[:number], changed, *lines[number + 1 :]]
+        assert load(directory, "\n".join(text)) == plain, line
+        switched += 1
+    assert switched >= 30
+
+
+def test_every_setting_is_in_the_reference_and_in_the_example() -> None:
+    page, example = reference.reference(), reference.example()
+    for name in SETTINGS - {"cameras", "products"} - {field.name for field in dataclasses.fields(Settings)}:
+        assert f"| `{name}` |" in page, name
+        assert f"{name}: " in example, name
+    for field in dataclasses.fields(Settings):
+        assert f"| `{field.name}` |" in page or re.search(rf"^### {field.name}", page, re.MULTILINE), field.name
+        assert f"{field.name}:" in example, field.name
+
+
+def test_every_decision_and_cause_is_in_the_reference() -> None:
+    page = reference.reference()
+    for decision in Decision:
+        assert f"/verdict/{decision}`" in page
+    for cause in Cause:
+        assert f"`{cause}`" in page
+
+
+def test_every_row_of_a_table_has_as_many_cells_as_its_head() -> None:
+    cells = 0
+    for line in reference.reference().splitlines():
+        if not line.startswith("|"):
+            cells = 0
+            continue
+        cells = cells or line.count("|")
+        assert line.count("|") == cells, line
+
+
+def test_what_is_commented_out_is_the_default_in_the_form_that_the_file_wants() -> None:
+    for line in reference.example().splitlines():
+        if (found := COMMENTED.match(line)) and found[2] in SETTINGS:
+            assert found[3].strip() not in ("None", "True", "False"), line

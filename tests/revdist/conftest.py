@@ -1,0 +1,95 @@
+"""Real pictures, real weights, and one tiny bundle that all tests share (never change it: copy it)."""
+
+from __future__ import annotations
+
+import importlib.util
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torchvision
+
+from revdist import teacher, train
+from revdist.bundle import Bundle
+from revdist.engine import Engine
+from revdist.recipe import Recipe
+
+TINY = Recipe(teacher="efficientnet_lite0", size=(64, 96), steps=6, batch=4, seed=3, false_reject_rate=0.2)
+
+
+def _elpv(wanted: str) -> list[Path]:
+    """Photographs of solar cells (PyPI elpv-dataset), monocrystalline, by defect probability."""
+    spec = importlib.util.find_spec("elpv_dataset")
+    assert spec is not None
+    assert spec.origin is not None
+    data = Path(spec.origin).parent / "data"
+    rows = [line.split() for line in (data / "labels.csv").read_text().splitlines()]
+    return [data / path for path, probability, kind in rows if kind == "mono" and probability == wanted]
+
+
+@pytest.fixture(scope="session")
+def good_cells() -> list[Path]:
+    return _elpv("0.0")
+
+
+@pytest.fixture(scope="session")
+def broken_cells() -> list[Path]:
+    return _elpv("1.0")
+
+
+@pytest.fixture(scope="session")
+def good_folder(tmp_path_factory: pytest.TempPathFactory, good_cells: list[Path]) -> Path:
+    """24 photographs of good cells."""
+    folder = tmp_path_factory.mktemp("good")
+    for path in good_cells[:24]:
+        shutil.copy(path, folder / path.name)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def magnetic_tile() -> Path:
+    """A factory data set that lies beside the checkout, in MVTec layout, where there is one."""
+    root = Path(__file__).parents[3] / "shared" / "data" / "magnetic_tile"
+    if not root.is_dir():
+        pytest.skip(f"the magnetic tile data set is not beside the checkout ({root}): NOT TESTED")
+    return root
+
+
+@pytest.fixture(scope="session")
+def lite0() -> teacher.Teacher:
+    return teacher.load("efficientnet_lite0")
+
+
+@pytest.fixture(scope="session")
+def resnet18_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """torchvision's state dict of a ResNet18, whole, with random weights."""
+    torch.manual_seed(0)
+    path = tmp_path_factory.mktemp("weights") / "resnet18.pth"
+    torch.save(torchvision.models.resnet18(weights=None).state_dict(), path)
+    return path
+
+
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory: pytest.TempPathFactory, good_folder: Path, lite0: teacher.Teacher) -> Bundle:
+    """A bundle of a few training steps on 64x96 pixels."""
+    output = tmp_path_factory.mktemp("bundles") / "tiny"
+    return train.train(train.Job(good=good_folder, product="cell", output=output, recipe=TINY), lite0, device="cpu")
+
+
+@pytest.fixture
+def tiny_copy(tiny: Bundle, tmp_path: Path) -> Path:
+    """A copy of the tiny bundle that a test may spoil."""
+    return Path(shutil.copytree(tiny.path, tmp_path / "bundle"))
+
+
+@pytest.fixture(scope="session")
+def engine(lite0: teacher.Teacher) -> Engine:
+    """A CPU engine without products; a test that adds one removes it."""
+    return Engine(lite0, device="cpu")
+
+
+@pytest.fixture
+def noise() -> np.random.Generator:
+    return np.random.default_rng(5)

@@ -1,0 +1,239 @@
+"""revdist.bundle"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import safetensors.torch
+import torch
+
+from revdist import bundle, conformal, images, teacher
+from revdist.bundle import Bundle
+from revdist.engine import Engine
+from revdist.errors import BundleError, CalibrationError, RevdistError
+
+
+def _change_manifest(path: Path, change: Callable[[dict[str, Any]], None]) -> None:
+    manifest = json.loads((path / bundle.MANIFEST).read_text())
+    change(manifest)
+    (path / bundle.MANIFEST).write_text(json.dumps(manifest))
+
+
+def test_a_bundle_explains_itself(tiny: Bundle, lite0: teacher.Teacher, good_folder: Path) -> None:
+    assert tiny.product == "cell"
+    assert tiny.size == (64, 96)
+    assert (tiny.teacher.name, tiny.teacher.sha256) == (lite0.name, lite0.sha256)
+    assert tiny.fingerprint == images.fingerprint(images.good_pictures(good_folder))
+    assert tiny.digest == hashlib.sha256((tiny.path / "bundle.json").read_bytes()).hexdigest()
+    assert tiny.versions["torch"] == torch.__version__.split("+")[0]
+    assert [vector.kind for vector in tiny.golden] == ["good"] * 4 + ["scratch"] * 2
+    assert tiny.recipe.steps == 6
+    names = {str(path.relative_to(tiny.path)) for path in tiny.path.rglob("*") if path.is_file()}
+    golden = {f"golden/{kind}-{row}.png" for kind, count in (("good", 4), ("scratch", 2)) for row in range(count)}
+    assert names == {"bundle.json", "student.safetensors", "calibration.safetensors"} | golden
+
+
+def test_a_loaded_bundle_scores_and_is_calibrated(tiny: Bundle, engine: Engine) -> None:
+    loaded = bundle.load(tiny.path, engine)
+    try:
+        assert engine.products == {"cell"}
+        calibration = loaded.calibration(engine.identity)
+        assert len(calibration.scores) == 5
+        assert calibration.threshold == calibration.scores[-1]
+    finally:
+        engine.remove("cell")
+
+
+def test_a_bundle_can_serve_under_another_name(tiny: Bundle, engine: Engine) -> None:
+    bundle.load(tiny.path, engine, product="left")
+    assert engine.products == {"left"}
+    engine.remove("left")
+
+
+def test_another_engine_has_no_calibration_and_the_command_is_named(tiny: Bundle) -> None:
+    with pytest.raises(CalibrationError) as caught:
+        tiny.calibration("torch-cuda-float32")
+    assert f"revdist calibrate {tiny.path} --good DIR --false-reject-rate 0.2 --device cuda" in caught.value.hint
+
+
+def test_the_wrong_teacher_is_refused(tiny: Bundle, resnet18_file: Path) -> None:
+    engine = Engine(teacher.load("resnet18", resnet18_file), device="cpu")
+    with pytest.raises(BundleError, match="trained with teacher efficientnet_lite0 579344248a93, but the engine has"):
+        bundle.load(tiny.path, engine)
+    assert not engine.products
+
+
+@pytest.mark.parametrize("name", ["student.safetensors", "calibration.safetensors", "golden/good-0.png"])
+@pytest.mark.parametrize("spoil", ["truncated", "one bit", "missing"])
+def test_a_file_that_differs_is_named(tiny_copy: Path, name: str, spoil: str) -> None:
+    path = tiny_copy / name
+    content = path.read_bytes()
+    if spoil == "missing":
+        path.unlink()
+    else:
+        path.write_bytes(content[:-100] if spoil == "truncated" else bytes([content[0] ^ 1]) + content[1:])
+    expected = "No such file" if spoil == "missing" else "differs from the manifest"
+    with pytest.raises(BundleError, match=f"{name}: .*{expected}.*copy or train the bundle again"):
+        bundle.read(tiny_copy)
+
+
+def test_a_folder_that_is_no_bundle_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(BundleError, match=r"bundle\.json: cannot be read: No such file"):
+        bundle.read(tmp_path)
+    (tmp_path / "bundle.json").write_text("{")
+    with pytest.raises(BundleError, match="not a bundle's manifest"):
+        bundle.read(tmp_path)
+    (tmp_path / "bundle.json").write_text("[]")
+    with pytest.raises(BundleError, match="not a bundle's manifest"):
+        bundle.read(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "key", ["product", "size", "recipe", "teacher", "files", "golden", "calibrations", "quality", "versions", "schema"]
+)
+@pytest.mark.parametrize("value", [None, 7, "missing"])
+def test_a_manifest_with_a_wrong_or_missing_part_is_refused(tiny_copy: Path, key: str, value: object) -> None:
+    def change(manifest: dict[str, Any]) -> None:
+        manifest[key] = value
+        if value == "missing":
+            del manifest[key]
+
+    _change_manifest(tiny_copy, change)
+    with pytest.raises(BundleError, match=str(tiny_copy)):
+        bundle.read(tiny_copy)
+
+
+def test_a_newer_schema_and_another_preprocessing_are_refused(tiny_copy: Path) -> None:
+    _change_manifest(tiny_copy, lambda manifest: manifest.update(preprocessing="cubic"))
+    with pytest.raises(BundleError, match="made for preprocessing 'cubic'"):
+        bundle.read(tiny_copy)
+    _change_manifest(tiny_copy, lambda manifest: manifest.update(schema=99))
+    with pytest.raises(BundleError, match="schema 99, this revdist reads 1; use a matching revdist"):
+        bundle.read(tiny_copy)
+
+
+@pytest.mark.parametrize("name", ["../outside", "/etc/hostname", "golden/../../outside", ""])
+def test_file_names_cannot_lead_out_of_the_bundle(tiny_copy: Path, name: str) -> None:
+    (tiny_copy.parent / "outside").write_text("secret")
+    digest = hashlib.sha256(b"secret").hexdigest()
+    _change_manifest(tiny_copy, lambda manifest: manifest["files"].update({name: digest}))
+    with pytest.raises(BundleError, match="leads out of the bundle"):
+        bundle.read(tiny_copy)
+
+
+def test_links_cannot_lead_out_of_the_bundle(tiny_copy: Path) -> None:
+    outside = tiny_copy.parent / "outside"
+    (tiny_copy / "student.safetensors").rename(outside)
+    (tiny_copy / "student.safetensors").symlink_to(outside)
+    with pytest.raises(BundleError, match="a link that leads out of the bundle"):
+        bundle.read(tiny_copy)
+
+
+def test_a_threshold_that_does_not_follow_from_its_scores_is_refused(tiny_copy: Path) -> None:
+    _change_manifest(tiny_copy, lambda manifest: manifest["calibrations"]["torch-cpu-float32"].update(threshold=9.0))
+    with pytest.raises(BundleError, match="threshold of torch-cpu-float32 does not follow"):
+        bundle.read(tiny_copy)
+
+
+def _other_student(path: Path, change: Callable[[dict[str, torch.Tensor]], None]) -> None:
+    """Replace the weights and make the checksums right again: what only the golden pictures or the names can find."""
+    weights = safetensors.torch.load_file(path / "student.safetensors")
+    change(weights)
+    content = safetensors.torch.save(weights)
+    (path / "student.safetensors").write_bytes(content)
+    digest = hashlib.sha256(content).hexdigest()
+    _change_manifest(path, lambda manifest: manifest["files"].update({"student.safetensors": digest}))
+
+
+def test_weights_that_score_otherwise_fail_at_the_golden_pictures_and_the_old_ones_stay(
+    tiny: Bundle, tiny_copy: Path, engine: Engine, good_cells: list[Path]
+) -> None:
+    picture = images.prepare(images.read(good_cells[30]), tiny.size)
+    bundle.load(tiny.path, engine)
+    before = engine.inspect([picture], ["cell"]).scores[0]
+    _other_student(tiny_copy, lambda weights: weights["decoder.head1.weight"].mul_(-1))
+    with pytest.raises(BundleError, match=r"golden/good-0\.png: scores .* on torch-cpu-float32, expected"):
+        bundle.load(tiny_copy, engine)
+    assert engine.products == {"cell"}
+    assert engine.inspect([picture], ["cell"]).scores[0] == before
+    engine.remove("cell")
+
+
+def test_weights_that_do_not_fit_are_refused(tiny_copy: Path, engine: Engine) -> None:
+    _other_student(tiny_copy, lambda weights: weights.update(extra=torch.zeros(1)))
+    with pytest.raises(BundleError, match=r"student\.safetensors: does not fit: .*extra"):
+        bundle.load(tiny_copy, engine)
+    assert not engine.products
+
+
+def test_weights_that_are_not_numbers_fail_at_the_golden_pictures(tiny_copy: Path, engine: Engine) -> None:
+    _other_student(tiny_copy, lambda weights: weights["decoder.head1.weight"].fill_(float("nan")))
+    with pytest.raises(BundleError, match="scores nan"):
+        bundle.load(tiny_copy, engine)
+    assert not engine.products
+
+
+def test_a_new_calibration_leaves_every_other_file_as_it_was(tiny_copy: Path) -> None:
+    before = {path: path.read_bytes() for path in tiny_copy.rglob("*") if path.is_file()}
+    read = bundle.read(tiny_copy)
+    made = conformal.calibrate(np.arange(9) / 9, 0.1, engine="torch-cuda-float32", fingerprint="f")
+    changed = bundle.recalibrate(read, made)
+    assert set(changed.calibrations) == {"torch-cpu-float32", "torch-cuda-float32"}
+    assert changed.calibration("torch-cuda-float32").threshold == 8 / 9
+    assert changed.digest != read.digest
+    differing = {path.name for path, content in before.items() if path.read_bytes() != content}
+    assert differing == {"bundle.json", "calibration.safetensors"}
+
+
+def test_a_folder_that_is_no_bundle_is_never_overwritten(tmp_path: Path) -> None:
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "holiday.png").write_text("precious")
+    with pytest.raises(BundleError, match="exists and is no bundle; choose another --output"):
+        bundle.check_place(tmp_path / "photos")
+    bundle.check_place(tmp_path / "new")
+
+
+FULL_DISK = """
+import dataclasses, sys
+from pathlib import Path
+import numpy as np
+from revdist import bundle, conformal
+from revdist.errors import BundleError
+path = Path(sys.argv[1])
+made = conformal.calibrate(np.arange(int(sys.argv[2])), 0.5, engine="torch-cuda-float32", fingerprint="f")
+try:
+    bundle.recalibrate(bundle.read(path), made)
+except BundleError as error:
+    print(error)
+"""
+
+
+def test_a_full_disk_leaves_the_old_bundle_and_no_debris(tiny: Bundle, tmp_path: Path) -> None:
+    size = sum(path.stat().st_size for path in tiny.path.rglob("*") if path.is_file())
+    place = tmp_path / "disk"
+    place.mkdir()
+    script = (
+        f"mount -t tmpfs -o size={int(size * 1.5)} tmpfs {place} && cp -r {tiny.path} {place}/b && "
+        f"{sys.executable} -c '{FULL_DISK}' {place}/b 1000 && ls -A {place} && sha256sum {place}/b/bundle.json"
+    )
+    # a mount namespace of its own, so that a real file system runs full
+    ran = subprocess.run(["unshare", "-rm", "sh", "-c", script], capture_output=True, text=True, timeout=120)
+    if ran.returncode and "FULL" not in ran.stdout and ("unshare" in ran.stderr or "mount" in ran.stderr):
+        pytest.skip(f"cannot mount here: NOT TESTED: {ran.stderr.strip()}")
+    message, listed, digest = ran.stdout.splitlines()
+    assert "cannot be written: No space left on device; an older bundle there is as it was; make room" in message
+    assert listed == "b"
+    assert digest.startswith(tiny.digest)
+
+
+def test_errors_show_message_and_hint() -> None:
+    assert str(RevdistError("it broke", hint="mend it")) == "it broke; mend it"
+    assert str(RevdistError("it broke")) == "it broke"

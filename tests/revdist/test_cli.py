@@ -1,0 +1,204 @@
+"""revdist.cli, revdist.evaluate and revdist.calibrate, as a user runs them"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from revdist import bundle, calibrate, cli, conformal, evaluate, images
+from revdist.bundle import Bundle
+from revdist.engine import Engine
+from revdist.errors import CalibrationError
+
+Run = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def run(capsys: pytest.CaptureFixture[str]) -> Run:
+    """Runs `revdist`; gives exit status, stdout and stderr."""
+
+    def call(*arguments: object) -> tuple[int, str, str]:
+        status = cli.main([str(each) for each in arguments])
+        captured = capsys.readouterr()
+        return status, captured.out, captured.err
+
+    return call
+
+
+@pytest.fixture(scope="module")
+def labelled(tmp_path_factory: pytest.TempPathFactory, good_cells: list[Path], broken_cells: list[Path]) -> Path:
+    """Unseen cells in the MVTec layout, without masks."""
+    root = tmp_path_factory.mktemp("labelled")
+    for kind, cells in (("good", good_cells[100:110]), ("crack", broken_cells[:10])):
+        (root / "test" / kind).mkdir(parents=True)
+        for path in cells:
+            shutil.copy(path, root / "test" / kind)
+    return root
+
+
+def test_train_show_and_predict_from_nothing(run: Run, good_folder: Path, tmp_path: Path) -> None:
+    output = tmp_path / "cell"
+    status, out, _ = run(
+        "train", "--good", good_folder, "--product", "cell", "--output", output, "--teacher", "efficientnet_lite0",
+        "--steps", 2, "--size", "64x96", "--batch", 2, "--seed", 5, "--false-reject-rate", 0.2, "--device", "cpu",
+    )  # fmt: skip
+    assert status == 0
+    assert "5 held-out good pictures: at most 16.67% false rejects on average" in out
+    assert bundle.read(output).recipe.seed == 5
+    status, out, _ = run("show", output)
+    assert status == 0
+    for part in ("cell", "efficientnet_lite0", "64x96", "torch-cpu-float32: threshold", "golden       6"):
+        assert part in out
+
+
+def test_predict_prints_a_line_of_json_for_each_image(run: Run, tiny: Bundle, good_cells: list[Path]) -> None:
+    status, out, err = run("predict", tiny.path, *good_cells[50:53], "--device", "cpu")
+    assert (status, err) == (0, "")
+    lines = [json.loads(line) for line in out.splitlines()]
+    assert [line["image"] for line in lines] == [str(path) for path in good_cells[50:53]]
+    threshold = tiny.calibration("torch-cpu-float32").threshold
+    for line in lines:
+        assert set(line) == {"image", "score", "threshold", "decision", "p_value"}
+        assert line["threshold"] == threshold
+        assert line["decision"] == ("reject" if line["score"] > threshold else "pass")
+        assert 0 < line["p_value"] <= 1
+
+
+def test_predict_writes_raw_maps_and_overlays(run: Run, tiny: Bundle, good_cells: list[Path], tmp_path: Path) -> None:
+    maps, heatmaps = tmp_path / "deep" / "maps", tmp_path / "heatmaps"
+    status, out, _ = run(
+        "predict", tiny.path, good_cells[50], "--maps", maps, "--heatmaps", heatmaps, "--device", "cpu"
+    )
+    assert status == 0
+    found = np.load(maps / f"{good_cells[50].stem}.npy")
+    assert found.dtype == np.float32
+    assert found.shape == tiny.size
+    assert float(found.max()) == json.loads(out)["score"]
+    with Image.open(heatmaps / f"{good_cells[50].stem}.png") as overlay:
+        assert (overlay.size, overlay.mode) == ((300, 300), "RGB")
+
+
+def test_two_images_of_one_name_would_overwrite_each_other_and_are_refused(
+    run: Run, tiny: Bundle, good_cells: list[Path], tmp_path: Path
+) -> None:
+    for folder in ("a", "b"):
+        (tmp_path / folder).mkdir()
+        shutil.copy(good_cells[0], tmp_path / folder / "same.png")
+    both = (tmp_path / "a" / "same.png", tmp_path / "b" / "same.png")
+    status, _, err = run("predict", tiny.path, *both, "--maps", tmp_path / "maps", "--device", "cpu")
+    assert status == 2
+    assert "would overwrite each other's same.npy" in err
+    assert not (tmp_path / "maps").exists()
+    assert run("predict", tiny.path, *both, "--device", "cpu")[0] == 0
+
+
+def test_a_broken_image_is_told_and_the_others_are_scored(
+    run: Run, tiny: Bundle, good_cells: list[Path], tmp_path: Path
+) -> None:
+    (tmp_path / "broken.png").write_bytes(good_cells[0].read_bytes()[:2000])
+    status, out, err = run("predict", tiny.path, tmp_path / "broken.png", good_cells[1], "--device", "cpu")
+    assert status == 2
+    assert len(out.splitlines()) == 1
+    assert err.startswith("revdist: ")
+    assert "broken.png: cannot be read as a picture" in err
+
+
+def test_errors_are_one_line_and_a_hint(run: Run, tmp_path: Path, good_folder: Path) -> None:
+    status, out, err = run("show", tmp_path)
+    assert (status, out) == (2, "")
+    first, second = err.splitlines()
+    assert first == f"revdist: {tmp_path}/bundle.json: cannot be read: No such file or directory"
+    assert second.startswith("hint: ")
+    common = (
+        "train",
+        "--good",
+        good_folder,
+        "--product",
+        "p",
+        "--output",
+        tmp_path / "p",
+        "--teacher",
+        "efficientnet_lite0",
+    )
+    status, _, err = run(*common, "--size", 100)
+    assert status == 2
+    assert "size is (100, 100), must be (height, width), each a multiple of 32" in err
+    status, _, err = run(*common, "--steps", 0)
+    assert status == 2
+    assert "steps is 0" in err
+
+
+def test_evaluate_measures_unseen_pictures(run: Run, tiny: Bundle, labelled: Path) -> None:
+    status, out, _ = run("evaluate", tiny.path, "--data", labelled, "--json", "--device", "cpu")
+    assert status == 0
+    result = json.loads(out)
+    assert (result["good"], result["defective"]) == (10, 10)
+    assert result["pixel_auroc"] is result["pro"] is result["pro_per_image"] is None
+    assert result["threshold"] == tiny.calibration("torch-cpu-float32").threshold
+    for name in ("image_auroc", "false_reject_rate", "escape_rate"):
+        assert 0 <= result[name] <= 1
+    assert result["images_per_second"] > 0
+    status, out, _ = run("evaluate", tiny.path, "--data", labelled, "--device", "cpu")
+    assert status == 0
+    assert "image AUROC" in out
+    assert "no masks" in out
+
+
+def test_evaluate_measures_pixels_where_there_are_masks(tiny: Bundle, engine: Engine, magnetic_tile: Path) -> None:
+    loaded = bundle.load(tiny.path, engine)
+    result = evaluate.evaluate(engine, loaded.product, loaded.calibration(engine.identity), magnetic_tile)
+    engine.remove(loaded.product)
+    assert result.pixel_auroc is not None
+    assert result.pro is not None
+    assert result.pro_per_image is not None
+    assert set(result.escape_rate_by_kind) == {"blowhole", "break", "crack", "fray", "uneven"}
+    by_hand = sum(result.escape_rate_by_kind.values()) / 5  # 30 pictures each
+    assert result.escape_rate == pytest.approx(by_hand)
+
+
+def test_calibrate_sets_the_threshold_from_pictures_that_were_not_trained_with(
+    run: Run, tiny_copy: Path, good_folder: Path, good_cells: list[Path], tmp_path: Path
+) -> None:
+    more = Path(shutil.copytree(good_folder, tmp_path / "more"))
+    for path in good_cells[24:44]:
+        shutil.copy(path, more)
+    status, out, _ = run("calibrate", tiny_copy, "--good", more, "--false-reject-rate", 0.1, "--device", "cpu")
+    assert status == 0
+    assert "19 pictures left out: the student was trained on them" in out
+    calibration = bundle.read(tiny_copy).calibration("torch-cpu-float32")
+    assert len(calibration.scores) == 25  # 5 held out then, 20 new ones
+    assert calibration.false_reject_rate == 0.1
+    assert calibration.threshold == calibration.scores[23]  # k = ceil(26 * 0.9) = 24
+    again = conformal.calibrate(calibration.scores, 0.1, engine="e", fingerprint="f")
+    assert again.bound95 == calibration.bound95
+
+
+def test_pictures_that_were_all_trained_with_cannot_calibrate(
+    tiny_copy: Path, good_folder: Path, engine: Engine, tmp_path: Path
+) -> None:
+    tiny = bundle.read(tiny_copy)
+    seen = tmp_path / "seen"
+    seen.mkdir()
+    for path in images.good_pictures(good_folder):
+        if images.content_hash(path) in tiny.trained_on:
+            shutil.copy(path, seen)
+    with pytest.raises(CalibrationError, match="trained on all 19 pictures; take pictures that it has not seen"):
+        calibrate.recalibrate(tiny_copy, seen, 0.1, engine)
+    engine.remove("cell")
+
+
+@pytest.mark.parametrize(("text", "size"), [("256", (256, 256)), ("96x160", (96, 160)), ("96X160", (96, 160))])
+def test_sizes_can_be_one_number_or_two(text: str, size: tuple[int, int]) -> None:
+    assert cli._size(text) == size
+
+
+@pytest.mark.parametrize("text", ["big", "1x2x3", "-32", "32x", ""])
+def test_other_sizes_are_refused(text: str, run: Run) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        run("train", "--good", "g", "--product", "p", "--output", "o", "--size", text)

@@ -1,0 +1,218 @@
+"""revdist.engine"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
+
+from revdist import detector, images, teacher
+from revdist.engine import Engine, fold_batch_norms, optimise
+from revdist.errors import ImageError, RecipeError, RevdistError
+from revdist.images import Pixels
+
+
+def _student(name: str, seed: int) -> detector.Student:
+    """A student whose batch norms are not trivial, so that folding has something to do."""
+    torch.manual_seed(seed)
+    student = detector.Student(name)
+    for part in student.modules():
+        if isinstance(part, torch.nn.BatchNorm2d):
+            part.running_mean = torch.randn(part.num_features) * 0.1
+            part.running_var = torch.rand(part.num_features) + 0.5
+            part.weight.data.uniform_(0.5, 1.5)
+            part.bias.data.normal_(0, 0.1)
+    return student.eval()
+
+
+@pytest.fixture(scope="module")
+def loaded(lite0: teacher.Teacher) -> Engine:
+    engine = Engine(lite0, device="cpu")
+    engine.add("bolt", _student("efficientnet_lite0", 1), (64, 96))
+    engine.add("nut", _student("efficientnet_lite0", 2), (64, 96))
+    engine.add("plate", _student("efficientnet_lite0", 3), (96, 64))
+    return engine
+
+
+@pytest.fixture(scope="module")
+def mixed(loaded: Engine, good_cells: list[Path]) -> tuple[list[Pixels], list[str]]:
+    """A batch of three products and two sizes, in no order."""
+    products = ["bolt", "plate", "nut", "bolt", "nut", "plate", "bolt", "bolt"]
+    cells = [images.read(path) for path in good_cells[: len(products)]]
+    return [images.prepare(cell, loaded.size(each)) for cell, each in zip(cells, products, strict=True)], products
+
+
+def test_the_identity_names_backend_device_and_precision(loaded: Engine) -> None:
+    assert loaded.identity == "torch-cpu-float32"
+    assert loaded.products == {"bolt", "nut", "plate"}
+
+
+def test_a_score_is_the_same_alone_and_in_any_batch(loaded: Engine, mixed: tuple[list[Pixels], list[str]]) -> None:
+    pixels, products = mixed
+    together = loaded.inspect(pixels, products)
+    assert together.scores.dtype == np.float32
+    alone = [loaded.inspect([each], [product]) for each, product in zip(pixels, products, strict=True)]
+    np.testing.assert_allclose([each.scores[0] for each in alone], together.scores, rtol=2e-6)
+    for row, each in enumerate(alone):
+        np.testing.assert_allclose(each.map(0), together.map(row), rtol=1e-5, atol=1e-6)
+    backwards = loaded.inspect(pixels[::-1], products[::-1])
+    np.testing.assert_allclose(backwards.scores[::-1], together.scores, rtol=2e-6)
+    assert len(set(together.scores.tolist())) == len(products), "the pictures differ, and so do their scores"
+
+
+def test_score_is_the_maximum_of_the_map_at_the_size_of_the_input(
+    loaded: Engine, mixed: tuple[list[Pixels], list[str]]
+) -> None:
+    pixels, products = mixed
+    inspection = loaded.inspect(pixels, products)
+    for row, picture in enumerate(pixels):
+        found = inspection.map(row)
+        assert found.shape == picture.shape[:2]
+        assert found.dtype == np.float32
+        assert found.max() == inspection.scores[row]
+
+
+def test_the_engine_computes_what_the_plain_parts_compute(loaded: Engine, lite0: teacher.Teacher) -> None:
+    rng = np.random.default_rng(0)
+    picture = rng.integers(0, 256, (64, 96, 3), np.uint8)
+    student = _student("efficientnet_lite0", 1)
+    with torch.no_grad():
+        taught = lite0(detector.normalise(torch.from_numpy(picture[None]), lite0).contiguous())
+        maps = detector.smooth(detector.anomaly_maps(taught, student(taught), (64, 96)))
+    inspection = loaded.inspect([picture], ["bolt"])
+    np.testing.assert_allclose(inspection.map(0), maps[0].numpy(), rtol=1e-4, atol=1e-5)
+
+
+def test_a_product_can_be_replaced_while_another_thread_inspects(
+    lite0: teacher.Teacher, mixed: tuple[list[Pixels], list[str]]
+) -> None:
+    engine = Engine(lite0, device="cpu")
+    students = [_student("efficientnet_lite0", seed) for seed in (1, 2)]
+    engine.add("bolt", students[0], (64, 96))
+    picture = mixed[0][0]
+    expected = {float(engine.inspect([picture], ["bolt"]).scores[0])}
+    engine.add("bolt", students[1], (64, 96))
+    expected.add(float(engine.inspect([picture], ["bolt"]).scores[0]))
+    done = threading.Event()
+
+    def swap() -> None:
+        for turn in range(20):
+            engine.add("bolt", students[turn % 2], (64, 96))
+        done.set()
+
+    thread = threading.Thread(target=swap, name="swap")
+    thread.start()
+    seen = set()
+    while not done.is_set():
+        seen.add(float(engine.inspect([picture], ["bolt"]).scores[0]))
+    thread.join()
+    assert seen <= expected
+
+
+def test_an_unknown_product_is_refused_with_the_known_ones(loaded: Engine) -> None:
+    with pytest.raises(RevdistError, match="no product 'screw'; loaded: bolt, nut, plate"):
+        loaded.inspect([np.zeros((64, 96, 3), np.uint8)], ["screw"])
+
+
+def test_a_picture_of_another_size_is_refused(loaded: Engine) -> None:
+    with pytest.raises(ImageError, match=r"\(96, 64, 3\), expected uint8 \(64, 96, 3\).*call images.prepare"):
+        loaded.inspect([np.zeros((96, 64, 3), np.uint8)], ["bolt"])
+    with pytest.raises(ValueError, match="zip"):
+        loaded.inspect([np.zeros((64, 96, 3), np.uint8)], ["bolt", "bolt"])
+
+
+def test_sizes_that_the_strides_do_not_allow_are_refused(loaded: Engine) -> None:
+    with pytest.raises(RecipeError, match="multiple of 32"):
+        loaded.add("odd", _student("efficientnet_lite0", 1), (64, 100))
+
+
+def test_an_empty_batch_has_no_scores(loaded: Engine) -> None:
+    assert loaded.inspect([], []).scores.shape == (0,)
+
+
+def test_a_removed_product_is_gone(lite0: teacher.Teacher) -> None:
+    engine = Engine(lite0, device="cpu")
+    engine.add("bolt", _student("efficientnet_lite0", 1), (64, 64))
+    engine.warm([1, 2])
+    engine.rename("bolt", "nut")
+    assert engine.products == {"nut"}
+    engine.remove("nut")
+    engine.remove("nut")
+    assert engine.products == frozenset()
+
+
+@pytest.mark.parametrize("name", ["resnet18", "resnet50"])
+def test_folding_batch_norms_changes_nothing_but_rounding(name: str) -> None:
+    student = _student(name, 4)
+    with torch.no_grad():
+        taught = [torch.rand(2, c, 64 // s, 64 // s) for c, s in zip(teacher.channels(name), (4, 8, 16), strict=True)]
+        expected = student(taught)
+        folded = optimise(student, torch.device("cpu"))
+        for ours, plain in zip(folded(taught), expected, strict=True):
+            torch.testing.assert_close(ours, plain, rtol=1e-3, atol=1e-4 * float(plain.abs().max()))
+    assert not any(isinstance(part, torch.nn.BatchNorm2d) for part in folded.modules())
+    assert any(isinstance(part, torch.nn.BatchNorm2d) for part in student.modules()), "the student itself stays whole"
+
+
+def test_a_batch_norm_without_a_convolution_before_it_is_our_own_mistake() -> None:
+    with pytest.raises(AssertionError, match="no convolution before"):
+        fold_batch_norms(torch.nn.Sequential(torch.nn.BatchNorm2d(3)))
+
+
+@pytest.mark.parametrize(("device", "message"), [("tpu", "no device 'tpu'"), ("mps", "not supported")])
+def test_devices_that_are_not_there_are_refused(lite0: teacher.Teacher, device: str, message: str) -> None:
+    with pytest.raises(RevdistError, match=message):
+        Engine(lite0, device=device)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="here CUDA can be used")
+def test_cuda_on_a_machine_without_it_is_refused_with_a_way_out(lite0: teacher.Teacher) -> None:
+    with pytest.raises(RevdistError, match=r"cannot use device cuda: .*use cpu or auto"):
+        Engine(lite0, device="cuda")
+
+
+def test_other_precisions_are_refused(lite0: teacher.Teacher) -> None:
+    with pytest.raises(RevdistError, match="precision 'int4' is not supported"):
+        Engine(lite0, precision="int4")
+
+
+@pytest.fixture
+def fake_cuda() -> Iterator[None]:
+    """Tensors without content that follow every rule of devices, as if there was a GPU."""
+    conv, matmul = torch.backends.cudnn.conv.fp32_precision, torch.backends.cuda.matmul.fp32_precision
+    with FakeTensorMode():
+        yield
+    torch.backends.cudnn.conv.fp32_precision, torch.backends.cuda.matmul.fp32_precision = conv, matmul
+
+
+@pytest.mark.parametrize("name", ["efficientnet_lite0", "resnet18", "wide_resnet50_2"])
+@pytest.mark.usefixtures("fake_cuda")
+def test_the_cuda_path_never_mixes_devices(name: str) -> None:
+    engine = Engine(teacher.Teacher(name, teacher.build(name), "0" * 64), device="cuda")
+    for product in ("bolt", "nut"):
+        engine.add(product, detector.Student(name), (64, 96))
+    maps = engine.maps(torch.empty((3, 64, 96, 3), dtype=torch.uint8, device="cuda"), ["bolt", "nut", "bolt"])
+    scores = detector.scores(maps)
+    with pytest.raises(Exception, match="device"):  # the proof that a mix-up would be noticed
+        engine.maps(torch.empty((3, 64, 96, 3), dtype=torch.uint8), ["bolt", "nut", "bolt"])
+    assert (maps.device.type, maps.dtype, maps.shape) == ("cuda", torch.float32, (3, 64, 96))
+    assert (scores.device.type, scores.shape) == ("cuda", (3,))
+    assert engine.identity == "torch-cuda-float32"
+    assert torch.backends.cudnn.conv.fp32_precision == "ieee"
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device: NOT TESTED")
+def test_scores_on_cuda_are_those_of_the_cpu(
+    lite0: teacher.Teacher, loaded: Engine, mixed: tuple[list[Pixels], list[str]]
+) -> None:
+    engine = Engine(lite0, device="cuda")
+    engine.add("bolt", _student("efficientnet_lite0", 1), (64, 96))
+    engine.add("nut", _student("efficientnet_lite0", 2), (64, 96))
+    engine.add("plate", _student("efficientnet_lite0", 3), (96, 64))
+    np.testing.assert_allclose(engine.inspect(*mixed).scores, loaded.inspect(*mixed).scores, rtol=1e-4)

@@ -1,0 +1,224 @@
+"""revdist.train, revdist.resume, revdist.source and revdist.progress"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from revdist import bundle, evaluate, images, source, teacher, train
+from revdist.bundle import Bundle
+from revdist.engine import Engine
+from revdist.errors import BundleError, DataError, ImageError, RecipeError, TrainError
+from revdist.images import Pixels
+from revdist.recipe import Recipe
+from revdist.source import Source
+
+
+def _files(path: Path) -> dict[str, bytes]:
+    return {str(each.relative_to(path)): each.read_bytes() for each in path.rglob("*") if each.is_file()}
+
+
+def _job(tiny: Bundle, good: Path, output: Path, **changes: object) -> train.Job:
+    recipe = dataclasses.replace(tiny.recipe, **changes)  # type: ignore[arg-type]
+    return train.Job(good=good, product="cell", output=output, recipe=recipe)
+
+
+def test_the_same_seed_gives_the_same_bundle_and_another_seed_another(
+    tiny: Bundle, good_folder: Path, lite0: teacher.Teacher, tmp_path: Path
+) -> None:
+    again = train.train(_job(tiny, good_folder, tmp_path / "again"), lite0, device="cpu")
+    assert _files(again.path) == _files(tiny.path)
+    other = train.train(_job(tiny, good_folder, tmp_path / "other", seed=4, steps=2), lite0, device="cpu")
+    assert other.fingerprint == tiny.fingerprint
+    assert other.trained_on != tiny.trained_on
+
+
+class _PressCtrlC:
+    """Sends SIGINT to this process while a step runs, as a terminal does."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, step: int) -> None:
+        whole = train._step
+
+        def stepping(*arguments: object) -> float:
+            if arguments[4] == step:
+                signal.raise_signal(signal.SIGINT)
+            return whole(*arguments)  # type: ignore[arg-type]
+
+        monkeypatch.setattr(train, "_step", stepping)
+
+
+def test_a_run_stopped_by_ctrl_c_goes_on_to_the_same_bundle(
+    tiny: Bundle, good_folder: Path, lite0: teacher.Teacher, tmp_path: Path
+) -> None:
+    job = _job(tiny, good_folder, tmp_path / "cell")
+    for step in (1, 4):
+        with pytest.MonkeyPatch.context() as patch:
+            _PressCtrlC(patch, step)
+            with pytest.raises(KeyboardInterrupt):
+                train.train(job, lite0, device="cpu")
+        assert not job.output.exists()
+        state = json.loads((tmp_path / "cell.training" / "state.json").read_text())
+        assert len(state["losses"]) == step + 1, "the step under way is finished first"
+    resumed = train.train(job, lite0, device="cpu")
+    assert _files(resumed.path) == _files(tiny.path)
+    assert [path.name for path in tmp_path.iterdir()] == ["cell"], "nothing is left of the state"
+
+
+def test_the_state_of_another_run_is_refused_with_the_difference(
+    tiny: Bundle, good_folder: Path, lite0: teacher.Teacher, tmp_path: Path
+) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        _PressCtrlC(patch, 0)
+        with pytest.raises(KeyboardInterrupt):
+            train.train(_job(tiny, good_folder, tmp_path / "cell"), lite0, device="cpu")
+    with pytest.raises(TrainError, match=r"another kind: steps was 6, is 7; give the same options .* or delete"):
+        train.train(_job(tiny, good_folder, tmp_path / "cell", steps=7), lite0, device="cpu")
+    fewer = tmp_path / "fewer"
+    shutil.copytree(good_folder, fewer)
+    next(fewer.iterdir()).unlink()
+    with pytest.raises(TrainError, match="another kind: data was"):
+        train.train(_job(tiny, fewer, tmp_path / "cell"), lite0, device="cpu")
+    (tmp_path / "cell.training" / "state.safetensors").write_bytes(b"half")
+    with pytest.raises(TrainError, match=r"cell\.training: the state of the stopped run is damaged: .*delete"):
+        train.train(_job(tiny, good_folder, tmp_path / "cell"), lite0, device="cpu")
+
+
+def test_ctrl_c_on_the_command_ends_with_130_and_a_word_on_how_to_go_on(good_folder: Path, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "revdist.cli", "train", "--good", str(good_folder), "--product", "cell"]
+    command += ["--output", str(tmp_path / "cell"), "--teacher", "efficientnet_lite0", "--size", "64"]
+    command += ["--steps", "100000", "--batch", "2", "--device", "cpu"]
+    running = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    assert running.stderr is not None
+    assert "teacher features of 19 pictures at 64x64" in running.stderr.readline()
+    time.sleep(1)  # a person's time to press the keys, nothing is synchronised by it
+    running.send_signal(signal.SIGINT)
+    _, told = running.communicate(timeout=60)
+    assert running.returncode == 130
+    assert "the same command goes on from there" in told
+    assert "Traceback" not in told
+    assert (tmp_path / "cell.training" / "state.safetensors").is_file()
+
+
+def test_a_loss_that_is_no_number_stops_the_run(
+    tiny: Bundle, good_folder: Path, lite0: teacher.Teacher, tmp_path: Path
+) -> None:
+    job = _job(tiny, good_folder, tmp_path / "cell", learning_rate=1e30, gradient_clip=0.0, warmup_share=0.0)
+    with pytest.raises(TrainError, match=r"the loss became (nan|inf) at step \d+; use a lower learning rate"):
+        train.train(job, lite0, device="cpu")
+    assert not (tmp_path / "cell").exists()
+
+
+def test_features_are_the_same_kept_or_computed_at_each_step(
+    engine: Engine, good_cells: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pictures = evaluate.read_prepared(good_cells[:5], (64, 64))
+    kept = Source(engine, pictures)
+    monkeypatch.setattr(source, "free_memory_bytes", lambda _device: 0)
+    computed = Source(engine, pictures)
+    for ours, theirs in zip(kept.features([3, 0]), computed.features([3, 0]), strict=True):
+        torch.testing.assert_close(ours, theirs)
+        assert ours.is_contiguous(memory_format=torch.channels_last)
+        assert not ours.requires_grad
+
+
+def test_free_memory_is_a_sane_figure() -> None:
+    assert 1e7 < source.free_memory_bytes(torch.device("cpu")) < 1e14
+
+
+def test_the_student_learns(engine: Engine, good_cells: list[Path]) -> None:
+    recipe = Recipe(teacher="efficientnet_lite0", size=(64, 64), steps=12, batch=4, masked_share=0.5)
+    pictures: list[Pixels] = evaluate.read_prepared(good_cells[:8], recipe.size)
+    features = Source(engine, pictures)
+    student = train._student(recipe, engine.device)
+    optimiser = train._optimiser(student, recipe)
+    losses = [
+        train._step(student, optimiser, features.features(train.batch_rows(recipe, 8, step)), recipe, step)
+        for step in range(recipe.steps)
+    ]
+    assert losses[-1] < 0.8 * losses[0]
+
+
+def test_batches_are_shuffled_passes_over_all_pictures() -> None:
+    recipe = Recipe(batch=4, seed=1)
+    drawn = [row for step in range(25) for row in train.batch_rows(recipe, 10, step)]
+    for turn in range(10):
+        assert sorted(drawn[turn * 10 : turn * 10 + 10]) == list(range(10))
+    assert drawn[:10] != drawn[10:20]
+    assert drawn != [row for step in range(25) for row in train.batch_rows(Recipe(batch=4, seed=2), 10, step)]
+    assert len(train.batch_rows(Recipe(batch=16), 3, 0)) == 16, "fewer pictures than a batch are drawn again"
+
+
+def test_the_learning_rate_rises_and_falls() -> None:
+    recipe = Recipe(steps=100, warmup_share=0.1, learning_rate=1.0, final_share=0.1)
+    rates = [train.learning_rate(recipe, step) for step in range(100)]
+    assert rates[0] == pytest.approx(0.1)
+    assert max(rates) == rates[9] == 1.0
+    assert rates[9:] == sorted(rates[9:], reverse=True)
+    assert rates[-1] == pytest.approx(0.1, abs=0.01)
+    constant = Recipe(steps=100, warmup_share=0, schedule="constant", learning_rate=5e-3)
+    assert {train.learning_rate(constant, step) for step in range(100)} == {5e-3}
+
+
+def test_masking_is_ramped_up() -> None:
+    recipe = Recipe(steps=100, masked_share=0.9, masked_ramp_share=0.5)
+    assert [train.masked_share(recipe, step) for step in (0, 25, 50, 99)] == pytest.approx([0, 0.45, 0.9, 0.9])
+    assert train.masked_share(Recipe(masked_ramp_share=0), 0) == 0.9
+
+
+def test_held_out_pictures_are_never_trained_with(tiny: Bundle, good_folder: Path) -> None:
+    fitted, held_out = train.split(images.good_pictures(good_folder), tiny.recipe)
+    assert (len(fitted), len(held_out)) == (19, 5)
+    assert not set(fitted) & set(held_out)
+    assert tiny.trained_on == {images.content_hash(path) for path in fitted}
+
+
+def test_too_few_pictures_and_wrong_names_are_refused(
+    tiny: Bundle, good_folder: Path, lite0: teacher.Teacher, tmp_path: Path
+) -> None:
+    few = tmp_path / "few"
+    few.mkdir()
+    for path in images.good_pictures(good_folder)[:9]:
+        shutil.copy(path, few)
+    with pytest.raises(TrainError, match="9 pictures of good parts are too few; 10 or more"):
+        train.train(_job(tiny, few, tmp_path / "cell"), lite0, device="cpu")
+    job = dataclasses.replace(_job(tiny, good_folder, tmp_path / "cell"), product="a/b")
+    with pytest.raises(RecipeError, match="product 'a/b' is no name"):
+        train.train(job, lite0, device="cpu")
+    with pytest.raises(TrainError, match="asks for teacher resnet18, this is efficientnet_lite0"):
+        train.train(_job(tiny, good_folder, tmp_path / "cell", teacher="resnet18"), lite0, device="cpu")
+    with pytest.raises(BundleError, match="exists and is no bundle"):
+        train.train(_job(tiny, good_folder, few), lite0, device="cpu")
+
+
+def test_a_broken_picture_stops_the_run_and_is_named(
+    tiny: Bundle, good_folder: Path, lite0: teacher.Teacher, tmp_path: Path
+) -> None:
+    spoiled = Path(shutil.copytree(good_folder, tmp_path / "spoiled"))
+    first = min(spoiled.iterdir())
+    first.write_bytes(first.read_bytes()[:5000])
+    with pytest.raises(ImageError, match=first.name):
+        train.train(_job(tiny, spoiled, tmp_path / "cell"), lite0, device="cpu")
+    with pytest.raises(DataError, match="no such folder"):
+        train.train(_job(tiny, tmp_path / "gone", tmp_path / "cell"), lite0, device="cpu")
+    assert not (tmp_path / "cell").exists()
+
+
+def test_a_resnet_teacher_by_file_trains_too(good_folder: Path, resnet18_file: Path, tmp_path: Path) -> None:
+    recipe = Recipe(teacher="resnet18", size=(64, 64), steps=2, batch=2)
+    job = train.Job(good=good_folder, product="cell", output=tmp_path / "cell", recipe=recipe)
+    encoder = teacher.load("resnet18", resnet18_file)
+    made = train.train(job, encoder, device="cpu")
+    assert made.teacher.sha256 == encoder.sha256
+    engine = Engine(encoder, device="cpu")
+    loaded = bundle.load(made.path, engine)
+    assert np.isfinite(loaded.calibration(engine.identity).threshold)

@@ -74,7 +74,10 @@ WRONG = {
         "This is the readme of our new line.\nIt is about cameras.\n",
         f"1: file: 'This is the readme of our new line. It i...' {NO_GROUP}",
     ),
-    "no space after the colon": ("line:l\n", f"1: file: 'line:l' {NO_GROUP}"),
+    "no space after the colon": (
+        "line:l\n",
+        "1: file: 'line:l' is not a group of settings; put a space after the colon",
+    ),
     "control character": (
         GOOD + "batch: {}\x00\n",
         "4: syntax: holds the character #x0000; is this a text file? remove it",
@@ -85,13 +88,13 @@ WRONG = {
     ),
     "bracket left open": (
         "line: [a\n",
-        "2: syntax: not YAML: expected ',' or ']', but got '<stream end>'; "
-        "is a bracket or quote left open in or above this line?",
+        "2: syntax: not YAML: expected ',' or ']', but got '<stream end>'; is a bracket or quote left open in or above "
+        + "this line?",
     ),
     "colon in a value": (
         "line: a: b\n" + REST,
-        "1: syntax: not YAML: mapping values are not allowed here; "
-        "is the line indented right? put a text with a colon in quotes",
+        "1: syntax: not YAML: mapping values are not allowed here; is the line indented right? "
+        + "put a text with a colon in quotes",
     ),
     "unknown anchor": (
         "line: *name\n" + REST,

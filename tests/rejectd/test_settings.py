@@ -89,12 +89,12 @@ WRONG = {
     "bracket left open": (
         "line: [a\n",
         "2: syntax: not YAML: expected ',' or ']', but got '<stream end>'; is a bracket or quote left open in or above "
-        + "this line?",
+        "this line?",
     ),
     "colon in a value": (
         "line: a: b\n" + REST,
         "1: syntax: not YAML: mapping values are not allowed here; is the line indented right? "
-        + "put a text with a colon in quotes",
+        "put a text with a colon in quotes",
     ),
     "unknown anchor": (
         "line: *name\n" + REST,

@@ -198,7 +198,9 @@ def test_a_folder_that_is_no_bundle_is_never_overwritten(tmp_path: Path) -> None
     (tmp_path / "photos" / "holiday.png").write_text("precious")
     with pytest.raises(BundleError, match="exists and is no bundle; choose another --output"):
         bundle.check_place(tmp_path / "photos")
-    bundle.check_place(tmp_path / "new")
+    with pytest.raises(BundleError, match=r"nothing can be written in .*holiday\.png"):
+        bundle.check_place(tmp_path / "photos" / "holiday.png" / "bundle")
+    bundle.check_place(tmp_path / "new" / "deeper")
 
 
 FULL_DISK = """

@@ -1,0 +1,79 @@
+"""The bottleneck: multi-scale feature fusion (MFF) and one-class embedding (OCE), section 3.2 of the paper.
+
+B batch, e expansion of the teacher's blocks (4 with bottleneck blocks, 1 with basic blocks), H W the picture.
+`Bottleneck` is the official graph under the official names, without its unused layers conv4 and bn4.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import nn
+from torchvision.models import resnet
+
+Features = Sequence[torch.Tensor]
+
+
+class Bottleneck(nn.Module):
+    """For a ResNet teacher: three feature maps of 64e, 128e, 256e channels -> (B, 512e, H/32, W/32)."""
+
+    def __init__(self, block: type[resnet.BasicBlock | resnet.Bottleneck], blocks: int, base_width: int) -> None:
+        super().__init__()
+        e = block.expansion
+        self.conv1 = nn.Conv2d(64 * e, 128 * e, 3, 2, 1, bias=False)
+        self.bn1 = nn.BatchNorm2d(128 * e)
+        self.conv2 = nn.Conv2d(128 * e, 256 * e, 3, 2, 1, bias=False)
+        self.bn2 = nn.BatchNorm2d(256 * e)
+        self.conv3 = nn.Conv2d(128 * e, 256 * e, 3, 2, 1, bias=False)
+        self.bn3 = nn.BatchNorm2d(256 * e)
+        downsample = nn.Sequential(nn.Conv2d(768 * e, 512 * e, 1, 2, bias=False), nn.BatchNorm2d(512 * e))
+        first = block(768 * e, 512, 2, downsample, base_width=base_width)
+        rest = [block(512 * e, 512, base_width=base_width) for _ in range(1, blocks)]
+        self.bn_layer = nn.Sequential(first, *rest)
+        self.relu = nn.ReLU()
+
+    def forward(self, features: Features) -> torch.Tensor:
+        fine, middle, coarse = features  # (B, 64e, H/4, W/4), (B, 128e, H/8, W/8), (B, 256e, H/16, W/16)
+        fine = self.relu(self.bn1(self.conv1(fine)))  # (B, 128e, H/8, W/8)
+        fine = self.relu(self.bn2(self.conv2(fine)))  # (B, 256e, H/16, W/16)
+        middle = self.relu(self.bn3(self.conv3(middle)))  # (B, 256e, H/16, W/16)
+        fused = torch.cat([fine, middle, coarse], dim=1)  # (B, 768e, H/16, W/16)
+        embedded: torch.Tensor = self.bn_layer(fused)  # (B, 512e, H/32, W/32)
+        return embedded
+
+
+class SlimBottleneck(nn.Module):
+    """The same design for a small teacher: MFF to 128 channels, OCE of two basic blocks -> (B, 256, H/32, W/32)."""
+
+    FUSED = 128
+    EMBEDDED = 256
+
+    def __init__(self, channels: tuple[int, int, int]) -> None:
+        super().__init__()
+        fine, middle, coarse = channels
+        self.conv1 = nn.Conv2d(fine, self.FUSED, 3, 2, 1, bias=False)
+        self.bn1 = nn.BatchNorm2d(self.FUSED)
+        self.conv2 = nn.Conv2d(self.FUSED, self.FUSED, 3, 2, 1, bias=False)
+        self.bn2 = nn.BatchNorm2d(self.FUSED)
+        self.conv3 = nn.Conv2d(middle, self.FUSED, 3, 2, 1, bias=False)
+        self.bn3 = nn.BatchNorm2d(self.FUSED)
+        self.conv4 = nn.Conv2d(coarse, self.FUSED, 1, bias=False)
+        self.bn4 = nn.BatchNorm2d(self.FUSED)
+        downsample = nn.Sequential(
+            nn.Conv2d(3 * self.FUSED, self.EMBEDDED, 1, 2, bias=False), nn.BatchNorm2d(self.EMBEDDED)
+        )
+        self.bn_layer = nn.Sequential(
+            resnet.BasicBlock(3 * self.FUSED, self.EMBEDDED, 2, downsample),
+            resnet.BasicBlock(self.EMBEDDED, self.EMBEDDED),
+        )
+        self.relu = nn.ReLU()
+
+    def forward(self, features: Features) -> torch.Tensor:
+        fine, middle, coarse = features
+        fine = self.relu(self.bn1(self.conv1(fine)))  # (B, 128, H/8, W/8)
+        fine = self.relu(self.bn2(self.conv2(fine)))  # (B, 128, H/16, W/16)
+        middle = self.relu(self.bn3(self.conv3(middle)))  # (B, 128, H/16, W/16)
+        coarse = self.relu(self.bn4(self.conv4(coarse)))  # (B, 128, H/16, W/16)
+        embedded: torch.Tensor = self.bn_layer(torch.cat([fine, middle, coarse], dim=1))  # (B, 256, H/32, W/32)
+        return embedded

@@ -1,0 +1,229 @@
+"""The command `revdist`: train, evaluate, calibrate, predict, show."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import os
+import sys
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from revdist import bundle, calibrate, evaluate, heatmaps, images, recipe, train
+from revdist.bundle import Bundle
+from revdist.conformal import Calibration
+from revdist.engine import Engine, Inspection
+from revdist.errors import ImageError, RevdistError
+from revdist.teacher import NAMES, load
+
+FAILED = 2
+INTERRUPTED = 130
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command. Returns 0, 2 after an error that is told on stderr, or 130 after Ctrl-C."""
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    options = _parser().parse_args(arguments)
+    command: Callable[[argparse.Namespace], int] = options.command
+    try:
+        return command(options)
+    except RevdistError as error:
+        print(f"revdist: {error.message}", file=sys.stderr)
+        if error.hint:
+            print(f"hint: {error.hint}", file=sys.stderr)
+        return FAILED
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except BrokenPipeError:  # the reader of our output has left, as `head` does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="revdist", description="Learn what good parts look like; find those that differ."
+    )
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    _add_train(commands.add_parser("train", help="train a product from pictures of good parts"))
+
+    one = commands.add_parser("evaluate", help="measure a bundle on labelled test pictures (MVTec layout)")
+    one.add_argument("bundle", type=Path, metavar="BUNDLE")
+    one.add_argument(
+        "--data", type=Path, required=True, metavar="ROOT", help="holds test/<kind> and ground_truth/<kind>"
+    )
+    one.add_argument("--json", action="store_true", help="print JSON for programs")
+    _add_engine(one, _evaluate)
+
+    one = commands.add_parser("calibrate", help="set the threshold for a false-reject rate from unseen good pictures")
+    one.add_argument("bundle", type=Path, metavar="BUNDLE")
+    one.add_argument("--good", type=Path, required=True, metavar="DIR", help="pictures of good parts")
+    one.add_argument("--false-reject-rate", type=float, required=True, metavar="R", help="such as 0.01")
+    _add_engine(one, _calibrate)
+
+    one = commands.add_parser("predict", help="score pictures")
+    one.add_argument("bundle", type=Path, metavar="BUNDLE")
+    one.add_argument("images", type=Path, nargs="+", metavar="IMAGE")
+    one.add_argument("--maps", type=Path, metavar="DIR", help="write raw anomaly maps as <stem>.npy")
+    one.add_argument("--heatmaps", type=Path, metavar="DIR", help="write overlays as <stem>.png")
+    one.add_argument("--json", action="store_true", help="one line of JSON for each image, as without a terminal")
+    _add_engine(one, _predict)
+
+    one = commands.add_parser("show", help="tell what a bundle is, and check its files")
+    one.add_argument("bundle", type=Path, metavar="BUNDLE")
+    one.set_defaults(command=_show)
+    return parser
+
+
+def _add_train(one: argparse.ArgumentParser) -> None:
+    plain = recipe.Recipe()
+    one.add_argument("--good", type=Path, required=True, metavar="DIR", help="pictures of good parts")
+    one.add_argument("--product", required=True, metavar="NAME")
+    one.add_argument("--output", type=Path, required=True, metavar="BUNDLE", help="folder to write")
+    one.add_argument("--teacher", choices=NAMES, default=plain.teacher, metavar="NAME", help=f"{', '.join(NAMES)}")
+    one.add_argument("--steps", type=int, metavar="N", help="optimiser steps (default: by teacher)")
+    one.add_argument("--size", type=_size, metavar="N|HxW", help="input size, multiples of 32 (default: by teacher)")
+    one.add_argument("--batch", type=int, metavar="N", help="pictures a step (default: by teacher)")
+    one.add_argument("--holdout", type=float, metavar="SHARE", help=f"for calibration (default: {plain.holdout})")
+    one.add_argument("--seed", type=int, metavar="N", help=f"(default: {plain.seed})")
+    rate = f"wanted share of good parts rejected (default: {plain.false_reject_rate})"
+    one.add_argument("--false-reject-rate", type=float, metavar="R", help=rate)
+    _add_engine(one, _train)
+
+
+def _add_engine(one: argparse.ArgumentParser, command: Callable[[argparse.Namespace], int]) -> None:
+    one.add_argument("--teacher-weights", type=Path, metavar="FILE", help="state dict, .pth or .safetensors")
+    one.add_argument("--device", default="auto", help="auto, cpu or cuda (%(default)s)")
+    one.set_defaults(command=command)
+
+
+def _size(text: str) -> tuple[int, int]:
+    sides = text.lower().split("x")
+    if len(sides) not in (1, 2) or not all(side.isdecimal() for side in sides):
+        raise argparse.ArgumentTypeError(f"{text!r} is no size, write 256 or 256x320 (height x width)")
+    return int(sides[0]), int(sides[-1])
+
+
+def _train(options: argparse.Namespace) -> int:
+    given = {
+        name: getattr(options, name) for name in ("size", "steps", "batch", "holdout", "seed", "false_reject_rate")
+    }
+    made = replace(
+        recipe.default(options.teacher), **{name: value for name, value in given.items() if value is not None}
+    )
+    job = train.Job(good=options.good, product=options.product, output=options.output, recipe=made)
+    trained = train.train(job, load(options.teacher, options.teacher_weights), device=options.device)
+    for calibration in trained.calibrations.values():
+        print(f"{trained.path}: threshold {calibration.threshold:.4f}; {calibration.advice()}")
+    return 0
+
+
+def _open(options: argparse.Namespace) -> tuple[Bundle, Engine, Calibration]:
+    found = bundle.read(options.bundle)
+    engine = Engine(load(found.teacher.name, options.teacher_weights), device=options.device)
+    calibration = found.calibration(engine.identity)
+    return bundle.load(options.bundle, engine), engine, calibration
+
+
+def _evaluate(options: argparse.Namespace) -> int:
+    found, engine, calibration = _open(options)
+    result = evaluate.evaluate(engine, found.product, calibration, options.data)
+    if options.json:
+        print(json.dumps(result.to_json()))
+        return 0
+    percent = {"image AUROC": result.image_auroc, "pixel AUROC": result.pixel_auroc, "PRO (data set)": result.pro}
+    percent |= {"PRO (per image)": result.pro_per_image, "false rejects": result.false_reject_rate}
+    percent |= {"escapes": result.escape_rate}
+    percent |= {f"  of {kind}": rate for kind, rate in result.escape_rate_by_kind.items()}
+    print(f"{found.product}: {result.good} good and {result.defective} defective pictures on {result.engine}")
+    for name, value in percent.items():
+        print(f"{name:18} {'no masks' if value is None else f'{value:8.2%}'}")
+    print(f"{'threshold':18} {result.threshold:8.4f}\n{'images/s':18} {result.images_per_second:8.1f}")
+    return 0
+
+
+def _calibrate(options: argparse.Namespace) -> int:
+    found = bundle.read(options.bundle)
+    engine = Engine(load(found.teacher.name, options.teacher_weights), device=options.device)
+    done = calibrate.recalibrate(options.bundle, options.good, options.false_reject_rate, engine)
+    calibration = done.bundle.calibration(engine.identity)
+    if done.left_out:
+        print(f"{done.left_out} pictures left out: the student was trained on them")
+    print(f"{options.bundle}: threshold {calibration.threshold:.4f} on {engine.identity}; {calibration.advice()}")
+    return 0
+
+
+def _predict(options: argparse.Namespace) -> int:
+    _check_stems(options)
+    found, engine, calibration = _open(options)
+    as_json = options.json or not sys.stdout.isatty()
+    for folder in filter(None, (options.maps, options.heatmaps)):
+        folder.mkdir(parents=True, exist_ok=True)
+    failed = 0
+    for path in options.images:
+        try:
+            picture = images.read(path)
+        except ImageError as error:  # told, and the others are scored
+            print(f"revdist: {error}", file=sys.stderr)
+            failed = FAILED
+            continue
+        inspection = engine.inspect([images.prepare(picture, found.size)], [found.product])
+        _tell(path, float(inspection.scores[0]), calibration, as_json=as_json)
+        _write_maps(options, path, picture, inspection, calibration)
+    return failed
+
+
+def _check_stems(options: argparse.Namespace) -> None:
+    twice = [stem for stem, count in Counter(path.stem for path in options.images).items() if count > 1]
+    if twice and (options.maps or options.heatmaps):
+        same = ", ".join(str(path) for path in options.images if path.stem == twice[0])
+        raise RevdistError(f"{same} would overwrite each other's {twice[0]}.npy or .png", hint="run them one by one")
+
+
+def _tell(path: Path, score: float, calibration: Calibration, *, as_json: bool) -> None:
+    decision, p_value = calibration.decide(score), calibration.p_value(score)
+    if as_json:
+        line = {"image": str(path), "score": score, "threshold": calibration.threshold}
+        print(json.dumps(line | {"decision": decision, "p_value": p_value}), flush=True)
+    else:
+        print(f"{decision:6}  {score / calibration.threshold:6.2f} x threshold  p {p_value:.4f}  {path}")
+
+
+def _write_maps(
+    options: argparse.Namespace, path: Path, picture: images.Pixels, inspection: Inspection, calibration: Calibration
+) -> None:
+    try:
+        if options.maps:
+            np.save(options.maps / f"{path.stem}.npy", inspection.map(0))
+        if options.heatmaps:
+            overlay = heatmaps.heatmap(picture, inspection.map(0), calibration.threshold)
+            Image.fromarray(overlay).save(options.heatmaps / f"{path.stem}.png")
+    except OSError as error:
+        raise RevdistError(
+            f"{error.filename or options.maps or options.heatmaps}: cannot be written: {error}"
+        ) from error
+
+
+def _show(options: argparse.Namespace) -> int:
+    found = bundle.read(options.bundle)
+    made = found.recipe
+    print(f"product      {found.product}")
+    print(f"digest       {found.digest}")
+    print(f"teacher      {found.teacher.name} {found.teacher.sha256}")
+    print(f"input        {found.size[0]}x{found.size[1]} pixels (height x width)")
+    print(f"training     {made.steps} steps of {made.batch}, seed {made.seed}, data {found.fingerprint}")
+    print(f"quality      {', '.join(f'{name} {value:.6g}' for name, value in found.quality.items())}")
+    print(f"versions     {', '.join(f'{name} {value}' for name, value in found.versions.items())}")
+    for calibration in found.calibrations.values():
+        print(f"calibration  {calibration.engine}: threshold {calibration.threshold:.6g}; {calibration.advice()}")
+    print(f"golden       {len(found.golden)} pictures; all files agree with the manifest")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

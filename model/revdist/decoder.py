@@ -1,0 +1,123 @@
+"""The decoder: the teacher's mirror image, from the embedding back to the teacher's three feature maps.
+
+B batch, e expansion of the teacher's blocks, H W the picture. A block with stride 2 doubles the resolution by a
+transposed convolution of 2x2 with stride 2, on the main path and on the skip. `Decoder` is the official graph under
+the official names.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import nn
+
+Features = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
+
+
+def _upsample(inputs: int, outputs: int) -> nn.Sequential:
+    return nn.Sequential(nn.ConvTranspose2d(inputs, outputs, 2, 2, bias=False), nn.BatchNorm2d(outputs))
+
+
+class BasicBlock(nn.Module):
+    """Two 3x3 convolutions and a skip; with `up`, the first is a transposed 2x2 and the resolution doubles."""
+
+    expansion = 1
+
+    def __init__(self, inputs: int, planes: int, *, up: bool = False, base_width: int = 64) -> None:
+        super().__init__()
+        assert base_width == 64, "basic blocks have no width of their own"
+        first = nn.ConvTranspose2d(inputs, planes, 2, 2, bias=False) if up else _conv3x3(inputs, planes)
+        self.conv1: nn.Module = first
+        self.bn1 = nn.BatchNorm2d(planes)
+        self.conv2 = _conv3x3(planes, planes)
+        self.bn2 = nn.BatchNorm2d(planes)
+        self.upsample = _upsample(inputs, planes) if up else None
+        self.relu = nn.ReLU()
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        skip = x if self.upsample is None else self.upsample(x)
+        x = self.relu(self.bn1(self.conv1(x)))
+        y: torch.Tensor = self.relu(self.bn2(self.conv2(x)) + skip)
+        return y
+
+
+class BottleneckBlock(nn.Module):
+    """1x1, 3x3, 1x1 convolutions and a skip; with `up`, the middle is a transposed 2x2 and the resolution doubles."""
+
+    expansion = 4
+
+    def __init__(self, inputs: int, planes: int, *, up: bool = False, base_width: int = 64) -> None:
+        super().__init__()
+        width = planes * base_width // 64
+        outputs = planes * self.expansion
+        self.conv1 = nn.Conv2d(inputs, width, 1, bias=False)
+        self.bn1 = nn.BatchNorm2d(width)
+        middle = nn.ConvTranspose2d(width, width, 2, 2, bias=False) if up else _conv3x3(width, width)
+        self.conv2: nn.Module = middle
+        self.bn2 = nn.BatchNorm2d(width)
+        self.conv3 = nn.Conv2d(width, outputs, 1, bias=False)
+        self.bn3 = nn.BatchNorm2d(outputs)
+        self.upsample = _upsample(inputs, outputs) if up else None
+        self.relu = nn.ReLU()
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        skip = x if self.upsample is None else self.upsample(x)
+        x = self.relu(self.bn1(self.conv1(x)))
+        x = self.relu(self.bn2(self.conv2(x)))
+        y: torch.Tensor = self.relu(self.bn3(self.conv3(x)) + skip)
+        return y
+
+
+class Decoder(nn.Module):
+    """For a ResNet teacher: (B, 512e, H/32, W/32) -> 64e at H/4, 128e at H/8, 256e at H/16, as the teacher's order."""
+
+    def __init__(
+        self, block: type[BasicBlock | BottleneckBlock], blocks: tuple[int, int, int], base_width: int
+    ) -> None:
+        super().__init__()
+        e = block.expansion
+
+        def layer(inputs: int, planes: int, count: int) -> nn.Sequential:
+            first = block(inputs, planes, up=True, base_width=base_width)
+            return nn.Sequential(first, *(block(planes * e, planes, base_width=base_width) for _ in range(1, count)))
+
+        self.layer1 = layer(512 * e, 256, blocks[0])
+        self.layer2 = layer(256 * e, 128, blocks[1])
+        self.layer3 = layer(128 * e, 64, blocks[2])
+
+    def forward(self, embedded: torch.Tensor) -> Features:
+        coarse = self.layer1(embedded)  # (B, 256e, H/16, W/16)
+        middle = self.layer2(coarse)  # (B, 128e, H/8, W/8)
+        fine = self.layer3(middle)  # (B, 64e, H/4, W/4)
+        return fine, middle, coarse
+
+
+class SlimDecoder(nn.Module):
+    """The same design for a small teacher: (B, 256, H/32, W/32) -> the teacher's channels at H/4, H/8, H/16.
+
+    Basic blocks of 128, 64 and 32 channels; a 1x1 convolution and ReLU bring each to the teacher's channels.
+    """
+
+    WIDTHS = (128, 64, 32)
+
+    def __init__(self, embedded: int, channels: Sequence[int]) -> None:
+        super().__init__()
+        fine, middle, coarse = channels
+        self.layer1 = BasicBlock(embedded, self.WIDTHS[0], up=True)
+        self.layer2 = BasicBlock(self.WIDTHS[0], self.WIDTHS[1], up=True)
+        self.layer3 = BasicBlock(self.WIDTHS[1], self.WIDTHS[2], up=True)
+        self.head1 = nn.Conv2d(self.WIDTHS[0], coarse, 1)
+        self.head2 = nn.Conv2d(self.WIDTHS[1], middle, 1)
+        self.head3 = nn.Conv2d(self.WIDTHS[2], fine, 1)
+        self.relu = nn.ReLU()
+
+    def forward(self, embedded: torch.Tensor) -> Features:
+        coarse = self.layer1(embedded)  # (B, 128, H/16, W/16)
+        middle = self.layer2(coarse)  # (B, 64, H/8, W/8)
+        fine = self.layer3(middle)  # (B, 32, H/4, W/4)
+        return self.relu(self.head3(fine)), self.relu(self.head2(middle)), self.relu(self.head1(coarse))
+
+
+def _conv3x3(inputs: int, outputs: int) -> nn.Conv2d:
+    return nn.Conv2d(inputs, outputs, 3, 1, 1, bias=False)

@@ -1,0 +1,120 @@
+"""The parts assembled: what goes into the teacher, and how two sets of features become an anomaly map and a score.
+
+B batch, C channels, h w the model's input. Everything stays on the device of its arguments, in float32.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+from torchvision.models import resnet
+
+from revdist import bottleneck, decoder
+from revdist.errors import TeacherError
+from revdist.teacher import Teacher, channels
+
+Features = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
+
+SIGMA = 4.0
+TRUNCATE = 4.0
+RADIUS = int(TRUNCATE * SIGMA + 0.5)  # 16: a kernel of 33 taps, as scipy's gaussian_filter
+EPSILON = 1e-8
+
+
+class Student(nn.Module):
+    """Bottleneck and decoder: the teacher's three maps -> three maps of the same shapes."""
+
+    def __init__(self, teacher: str) -> None:
+        super().__init__()
+        self.bottleneck, self.decoder = _parts(teacher)
+
+    def forward(self, features: Sequence[torch.Tensor]) -> Features:
+        rebuilt: Features = self.decoder(self.bottleneck(features))
+        return rebuilt
+
+
+def _parts(teacher: str) -> tuple[nn.Module, nn.Module]:
+    if teacher == "efficientnet_lite0":
+        slim = initialise(bottleneck.SlimBottleneck(channels(teacher)))
+        return slim, initialise(decoder.SlimDecoder(bottleneck.SlimBottleneck.EMBEDDED, channels(teacher)))
+    layouts = {"resnet18": (2, 2, 2, 2), "resnet34": (3, 4, 6, 3), "resnet50": (3, 4, 6, 3)}
+    layouts["wide_resnet50_2"] = layouts["resnet50"]
+    if teacher not in layouts:
+        raise TeacherError(f"there is no student for teacher {teacher!r}")
+    layer1, layer2, layer3, last = layouts[teacher]
+    basic = teacher in ("resnet18", "resnet34")
+    width = 128 if teacher == "wide_resnet50_2" else 64
+    down = bottleneck.Bottleneck(resnet.BasicBlock if basic else resnet.Bottleneck, last, width)
+    initialise(down)
+    up = decoder.Decoder(decoder.BasicBlock if basic else decoder.BottleneckBlock, (layer1, layer2, layer3), width)
+    return down, initialise(up)
+
+
+def initialise(module: nn.Module) -> nn.Module:
+    """As the official code: normal of He et al. with fan-out for convolutions, 1 and 0 for batch norms.
+
+    Transposed convolutions keep torch's default, because `nn.ConvTranspose2d` is no `nn.Conv2d`.
+    """
+    for part in module.modules():
+        if isinstance(part, nn.Conv2d):
+            nn.init.kaiming_normal_(part.weight, mode="fan_out", nonlinearity="relu")
+        elif isinstance(part, nn.BatchNorm2d):
+            nn.init.ones_(part.weight)
+            nn.init.zeros_(part.bias)
+    return module
+
+
+def normalise(pixels: torch.Tensor, teacher: Teacher) -> torch.Tensor:
+    """uint8 (B, h, w, 3) RGB -> float32 (B, 3, h, w), channels last in memory, as the teacher expects it."""
+    return ((pixels.float() - teacher.mean) / teacher.std).permute(0, 3, 1, 2)
+
+
+def anomaly_maps(
+    taught: Sequence[torch.Tensor], rebuilt: Sequence[torch.Tensor], size: tuple[int, int]
+) -> torch.Tensor:
+    """Sum over the scales of 1 - cos at each location, brought to `size`: (B, h, w) float32, 0..2 a scale.
+
+    The cosine is taken in float32 whatever the features are in: 1 - cos in bfloat16 would keep three distinct values.
+    """
+    total: torch.Tensor | None = None
+    for t, s in zip(taught, rebuilt, strict=True):
+        distance = cosine_distance(t.float(), s.float()).unsqueeze(1)  # (B, 1, H, W)
+        scaled = F.interpolate(distance, size, mode="bilinear", align_corners=True)  # (B, 1, h, w)
+        total = scaled if total is None else total + scaled
+    assert total is not None
+    return total[:, 0]
+
+
+def cosine_distance(taught: torch.Tensor, rebuilt: torch.Tensor) -> torch.Tensor:
+    """1 - cos over the channels at each location: two (B, C, H, W) float32 -> (B, H, W), 0..2.
+
+    Written out, because exporters have no rule for aten::cosine_similarity; norms are bounded from below as there.
+    """
+    dot = (taught * rebuilt).sum(1)
+    norms = taught.square().sum(1).sqrt().clamp_min(EPSILON) * rebuilt.square().sum(1).sqrt().clamp_min(EPSILON)
+    return 1 - dot / norms
+
+
+def smooth(maps: torch.Tensor) -> torch.Tensor:
+    """Gaussian of sigma 4 with 33 taps, edge-repeating border: (B, h, w) float32 -> the same, as scipy's "reflect"."""
+    x = torch.arange(-RADIUS, RADIUS + 1, dtype=torch.float64, device=maps.device)
+    weights = torch.exp(-0.5 * (x / SIGMA) ** 2)
+    taps = (weights / weights.sum()).float()
+    for axis in (1, 2):
+        padded = maps.index_select(axis, _mirror(maps.shape[axis], maps.device)).unsqueeze(1)  # (B, 1, h + 32, w)
+        maps = F.conv2d(padded, taps.view(1, 1, -1, 1) if axis == 1 else taps.view(1, 1, 1, -1))[:, 0]
+    return maps
+
+
+def scores(maps: torch.Tensor) -> torch.Tensor:
+    """The highest value of each smoothed map: (B, h, w) -> (B,). Raw: neither clamped nor normalised."""
+    return maps.amax(dim=(1, 2))
+
+
+def _mirror(length: int, device: torch.device) -> torch.Tensor:
+    """Which element stands at each place of the padded axis: ... 1 0 | 0 1 ... n-1 | n-1 n-2 ...; any length."""
+    place = torch.arange(-RADIUS, length + RADIUS, device=device) % (2 * length)
+    return torch.minimum(place, 2 * length - 1 - place)

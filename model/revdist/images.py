@@ -1,0 +1,217 @@
+"""Pictures: read them, prepare them, and list the pictures of a data folder.
+
+Everything that meets a model goes through `prepare`: training, calibration, evaluation and service.
+H W height and width of the picture as it comes, h w of the model's input. All pictures are RGB.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import hashlib
+import io
+import struct
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeAlias
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+import torch
+import torch.nn.functional as F
+from PIL import Image, UnidentifiedImageError
+
+from revdist.errors import DataError, ImageError
+
+Pixels: TypeAlias = npt.NDArray[np.uint8]  # (H, W, 3)
+Size: TypeAlias = tuple[int, int]  # (height, width)
+
+SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".pgm", ".ppm")
+PREPROCESSING = "rgb uint8, bilinear, antialiased"  # what `prepare` does, as bundles record it
+_UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error, Image.DecompressionBombError)
+
+
+def read(path: Path) -> Pixels:
+    """Read a picture file (grey, RGB, RGBA, palette; 8 or 16 bit) as uint8 (H, W, 3) RGB.
+
+    Alpha is dropped, as PIL's `convert("RGB")` does. 16-bit values keep their full range: value / 257, rounded.
+    Raises ImageError with the path and the cause for a missing, empty, truncated or otherwise broken file.
+    """
+    try:
+        if path.stat().st_size == 0:
+            raise ImageError(f"{path}: the file is empty")
+        with Image.open(path) as picture:
+            deep = any(";16" in str(tile[3]) for tile in picture.tile)
+            picture.load()  # decodes all of it, so that a truncated file is found here
+            if deep or picture.mode.startswith("I"):
+                return to_rgb(_deep(path, picture))
+            if picture.mode == "F":
+                raise ImageError(f"{path}: floating-point pixels have no known range", hint="save it as 8 or 16 bit")
+            return np.asarray(picture.convert("RGB"))
+    except _UNREADABLE as error:
+        raise ImageError(f"{path}: cannot be read as a picture: {_cause(error)}") from error
+
+
+def _cause(error: Exception) -> str:
+    if isinstance(error, FileNotFoundError):
+        return "there is no such file"
+    if isinstance(error, UnidentifiedImageError):
+        return "not a picture in a known format"
+    return error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+
+
+def _deep(path: Path, picture: Image.Image) -> npt.NDArray[np.uint16]:
+    """The 16-bit pixels; PIL keeps only the high byte of colour, so OpenCV decodes those."""
+    if picture.mode.startswith("I"):
+        pixels = np.asarray(picture)
+        if pixels.min() < 0 or pixels.max() > np.iinfo(np.uint16).max:
+            raise ImageError(f"{path}: pixels outside of 0..65535", hint="save it as 8 or 16 bit")
+        return pixels.astype(np.uint16)
+    decoded = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_UNCHANGED)
+    if decoded is None or decoded.dtype != np.uint16:
+        raise ImageError(f"{path}: this kind of 16-bit picture is not supported", hint="save it as 16-bit PNG or TIFF")
+    if decoded.ndim == 2:
+        return np.asarray(decoded, np.uint16)
+    return np.asarray(decoded[..., 2::-1], np.uint16)  # BGR or BGRA -> RGB
+
+
+def to_rgb(pixels: npt.NDArray[np.uint8] | npt.NDArray[np.uint16]) -> Pixels:
+    """Make any camera array, (H, W) or (H, W, 1|3|4) in RGB order, uint8 or uint16, into uint8 (H, W, 3).
+
+    uint16 is taken as full range: value / 257, rounded. A camera with fewer significant bits scales before.
+    """
+    if pixels.dtype == np.uint16:
+        pixels = np.asarray((pixels.astype(np.uint32) + 128) // 257, np.uint8)
+    if pixels.dtype != np.uint8:
+        raise ImageError(f"pixels are {pixels.dtype}, expected uint8 or uint16")
+    pixels = np.asarray(pixels, np.uint8)
+    if pixels.ndim == 2:
+        pixels = pixels[:, :, np.newaxis]
+    if pixels.ndim != 3 or pixels.shape[2] not in (1, 3, 4) or 0 in pixels.shape:
+        raise ImageError(f"pixels have shape {pixels.shape}, expected (H, W) or (H, W, 1|3|4) and not empty")
+    if pixels.shape[2] == 1:
+        pixels = np.repeat(pixels, 3, axis=2)
+    return np.ascontiguousarray(pixels[..., :3])
+
+
+def prepare(pixels: Pixels, size: Size) -> Pixels:
+    """Bring a picture to the model's input size: THE preprocessing function.
+
+    uint8 (H, W, 3) -> uint8 (h, w, 3), `size` = (h, w); bilinear with antialiasing, aspect ratio not kept, on a
+    channels-last view (equals PIL's bilinear within one grey level). The result is C-contiguous and not writeable.
+    """
+    if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] != 3 or 0 in pixels.shape:
+        raise ImageError(f"pixels are {pixels.dtype} {pixels.shape}, expected uint8 (H, W, 3)", hint="use to_rgb first")
+    if pixels.shape[:2] == size:
+        if pixels.flags.c_contiguous and not pixels.flags.writeable:
+            return pixels
+        prepared = np.array(pixels, order="C")
+    else:
+        contiguous = np.ascontiguousarray(pixels)
+        view = _tensor_over(contiguous).permute(2, 0, 1)[None]  # (1, 3, H, W) uint8, channels last
+        resized = F.interpolate(view, size, mode="bilinear", antialias=True, align_corners=False)
+        prepared = np.ascontiguousarray(resized[0].permute(1, 2, 0).numpy())
+    prepared.flags.writeable = False
+    return prepared
+
+
+def _tensor_over(pixels: Pixels) -> torch.Tensor:
+    """A tensor on the array's own memory; torch.from_numpy would warn where the array is not writeable."""
+    memory = (ctypes.c_uint8 * pixels.size).from_address(pixels.ctypes.data)
+    return torch.frombuffer(memory, dtype=torch.uint8).view(pixels.shape)
+
+
+def encode_png(pixels: Pixels) -> bytes:
+    """A PNG file of a picture; `read` gives the same pixels back."""
+    encoded = io.BytesIO()
+    Image.fromarray(pixels).save(encoded, format="PNG")
+    return encoded.getvalue()
+
+
+def pictures_in(folder: Path) -> list[Path]:
+    """All pictures of a folder, sorted by name. Hidden files are ignored; anything else that is no picture is an error.
+
+    Raises DataError for a missing or empty folder, a subfolder, or a file of another kind, named.
+    """
+    if not folder.is_dir():
+        raise DataError(f"{folder}: there is no such folder")
+    entries = sorted(entry for entry in folder.iterdir() if not entry.name.startswith("."))
+    for entry in entries:
+        if entry.is_dir():
+            raise DataError(f"{entry}: a folder among the pictures", hint="name the folder that holds the pictures")
+        if entry.suffix.lower() not in SUFFIXES:
+            raise DataError(f"{entry}: not a picture ({', '.join(SUFFIXES)})", hint="move it out of the folder")
+    if not entries:
+        raise DataError(f"{folder}: there are no pictures in it", hint=f"supported are {', '.join(SUFFIXES)}")
+    return entries
+
+
+def good_pictures(folder: Path) -> list[Path]:
+    """The pictures of good parts: a plain folder, or the root of an MVTec layout (its train/good)."""
+    inner = folder / "train" / "good"
+    return pictures_in(inner if inner.is_dir() else folder)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sample:
+    """A test picture of the MVTec layout."""
+
+    path: Path
+    kind: str  # name of its folder; "good" is good
+    mask: Path | None  # None for good pictures, and where the data has no masks
+
+    @property
+    def defective(self) -> bool:
+        return self.kind != "good"
+
+
+def labelled_pictures(root: Path) -> list[Sample]:
+    """The test pictures below test/<kind>, with their masks from ground_truth/<kind> (MVTec layout).
+
+    Either every defective picture has a mask or there is no ground_truth folder. Raises DataError otherwise.
+    """
+    if not (root / "test").is_dir():
+        raise DataError(
+            f"{root}: there is no folder test in it",
+            hint="expected test/good and test/<kind of defect>, as in MVTec AD",
+        )
+    kinds = sorted(entry for entry in (root / "test").iterdir() if not entry.name.startswith("."))
+    masked = (root / "ground_truth").is_dir()
+    samples = []
+    for kind in kinds:
+        for path in pictures_in(kind):
+            mask = _mask(root, kind.name, path) if masked and kind.name != "good" else None
+            samples.append(Sample(path=path, kind=kind.name, mask=mask))
+    if len({sample.defective for sample in samples}) != 2:
+        raise DataError(f"{root / 'test'}: both good and defective pictures are needed", hint="good ones in test/good")
+    return samples
+
+
+def _mask(root: Path, kind: str, picture: Path) -> Path:
+    folder = root / "ground_truth" / kind
+    for name in (f"{picture.stem}_mask.png", f"{picture.stem}.png"):
+        if (folder / name).is_file():
+            return folder / name
+    raise DataError(f"{picture}: there is no mask {folder / f'{picture.stem}_mask.png'}")
+
+
+def read_mask(path: Path, size: Size) -> npt.NDArray[np.bool_]:
+    """A ground-truth mask at the model's input size, bool (h, w): resized like a picture, then over one half."""
+    prepared = prepare(read(path), size)
+    return np.asarray(prepared[..., 0] > 127)
+
+
+def content_hash(path: Path) -> str:
+    """SHA-256 of a file's content, hexadecimal. Raises ImageError where it cannot be read."""
+    try:
+        return hashlib.sha256(path.read_bytes()).hexdigest()
+    except OSError as error:
+        raise ImageError(f"{path}: cannot be read: {error.strerror}") from error
+
+
+def fingerprint(paths: Sequence[Path]) -> str:
+    """SHA-256 over names and contents of a data set, whatever the order of the list. Hexadecimal."""
+    lines = sorted(f"{path.name}\0{content_hash(path)}\n" for path in paths)
+    return hashlib.sha256("".join(lines).encode()).hexdigest()

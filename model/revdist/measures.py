@@ -1,0 +1,106 @@
+"""How well scores and maps tell good from defective: AUROC and per-region overlap (PRO), exact.
+
+n pictures of h x w pixels. Higher scores mean more anomalous. All curves count what is strictly ordered: ties are
+handled as in the literature (half for AUROC, together for PRO).
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+from scipy import ndimage
+
+from revdist.errors import DataError
+
+FPR_LIMIT = 0.3
+THRESHOLDS = 200  # of the official per-image PRO
+_EIGHT = np.ones((3, 3), bool)  # 8-connected
+
+
+def auroc(labels: npt.NDArray[np.bool_], scores: npt.NDArray[np.floating]) -> float:
+    """Area under the ROC curve, exact with ties: P(positive > negative) + P(equal) / 2. Any equal shapes.
+
+    Raises DataError where one of the classes is missing or a score is not finite.
+    """
+    positive, negative = np.sort(scores[labels]), np.sort(scores[~labels])
+    if not len(positive) or not len(negative):
+        raise DataError("AUROC needs both good and defective ones")
+    if not (np.isfinite(positive[[0, -1]]).all() and np.isfinite(negative[[0, -1]]).all()):
+        raise DataError("AUROC needs finite scores")
+    few, many = (positive, negative) if len(positive) <= len(negative) else (negative, positive)
+    below = np.searchsorted(many, few, side="left").sum(dtype=np.int64)
+    tied = np.searchsorted(many, few, side="right").sum(dtype=np.int64) - below
+    area = float((below + tied / 2) / (len(few) * len(many)))  # share of `many` that lies below `few`
+    return area if few is positive else 1 - area
+
+
+def pro(masks: npt.NDArray[np.bool_], maps: npt.NDArray[np.floating], limit: float = FPR_LIMIT) -> float:
+    """Data-set level PRO: area under mean region overlap against false-positive rate up to `limit`, divided by it.
+
+    masks bool and maps float, both (n, h, w). One threshold for all pictures, good ones included; regions are
+    8-connected and each counts alike; every distinct value is a threshold; the curve is interpolated at the limit.
+    Bergmann et al., "The MVTec Anomaly Detection Dataset", IJCV 2021. Raises DataError without defect or background.
+    """
+    weight, regions = _region_weights(masks)
+    normal = ~masks
+    if not regions or not normal.any():
+        raise DataError("PRO needs both defective and good pixels")
+    order = np.argsort(maps, axis=None, kind="stable")[::-1]
+    values = maps.ravel()[order]
+    overlap = np.cumsum(weight.ravel()[order]) / regions
+    false = np.cumsum(normal.ravel()[order]) / np.count_nonzero(normal)
+    last = np.append(np.flatnonzero(np.diff(values)), len(values) - 1)  # equal values cross a threshold together
+    return _area(np.append(0.0, false[last]), np.append(0.0, overlap[last]), limit) / limit
+
+
+def _region_weights(masks: npt.NDArray[np.bool_]) -> tuple[npt.NDArray[np.float64], int]:
+    """1 / area of its region for each defective pixel, 0 elsewhere; and how many regions there are."""
+    weight = np.zeros(masks.shape, np.float64)
+    regions = 0
+    for row in np.flatnonzero(masks.any(axis=(1, 2))):
+        labels, count = ndimage.label(masks[row], _EIGHT)
+        areas = np.bincount(labels.ravel(), minlength=count + 1).astype(np.float64)
+        areas[0] = np.inf
+        weight[row] = 1 / areas[labels]
+        regions += count
+    return weight, regions
+
+
+def _area(x: npt.NDArray[np.float64], y: npt.NDArray[np.float64], limit: float) -> float:
+    """Trapezoids below a curve with ascending x, from 0 to `limit`, where it is interpolated."""
+    inside = x <= limit
+    x_in, y_in = x[inside], y[inside]
+    if len(x_in) < len(x):
+        x_in, y_in = np.append(x_in, limit), np.append(y_in, np.interp(limit, x, y))
+    return float(np.trapezoid(y_in, x_in))
+
+
+def pro_per_image(masks: npt.NDArray[np.bool_], maps: npt.NDArray[np.floating]) -> float:
+    """PRO as the official RD4AD code computes it, mean over the defective pictures: not comparable with `pro`.
+
+    Each picture has its own 200 thresholds from its smallest to its largest value and its own false-positive rate;
+    points with a rate below 0.3 are kept and the rates divided by the largest of them. A picture without two such
+    points, or where no good pixel is ever over a threshold, counts as 0. masks bool, maps float, both (n, h, w).
+    """
+    rows = np.flatnonzero(masks.any(axis=(1, 2)))
+    if not len(rows):
+        raise DataError("PRO needs defective pixels")
+    return float(np.mean([_official_pro(masks[row], maps[row].astype(np.float64)) for row in rows]))
+
+
+def _official_pro(mask: npt.NDArray[np.bool_], values: npt.NDArray[np.float64]) -> float:
+    low, high = values.min(), values.max()
+    if low == high or mask.all():
+        return 0.0
+    thresholds = np.arange(low, high, (high - low) / THRESHOLDS)
+    labels, count = ndimage.label(mask, _EIGHT)
+    overlap = np.mean([_share_above(values[labels == each], thresholds) for each in range(1, count + 1)], axis=0)
+    false = _share_above(values[~mask], thresholds)
+    kept = false < FPR_LIMIT
+    if np.count_nonzero(kept) < 2 or false[kept].max() == 0:
+        return 0.0
+    return float(-np.trapezoid(overlap[kept], false[kept] / false[kept].max()))  # rates fall as thresholds rise
+
+
+def _share_above(values: npt.NDArray[np.float64], thresholds: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    return 1 - np.searchsorted(np.sort(values), thresholds, side="right") / len(values)

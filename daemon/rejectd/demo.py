@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import importlib.util
+import logging
 import os
 import random
 import shutil
@@ -53,7 +54,7 @@ def run(directory: Path, *, steps: int | None = None) -> None:
     _title("3. Evaluate on cells that training never saw")
     print(f"The cells that will pass the cameras: unseen good ones and the first {_SHOWN} that are surely defective.")
     _command("revdist", "evaluate", str(bundle), "--data", str(directory / "pictures"))
-    print("\nAll surely defective cells; a third of them have cracks so faint that their own modules hardly show them.")
+    print("\nAll surely defective cells, among them many whose cracks are faint:")
     _command("revdist", "evaluate", str(bundle), "--data", str(directory / "all-pictures"))
     _title("4. Run the line: two cameras, one service, one broker")
     with contextlib.ExitStack() as stack:
@@ -153,6 +154,8 @@ def _embedded(where: Mqtt) -> Iterator[None]:
         "listeners": {"default": {"type": "tcp", "bind": f"{where.host}:{where.port}"}},
         "plugins": {"amqtt.plugins.authentication.AnonymousAuthPlugin": {"allow_anonymous": True}},
     }
+    for name in ("amqtt", "transitions"):
+        logging.getLogger(name).setLevel(logging.CRITICAL + 1)  # it reports its own shutdown as an error
     loop = asyncio.new_event_loop()
     started: threading.Event = threading.Event()
     broker = Broker(config, loop=loop)

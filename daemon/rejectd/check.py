@@ -6,13 +6,13 @@ import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from rejectd import settings as settings_file
+from rejectd import settings_file
 from rejectd.cameras import CameraError, Ended, driver
 from rejectd.inspector import Inspector
 from rejectd.messages import RejectdError
 from rejectd.mqtt import connect
 from rejectd.outbox import Outbox
-from rejectd.settings import AnyCamera, FolderCamera, FolderMode, Settings
+from rejectd.settings import AnyCamera, FolderCamera, FolderMode, Product, Settings
 
 _PICTURE_S = 10.0
 
@@ -58,7 +58,7 @@ def _inspector(settings: Settings) -> Inspector:
     return Inspector(settings.engine, settings.products)
 
 
-def _bundle(settings: Settings, name: str, product: settings_file.Product) -> str:
+def _bundle(settings: Settings, name: str, product: Product) -> str:
     model = Inspector(settings.engine, {name: product}).models[name]
     return f"bundle {model.digest[:12]} on {model.engine}, threshold {model.threshold:.4g}, golden pictures agree"
 

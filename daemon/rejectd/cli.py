@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 
-from rejectd import settings as settings_file
+from rejectd import settings_file
 from rejectd.declaration import SettingsError
 from rejectd.messages import RejectdError
 from rejectd.systemd import for_stderr

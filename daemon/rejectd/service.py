@@ -29,7 +29,7 @@ from types import FrameType
 
 from prometheus_client import CollectorRegistry, start_http_server
 
-from rejectd import settings as settings_file
+from rejectd import settings_file
 from rejectd.batcher import Batcher
 from rejectd.declaration import SettingsError
 from rejectd.evidence import Evidence
@@ -40,6 +40,7 @@ from rejectd.metrics import Metrics
 from rejectd.mqtt import Message, Publisher
 from rejectd.outbox import Outbox
 from rejectd.pipeline import Pipeline, Stages
+from rejectd.settings import AnyCamera
 from rejectd.systemd import log_to_stderr, notify, watchdog_s
 
 log = logging.getLogger(__name__)
@@ -187,7 +188,7 @@ class Service:
         for name, camera in self._settings.cameras.items():
             self._thread(f"camera:{name}", self._capture(name, camera))
 
-    def _capture(self, name: str, camera: settings_file.AnyCamera) -> Callable[[], None]:
+    def _capture(self, name: str, camera: AnyCamera) -> Callable[[], None]:
         return lambda: self._pipeline.capture(name, camera, self._stop_cameras)
 
     def _thread(self, name: str, body: Callable[[], None], *, nice: int = 0) -> None:

@@ -1,15 +1,13 @@
-"""The settings of one line: declared once here, read from one YAML file, checked at once."""
+"""The settings of one line: each is declared once, here. `settings_file` reads and checks them."""
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 from typing import ClassVar, TypeAlias
-from urllib.parse import urlsplit
 
-from rejectd.declaration import Reader, SettingsError, setting
+from rejectd.declaration import setting
 from rejectd.messages import Policy
 
 _NAME = {"pattern": r"[A-Za-z0-9_-]{1,64}", "pattern_help": "use 1 to 64 letters, digits, - and _"}
@@ -299,138 +297,3 @@ class Settings:
         high=600,
     )
     log_level: LogLevel = setting("What is logged. Reloaded by SIGHUP.", default=LogLevel.INFO)
-
-
-def load(file: Path) -> Settings:
-    """Read and check a settings file.
-
-    Raises:
-        SettingsError: with every mistake, its line and a hint.
-    """
-    reader = Reader(file)
-    try:
-        text = file.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        cause = error.strerror if isinstance(error, OSError) else "is not UTF-8 text"
-        reader.mistake("file", f"cannot be read: {cause}", "give the path of a settings file, such as config/line.yaml")
-        raise SettingsError(file, reader.mistakes) from error
-    node = reader.root(text)
-    settings: Settings | None = reader.group(Settings, node) if node is not None else None
-    _check(reader)
-    if reader.mistakes or settings is None:
-        raise SettingsError(file, reader.mistakes)
-    return settings
-
-
-def state_directory(settings: Settings, file: Path) -> Path:
-    """Where the service of this settings file keeps its state."""
-    if settings.state_directory:
-        return settings.state_directory
-    given = os.environ.get("STATE_DIRECTORY", "").split(":")[0]
-    return Path(given) if given else file.absolute().parent / "state"
-
-
-def _check(reader: Reader) -> None:
-    """What one setting demands of another, as far as both could be read."""
-    mqtt = reader.groups.get("mqtt") if "mqtt" in reader.lines else Mqtt()
-    _check_cameras(reader, mqtt)
-    for key, product in reader.groups.items():
-        if isinstance(product, Product):
-            _check_product(product, key, reader)
-    engine = reader.groups.get("engine")
-    if engine and engine.teacher_weights:
-        _check_file("engine.teacher_weights", engine.teacher_weights, reader)
-    if mqtt:
-        _check_mqtt(mqtt, reader)
-    evidence = reader.groups.get("evidence")
-    if evidence and not evidence.enabled:
-        for name in ("directory", "quota_mb"):
-            if f"evidence.{name}" in reader.lines:
-                hint = "remove it, or set evidence.enabled: true"
-                reader.mistake(f"evidence.{name}", "has no effect while evidence is off", hint)
-
-
-def _check_cameras(reader: Reader, mqtt: Mqtt | None) -> None:
-    products = [key.partition(".")[2] for key in reader.lines if key.startswith("products.") and key.count(".") == 1]
-    for key, camera in reader.groups.items():
-        if not isinstance(camera, Camera):
-            continue
-        if products and camera.product not in products:
-            hint = f"known products: {', '.join(products)}"
-            reader.mistake(f"{key}.product", f"{camera.product!r} is not a product", hint)
-        if mqtt and camera.deadline_ms <= mqtt.publish_margin_ms:
-            hint = f"give more than mqtt.publish_margin_ms ({mqtt.publish_margin_ms})"
-            reader.mistake(f"{key}.deadline_ms", f"{camera.deadline_ms} leaves no time to inspect", hint)
-        if camera.region and 0 in camera.region[2:]:
-            reader.mistake(f"{key}.region", "has no area", "give [x, y, width, height] with width and height over 0")
-        if isinstance(camera, FolderCamera):
-            _check_folder(camera, key, reader)
-        if isinstance(camera, VideoCamera):
-            _check_video(camera, key, reader)
-
-
-def _check_product(product: Product, key: str, reader: Reader) -> None:
-    if not (product.bundle / "bundle.json").is_file():
-        hint = f"make one: revdist train --good DIR --product {key.partition('.')[2]} --output {product.bundle}"
-        reader.mistake(f"{key}.bundle", f"{product.bundle} is not a bundle", hint)
-    if product.threshold == 0:
-        reader.mistake(f"{key}.threshold", "0 rejects every part", "give more than 0, or remove it")
-
-
-def _check_folder(camera: FolderCamera, key: str, reader: Reader) -> None:
-    if camera.mode is FolderMode.WATCH:
-        for name in ("rate_hz", "loop"):
-            if getattr(camera, name):
-                reader.mistake(f"{key}.{name}", "has no effect with mode watch", "remove it, or use mode: replay")
-
-
-def _check_video(camera: VideoCamera, key: str, reader: Reader) -> None:
-    stream = "://" in camera.url and not camera.url.startswith("file://")
-    if stream:
-        _check_address(camera.url, key, reader)
-    if stream and camera.loop:
-        reader.mistake(f"{key}.loop", "has no effect on a stream", "remove it")
-    for name in () if stream else ("transport", "username"):
-        if f"{key}.{name}" in reader.lines:
-            reader.mistake(f"{key}.{name}", "has no effect on a file", "remove it")
-    _check_password(camera.username, camera.password_file, key, reader)
-
-
-def _check_address(url: str, key: str, reader: Reader) -> None:
-    hint = "use `username` and `password_file`, so that the password stays out of logs"
-    try:
-        address = urlsplit(url)
-        wrong = "" if address.hostname and address.port != 0 else "has no host"
-    except ValueError:
-        wrong = "has a port that is no number"
-    if "@" in address.netloc or (wrong and "@" in url):
-        reader.mistake(f"{key}.url", "holds a user or password", hint)
-    elif wrong:
-        reader.mistake(f"{key}.url", wrong, "give it as rtsp://HOST:PORT/PATH")
-
-
-def _check_mqtt(mqtt: Mqtt, reader: Reader) -> None:
-    _check_password(mqtt.username, mqtt.password_file, "mqtt", reader)
-    for name in ("tls_ca", "tls_cert", "tls_key"):
-        path = getattr(mqtt, name)
-        if path and not mqtt.tls:
-            reader.mistake(f"mqtt.{name}", "has no effect without TLS", "add `tls: true`")
-        elif path:
-            _check_file(f"mqtt.{name}", path, reader)
-    if bool(mqtt.tls_cert) != bool(mqtt.tls_key):
-        given, lacking = ("tls_cert", "tls_key") if mqtt.tls_cert else ("tls_key", "tls_cert")
-        reader.mistake(f"mqtt.{given}", f"needs {lacking}", f"give both, or neither; add `{lacking}:`")
-
-
-def _check_password(username: str | None, password_file: Path | None, key: str, reader: Reader) -> None:
-    if password_file and not username:
-        reader.mistake(f"{key}.password_file", "has no effect without a user", "add `username:`")
-    if password_file:
-        _check_file(f"{key}.password_file", password_file, reader)
-
-
-def _check_file(key: str, path: Path, reader: Reader) -> None:
-    if not path.is_file():
-        reader.mistake(key, f"{path} is not a file", "give the path of a file, relative to this settings file")
-    elif not os.access(path, os.R_OK):
-        reader.mistake(key, f"{path} cannot be read", "let the service's user read it")

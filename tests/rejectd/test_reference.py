@@ -9,8 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from rejectd import reference
-from rejectd import settings as settings_file
+from rejectd import reference, settings_file
 from rejectd.messages import Cause, Decision
 from rejectd.settings import FolderCamera, Product, Settings, V4l2Camera, VideoCamera
 

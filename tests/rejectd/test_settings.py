@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from rejectd import settings as settings_file
+from rejectd import settings_file
 from rejectd.declaration import SettingsError
 from rejectd.messages import Policy
 from rejectd.settings import Device, FolderCamera, FolderMode, LogLevel, Protocol, V4l2Camera, VideoCamera

@@ -57,8 +57,15 @@ class Inspector:
         self.models: dict[str, Model] = {name: self._load(name, product) for name, product in products.items()}
 
     def prepare(self, pixels: Pixels, product: str) -> Pixels:
-        """Resize a picture (H, W, 3) to the model's input, exactly as training did. Safe in any thread."""
-        return images.prepare(pixels, self.models[product].size)
+        """Resize a picture (H, W, 3) to the model's input, exactly as training did. Safe in any thread.
+
+        Raises:
+            InspectorError: if it is no picture that a model can see.
+        """
+        try:
+            return images.prepare(pixels, self.models[product].size)
+        except RevdistError as error:
+            raise InspectorError(str(error)) from error
 
     def warm(self, sizes: Iterable[int]) -> dict[int, int]:
         """Run batches of these sizes, so that the first parts do not wait. Returns the ns that each size takes.

@@ -12,11 +12,13 @@ Each method named after a stage is the whole life of one thread.
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
 import logging
 import queue
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from rejectd.batcher import Batch, Batcher
@@ -32,6 +34,7 @@ from rejectd.messages import (
     Decision,
     Frame,
     Picture,
+    Result,
     Verdict,
     defect_payload,
     defect_topic,
@@ -106,7 +109,10 @@ class Pipeline:
         has_room = stages.batcher.has_room(name)  # this thread alone adds to it, so that room stays room
         if picture.pixels is not None and not picture.fault and has_room:
             started = self._clock()
-            pixels = stages.inspector.prepare(picture.pixels, camera.product)
+            try:
+                pixels = stages.inspector.prepare(picture.pixels, camera.product)
+            except InspectorError as error:
+                picture = dataclasses.replace(picture, fault=str(error))
             stages.metrics.stage.labels("prepare").observe((self._clock() - started) / 1e9)
         frame = stages.ledger.open(
             picture,
@@ -133,23 +139,29 @@ class Pipeline:
             if not batch.frames:
                 continue
             started = self.busy_since_ns = self._clock()
-            try:
-                results = self._stages.inspector.inspect(batch.frames)
-            except InspectorError as error:
-                failures += 1
-                log.error("%s", error)
-                for frame in batch.frames:
-                    self._finish(frame, unjudged(frame, Cause.ENGINE_FAULT, self._clock(), detail=str(error)))
-                if failures >= _ENGINE_FAULTS:
-                    raise EngineBrokenError(f"{failures} batches in a row failed: {error}") from error
-                continue
-            finally:
-                self.busy_since_ns = None
-            failures = 0
+            results = self._inspect(batch.frames)
+            self.busy_since_ns = None
             now = self._clock()
             for frame, result in zip(batch.frames, results, strict=True):
-                self._finish(frame, decide(frame, result, now))
-            self._measure(batch, started, now)
+                if isinstance(result, Result):
+                    self._finish(frame, decide(frame, result, now))
+                else:
+                    self._finish(frame, unjudged(frame, Cause.ENGINE_FAULT, now, detail=str(result)))
+            if all(isinstance(result, Result) for result in results):
+                self._measure(batch, started, now)
+            failures = 0 if any(isinstance(result, Result) for result in results) else failures + 1
+            if failures >= _ENGINE_FAULTS:
+                raise EngineBrokenError(f"{failures} batches in a row failed: {results[0]}")
+
+    def _inspect(self, frames: Sequence[Frame]) -> list[Result | InspectorError]:
+        """Judge a batch. If it fails each frame is tried by itself, so that one cannot take others with it."""
+        try:
+            return list(self._stages.inspector.inspect(frames))
+        except InspectorError as error:
+            log.error("%s", error)
+            if len(frames) == 1:
+                return [error]
+        return [result for frame in frames for result in self._inspect([frame])]
 
     def _answer_hopeless(self, batch: Batch) -> None:
         for frame in batch.hopeless:
@@ -232,8 +244,9 @@ class Pipeline:
         return not self._records.unfinished_tasks
 
     def end_records(self) -> None:
-        """Let `record` end after what is queued."""
-        self._records.put(None, timeout=5)
+        """Let `record` end after what is queued; if there is no room for that word it is left behind."""
+        with contextlib.suppress(queue.Full):
+            self._records.put(None, timeout=1)
 
     def _next_group(self) -> list[Record | int | None]:
         """At least one record, and whatever else waits, up to a group."""

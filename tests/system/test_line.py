@@ -50,8 +50,8 @@ def _assert_accounted(subscriber: Subscriber) -> None:
 def test_a_subscriber_receives_exactly_the_verdicts_that_the_ledger_counted(
     line: Line, subscriber: Subscriber, cells: list[Path], defective_cells: list[Path]
 ) -> None:
-    line.folder("left", cells[:30], rate_hz=15)
-    line.folder("right", defective_cells[:30], rate_hz=15)
+    line.folder("left", cells[:30], rate_hz=15, deadline_ms=10_000)
+    line.folder("right", defective_cells[:30], rate_hz=15, deadline_ms=10_000)
     line.start("--until-ended")
     assert line.wait() == 0
     _assert_same(subscriber, line)

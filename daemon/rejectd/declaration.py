@@ -20,7 +20,7 @@ import yaml
 
 from rejectd.messages import RejectdError
 
-_TEXT, _BOOL, _INT, _FLOAT, _NULL = (f"tag:yaml.org,2002:{tag}" for tag in ("str", "bool", "int", "float", "null"))
+_BOOL, _INT, _NULL = (f"tag:yaml.org,2002:{tag}" for tag in ("bool", "int", "null"))
 _LONGEST = 40  # characters of a wrong value that a message shows
 
 

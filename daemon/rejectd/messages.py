@@ -147,11 +147,6 @@ class Account:
     in_flight: int
 
     @property
-    def judged(self) -> int:
-        """Frames that the model has seen."""
-        return self.passed + self.rejected
-
-    @property
     def balanced(self) -> bool:
         """Whether every captured frame is accounted for."""
         return self.captured == self.passed + self.rejected + self.unjudged + self.in_flight

@@ -76,7 +76,7 @@ class Outbox:
             raise OutboxError(f"{path}: the journal cannot be opened: {error}", hint=hint) from error
         try:
             if self._db.execute("PRAGMA user_version").fetchone()[0] > _VERSION:
-                raise OutboxError(f"{path} was written by a newer rejectd", hint="install that version again")  # noqa: TRY301
+                raise OutboxError(f"{path} was written by a newer rejectd", hint="install that version again")  # noqa: TRY301 - closed below
             self._db.executescript(_SCHEMA)
             self._db.execute(f"PRAGMA user_version={_VERSION}")
         except OutboxError:

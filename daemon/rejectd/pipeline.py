@@ -195,7 +195,7 @@ class Pipeline:
                 stages.metrics.too_late.labels(frame.camera).inc()
             return
         stages.publisher.verdict(verdict)
-        if verdict.result:
+        if verdict.result and verdict.result.threshold > 0:
             stages.metrics.ratio.labels(frame.product).observe(verdict.result.score / verdict.result.threshold)
         wanted = verdict.decision is not Decision.PASS
         affordable = verdict.cause is not Cause.OVERLOAD and self._records.qsize() < _RECORDS_WITH_EVIDENCE

@@ -23,7 +23,7 @@ _RATE_TOLERANCE = 0.02  # drivers answer 29.97 for 30
 class Capture(Protocol):
     """What is used of cv2.VideoCapture."""
 
-    def isOpened(self) -> bool:  # noqa: N802
+    def isOpened(self) -> bool:  # noqa: N802 - the name that OpenCV gave it
         """Whether the device is open."""
 
     def set(self, prop: int, value: float) -> bool:

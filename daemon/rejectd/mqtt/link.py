@@ -59,8 +59,13 @@ class Link:
             self._client.connect(settings.host, settings.port, keepalive=settings.keepalive_s)
         except (OSError, ValueError) as error:
             raise LinkError(f"broker {self._where}: {error}", hint=_connect_hint(error, settings)) from error
-        refusal = self._await_answer()
+        try:
+            refusal = self._await_answer()
+        except LinkError:
+            self.drop()
+            raise
         if refusal:
+            self.drop()
             hint = "check mqtt.username, mqtt.password_file and the broker's access list"
             unsupported = "protocol version" in refusal.lower()
             raise RefusedError(f"broker {self._where} refuses: {refusal}", hint=hint, unsupported=unsupported)

@@ -92,8 +92,8 @@ class Publisher:
         self.wake()
 
     def wake(self) -> None:
-        """Look again: the outbox has something new."""
-        with contextlib.suppress(BlockingIOError):
+        """Look again: the outbox has something new. Once `run` has ended it stays in the outbox for the next start."""
+        with contextlib.suppress(OSError):
             self._wake_writer.send(b"\0")
 
     def wait_connected(self, timeout_s: float) -> bool:

@@ -4,15 +4,18 @@
 PYTHON ?= python3.11
 VENV ?= .venv
 BIN := $(VENV)/bin
-SOURCES := model daemon tests
+SOURCES := model daemon config tests
 
-.PHONY: demo test check format clean
+.PHONY: demo test test-long check format clean
 
 demo: $(VENV)/installed-demo
 	$(BIN)/rejectd demo
 
 test: check
-	$(BIN)/pytest
+	$(BIN)/pytest -m "not long"
+
+test-long: $(VENV)/installed-test
+	$(BIN)/pytest -m long
 
 check: $(VENV)/installed-test
 	$(BIN)/ruff format --check --quiet $(SOURCES) || { echo "run: make format"; exit 1; }

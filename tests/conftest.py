@@ -15,26 +15,35 @@ from peers import SYSTEM_PYTHON, Mosquitto, RtspServer, need_peer, run_command
 @pytest.fixture(scope="session")
 def cells() -> list[Path]:
     """Real electroluminescence photographs of functional monocrystalline solar cells, 300 x 300 grey PNG."""
-    return _cells(0)
+    return photographs(0)
 
 
 @pytest.fixture(scope="session")
 def defective_cells() -> list[Path]:
     """The same of surely defective cells."""
-    return _cells(1)
+    return photographs(1)
 
 
 @pytest.fixture(scope="session")
 def bundle(cells: list[Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A tiny bundle for product `cell`, trained by the command as a user would: small pictures, few steps."""
-    directory = tmp_path_factory.mktemp("bundle")
+    return train_tiny(tmp_path_factory.mktemp("bundle"), cells[:40], size=64, seed=1)
+
+
+@pytest.fixture(scope="session")
+def other_bundle(cells: list[Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Another one, for product `cell` too, that sees pictures of another size."""
+    return train_tiny(tmp_path_factory.mktemp("bundle"), cells[40:80], size=96, seed=2)
+
+
+def train_tiny(directory: Path, cells: list[Path], *, size: int, seed: int) -> Path:
     good = directory / "good"
     good.mkdir()
-    for cell in cells[:40]:
+    for cell in cells:
         shutil.copy(cell, good)
     made = run_command(
-        "revdist", "train", "--good", good, "--product", "cell", "--output", directory / "cell",
-        "--teacher", "efficientnet_lite0", "--steps", "12", "--size", "64", "--false-reject-rate", "0.1", "--seed", "1",
+        "revdist", "train", "--good", good, "--product", "cell", "--output", directory / "cell", "--teacher",
+        "efficientnet_lite0", "--steps", "12", "--size", size, "--false-reject-rate", "0.1", "--seed", seed,
     )  # fmt: skip
     assert made.returncode == 0, made.stderr
     return directory / "cell"
@@ -83,7 +92,7 @@ def rtsp() -> Iterator[Callable[..., RtspServer]]:
         server.kill()
 
 
-def _cells(probability: float) -> list[Path]:
+def photographs(probability: float) -> list[Path]:
     found = importlib.util.find_spec("elpv_dataset")
     assert found
     assert found.origin

@@ -14,6 +14,7 @@ import urllib.request
 from pathlib import Path
 from typing import Any
 
+from contract import is_from_service, validate
 from paho.mqtt.client import Client, MQTTMessage
 from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
 from paho.mqtt.packettypes import PacketTypes
@@ -26,10 +27,14 @@ ROOT = f"rejectd/v1/{LINE}"
 
 
 class Subscriber:
-    """Counts what arrives, as a PLC gateway would: persistent session, QoS 1, no code of the service's."""
+    """Counts what arrives, as a PLC gateway would: persistent session, QoS 1, no code of the service's.
+
+    Every message is held to the schemas of `config/mqtt`, by `close`, so that it costs the line no time.
+    """
 
     def __init__(self, port: int, *, persistent: bool = True, credentials: tuple[str, str] | None = None) -> None:
         self.messages: list[tuple[float, str, dict[str, Any]]] = []  # (received, topic, payload)
+        self._bodies: list[tuple[str, bytes]] = []
         self._client = Client(
             CallbackAPIVersion.VERSION2, f"subscriber-{os.getpid()}-{port}", protocol=MQTTProtocolVersion.MQTTv5
         )
@@ -47,6 +52,9 @@ class Subscriber:
         assert self._subscribed.wait(10)
 
     def _take(self, _client: Client, _data: object, message: MQTTMessage) -> None:
+        if not is_from_service(message.topic):
+            return
+        self._bodies.append((message.topic, message.payload))
         self.messages.append((time.time(), message.topic, json.loads(message.payload)))
 
     def of(self, kind: str) -> dict[str, dict[str, Any]]:
@@ -65,6 +73,70 @@ class Subscriber:
     def states(self, camera: str) -> list[str]:
         """Every state of a camera in order."""
         return [payload["state"] for _, topic, payload in self.messages if topic == f"{ROOT}/{camera}/status"]
+
+    def close(self) -> None:
+        self._client.disconnect()
+        self._client.loop_stop()
+        for topic, body in self._bodies:
+            validate(topic, body)
+
+
+class Operator:
+    """Gives commands by MQTT 5 request and response, with no code of the service's."""
+
+    def __init__(self, port: int, *, line: str = LINE) -> None:
+        self.root = f"rejectd/v1/{line}"
+        self.answers: list[tuple[str, bytes | None, dict[str, Any]]] = []  # topic, correlation, body
+        self._client = Client(
+            CallbackAPIVersion.VERSION2, f"operator-{os.getpid()}", protocol=MQTTProtocolVersion.MQTTv5
+        )
+        self._subscribed = threading.Event()
+        self._client.on_connect = lambda client, *_: client.subscribe(f"{self.root}/answer/#", qos=1)
+        self._client.on_subscribe = lambda *_: self._subscribed.set()
+        self._client.on_message = self._take
+        self._client.connect("127.0.0.1", port, keepalive=5)
+        self._client.loop_start()
+        assert self._subscribed.wait(10)
+
+    def _take(self, _client: Client, _data: object, message: MQTTMessage) -> None:
+        validate(message.topic, message.payload)
+        correlation = getattr(message.properties, "CorrelationData", None)
+        self.answers.append((message.topic, correlation, json.loads(message.payload)))
+
+    def send(
+        self,
+        command: str,
+        body: object = None,
+        *,
+        answer_to: str | None = "mine",
+        raw: bytes | None = None,
+        retain: bool = False,
+    ) -> bytes:
+        """Send a request; returns what the answer will carry."""
+        correlation = os.urandom(8)
+        properties = Properties(PacketTypes.PUBLISH)
+        if answer_to:
+            properties.ResponseTopic = f"{self.root}/answer/mine" if answer_to == "mine" else answer_to
+            properties.CorrelationData = correlation
+        payload = json.dumps(body or {}).encode() if raw is None else raw
+        self._client.publish(f"{self.root}/command/{command}", payload, 1, retain, properties).wait_for_publish(10)
+        return correlation
+
+    def ask(self, command: str, timeout_s: float = 60, **request: Any) -> dict[str, Any]:
+        """The answer to a request."""
+        correlation = self.send(command, request)
+        found: list[dict[str, Any]] = []
+
+        def came() -> bool:
+            found.extend(body for _, sent, body in self.answers if sent == correlation)
+            return bool(found)
+
+        wait_for(came, f"the answer to {command} {request}", timeout_s)
+        return found[0]
+
+    def publish(self, below: str, payload: object) -> None:
+        """Publish anything below the line's topic."""
+        self._client.publish(f"{self.root}/{below}", json.dumps(payload), 1).wait_for_publish(10)
 
     def close(self) -> None:
         self._client.disconnect()
@@ -101,10 +173,10 @@ class Line:
         self.file.write_text(json.dumps(self.settings, indent=1))  # JSON is YAML
         return self.file
 
-    def start(self, *options: str) -> None:
+    def start(self, *options: str, program: list[str] | None = None) -> None:
         self.write()
         with self.log.open("ab") as log:
-            arguments = [command("rejectd"), "run", str(self.file), *options]
+            arguments = [*(program or [command("rejectd")]), "run", str(self.file), *options]
             self.process = subprocess.Popen(arguments, stderr=log, stdout=log)
         wait_for(lambda: self.ended() or "ready line=" in self.log.read_text(), "the service is ready", 60)
 

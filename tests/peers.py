@@ -43,6 +43,11 @@ class Mosquitto:
             self._process.wait(timeout=10)
             self._process = None
 
+    def reload(self) -> None:
+        """Have it read passwords and access lists again."""
+        assert self._process
+        self._process.send_signal(signal.SIGHUP)
+
     def _accepts(self) -> bool:
         with socket.socket() as probe:
             return probe.connect_ex(("127.0.0.1", self.port)) == 0

@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 from collections.abc import Sequence
+from datetime import datetime
 from importlib.metadata import version
 from pathlib import Path
 
+import yaml
+
 from rejectd import settings_file
 from rejectd.declaration import SettingsError
-from rejectd.messages import RejectdError
+from rejectd.messages import RejectdError, iso
+from rejectd.requests import REQUESTS
+from rejectd.settings import Settings
 from rejectd.systemd import for_stderr
 
 
@@ -43,8 +49,33 @@ def _parser() -> argparse.ArgumentParser:
     watch = commands.add_parser("watch", help="show verdicts live")
     watch.add_argument("config", type=Path, metavar="CONFIG")
     watch.set_defaults(command=_watch)
+    account = commands.add_parser("account", help="say what became of every frame of a shift")
+    account.add_argument("config", type=Path, metavar="CONFIG")
+    account.add_argument("--since", default="24h", help="2026-11-25T06:00, 06:00, or a time ago: 8h (%(default)s)")
+    account.add_argument("--until", default="0m", help="likewise; now if not given")
+    account.add_argument(
+        "--travel",
+        type=float,
+        default=10.0,
+        metavar="S",
+        help="from a deadline until the PLC has counted (%(default)s s)",
+    )
+    account.add_argument("--json", action="store_true", help="for programs")
+    account.set_defaults(command=_account)
+    command = commands.add_parser("command", help="have a running line do something")
+    command.add_argument("config", type=Path, metavar="CONFIG")
+    command.add_argument("name", metavar="NAME", help=", ".join(REQUESTS))
+    command.add_argument("request", nargs="*", metavar="KEY=VALUE", help="such as product=cell cameras=[left,right]")
+    command.set_defaults(command=_command)
+    replay = commands.add_parser("replay", help="have a running line publish defect events once more")
+    replay.add_argument("config", type=Path, metavar="CONFIG")
+    replay.add_argument("--from", dest="from_seq", type=int, metavar="N", help="first event_seq")
+    replay.add_argument("--to", dest="to_seq", type=int, metavar="N", help="last event_seq")
+    replay.add_argument("--since", help="2026-11-25T06:00, 06:00, or a time ago: 8h")
+    replay.add_argument("--until", help="likewise")
+    replay.set_defaults(command=_replay)
     reference = commands.add_parser("reference", help="print the reference of settings, topics and metrics")
-    reference.add_argument("--write", type=Path, metavar="DIR", help="write line.yaml and reference.md there")
+    reference.add_argument("--write", type=Path, metavar="DIR", help="write line.yaml, reference.md and mqtt/ there")
     reference.add_argument("--check", type=Path, metavar="DIR", help="fail if the files there are out of date")
     reference.set_defaults(command=_reference)
     demo = commands.add_parser("demo", help="train on real photographs and run a line with two cameras")
@@ -77,6 +108,57 @@ def _watch(options: argparse.Namespace) -> int:
 
     watch.main(settings_file.load(options.config))
     return 0
+
+
+def _account(options: argparse.Namespace) -> int:
+    from rejectd import account
+
+    now = datetime.now().astimezone()
+    since, until = account.instant(options.since, now), account.instant(options.until, now)
+    settings = settings_file.load(options.config)
+    journal = settings_file.state_directory(settings, options.config) / "journal.sqlite"
+    cameras = account.account(journal, since, until, travel_ns=int(options.travel * 1e9))
+    if options.json:
+        print(json.dumps(account.to_json(cameras, since, until), indent=1))
+    else:
+        print("\n".join(account.table(cameras)))
+    return 0 if all(camera.good for camera in cameras.values()) else 1
+
+
+def _command(options: argparse.Namespace) -> int:
+    request = {}
+    for text in options.request:
+        key, equals, value = text.partition("=")
+        if not equals:
+            raise RejectdError(f"{text!r} is not KEY=VALUE", hint="such as product=cell")
+        try:
+            request[key] = yaml.safe_load(value)
+        except yaml.YAMLError as error:
+            raise RejectdError(f"{text!r}: the value cannot be read", hint="put it in quotes") from error
+    return _ask(settings_file.load(options.config), options.name, request)
+
+
+def _replay(options: argparse.Namespace) -> int:
+    from rejectd import account
+
+    now = datetime.now().astimezone()
+    request: dict[str, object] = {"from_seq": options.from_seq, "to_seq": options.to_seq}
+    for name in ("since", "until"):
+        text = getattr(options, name)
+        request[name] = iso(account.instant(text, now)) if text else None
+    given = {name: value for name, value in request.items() if value is not None}
+    return _ask(settings_file.load(options.config), "replay", given)
+
+
+def _ask(settings: Settings, name: str, request: dict[str, object]) -> int:
+    from rejectd.asking import ask
+
+    answer = ask(settings, name, request)
+    if not answer["ok"]:
+        print(for_stderr(f"rejectd: {name}: {answer['error']}"), file=sys.stderr)
+    if answer["result"] is not None:
+        print(json.dumps(answer["result"], indent=1))
+    return 0 if answer["ok"] else 1
 
 
 def _reference(options: argparse.Namespace) -> int:

@@ -41,6 +41,7 @@ def _verdict(
         decided_ns=now_ns,
         decision=decision,
         policy=frame.policy,
+        trigger=frame.trigger,
         cause=cause,
         detail=detail,
         source=frame.source,

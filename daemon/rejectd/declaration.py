@@ -195,6 +195,8 @@ class Reader:
         if typing.get_origin(wanted) in (dict, Mapping):
             return self._named(typing.get_args(wanted)[1], node, key)
         if typing.get_origin(wanted) is tuple:
+            if typing.get_args(wanted)[-1] is Ellipsis:
+                return self._names(node, key, about)
             return self._numbers(len(typing.get_args(wanted)), node, key, about)
         if dataclasses.is_dataclass(wanted) and isinstance(wanted, type):
             return self.group(wanted, node, key)
@@ -230,6 +232,16 @@ class Reader:
         if str(value.value) not in kinds:
             self._add(line, f"{key}.type", f"{_shown(value)} is not known", f"choose one of {', '.join(kinds)}")
         return kinds.get(str(value.value))
+
+    def _names(self, node: yaml.Node, key: str, about: Declared) -> Any:
+        """A list of names, each of them once."""
+        items = node.value if isinstance(node, yaml.SequenceNode) else []
+        names = tuple(str(item.value) for item in items if isinstance(item, yaml.ScalarNode) and item.value)
+        if not names or len(names) != len(items):
+            return self._wrong(node, key, _shown(node), f"give {about.pattern_help}")
+        if len(set(names)) < len(names):
+            return self._wrong(node, key, f"[{', '.join(names)}]"[:_LONGEST], "give each name once")
+        return names
 
     def _numbers(self, count: int, node: yaml.Node, key: str, about: Declared) -> Any:
         items = node.value if isinstance(node, yaml.SequenceNode) else []

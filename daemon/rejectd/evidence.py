@@ -15,7 +15,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from rejectd.messages import AnomalyMap, Frame, Pixels, RejectdError, Result
+from rejectd.messages import AnomalyMap, Frame, Picture, Pixels, RejectdError, Result
 
 _DAY = "[0-9][0-9][0-9][0-9]-[0-9][0-9]-[0-9][0-9]"
 _OURS = re.compile(r"-[0-9]+(\.png|-heat\.jpg)$")  # half written ones too; others' files are never touched
@@ -71,6 +71,25 @@ class Evidence:
         name = f"{day}/{frame.event_id}.png"
         return name if (self._directory / name).is_file() else ""  # larger than the whole quota
 
+    def snapshot(self, camera: str, picture: Picture) -> str:
+        """Write a camera's picture on request. Returns its path below the folder, empty where it does not fit.
+
+        Raises:
+            EvidenceError: if it cannot be written.
+        """
+        assert picture.pixels is not None
+        day = datetime.fromtimestamp(picture.captured_unix_ns / 1e9, UTC).strftime("%Y-%m-%d")
+        name = f"{day}/{camera}-snapshot-{picture.captured_unix_ns}.png"
+        try:
+            (self._directory / day).mkdir(exist_ok=True)
+            self._write(name, picture.pixels, [cv2.IMWRITE_PNG_COMPRESSION, 1])
+            self._shrink()
+        except OSError as error:
+            raise EvidenceError(
+                f"{self._directory}: evidence cannot be written: {error}", hint="free disk space"
+            ) from error
+        return name if (self._directory / name).is_file() else ""
+
     def _write(self, name: str, picture: Pixels, options: list[int]) -> None:
         path = self._directory / name
         good, data = cv2.imencode(path.suffix, cv2.cvtColor(picture, cv2.COLOR_RGB2BGR), options)
@@ -94,6 +113,16 @@ class Evidence:
             path.unlink(missing_ok=True)
             self._used_bytes -= size
             _remove_if_empty(path.parent)
+
+
+def thumbnail(pixels: Pixels, *, longest: int = 640) -> bytes:
+    """A JPEG of a picture, uint8 (H, W, 3) RGB, no side longer than `longest` pixels."""
+    scale = min(1.0, longest / max(pixels.shape[:2]))
+    size = [max(1, round(side * scale)) for side in pixels.shape[1::-1]]
+    small = cv2.resize(pixels, size, interpolation=cv2.INTER_AREA) if scale < 1 else pixels
+    good, data = cv2.imencode(".jpg", cv2.cvtColor(small, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, 80])
+    assert good, "OpenCV encodes every uint8 picture"
+    return data.tobytes()
 
 
 def regions(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -21,17 +22,28 @@ from revdist.engine import Engine
 from revdist.errors import RevdistError
 from revdist.heatmaps import heatmap
 
-__all__ = ["Inspector", "InspectorError", "Model", "heatmap"]
+__all__ = ["GoldenPicture", "Inspector", "InspectorError", "Model", "heatmap"]
 
 
 class InspectorError(RejectdError):
     """A bundle cannot be loaded, or the device failed."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class GoldenPicture:
+    """A known picture of a bundle."""
+
+    kind: str  # good, or scratch
+    pixels: Pixels  # uint8 (h, w, 3), prepared
+    expected: float  # its score where the bundle was made
+    tolerance: float  # how far another machine's score may be from it
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Model:
     """A loaded bundle with the threshold in force."""
 
+    key: str  # its name in the engine: product and bundle
     product: str
     digest: str
     engine: str
@@ -39,13 +51,25 @@ class Model:
     size: tuple[int, int]  # height, width
     calibration: Calibration
     threshold: float
+    golden: Sequence[GoldenPicture]
 
 
 class Inspector:
-    """One teacher, a student for each product, and a threshold for each of them."""
+    """One teacher, any number of students, and for each product the model in force.
 
-    def __init__(self, settings: EngineSettings, products: Mapping[str, Product]) -> None:
+    A frame names the model that judges it, so that a changeover happens between two frames: those under way are judged
+    by the model that they were prepared for. `inspect` and `warm` belong to one thread; the rest is safe for others.
+    """
+
+    def __init__(
+        self, settings: EngineSettings, products: Mapping[str, Product], thresholds: Mapping[str, float] | None = None
+    ) -> None:
         """Load every bundle and check its golden vectors on the device.
+
+        Args:
+            settings: where the models run.
+            products: what is made.
+            thresholds: by product, in the place of what settings and calibration say.
 
         Raises:
             InspectorError: with the product, the cause and what to do.
@@ -53,17 +77,24 @@ class Inspector:
         self._settings = settings
         if settings.threads:
             torch.set_num_threads(settings.threads)
+        self._configured = {name: product.threshold for name, product in products.items()}
+        self._commanded = dict(thresholds or {})
+        self._loaded: dict[str, Model] = {}  # by key
+        self._changing = threading.Lock()
         self._engine = self._start(products)
-        self.models: dict[str, Model] = {name: self._load(name, product) for name, product in products.items()}
+        self.models: Mapping[str, Model] = {}  # in force, by product
+        for name, product in products.items():
+            self.use(self._load(name, product.bundle, proven=True))
 
-    def prepare(self, pixels: Pixels, product: str) -> Pixels:
-        """Resize a picture (H, W, 3) to the model's input, exactly as training did. Safe in any thread.
+    def prepare(self, pixels: Pixels, product: str) -> tuple[Pixels, str]:
+        """Resize a picture (H, W, 3) to the input of the model in force, exactly as training did; and that model's key.
 
         Raises:
             InspectorError: if it is no picture that a model can see.
         """
+        model = self.models[product]
         try:
-            return images.prepare(pixels, self.models[product].size)
+            return images.prepare(pixels, model.size), model.key
         except RevdistError as error:
             raise InspectorError(str(error)) from error
 
@@ -73,57 +104,138 @@ class Inspector:
         Raises:
             InspectorError: if the device fails.
         """
-        product, model = next(iter(self.models.items()))
+        model = next(iter(self.models.values()))
         blank = np.zeros((*model.size, 3), dtype=np.uint8)
         elapsed_ns = {}
         try:
             for size in sorted(sizes):
                 self._engine.warm([size])
                 started = time.perf_counter_ns()
-                self._engine.inspect([blank] * size, [product] * size)
+                self._engine.inspect([blank] * size, [model.key] * size)
                 elapsed_ns[size] = time.perf_counter_ns() - started
         except (RevdistError, RuntimeError) as error:
             raise InspectorError(f"the engine fails: {error}", hint="try engine.device: cpu") from error
         return elapsed_ns
 
-    def inspect(self, frames: Sequence[Frame]) -> list[Result]:
-        """Scores of a mixed batch, and the anomaly maps of rejects.
+    def inspect(self, frames: Sequence[Frame], *, maps: bool = True) -> list[Result]:
+        """Scores of a mixed batch, and, unless there is no time for `maps`, the anomaly maps of rejects.
 
         Raises:
             InspectorError: if the device fails; no frame of the batch is judged then.
         """
         pixels = [frame.pixels for frame in frames if frame.pixels is not None]
         assert len(pixels) == len(frames), "a frame without pixels never reaches the inspector"
+        started = time.perf_counter_ns()
         try:
-            inspection = self._engine.inspect(pixels, [frame.product for frame in frames])
+            models = [self._loaded[frame.model] for frame in frames]
+            inspection = self._engine.inspect(pixels, [frame.model for frame in frames])
             scores = inspection.scores.tolist()  # (B,) on the host
-            results = []
-            for index, (frame, score) in enumerate(zip(frames, scores, strict=True)):
-                model = self.models[frame.product]
-                results.append(
-                    Result(
-                        score=score,
-                        threshold=model.threshold,
-                        p_value=model.calibration.p_value(score) if score == score else 0.0,
-                        bundle=model.digest,
-                        engine=model.engine,
-                        anomaly_map=inspection.map(index) if score > model.threshold else None,
-                    )
+            engine_ns = time.perf_counter_ns() - started
+            return [
+                Result(
+                    score=score,
+                    threshold=model.threshold,
+                    p_value=model.calibration.p_value(score) if score == score else 0.0,
+                    bundle=model.digest,
+                    engine=model.engine,
+                    engine_ns=engine_ns,
+                    anomaly_map=inspection.map(index) if maps and score > model.threshold else None,
                 )
+                for index, (model, score) in enumerate(zip(models, scores, strict=True))
+            ]
+        except KeyError as error:
+            raise InspectorError(f"the model {error} has been put away") from error
         except (RevdistError, RuntimeError) as error:
             raise InspectorError(f"the engine failed: {error}") from error
-        return results
 
-    def set_thresholds(self, products: Mapping[str, Product]) -> dict[str, tuple[float, float]]:
-        """Take over thresholds from reloaded settings. Returns what changed: product to (before, after)."""
-        changed = {}
-        for name, model in self.models.items():
-            wanted = products[name].threshold if name in products else None
-            after = model.calibration.threshold if wanted is None else wanted
-            if after != model.threshold:
-                changed[name] = (model.threshold, after)
-                self.models[name] = replace(model, threshold=after)
-        return changed
+    def load(self, product: str, path: Path) -> Model:
+        """Load a bundle beside what is in force, unless it is there already. It is not in force yet, and not proven.
+
+        Raises:
+            InspectorError: with the cause and what to do.
+        """
+        return self._load(product, path, proven=False)
+
+    def _load(self, product: str, path: Path, *, proven: bool) -> Model:
+        try:
+            digest = bundles.read(path).digest
+            key = f"{product}@{digest}"
+            if key in self._loaded:
+                return self._loaded[key]
+            put = bundles.load if proven else bundles.place
+            bundle = put(path, self._engine, product=key)
+            calibration = bundle.calibration(self._engine.identity)
+            golden = [
+                GoldenPicture(
+                    kind=each.kind,
+                    pixels=pixels,
+                    expected=each.score,
+                    tolerance=bundles.GOLDEN_TOLERANCE * abs(each.score),
+                )
+                for each, pixels in bundles.golden_pictures(bundle)
+            ]
+        except (RevdistError, RuntimeError) as error:
+            raise InspectorError(f"product {product}: {error}") from error
+        model = Model(
+            key=key,
+            product=product,
+            digest=digest,
+            engine=self._engine.identity,
+            teacher=bundle.teacher.name,
+            size=bundle.size,
+            calibration=calibration,
+            threshold=self._threshold(product, calibration),
+            golden=golden,
+        )
+        with self._changing:
+            self._loaded[key] = model
+        return model
+
+    def use(self, model: Model) -> Model | None:
+        """Put a model in force for its product, for frames that are prepared from now on. Returns the one before."""
+        with self._changing:
+            before = self.models.get(model.product)
+            self.models = {**self.models, model.product: model}
+        return before
+
+    def put_away(self, key: str) -> None:
+        """Forget a model that is not in force and that no frame under way names."""
+        with self._changing:
+            if any(model.key == key for model in self.models.values()):
+                return
+            self._loaded.pop(key, None)
+        self._engine.remove(key)
+
+    def set_threshold(self, product: str, threshold: float | None) -> tuple[float, float]:
+        """Command a threshold, or take the command back. Returns the one before and the one in force now."""
+        self._commanded.pop(product, None)
+        if threshold is not None:
+            self._commanded[product] = threshold
+        return self._apply_threshold(product)
+
+    def configure_thresholds(self, products: Mapping[str, Product]) -> dict[str, tuple[float, float]]:
+        """Take over thresholds from changed settings; a new one ends a command. Returns what changed, by product."""
+        for name in self.models:
+            if name in products and products[name].threshold != self._configured.get(name):
+                self._configured[name] = products[name].threshold
+                self._commanded.pop(name, None)
+        changed = {name: self._apply_threshold(name) for name in self.models}
+        return {name: change for name, change in changed.items() if change[0] != change[1]}
+
+    def _apply_threshold(self, product: str) -> tuple[float, float]:
+        with self._changing:
+            before = self.models[product]
+            for key, model in list(self._loaded.items()):
+                if model.product == product:
+                    self._loaded[key] = replace(model, threshold=self._threshold(product, model.calibration))
+            self.models = {**self.models, product: self._loaded[before.key]}
+            return before.threshold, self.models[product].threshold
+
+    def _threshold(self, product: str, calibration: Calibration) -> float:
+        commanded, configured = self._commanded.get(product), self._configured.get(product)
+        if commanded is not None:
+            return commanded
+        return calibration.threshold if configured is None else configured
 
     def _start(self, products: Mapping[str, Product]) -> Engine:
         """The engine with the teacher that the bundles were trained with."""
@@ -145,19 +257,3 @@ class Inspector:
             return bundles.read(path)
         except RevdistError as error:
             raise InspectorError(f"product {name}: {error}") from error
-
-    def _load(self, name: str, product: Product) -> Model:
-        try:
-            bundle = bundles.load(product.bundle, self._engine, product=name)
-            calibration = bundle.calibration(self._engine.identity)
-        except (RevdistError, RuntimeError) as error:
-            raise InspectorError(f"product {name}: {error}") from error
-        return Model(
-            product=name,
-            digest=bundle.digest,
-            engine=self._engine.identity,
-            teacher=bundle.teacher.name,
-            size=bundle.size,
-            calibration=calibration,
-            threshold=calibration.threshold if product.threshold is None else product.threshold,
-        )

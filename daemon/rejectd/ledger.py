@@ -12,6 +12,7 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Protocol
 
 from rejectd.messages import Account, Cause, Decision, Frame, Picture, Pixels, Policy, Verdict
 
@@ -39,13 +40,46 @@ class Snapshot:
         )
 
 
+class Book(Protocol):
+    """Where each frame is noted before anybody else hears of it, and its verdict before anybody acts on it."""
+
+    def open(self, frame: Frame) -> None:
+        """A frame is in flight."""
+
+    def end(self, event_id: str, body: bytes) -> None:
+        """A frame has got its verdict."""
+
+
+class Margin:
+    """How long before its deadline a frame must have its end, so that the broker has the verdict in time.
+
+    The least is a setting. Where the way from the decision to the broker's acknowledgement was seen to take longer, it
+    is the longest such time, which fades by a hundredth with each verdict; never more than a quarter of a frame's time.
+    """
+
+    def __init__(self, least_ns: int) -> None:
+        self._least_ns = least_ns
+        self._seen_ns = 0.0
+
+    def learn(self, took_ns: int) -> None:
+        """Take in how long a verdict took from the decision to the acknowledgement."""
+        self._seen_ns = max(float(took_ns), self._seen_ns * 0.99)
+
+    def of(self, lifetime_ns: int) -> int:
+        """The margin in ns of a frame that has so much time from its exposure to its deadline."""
+        return max(self._least_ns, min(int(self._seen_ns * 1.25), lifetime_ns // 4))
+
+
 class Ledger:
     """Opens and closes frames, and knows which of them must be answered now. Safe for any number of threads."""
 
-    def __init__(self, run: str, *, margin_ns: int, clock: Callable[[], int] = time.monotonic_ns) -> None:
-        """`margin_ns`: how long before its deadline a frame is due, so that its message arrives in time."""
+    def __init__(
+        self, run: str, *, margin: Margin, book: Book | None = None, clock: Callable[[], int] = time.monotonic_ns
+    ) -> None:
+        """`margin`: how long before its deadline a frame is due, so that its message arrives in time."""
         self.run = run
-        self._margin_ns = margin_ns
+        self._margin = margin
+        self._book = book
         self._clock = clock
         self._changed = threading.Condition()
         self._open: dict[str, Frame] = {}
@@ -55,17 +89,28 @@ class Ledger:
         self._ended = False
 
     def open(
-        self, picture: Picture, *, camera: str, product: str, policy: Policy, deadline_ns: int, pixels: Pixels | None
+        self,
+        picture: Picture,
+        *,
+        camera: str,
+        product: str,
+        policy: Policy,
+        deadline_ns: int,
+        pixels: Pixels | None,
+        model: str = "",
+        trigger: int | None = None,
     ) -> Frame:
         """Enter a picture as a frame with an identity and a deadline. From here on it must be closed.
 
         Args:
             picture: as captured; `deadline_ns` is counted from its capture.
-            pixels: uint8 (h, w, 3), prepared for the model; None for a faulty picture.
+            pixels: uint8 (h, w, 3), prepared for `model`; None for a faulty picture.
+            trigger: number of the part; the picture's own, or a count of the pictures, if not given.
         """
         with self._changed:
             self._captured[camera] += 1
             seq = self._captured[camera]
+            trigger = picture.trigger if trigger is None else trigger
             frame = Frame(
                 event_id=f"{self.run}-{camera}-{seq}",
                 camera=camera,
@@ -74,24 +119,34 @@ class Ledger:
                 captured_ns=picture.captured_ns,
                 captured_unix_ns=picture.captured_unix_ns,
                 deadline_ns=picture.captured_ns + deadline_ns,
+                due_ns=picture.captured_ns + deadline_ns - self._margin.of(deadline_ns),
                 policy=policy,
                 source=picture.source,
+                trigger=seq if trigger is None else trigger,
+                model=model,
                 pixels=pixels,
                 picture=picture.pixels,
                 fault=picture.fault,
             )
+            if self._book:
+                self._book.open(frame)
             self._open[frame.event_id] = frame
-            heapq.heappush(self._due, (frame.deadline_ns - self._margin_ns, frame.event_id))
+            heapq.heappush(self._due, (frame.due_ns, frame.event_id))
             if self._due[0][1] == frame.event_id:
                 self._changed.notify_all()
         return frame
 
-    def close(self, verdict: Verdict) -> bool:
-        """End a frame. True for the first verdict, which counts; False for any other, which must not be published."""
+    def close(self, verdict: Verdict, body: bytes = b"") -> bool:
+        """End a frame. True for the first verdict, which counts; False for any other, which must not be published.
+
+        `body` is the verdict as the book keeps it.
+        """
         with self._changed:
             frame = self._open.pop(verdict.event_id, None)
             if frame is None:
                 return False
+            if self._book:
+                self._book.end(verdict.event_id, body)
             self._verdicts[verdict.camera, verdict.decision, verdict.cause] += 1
             if not self._open:
                 self._due.clear()

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from importlib.metadata import version
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from rejectd.messages import CameraState, Cause, Decision
+from rejectd.messages import GOLDEN, CameraState, Cause, Decision
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -48,9 +48,14 @@ class Metrics:
         cameras: Iterable[str],
         products: Iterable[str],
         snapshot: Callable[[], _Counts],
+        stations: Iterable[str] = (),
+        parts: Callable[[], _Counts] | None = None,
     ) -> None:
-        cameras, products = tuple(cameras), tuple(products)
-        registry.register(_Frames(cameras, snapshot))
+        """`snapshot` counts the frames of cameras, `parts` the parts of stations."""
+        cameras, products, stations = tuple(cameras), tuple(products), tuple(stations)
+        registry.register(_Ledger(_FRAMES, (*cameras, GOLDEN), snapshot))
+        if parts:
+            registry.register(_Ledger(_PARTS, stations, parts))
         self.stage = Histogram(
             "rejectd_stage_seconds",
             "Time that a frame or batch spends in a stage.",
@@ -106,7 +111,7 @@ class Metrics:
         )
         self.sacrificed = Counter(
             "rejectd_records_sacrificed",
-            "Evidence or journal entries given up under overload or on a full disk.",
+            "Maps, evidence or journal entries given up under overload or on a full disk.",
             ["what"],
             registry=registry,
         )
@@ -120,7 +125,12 @@ class Metrics:
             "rejectd_threshold", "Score above which a part is rejected.", ["product"], registry=registry
         )
         Info("rejectd_build", "Version of the service.", registry=registry).info({"version": version("rejectd")})
-        self._create_children(cameras, products)
+        self.recovered = Counter(
+            "rejectd_frames_recovered",
+            "Frames of an earlier run that was killed, put into the journal at the start.",
+            registry=registry,
+        )
+        self._create_children(cameras, (GOLDEN, *stations), products)
 
     def camera_state(self, camera: str, state: CameraState) -> None:
         """Take note of a camera's new state."""
@@ -128,48 +138,66 @@ class Metrics:
         if state in (CameraState.DOWN, CameraState.DEGRADED):
             self.camera_faults.labels(camera).inc()
 
-    def _create_children(self, cameras: tuple[str, ...], products: tuple[str, ...]) -> None:
+    def _create_children(self, cameras: tuple[str, ...], others: tuple[str, ...], products: tuple[str, ...]) -> None:
         for stage in STAGES:
             self.stage.labels(stage)
         for camera in cameras:
-            for by_camera in (
-                self.latency,
-                self.missed,
-                self.unpublished,
-                self.too_late,
-                self.camera_up,
-                self.camera_faults,
-            ):
-                by_camera.labels(camera)
+            self.camera_up.labels(camera)
+            self.camera_faults.labels(camera)
+        for owner in (*cameras, *others):
+            for of_verdicts in (self.latency, self.missed, self.unpublished, self.too_late):
+                of_verdicts.labels(owner)
         for product in products:
             self.ratio.labels(product)
             self.threshold.labels(product)
-        for what in ("evidence", "journal"):
+        for what in ("map", "evidence", "journal"):
             self.sacrificed.labels(what)
 
 
-class _Frames(Collector):
-    """Frames and verdicts, read from the ledger at one instant."""
+class _Names(NamedTuple):
+    """What the three families of a ledger are called."""
 
-    def __init__(self, cameras: tuple[str, ...], snapshot: Callable[[], _Counts]) -> None:
-        self._cameras = cameras
+    opened: tuple[str, str]  # name, meaning
+    verdicts: tuple[str, str]
+    in_flight: tuple[str, str]
+    label: str
+
+
+_FRAMES = _Names(
+    ("rejectd_frames_captured", "Frames captured."),
+    ("rejectd_verdicts", "Frames by their one end."),
+    ("rejectd_frames_in_flight", "Frames without a verdict yet."),
+    "camera",
+)
+_PARTS = _Names(
+    ("rejectd_parts_seen", "Parts that a station has seen a frame of."),
+    ("rejectd_part_verdicts", "Parts by their one end."),
+    ("rejectd_parts_in_flight", "Parts without a verdict yet."),
+    "station",
+)
+
+
+class _Ledger(Collector):
+    """What a ledger counts, read at one instant."""
+
+    def __init__(self, names: _Names, owners: tuple[str, ...], snapshot: Callable[[], _Counts]) -> None:
+        self._names = names
+        self._owners = owners
         self._snapshot = snapshot
 
     def collect(self) -> Iterator[Metric]:
         """All three families from one snapshot."""
         counts = self._snapshot()
-        captured = CounterMetricFamily("rejectd_frames_captured", "Frames captured.", labels=["camera"])
-        verdicts = CounterMetricFamily(
-            "rejectd_verdicts", "Frames by their one end.", labels=["camera", "decision", "cause"]
-        )
-        in_flight = GaugeMetricFamily("rejectd_frames_in_flight", "Frames without a verdict yet.", labels=["camera"])
-        for camera in self._cameras:
-            captured.add_metric([camera], counts.captured.get(camera, 0))
-            in_flight.add_metric([camera], counts.in_flight.get(camera, 0))
+        label = self._names.label
+        opened = CounterMetricFamily(*self._names.opened, labels=[label])
+        verdicts = CounterMetricFamily(*self._names.verdicts, labels=[label, "decision", "cause"])
+        in_flight = GaugeMetricFamily(*self._names.in_flight, labels=[label])
+        for owner in self._owners:
+            opened.add_metric([owner], counts.captured.get(owner, 0))
+            in_flight.add_metric([owner], counts.in_flight.get(owner, 0))
             for decision, cause in _ENDS:
-                count = counts.verdicts.get((camera, decision, cause), 0)
-                verdicts.add_metric([camera, decision, cause or ""], count)
-        yield captured
+                verdicts.add_metric([owner, decision, cause or ""], counts.verdicts.get((owner, decision, cause), 0))
+        yield opened
         yield verdicts
         yield in_flight
 

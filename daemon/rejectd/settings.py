@@ -10,7 +10,7 @@ from typing import ClassVar, TypeAlias
 from rejectd.declaration import setting
 from rejectd.messages import Policy
 
-_NAME = {"pattern": r"[A-Za-z0-9_-]{1,64}", "pattern_help": "use 1 to 64 letters, digits, - and _"}
+NAME = {"pattern": r"[A-Za-z0-9_-]{1,64}", "pattern_help": "use 1 to 64 letters, digits, - and _"}
 _HOST = {
     "pattern": r"[A-Za-z0-9_.-]+|[0-9A-Fa-f:.]+(%\w+)?",
     "pattern_help": "a name or address alone, without mqtt:// and port",
@@ -24,6 +24,13 @@ class FolderMode(StrEnum):
 
     REPLAY = "replay"
     WATCH = "watch"
+
+
+class Numbering(StrEnum):
+    """Where the trigger number of a picture comes from."""
+
+    COUNT = "count"
+    NAME = "name"
 
 
 class Transport(StrEnum):
@@ -62,7 +69,7 @@ class LogLevel(StrEnum):
 class Camera:
     """What every camera has."""
 
-    product: str = setting("Name of the product that passes this camera.", example="cell", **_NAME)
+    product: str = setting("Name of the product that passes this camera.", example="cell", **NAME)
     deadline_ms: int = setting(
         "Time from exposure until the verdict must be with the broker.", default=1000, unit="ms", low=10, high=600_000
     )
@@ -96,6 +103,11 @@ class FolderCamera(Camera):
         "Pictures in a second of a replay; 10 if not given.", default=None, unit="Hz", low=0.01, high=1000
     )
     loop: bool = setting("Start a replay again at its end.", default=False)
+    trigger: Numbering = setting(
+        "Trigger number of a picture: `count` numbers them since the start, `name` takes the last number of the file's"
+        " name.",
+        default=Numbering.COUNT,
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -175,6 +187,32 @@ class Product:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Station:
+    """A place where several cameras, or several frames, show one part. Their frames end in one verdict of the part."""
+
+    cameras: tuple[str, ...] = setting(
+        "Cameras that see the part; frames with the same trigger number belong to one part.",
+        example="[camera1, camera2]",
+        pattern_help="names of cameras, such as [left, right]",
+    )
+    frames: int = setting(
+        "Frames of each camera that show one part; trigger numbers that are counted go up once in so many.",
+        default=1,
+        unit="frames",
+        low=1,
+        high=1000,
+    )
+    deadline_ms: int = setting(
+        "Time from the first exposure of a part until its verdict and those of its frames must be with the broker.",
+        default=1000,
+        unit="ms",
+        low=10,
+        high=600_000,
+    )
+    policy: Policy = setting("What the line should do with an unjudged part.", default=Policy.REJECT)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Batch:
     """How frames are put together for the device."""
 
@@ -234,8 +272,13 @@ class Mqtt:
         low=0.2,
         high=3600,
     )
+    commands: bool = setting(
+        "Take commands from the broker, whose access list says who may give them, and the counts of actuators.",
+        default=True,
+    )
     publish_margin_ms: int = setting(
-        "How long before the deadline an unjudged frame is answered, so that the message arrives in time.",
+        "How long before the deadline an unjudged frame is answered, so that the message arrives in time; longer where"
+        " the broker was seen to need longer.",
         default=20,
         unit="ms",
         low=1,
@@ -276,9 +319,10 @@ class Journal:
 class Settings:
     """Everything about one line."""
 
-    line: str = setting("Name of the line; part of every topic.", example="line1", **_NAME)
+    line: str = setting("Name of the line; part of every topic.", example="line1", **NAME)
     cameras: dict[str, AnyCamera] = setting("The cameras by name.")
     products: dict[str, Product] = setting("The products by name.")
+    stations: dict[str, Station] = setting("Places where several frames show one part, by name.", default={})
     batch: Batch = setting("Batches.", default=Batch())
     engine: Engine = setting("Engine.", default=Engine())
     mqtt: Mqtt = setting("Broker.", default=Mqtt())

@@ -7,7 +7,9 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from rejectd.declaration import Reader, SettingsError
-from rejectd.settings import Camera, FolderCamera, FolderMode, Mqtt, Product, Settings, VideoCamera
+from rejectd.settings import Camera, FolderCamera, FolderMode, Mqtt, Product, Settings, Station, VideoCamera
+
+RESERVED = ("actuator", "answer", "command", "golden", "status")  # parts of topics that no camera may be named
 
 
 def load(file: Path) -> Settings:
@@ -43,6 +45,7 @@ def _check(reader: Reader) -> None:
     """What one setting demands of another, as far as both could be read."""
     mqtt = reader.groups.get("mqtt") if "mqtt" in reader.lines else Mqtt()
     _check_cameras(reader, mqtt)
+    _check_stations(reader, mqtt)
     for key, product in reader.groups.items():
         if isinstance(product, Product):
             _check_product(product, key, reader)
@@ -60,7 +63,7 @@ def _check(reader: Reader) -> None:
 
 
 def _check_cameras(reader: Reader, mqtt: Mqtt | None) -> None:
-    products = [key.partition(".")[2] for key in reader.lines if key.startswith("products.") and key.count(".") == 1]
+    products = _names(reader, "products")
     for key, camera in reader.groups.items():
         if not isinstance(camera, Camera):
             continue
@@ -76,6 +79,38 @@ def _check_cameras(reader: Reader, mqtt: Mqtt | None) -> None:
             _check_folder(camera, key, reader)
         if isinstance(camera, VideoCamera):
             _check_video(camera, key, reader)
+
+
+def _check_stations(reader: Reader, mqtt: Mqtt | None) -> None:
+    cameras = _names(reader, "cameras")
+    taken: dict[str, str] = {}
+    for name in [*cameras, *(stations := _names(reader, "stations"))]:
+        if name in RESERVED:
+            where = "stations" if name in stations else "cameras"
+            reader.mistake(f"{where}.{name}", "is a reserved name", f"choose another than {', '.join(RESERVED)}")
+    for key, station in reader.groups.items():
+        if not isinstance(station, Station):
+            continue
+        if key.partition(".")[2] in cameras:
+            reader.mistake(key, "has the name of a camera", "give the station a name of its own")
+        for camera in station.cameras:
+            if camera not in cameras:
+                known = f"known cameras: {', '.join(cameras)}"
+                reader.mistake(f"{key}.cameras", f"{camera!r} is not a camera", known)
+            elif camera in taken:
+                hint = "a camera sees the parts of one station"
+                reader.mistake(f"{key}.cameras", f"{camera!r} belongs to {taken[camera]} already", hint)
+            taken.setdefault(camera, key)
+            if f"cameras.{camera}.deadline_ms" in reader.lines:
+                hint = f"remove it; {key}.deadline_ms counts"
+                reader.mistake(f"cameras.{camera}.deadline_ms", "has no effect in a station", hint)
+        if mqtt and station.deadline_ms <= mqtt.publish_margin_ms:
+            hint = f"give more than mqtt.publish_margin_ms ({mqtt.publish_margin_ms})"
+            reader.mistake(f"{key}.deadline_ms", f"{station.deadline_ms} leaves no time to inspect", hint)
+
+
+def _names(reader: Reader, group: str) -> list[str]:
+    return [key.partition(".")[2] for key in reader.lines if key.startswith(f"{group}.") and key.count(".") == 1]
 
 
 def _check_product(product: Product, key: str, reader: Reader) -> None:

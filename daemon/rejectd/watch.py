@@ -11,8 +11,9 @@ from collections.abc import Callable
 from datetime import datetime
 from typing import Any, TextIO
 
-from rejectd.messages import TOPIC_ROOT, Decision
+from rejectd.messages import Decision
 from rejectd.mqtt import listen
+from rejectd.payloads import TOPIC_ROOT
 from rejectd.settings import Settings
 
 _REMEMBERED = 100_000  # verdicts of which duplicates are known and latencies kept

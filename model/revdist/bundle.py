@@ -193,6 +193,22 @@ def load(path: Path, engine: Engine, *, product: str | None = None) -> Bundle:
     The golden pictures are scored on this engine first; a student that was in the place of the product stays until
     then, and stays where the new one fails. Raises BundleError.
     """
+    candidate = f"{path}@candidate"
+    bundle = place(path, engine, product=candidate)
+    try:
+        _prove(bundle, engine, candidate)
+    except BundleError:
+        engine.remove(candidate)
+        raise
+    engine.rename(candidate, product or bundle.product)
+    return bundle
+
+
+def place(path: Path, engine: Engine, *, product: str) -> Bundle:
+    """Read a bundle and put its student into an engine as `product`, unproven: `golden_pictures` are for the proof.
+
+    Raises BundleError, also where the engine has another teacher.
+    """
     bundle = read(path)
     if (bundle.teacher.name, bundle.teacher.sha256) != (engine.teacher_name, engine.teacher_sha256):
         raise BundleError(
@@ -200,14 +216,7 @@ def load(path: Path, engine: Engine, *, product: str | None = None) -> Bundle:
             f"{engine.teacher_name} {engine.teacher_sha256[:12]}",
             hint="pass the weights file that it was trained with (--teacher-weights), or train it again",
         )
-    candidate = f"{product or bundle.product}@{bundle.digest}"
-    engine.add(candidate, student(bundle), bundle.size)
-    try:
-        _prove(bundle, engine, candidate)
-    except BundleError:
-        engine.remove(candidate)
-        raise
-    engine.rename(candidate, product or bundle.product)
+    engine.add(product, student(bundle), bundle.size)
     return bundle
 
 
@@ -224,13 +233,17 @@ def student(bundle: Bundle) -> detector.Student:
     return model.eval()
 
 
+def golden_pictures(bundle: Bundle) -> list[tuple[Golden, npt.NDArray[np.uint8]]]:
+    """The known pictures, uint8 (h, w, 3) prepared for the model. Raises BundleError where one cannot be read."""
+    try:
+        return [(each, images.prepare(images.read(bundle.path / each.file), bundle.size)) for each in bundle.golden]
+    except ImageError as error:
+        raise BundleError(f"{bundle.path}: golden picture: {error}", hint=_FOREIGN) from error
+
+
 def _prove(bundle: Bundle, engine: Engine, candidate: str) -> None:
-    for vector in bundle.golden:
-        try:
-            picture = images.read(bundle.path / vector.file)
-            score = float(engine.inspect([images.prepare(picture, bundle.size)], [candidate]).scores[0])
-        except ImageError as error:
-            raise BundleError(f"{bundle.path}: golden picture: {error}", hint=_FOREIGN) from error
+    for vector, pixels in golden_pictures(bundle):
+        score = float(engine.inspect([pixels], [candidate]).scores[0])
         if not abs(score - vector.score) <= GOLDEN_TOLERANCE * abs(vector.score):
             raise BundleError(
                 f"{bundle.path / vector.file}: scores {score:.6g} on {engine.identity}, expected {vector.score:.6g}",

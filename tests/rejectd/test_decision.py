@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rejectd.decision import decide, unjudged
-from rejectd.messages import Cause, Decision, Frame, Policy, Result, encode, verdict_payload
+from rejectd.messages import Cause, Decision, Frame, Policy, Result
+from rejectd.payloads import encode, verdict_payload
 
 NAN, INF = math.nan, math.inf
 
@@ -20,6 +21,7 @@ def a_frame(policy: Policy = Policy.REJECT) -> Frame:
         camera="a",
         product="cell",
         seq=1,
+        trigger=112,
         captured_ns=1_000_000,
         captured_unix_ns=1_700_000_000_000_000_000,
         deadline_ns=101_000_000,
@@ -92,6 +94,7 @@ def test_a_verdict_carries_the_identity_of_its_frame() -> None:
             "camera",
             "product",
             "seq",
+            "trigger",
             "captured_ns",
             "captured_unix_ns",
             "deadline_ns",

@@ -42,6 +42,14 @@ class Tower:
     lamps: dict[str, Lamp] = setting("The lamps.", default={})
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Crew:
+    """A list of names, as a file or as JSON gives it."""
+
+    members: tuple[str, ...] = setting("Who.", pattern_help="names, such as [ann, bob]")
+    absent: tuple[str, ...] | None = setting("Who not.", default=None, pattern_help="names, such as [ann, bob]")
+
+
 def read(text: str, cls: type = Tower) -> tuple[Any, list[str]]:
     reader = Reader(Path("tower.yaml"))
     node = reader.root(text)
@@ -124,6 +132,55 @@ def test_every_spelling_of_false_that_yaml_knows_is_false(value: str) -> None:
     assert (made.flashing, mistakes) == (False, [])
 
 
+@pytest.mark.parametrize(
+    ("text", "members"),
+    [
+        ("members: [ann, bob]\n", ("ann", "bob")),
+        ("members: [ann]\n", ("ann",)),
+        ("members:\n- bob\n- ann\n", ("bob", "ann")),
+        ('{"members": ["ann", "7"]}', ("ann", "7")),
+        ("members: [0815, no, ~]\n", ("0815", "no", "~")),
+    ],
+)
+def test_a_list_of_names_keeps_its_order_and_each_name_as_it_is_written(text: str, members: tuple[str, ...]) -> None:
+    made, mistakes = read(text, Crew)
+    assert mistakes == []
+    assert made == Crew(members=members)
+
+
+@pytest.mark.parametrize(
+    ("value", "found"),
+    [
+        ("ann", "'ann'"),
+        ("[]", "a list"),
+        ("[ann, '']", "a list"),
+        ("[ann, [bob]]", "a list"),
+        ("[ann, {bob: 1}]", "a list"),
+        ("{ann: 1}", "a group"),
+        ("", "an empty value"),
+        ("null", "'null'"),
+    ],
+)
+def test_what_is_no_list_of_names_is_refused_with_an_example(value: str, found: str) -> None:
+    made, mistakes = read(f"members: {value}\n", Crew)
+    assert made is None
+    assert mistakes == [f"1: members: {found} is not allowed; give names, such as [ann, bob]"]
+
+
+def test_a_name_that_is_given_twice_is_refused() -> None:
+    _, mistakes = read("members: [ann, bob, ann]\n", Crew)
+    assert mistakes == ["1: members: [ann, bob, ann] is not allowed; give each name once"]
+    _, mistakes = read(f"members: [{', '.join(['ann'] * 50)}]\n", Crew)
+    assert len(mistakes[0]) < 120, "a long list is cut short"
+
+
+def test_a_list_of_names_may_be_left_out_where_nothing_is_allowed() -> None:
+    for text in ("members: [ann]\n", "members: [ann]\nabsent: null\n", "members: [ann]\nabsent:\n"):
+        assert read(text, Crew) == (Crew(members=("ann",)), [])
+    made, mistakes = read("members: [ann]\nabsent: []\n", Crew)
+    assert (made, len(mistakes)) == (None, 1)
+
+
 @given(st.floats(allow_nan=True, allow_infinity=True))
 def test_no_number_outside_its_bounds_is_ever_accepted(number: float) -> None:
     made, mistakes = read(f"watts: {number!r}\n", Lamp)
@@ -148,7 +205,7 @@ _TREES = st.recursive(
 )
 
 
-@given(tree=_TREES, cls=st.sampled_from([Tower, Lamp, Settings]))
+@given(tree=_TREES, cls=st.sampled_from([Tower, Lamp, Crew, Settings]))
 @hypothesis_settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 def test_whatever_a_file_holds_is_read_or_refused_with_a_message(tree: Any, cls: type) -> None:
     made, mistakes = read(yaml.safe_dump(tree, allow_unicode=True), cls)

@@ -16,8 +16,8 @@ from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from rejectd.evidence import Evidence, EvidenceError, regions
-from rejectd.messages import AnomalyMap, Frame, Pixels, Policy, Result
+from rejectd.evidence import Evidence, EvidenceError, regions, thumbnail
+from rejectd.messages import AnomalyMap, Frame, Picture, Pixels, Policy, Result
 
 DAY_NS = 86_400 * 10**9
 NOON = 1_700_000_000 * 10**9  # 2023-11-14
@@ -206,6 +206,83 @@ def test_a_folder_that_cannot_be_used_is_named(tmp_path: Path, place: str) -> No
     (tmp_path / "file").write_text("a file, not a folder")
     with pytest.raises(EvidenceError, match=r"file.*: evidence cannot be kept: .*; let the service's user write there"):
         Evidence(tmp_path / "file" / place, quota_bytes=1, heatmap=paint)
+
+
+# snapshots
+
+
+def a_shot(seed: int, captured_unix_ns: int = NOON) -> Picture:
+    return Picture(pixels=a_picture(seed), captured_ns=0, captured_unix_ns=captured_unix_ns)
+
+
+def test_a_snapshot_is_kept_as_captured_beside_the_evidence_of_its_day(
+    evidence: Callable[..., Evidence], tmp_path: Path
+) -> None:
+    name = evidence().snapshot("left", a_shot(1, NOON + 7))
+    assert name == f"2023-11-14/left-snapshot-{NOON + 7}.png"
+    assert np.array_equal(read(tmp_path / "evidence" / name), a_picture(1))
+
+
+def test_snapshots_and_evidence_share_one_quota_also_after_a_restart(
+    evidence: Callable[..., Evidence], tmp_path: Path
+) -> None:
+    keeper = evidence()
+    first, second = (keeper.snapshot("left", a_shot(number, NOON + number)) for number in (1, 2))
+    for age, name in enumerate((first, second)):
+        os.utime(tmp_path / "evidence" / name, ns=(NOON + age, NOON + age))
+    keeper = evidence(quota_bytes=int(40 * 60 * 3 * 2.5))
+    third = keeper.keep(a_frame(3, a_picture(3)), None)
+    assert kept(tmp_path / "evidence") == sorted([second, third])
+    fourth = keeper.snapshot("left", a_shot(4, NOON + 4))
+    assert kept(tmp_path / "evidence") == sorted([third, fourth])
+
+
+def test_a_snapshot_larger_than_the_whole_quota_is_not_promised(
+    evidence: Callable[..., Evidence], tmp_path: Path
+) -> None:
+    assert evidence(quota_bytes=1000).snapshot("left", a_shot(1)) == ""
+    assert kept(tmp_path / "evidence") == []
+
+
+def test_a_full_disk_is_told_and_leaves_no_half_snapshot(full_disk: tuple[Path, Callable[[], None]]) -> None:
+    directory, fill = full_disk
+    keeper = Evidence(directory / "evidence", quota_bytes=MANY, heatmap=paint)
+    fill()
+    with pytest.raises(EvidenceError, match=r"evidence: evidence cannot be written: .*; free disk space"):
+        keeper.snapshot("left", a_shot(1))
+    assert kept(directory / "evidence") == []
+
+
+def shown(jpeg: bytes) -> Pixels:
+    return np.asarray(cv2.cvtColor(cv2.imdecode(np.frombuffer(jpeg, np.uint8), cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB))
+
+
+@pytest.mark.parametrize(
+    ("shape", "expected"),
+    [
+        ((480, 640), (480, 640)),
+        ((1000, 2000), (320, 640)),
+        ((2000, 1000), (640, 320)),
+        ((3, 9000), (1, 640)),
+        ((1, 1), (1, 1)),
+        ((641, 641), (640, 640)),
+    ],
+)
+def test_a_thumbnail_keeps_the_shape_and_is_never_larger_than_the_picture(
+    shape: tuple[int, int], expected: tuple[int, int]
+) -> None:
+    pixels = np.zeros((*shape, 3), np.uint8)
+    pixels.flags.writeable = False
+    assert shown(thumbnail(pixels)).shape[:2] == expected
+
+
+def test_a_thumbnail_shows_the_colours_of_the_picture() -> None:
+    pixels = np.zeros((1300, 1300, 3), np.uint8)
+    pixels[:, :650, 0] = 200  # red on the left
+    pixels[:, 650:, 2] = 200  # blue on the right
+    small = shown(thumbnail(pixels)).astype(int)
+    assert small[300, 100, 0] > 150 > 60 > small[300, 100, 2]
+    assert small[300, 500, 2] > 150 > 60 > small[300, 500, 0]
 
 
 # regions

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, rule
 
 from rejectd.decision import unjudged
-from rejectd.ledger import Ledger, Snapshot
+from rejectd.ledger import Ledger, Margin, Snapshot
 from rejectd.messages import Cause, Decision, Frame, Picture, Policy, Verdict
 
 MS = 1_000_000
@@ -60,7 +60,7 @@ def balanced(snapshot: Snapshot) -> bool:
 
 
 def test_a_frame_has_an_identity_a_deadline_and_all_that_its_picture_has() -> None:
-    ledger = Ledger("run", margin_ns=20 * MS)
+    ledger = Ledger("run", margin=Margin(20 * MS))
     frame = enter(ledger, captured_ns=7, deadline_ns=100)
     assert (frame.event_id, frame.camera, frame.product, frame.seq) == ("run-a-1", "a", "cell", 1)
     assert (frame.captured_ns, frame.captured_unix_ns, frame.deadline_ns) == (7, 1, 107)
@@ -68,14 +68,14 @@ def test_a_frame_has_an_identity_a_deadline_and_all_that_its_picture_has() -> No
 
 
 def test_each_camera_counts_its_own_frames() -> None:
-    ledger = Ledger("run", margin_ns=0)
+    ledger = Ledger("run", margin=Margin(0))
     frames = [enter(ledger, camera) for camera in ("a", "b", "a", "a-1", "a")]
     assert [(frame.camera, frame.seq) for frame in frames] == [("a", 1), ("b", 1), ("a", 2), ("a-1", 1), ("a", 3)]
     assert len({frame.event_id for frame in frames}) == 5
 
 
 def test_the_first_verdict_counts_and_no_other() -> None:
-    ledger = Ledger("run", margin_ns=0)
+    ledger = Ledger("run", margin=Margin(0))
     frame = enter(ledger)
     assert ledger.close(ended(frame, Decision.REJECT))
     assert not ledger.close(ended(frame, Decision.PASS))
@@ -85,15 +85,15 @@ def test_the_first_verdict_counts_and_no_other() -> None:
 
 
 def test_a_verdict_for_an_unknown_frame_changes_nothing() -> None:
-    ledger = Ledger("run", margin_ns=0)
-    stranger = enter(Ledger("other", margin_ns=0))
+    ledger = Ledger("run", margin=Margin(0))
+    stranger = enter(Ledger("other", margin=Margin(0)))
     before = ledger.snapshot()
     assert not ledger.close(ended(stranger))
     assert ledger.snapshot() == before
 
 
 def test_eight_threads_that_race_close_each_frame_exactly_once_and_every_snapshot_balances() -> None:
-    ledger = Ledger("run", margin_ns=0)
+    ledger = Ledger("run", margin=Margin(0))
     todo = 400
     frames: list[Frame] = []
     opened = threading.Semaphore(0)
@@ -142,7 +142,7 @@ def test_eight_threads_that_race_close_each_frame_exactly_once_and_every_snapsho
 
 def test_frames_become_due_a_margin_before_their_deadline() -> None:
     clock = Clock()
-    ledger = Ledger("run", margin_ns=20 * MS, clock=clock)
+    ledger = Ledger("run", margin=Margin(20 * MS), clock=clock)
     frame = enter(ledger, deadline_ns=100 * MS)
     clock.now = 80 * MS - 1
     assert ledger.wait_due(0) == []
@@ -152,7 +152,7 @@ def test_frames_become_due_a_margin_before_their_deadline() -> None:
 
 def test_a_due_frame_is_handed_out_once_and_stays_open_until_it_is_closed() -> None:
     clock = Clock()
-    ledger = Ledger("run", margin_ns=0, clock=clock)
+    ledger = Ledger("run", margin=Margin(0), clock=clock)
     frame = enter(ledger)
     clock.now = 10**12
     assert ledger.wait_due(0) == [frame]
@@ -164,7 +164,7 @@ def test_a_due_frame_is_handed_out_once_and_stays_open_until_it_is_closed() -> N
 
 def test_a_closed_frame_never_becomes_due() -> None:
     clock = Clock()
-    ledger = Ledger("run", margin_ns=0, clock=clock)
+    ledger = Ledger("run", margin=Margin(0), clock=clock)
     first, second = enter(ledger), enter(ledger)
     assert ledger.close(ended(first))
     clock.now = 10**12
@@ -176,7 +176,7 @@ def test_a_closed_frame_never_becomes_due() -> None:
 @given(st.lists(st.integers(0, 50), max_size=30))
 def test_due_frames_come_in_the_order_of_their_deadlines(deadlines_ns: list[int]) -> None:
     clock = Clock()
-    ledger = Ledger("run", margin_ns=0, clock=clock)
+    ledger = Ledger("run", margin=Margin(0), clock=clock)
     for deadline_ns in deadlines_ns:
         enter(ledger, deadline_ns=deadline_ns)
     assert [frame.deadline_ns for frame in ledger.in_flight()] == sorted(deadlines_ns)
@@ -189,7 +189,7 @@ def test_due_frames_come_in_the_order_of_their_deadlines(deadlines_ns: list[int]
 
 
 def test_waiting_ends_on_time_when_a_frame_with_an_earlier_deadline_comes() -> None:
-    ledger = Ledger("run", margin_ns=0)
+    ledger = Ledger("run", margin=Margin(0))
     found: list[tuple[int, list[Frame]]] = []
     waiter = threading.Thread(target=lambda: found.append((0, ledger.wait_due(20)) and (time.monotonic_ns(), [])))
     enter(ledger, captured_ns=time.monotonic_ns(), deadline_ns=60_000 * MS)
@@ -203,21 +203,21 @@ def test_waiting_ends_on_time_when_a_frame_with_an_earlier_deadline_comes() -> N
 
 
 def test_with_the_real_clock_a_frame_is_due_neither_early_nor_much_too_late() -> None:
-    ledger = Ledger("run", margin_ns=10 * MS)
+    ledger = Ledger("run", margin=Margin(10 * MS))
     frame = enter(ledger, captured_ns=time.monotonic_ns(), deadline_ns=60 * MS)
     assert ledger.wait_due(10) == [frame]
     assert frame.deadline_ns - 10 * MS <= time.monotonic_ns() < frame.deadline_ns + 1_000 * MS
 
 
 def test_waiting_for_nothing_ends_after_the_timeout() -> None:
-    ledger = Ledger("run", margin_ns=0)
+    ledger = Ledger("run", margin=Margin(0))
     started = time.monotonic()
     assert ledger.wait_due(0.02) == []
     assert 0.02 <= time.monotonic() - started < 5
 
 
 def test_an_ended_ledger_wakes_whoever_waits_and_still_counts() -> None:
-    ledger = Ledger("run", margin_ns=0)
+    ledger = Ledger("run", margin=Margin(0))
     frame = enter(ledger, captured_ns=time.monotonic_ns(), deadline_ns=60_000 * MS)
     waiter = threading.Thread(target=ledger.wait_due, args=(60,))
     waiter.start()
@@ -230,7 +230,7 @@ def test_an_ended_ledger_wakes_whoever_waits_and_still_counts() -> None:
 
 
 def test_waiting_until_nothing_is_in_flight_ends_with_the_last_verdict() -> None:
-    ledger = Ledger("run", margin_ns=0)
+    ledger = Ledger("run", margin=Margin(0))
     assert ledger.wait_empty(0)
     frames = [enter(ledger), enter(ledger)]
     assert not ledger.wait_empty(0.01)
@@ -243,7 +243,7 @@ def test_waiting_until_nothing_is_in_flight_ends_with_the_last_verdict() -> None
 
 
 def test_a_snapshot_does_not_change_afterwards() -> None:
-    ledger = Ledger("run", margin_ns=0)
+    ledger = Ledger("run", margin=Margin(0))
     frame = enter(ledger)
     before = ledger.snapshot()
     ledger.close(ended(frame))
@@ -254,7 +254,7 @@ def test_a_snapshot_does_not_change_afterwards() -> None:
 @pytest.mark.parametrize("count", [20_000])
 def test_answered_frames_leave_nothing_behind(count: int) -> None:
     clock = Clock()
-    ledger = Ledger("run", margin_ns=0, clock=clock)
+    ledger = Ledger("run", margin=Margin(0), clock=clock)
     kept = enter(ledger, deadline_ns=10**15)
     for number in range(count):
         clock.now = number * MS
@@ -262,6 +262,140 @@ def test_answered_frames_leave_nothing_behind(count: int) -> None:
     ledger.wait_due(0)
     assert ledger.in_flight() == [kept]
     assert ledger.snapshot().account.captured == count + 1
+
+
+# what the frame knows of its part and its model
+
+
+@pytest.mark.parametrize(
+    ("given_trigger", "pictured", "expected"),
+    [(None, None, [1, 2, 3]), (None, 0, [0, 0, 0]), (None, 112, [112, 112, 112]), (7, 112, [7, 7, 7]), (0, 9, [0] * 3)],
+)
+def test_a_trigger_is_given_or_that_of_the_picture_or_the_count_of_the_cameras_pictures(
+    given_trigger: int | None, pictured: int | None, expected: list[int]
+) -> None:
+    ledger = Ledger("run", margin=Margin(0))
+    enter(ledger, "other")
+    picture = Picture(pixels=None, captured_ns=0, captured_unix_ns=1, trigger=pictured)
+    frames = [
+        ledger.open(
+            picture,
+            camera="a",
+            product="cell",
+            policy=Policy.STOP,
+            deadline_ns=1,
+            pixels=None,
+            model="cell@abc",
+            trigger=given_trigger,
+        )
+        for _ in range(3)
+    ]
+    assert [frame.trigger for frame in frames] == expected
+    assert {frame.model for frame in frames} == {"cell@abc"}
+
+
+# the margin
+
+
+def test_the_margin_is_at_first_the_least_that_the_settings_say() -> None:
+    assert Margin(20 * MS).of(1000 * MS) == 20 * MS
+
+
+def test_the_margin_grows_to_the_longest_way_that_was_seen_with_something_to_spare() -> None:
+    margin = Margin(20 * MS)
+    for took_ms in (3, 80, 5):
+        margin.learn(took_ms * MS)
+    assert 80 * MS * 0.98 < margin.of(1000 * MS) < 80 * MS * 1.5
+    margin.learn(120 * MS)
+    assert margin.of(1000 * MS) == 150 * MS
+
+
+def test_the_margin_fades_by_a_hundredth_with_each_verdict_back_to_the_least() -> None:
+    margin = Margin(20 * MS)
+    margin.learn(120 * MS)
+    before = margin.of(10_000 * MS)
+    margin.learn(1 * MS)
+    assert margin.of(10_000 * MS) == pytest.approx(before * 0.99, rel=1e-6)
+    for _ in range(1000):
+        margin.learn(1 * MS)
+    assert margin.of(10_000 * MS) == 20 * MS
+
+
+@given(
+    least_ns=st.integers(1, 60_000 * MS),
+    took_ns=st.lists(st.integers(0, 10**13), max_size=20),
+    lifetime_ns=st.integers(-(10**12), 10**12),
+)
+def test_whatever_was_seen_the_margin_is_the_least_or_at_most_a_quarter_of_the_frames_time(
+    least_ns: int, took_ns: list[int], lifetime_ns: int
+) -> None:
+    margin = Margin(least_ns)
+    for took in took_ns:
+        margin.learn(took)
+    found = margin.of(lifetime_ns)
+    assert found >= least_ns
+    assert found == least_ns or found <= lifetime_ns / 4
+
+
+def test_frames_are_due_by_the_margin_of_their_own_time_and_those_that_are_open_keep_theirs() -> None:
+    clock = Clock()
+    margin = Margin(20 * MS)
+    ledger = Ledger("run", margin=margin, clock=clock)
+    before = enter(ledger, deadline_ns=1000 * MS)
+    margin.learn(200 * MS)
+    long, short = enter(ledger, deadline_ns=1000 * MS), enter(ledger, deadline_ns=400 * MS)
+    assert [before.due_ns, long.due_ns, short.due_ns] == [980 * MS, 750 * MS, 300 * MS]
+    clock.now = 300 * MS - 1
+    assert ledger.wait_due(0) == []
+    came = []
+    for now_ms in (300, 750, 980):
+        clock.now = now_ms * MS
+        came += ledger.wait_due(0)
+    assert came == [short, long, before]
+
+
+# the book
+
+
+class Diary:
+    """A book that looks at the ledger at the instant of each entry."""
+
+    def __init__(self) -> None:
+        self.ledger: Ledger | None = None
+        self.entries: list[tuple[str, str, bytes]] = []
+        self.seen: list[Snapshot] = []
+
+    def open(self, frame: Frame) -> None:
+        self._note("open", frame.event_id, b"")
+
+    def end(self, event_id: str, body: bytes) -> None:
+        self._note("end", event_id, body)
+
+    def _note(self, what: str, event_id: str, body: bytes) -> None:
+        assert self.ledger
+        self.entries.append((what, event_id, body))
+        self.seen.append(self.ledger.snapshot())
+
+
+def test_the_book_hears_of_a_frame_before_anybody_else_and_of_its_verdict_before_that_counts() -> None:
+    diary = Diary()
+    ledger = diary.ledger = Ledger("run", margin=Margin(0), book=diary)
+    frame = enter(ledger)
+    assert ledger.close(ended(frame), b"verdict")
+    assert diary.entries == [("open", "run-a-1", b""), ("end", "run-a-1", b"verdict")]
+    at_opening, at_end = diary.seen
+    assert at_opening.in_flight == {}, "nobody could have found the frame yet"
+    assert at_end.verdicts == {}, "nobody could have acted on the verdict yet"
+
+
+def test_the_book_hears_of_the_verdict_that_counts_and_of_no_other() -> None:
+    diary = Diary()
+    ledger = diary.ledger = Ledger("run", margin=Margin(0), book=diary)
+    frame = enter(ledger)
+    assert ledger.close(ended(frame, Decision.REJECT), b"first")
+    assert not ledger.close(ended(frame), b"second")
+    assert not ledger.close(ended(enter(Ledger("other", margin=Margin(0)))), b"stranger")
+    assert [body for what, _, body in diary.entries if what == "end"] == [b"first"]
 
 
 class Life(RuleBasedStateMachine):
@@ -272,7 +406,7 @@ class Life(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.clock = Clock()
-        self.ledger = Ledger("run", margin_ns=3, clock=self.clock)
+        self.ledger = Ledger("run", margin=Margin(3), clock=self.clock)
         self.opened: dict[str, Frame] = {}
         self.closed: Counter[str] = Counter()
         self.due: list[str] = []

@@ -11,7 +11,7 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
 from rejectd.decision import unjudged
-from rejectd.ledger import Ledger
+from rejectd.ledger import Ledger, Margin
 from rejectd.messages import CameraState, Cause, Decision, Picture, Policy, Verdict
 from rejectd.metrics import STAGES, Metrics
 
@@ -22,9 +22,16 @@ class Line:
     """The ledger and the metrics of one line, and the page that Prometheus gets."""
 
     def __init__(self, cameras: tuple[str, ...] = ("left", "right")) -> None:
-        self.ledger = Ledger("run", margin_ns=0)
+        self.ledger, self.parts = Ledger("run", margin=Margin(0)), Ledger("run", margin=Margin(0))
         self.registry = CollectorRegistry()
-        self.metrics = Metrics(self.registry, cameras=cameras, products=["cell"], snapshot=self.ledger.snapshot)
+        self.metrics = Metrics(
+            self.registry,
+            cameras=cameras,
+            products=["cell"],
+            snapshot=self.ledger.snapshot,
+            stations=["gate"],
+            parts=self.parts.snapshot,
+        )
 
     def frame(self, camera: str, decision: Decision | None, cause: Cause | None = None) -> None:
         """One frame; in flight if there is no decision."""
@@ -70,6 +77,8 @@ def test_the_whole_page_is_that_of_the_golden_file() -> None:
     ):
         line.frame("left", decision, cause)
     line.frame("right", Decision.PASS)
+    part = Picture(pixels=None, captured_ns=0, captured_unix_ns=0)
+    line.parts.open(part, camera="gate", product="cell", policy=Policy.STOP, deadline_ns=1, pixels=None)
     metrics = line.metrics
     metrics.stage.labels("inspect").observe(0.0125)
     metrics.latency.labels("left").observe(0.0625)
@@ -83,6 +92,7 @@ def test_the_whole_page_is_that_of_the_golden_file() -> None:
     metrics.broker_connected.set(1)
     metrics.outbox.set(3)
     metrics.sacrificed.labels("evidence").inc()
+    metrics.recovered.inc(2)
     metrics.bundle.labels("cell", "abc", "torch:cpu:float32", "efficientnet_lite0").set(1)
     metrics.threshold.labels("cell").set(0.5)
     assert normalised(line.page()) == GOLDEN.read_text(), (

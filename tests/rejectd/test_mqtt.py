@@ -11,9 +11,9 @@ import pytest
 from peers import Mosquitto, free_port
 from prometheus_client import CollectorRegistry
 
-from rejectd.ledger import Ledger
+from rejectd.ledger import Ledger, Margin
 from rejectd.metrics import Metrics
-from rejectd.mqtt import LinkError, Message, Publisher, RefusedError, connect
+from rejectd.mqtt import Ears, LinkError, Message, Publisher, RefusedError, connect
 from rejectd.outbox import Outbox
 from rejectd.settings import Mqtt
 
@@ -39,7 +39,7 @@ def test_attempts_that_fail_for_years_leave_no_socket_open(mosquitto_with: Calla
 
 def test_waking_a_publisher_that_has_ended_harms_nobody(tmp_path: Path) -> None:
     outbox = Outbox(tmp_path / "journal.sqlite", keep_ns=10**18, max_bytes=10**9)
-    metrics = Metrics(CollectorRegistry(), cameras=[], products=[], snapshot=Ledger("run", margin_ns=0).snapshot)
+    metrics = Metrics(CollectorRegistry(), cameras=[], products=[], snapshot=Ledger("run", margin=Margin(0)).snapshot)
     will = Message(topic="t", payload=b"")
     publisher = Publisher(
         Mqtt(port=free_port()),
@@ -47,7 +47,12 @@ def test_waking_a_publisher_that_has_ended_harms_nobody(tmp_path: Path) -> None:
         status=lambda _state: will,
         will=will,
         outbox=outbox.path,
-        acknowledged=lambda _seq: None,
+        ears=Ears(
+            delivered=lambda _verdict, _now: None,
+            took=lambda _ns: None,
+            acknowledged=lambda _seq: None,
+            received=lambda _message: None,
+        ),
         metrics=metrics,
     )
     publisher.stop(0.1)

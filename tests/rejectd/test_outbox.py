@@ -13,39 +13,71 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from rejectd.messages import Cause, Decision, Policy, Result, Verdict
-from rejectd.outbox import NewEvent, Outbox, OutboxError, Reader
+from rejectd.outbox import Delivery, Entries, NewEvent, Outbox, OutboxError, Reader, Reading, Replay
+from rejectd.payloads import verdict_payload
 
 EVER = 10**18
 DAY_NS = 86_400 * 10**9
+YEAR_NS = 365 * DAY_NS
+NOON = 1_700_000_000 * 10**9
+TOPIC = "rejectd/v1/l/a/defect"
 
 
-def an_event(number: int, size: int = 10) -> NewEvent:
-    return NewEvent(
-        event_id=f"run-a-{number}", topic="rejectd/v1/l/a/defect", payload={"number": number, "fill": "x" * size}
-    )
+def an_event(number: int, size: int = 10, topic: str = TOPIC) -> NewEvent:
+    return NewEvent(event_id=f"run-a-{number}", topic=topic, payload={"number": number, "fill": "x" * size})
 
 
-def a_verdict(number: int, *, captured_unix_ns: int = 1, source: str = "") -> Verdict:
-    return Verdict(
-        event_id=f"run-a-{number}",
+def new(*numbers: int, size: int = 10, topic: str = TOPIC) -> Entries:
+    """New events."""
+    return Entries(events=[an_event(number, size, topic) for number in numbers])
+
+
+def a_verdict(
+    number: int,
+    *,
+    decision: Decision = Decision.REJECT,
+    captured_unix_ns: int = NOON,
+    product: str = "cell",
+    source: str = "",
+    views: tuple[str, ...] = (),
+) -> dict[str, Any]:
+    """The body of a verdict message."""
+    judged = decision is not Decision.UNJUDGED
+    result = Result(score=2.0, threshold=1.0, p_value=0.1, bundle="b", engine="e", engine_ns=3_000_000)
+    verdict = Verdict(
+        event_id=f"20261125T060000-abcdef-a-{number}",
         camera="a",
-        product="cell",
+        product=product,
         seq=number,
+        trigger=100 + number,
         captured_ns=0,
         captured_unix_ns=captured_unix_ns,
-        deadline_ns=1,
-        decided_ns=1,
-        decision=Decision.REJECT,
-        policy=Policy.PASS,
+        deadline_ns=200_000_000,
+        decided_ns=1_500_000,
+        decision=decision,
+        policy=Policy.STOP,
+        cause=None if judged else Cause.LATE,
         source=source,
-        result=Result(score=2.0, threshold=1.0, p_value=0.1, bundle="b", engine="e"),
+        views=views,
+        result=result if judged else None,
     )
+    return verdict_payload("l", verdict)
+
+
+class Clock:
+    """A clock that stands still until it is set."""
+
+    def __init__(self, now: int) -> None:
+        self.now = now
+
+    def __call__(self) -> int:
+        return self.now
 
 
 @pytest.fixture
@@ -54,22 +86,26 @@ def journal(tmp_path: Path) -> Iterator[Callable[..., Outbox]]:
     with contextlib.ExitStack() as stack:
 
         def make(
-            path: Path = tmp_path / "state" / "journal.sqlite", keep_ns: int = EVER, max_bytes: int = EVER
+            path: Path = tmp_path / "state" / "journal.sqlite",
+            keep_ns: int = EVER,
+            max_bytes: int = EVER,
+            **clocks: Callable[[], int],
         ) -> Outbox:
-            outbox = Outbox(path, keep_ns=keep_ns, max_bytes=max_bytes)
+            outbox = Outbox(path, keep_ns=keep_ns, max_bytes=max_bytes, **clocks)
             stack.callback(outbox.close)
             return outbox
 
         yield make
 
 
-def waiting(outbox: Outbox, after: int = 0, limit: int = 10**6) -> list[tuple[int, int]]:
+def waiting(outbox: Outbox, limit: int = 10**6, **which: Any) -> list[tuple[int, int]]:
     """Number on the line and content of what the publisher would send."""
-    reader = Reader(outbox.path)
-    try:
-        return [(event.event_seq, json.loads(event.payload)["number"]) for event in reader.waiting(after, limit)]
-    finally:
-        reader.close()
+    with contextlib.closing(Reader(outbox.path)) as reader:
+        return [(event.event_seq, json.loads(event.payload)["number"]) for event in reader.waiting(limit, **which)]
+
+
+def numbers(outbox: Outbox, limit: int = 10**6, **which: Any) -> list[int]:
+    return [number for number, _ in waiting(outbox, limit, **which)]
 
 
 def rows(outbox: Outbox, query: str) -> list[tuple[object, ...]]:
@@ -80,97 +116,153 @@ def rows(outbox: Outbox, query: str) -> list[tuple[object, ...]]:
 
 def test_events_wait_in_order_with_their_number_on_the_line_in_the_payload(journal: Callable[..., Outbox]) -> None:
     outbox = journal()
-    outbox.write([], [an_event(1), an_event(2)], [])
-    outbox.write([], [an_event(3)], [])
-    reader = Reader(outbox.path)
-    events = reader.waiting(0, 10)
-    reader.close()
+    outbox.write(new(1, 2))
+    outbox.write(new(3))
+    with contextlib.closing(Reader(outbox.path)) as reader:
+        events = reader.waiting(10)
     assert [event.event_seq for event in events] == [1, 2, 3]
-    assert {event.topic for event in events} == {"rejectd/v1/l/a/defect"}
+    assert {event.topic for event in events} == {TOPIC}
     assert [json.loads(event.payload) for event in events] == [
         {"number": number, "fill": "x" * 10, "event_seq": number} for number in (1, 2, 3)
     ]
     assert outbox.waiting() == 3
 
 
-def test_the_publisher_sees_what_was_committed_page_by_page(journal: Callable[..., Outbox]) -> None:
+def test_the_publisher_sees_what_was_committed_but_not_what_is_under_way_or_acknowledged(
+    journal: Callable[..., Outbox],
+) -> None:
     outbox = journal()
-    reader = Reader(outbox.path)
-    assert reader.waiting(0, 10) == []
-    outbox.write([], [an_event(number) for number in range(1, 8)], [])
-    assert [event.event_seq for event in reader.waiting(0, 3)] == [1, 2, 3]
-    assert [event.event_seq for event in reader.waiting(3, 3)] == [4, 5, 6]
-    outbox.write([], [], [4, 6])
-    assert [event.event_seq for event in reader.waiting(0, 10)] == [1, 2, 3, 5, 7]
-    reader.close()
+    with contextlib.closing(Reader(outbox.path)) as reader:
+        assert reader.waiting(10) == []
+        outbox.write(new(*range(1, 8)))
+        assert [event.event_seq for event in reader.waiting(3)] == [1, 2, 3]
+        assert [event.event_seq for event in reader.waiting(3, busy={1, 2, 3})] == [4, 5, 6]
+        outbox.write(Entries(acknowledged=[4, 6]))
+        assert [event.event_seq for event in reader.waiting(10)] == [1, 2, 3, 5, 7]
+        assert [event.event_seq for event in reader.waiting(10, busy=[7, 2])] == [1, 3, 5]
+
+
+def test_a_topic_that_must_wait_holds_up_no_other(journal: Callable[..., Outbox]) -> None:
+    outbox = journal()
+    for number in range(1, 31):
+        outbox.write(new(number, topic=f"rejectd/v1/l/{'abc'[number % 3]}/defect"))
+    held = {"rejectd/v1/l/b/defect": 0.0}
+    assert numbers(outbox, 4) == [1, 2, 3, 4]
+    assert numbers(outbox, 6, held=held) == [2, 3, 5, 6, 8, 9], "in the order of the line"
+    assert numbers(outbox, 3, held=held, busy={2, 3}) == [5, 6, 8]
+    assert numbers(outbox, held=[f"rejectd/v1/l/{name}/defect" for name in "abc"]) == []
+
+
+def test_many_held_events_before_it_do_not_hide_an_event_of_another_topic(journal: Callable[..., Outbox]) -> None:
+    outbox = journal()
+    outbox.write(new(*range(1, 500)))
+    outbox.write(new(500, topic="rejectd/v1/l/b/defect"))
+    assert numbers(outbox, 10, held=[TOPIC]) == [500]
 
 
 def test_an_acknowledged_event_is_not_sent_again_but_kept(journal: Callable[..., Outbox]) -> None:
     outbox = journal()
-    outbox.write([], [an_event(1), an_event(2)], [])
-    outbox.write([], [], [1])
+    outbox.write(new(1, 2))
+    outbox.write(Entries(acknowledged=[1]))
     assert (waiting(outbox), outbox.waiting()) == ([(2, 2)], 1)
     assert rows(outbox, "SELECT event_id FROM event ORDER BY 1") == [("run-a-1",), ("run-a-2",)]
 
 
 def test_an_event_written_twice_is_one_event_and_takes_no_number(journal: Callable[..., Outbox]) -> None:
     outbox = journal()
-    outbox.write([(a_verdict(1), 1.5)], [an_event(1), an_event(1)], [])
-    outbox.write([(a_verdict(1), 1.5)], [an_event(1), an_event(2)], [])
+    outbox.write(Entries(verdicts=[a_verdict(1)], events=new(1, 1).events))
+    outbox.write(Entries(verdicts=[a_verdict(1)], events=new(1, 2).events))
     assert waiting(outbox) == [(1, 1), (2, 2)]
     assert rows(outbox, "SELECT count(*) FROM verdict") == [(1,)]
 
 
 def test_a_verdict_is_kept_with_all_that_reconciliation_needs(journal: Callable[..., Outbox]) -> None:
     outbox = journal()
-    outbox.write([(a_verdict(7), 1.5)], [], [])
-    assert rows(outbox, "SELECT * FROM verdict") == [
-        ("run-a-7", "a", "cell", 7, 1, "reject", None, "reject", 2.0, 1.0, 0.1, "b", 1.5)
-    ]
+    outbox.write(Entries(verdicts=[a_verdict(7, source="7.png", views=("run-b-1", "run-c-1"))]))
+    with contextlib.closing(sqlite3.connect(outbox.path)) as db:
+        db.row_factory = sqlite3.Row
+        (row,) = map(dict, db.execute("SELECT * FROM verdict"))
+    assert row == {
+        "event_id": "20261125T060000-abcdef-a-7",
+        "run": "20261125T060000-abcdef",
+        "camera": "a",
+        "product": "cell",
+        "frame_seq": 7,
+        "trigger_number": 107,
+        "views": "run-b-1 run-c-1",
+        "captured_unix_ns": NOON,
+        "deadline_ms": 200.0,
+        "decision": "reject",
+        "cause": None,
+        "action": "reject",
+        "score": 2.0,
+        "threshold": 1.0,
+        "p_value": 0.1,
+        "bundle": "b",
+        "engine_ms": 3.0,
+        "latency_ms": 1.5,
+        "acknowledged_ms": None,
+        "source": "7.png",
+    }
 
 
 def test_an_unjudged_part_is_kept_with_its_cause_and_what_was_done(journal: Callable[..., Outbox]) -> None:
     outbox = journal()
-    late = Verdict(
-        event_id="e",
-        camera="a",
-        product="cell",
-        seq=1,
-        captured_ns=0,
-        captured_unix_ns=1,
-        deadline_ns=1,
-        decided_ns=1,
-        decision=Decision.UNJUDGED,
-        policy=Policy.STOP,
-        cause=Cause.LATE,
-    )
-    outbox.write([(late, 1.5)], [], [])
+    outbox.write(Entries(verdicts=[a_verdict(1, decision=Decision.UNJUDGED)]))
     assert rows(outbox, "SELECT decision, cause, action, score FROM verdict") == [("unjudged", "late", "stop", None)]
+
+
+def test_a_picture_whose_name_is_no_text_has_its_verdict_in_the_journal_like_any_other(
+    journal: Callable[..., Outbox],
+) -> None:
+    outbox = journal()
+    name = b"left_\xff.png".decode("utf-8", "surrogateescape")  # as the kernel's names come to us
+    outbox.write(Entries(verdicts=[a_verdict(1, source=name)], events=[an_event(1)]))
+    assert rows(outbox, "SELECT frame_seq FROM verdict") == [(1,)]
+
+
+def test_the_journal_says_when_the_broker_had_a_verdict(journal: Callable[..., Outbox]) -> None:
+    outbox = journal()
+    first, second, third = (a_verdict(number) for number in (1, 2, 3))
+    had_first = Delivery(event_id=first["event_id"], acknowledged_ms=9.25)
+    outbox.write(Entries(verdicts=[first, second], deliveries=[had_first]))
+    outbox.write(Entries(deliveries=[Delivery(event_id=third["event_id"], acknowledged_ms=8.5)]))
+    outbox.write(Entries(verdicts=[third]))
+    kept = rows(outbox, "SELECT frame_seq, acknowledged_ms FROM verdict ORDER BY 1")
+    assert kept == [(1, 9.25), (2, None), (3, None)], "the delivery of a verdict that is not there is no verdict"
+
+
+def test_counts_of_actuators_are_kept_with_their_instant(journal: Callable[..., Outbox]) -> None:
+    outbox = journal()
+    readings = [Reading(camera="a", at_unix_ns=NOON + n, rejected=10 + n) for n in (0, 1)]
+    outbox.write(Entries(readings=[*readings, Reading(camera="b", at_unix_ns=NOON, rejected=3)]))
+    outbox.write(Entries(readings=[Reading(camera="a", at_unix_ns=NOON, rejected=99)]))
+    kept = rows(outbox, "SELECT camera, at_unix_ns, rejected FROM actuator ORDER BY 1, 2")
+    assert kept == [("a", NOON, 99), ("a", NOON + 1, 11), ("b", NOON, 3)]
 
 
 def test_numbering_goes_on_after_a_restart_even_if_everything_was_pruned(journal: Callable[..., Outbox]) -> None:
     first = journal()
-    first.write([], [an_event(1), an_event(2)], [])
-    first.write([], [], [1, 2])
+    first.write(new(1, 2))
+    first.write(Entries(acknowledged=[1, 2]))
     first.close()
     second = journal(keep_ns=-DAY_NS)
     assert second.prune() == 0
     assert rows(second, "SELECT count(*) FROM event") == [(0,)]
-    second.write([], [an_event(3)], [])
+    second.write(new(3))
     assert waiting(second) == [(3, 3)]
 
 
 WRITER = """
 import itertools, sys
-from dataclasses import replace
 from pathlib import Path
-from rejectd.outbox import NewEvent, Outbox
+from rejectd.outbox import Entries, NewEvent, Outbox
 outbox = Outbox(Path(sys.argv[1]), keep_ns=10**18, max_bytes=10**18)
 start = int(sys.argv[2])
 print("open", flush=True)
 for number in itertools.count(start, 5):
     events = [NewEvent(event_id=f"run-a-{n}", topic="t", payload={"number": n}) for n in range(number, number + 5)]
-    outbox.write([], events, [])
+    outbox.write(Entries(events=events))
     print(number + 4, flush=True)
 """
 
@@ -198,13 +290,13 @@ def test_nothing_that_was_committed_is_lost_when_the_writer_is_killed_in_the_mid
         committed = len(found)
         outbox.close()
     outbox = journal()
-    outbox.write([], [an_event(committed + 1)], [])
+    outbox.write(new(committed + 1))
     assert waiting(outbox)[-1] == (committed + 1, committed + 1)
 
 
 def test_an_event_survives_a_crash_between_publish_and_acknowledge(journal: Callable[..., Outbox]) -> None:
     outbox = journal()
-    outbox.write([], [an_event(1)], [])
+    outbox.write(new(1))
     sent = waiting(outbox)
     outbox.close()  # the broker has it, the acknowledgement was not written
     assert waiting(journal()) == sent
@@ -214,8 +306,8 @@ def test_a_mistake_in_a_group_writes_nothing_and_the_next_group_is_written(journ
     outbox = journal()
     wrong = NewEvent(event_id="x", topic="t", payload={"score": float("nan")})
     with pytest.raises(ValueError, match="JSON"):
-        outbox.write([(a_verdict(1), 1.5)], [an_event(1), wrong], [])
-    outbox.write([], [an_event(2)], [])
+        outbox.write(Entries(verdicts=[a_verdict(1)], events=[an_event(1), wrong]))
+    outbox.write(new(2))
     assert waiting(outbox) == [(1, 2)]
     assert rows(outbox, "SELECT count(*) FROM verdict") == [(0,)]
 
@@ -223,25 +315,76 @@ def test_a_mistake_in_a_group_writes_nothing_and_the_next_group_is_written(journ
 # bounds
 
 
-def test_acknowledged_events_and_verdicts_go_by_age_and_waiting_events_never(journal: Callable[..., Outbox]) -> None:
+def test_acknowledged_events_verdicts_and_counts_go_by_age_and_waiting_events_never(
+    journal: Callable[..., Outbox],
+) -> None:
     outbox = journal(keep_ns=DAY_NS)
     now = time.time_ns()
-    verdicts = [(a_verdict(1, captured_unix_ns=now - 2 * DAY_NS), 1.5), (a_verdict(2, captured_unix_ns=now), 1.5)]
-    outbox.write(verdicts, [an_event(number) for number in (1, 2, 3)], [])
-    outbox.write([], [], [1, 2])
+    verdicts = [a_verdict(1, captured_unix_ns=now - 2 * DAY_NS), a_verdict(2, captured_unix_ns=now)]
+    readings = [Reading(camera="a", at_unix_ns=now - age * DAY_NS, rejected=age) for age in (2, 0)]
+    outbox.write(Entries(verdicts=verdicts, events=new(1, 2, 3).events, readings=readings))
+    outbox.write(Entries(acknowledged=[1, 2]))
     rows(outbox, f"UPDATE event SET created_unix_ns = {now - 9 * DAY_NS}")
     rows(outbox, f"UPDATE event SET acknowledged_unix_ns = {now - 2 * DAY_NS} WHERE event_seq = 1")
     assert outbox.prune() == 0
     assert rows(outbox, "SELECT event_seq FROM event") == [(2,), (3,)]
     assert rows(outbox, "SELECT frame_seq FROM verdict") == [(2,)]
+    assert rows(outbox, "SELECT rejected FROM actuator") == [(0,)]
+
+
+def everything(outbox: Outbox) -> list[tuple[object, ...]]:
+    return [
+        *rows(outbox, "SELECT event_seq FROM event"),
+        *rows(outbox, "SELECT frame_seq FROM verdict"),
+        *rows(outbox, "SELECT rejected FROM actuator"),
+    ]
+
+
+@pytest.mark.parametrize(
+    "steps_ns",
+    [(3 * YEAR_NS, 3 * YEAR_NS), (-3 * YEAR_NS, -3 * YEAR_NS), (53 * YEAR_NS, -53 * YEAR_NS), (-YEAR_NS, YEAR_NS)],
+    ids=["forth", "back", "forth and back", "back and forth"],
+)
+def test_a_clock_that_is_set_while_the_service_runs_makes_nothing_old(
+    journal: Callable[..., Outbox], steps_ns: tuple[int, ...]
+) -> None:
+    wall, running = Clock(NOON), Clock(5)
+    outbox = journal(keep_ns=14 * DAY_NS, wall_clock=wall, clock=running)
+    reading = Reading(camera="a", at_unix_ns=NOON, rejected=4)
+    outbox.write(Entries(verdicts=[a_verdict(1)], events=new(1).events, acknowledged=[1], readings=[reading]))
+    for number, step_ns in enumerate(steps_ns, 2):
+        wall.now += step_ns
+        outbox.write(Entries(verdicts=[a_verdict(number, captured_unix_ns=wall.now)]))
+        assert outbox.prune() == 0
+        assert sorted(everything(outbox)) == sorted([(1,), *((n,) for n in range(1, number + 1)), (4,)])
+
+
+def test_a_clock_that_was_set_does_not_stop_time_from_passing(journal: Callable[..., Outbox]) -> None:
+    wall, running = Clock(NOON), Clock(5)
+    outbox = journal(keep_ns=14 * DAY_NS, wall_clock=wall, clock=running)
+    outbox.write(Entries(verdicts=[a_verdict(1)]))
+    wall.now += 3 * YEAR_NS
+    for clock in (wall, running):
+        clock.now += 15 * DAY_NS
+    outbox.prune()
+    assert everything(outbox) == []
+
+
+def test_what_grew_old_while_the_service_was_away_goes_at_the_next_start(journal: Callable[..., Outbox]) -> None:
+    before = journal(keep_ns=14 * DAY_NS, wall_clock=Clock(NOON), clock=Clock(5))
+    before.write(Entries(verdicts=[a_verdict(1)]))
+    before.close()
+    after = journal(keep_ns=14 * DAY_NS, wall_clock=Clock(NOON + 15 * DAY_NS), clock=Clock(5))
+    after.prune()
+    assert everything(after) == []
 
 
 def fill(outbox: Outbox, events: int, acknowledged: int, verdicts: int) -> None:
     """Events of 1 kB, the first of them acknowledged, and verdicts of half a kB."""
-    outbox.write([], [an_event(number, size=1000) for number in range(1, events + 1)], [])
+    outbox.write(new(*range(1, events + 1), size=1000))
     now = time.time_ns()
-    long = [replace(a_verdict(number, captured_unix_ns=now + number), product="x" * 500) for number in range(verdicts)]
-    outbox.write([(verdict, 1.5) for verdict in long], [], range(1, acknowledged + 1))
+    long = [a_verdict(number, captured_unix_ns=now + number * 1000, product="x" * 500) for number in range(verdicts)]
+    outbox.write(Entries(verdicts=long, acknowledged=range(1, acknowledged + 1)))
 
 
 def test_what_goes_first_when_the_file_is_full_are_acknowledged_events(journal: Callable[..., Outbox]) -> None:
@@ -255,7 +398,7 @@ def test_what_goes_first_when_the_file_is_full_are_acknowledged_events(journal: 
 
 
 def test_what_goes_next_are_the_oldest_verdicts_and_waiting_events_stay(journal: Callable[..., Outbox]) -> None:
-    outbox = journal(max_bytes=1_200_000)
+    outbox = journal(max_bytes=1_400_000)
     fill(outbox, events=500, acknowledged=200, verdicts=3000)
     assert outbox.prune() == 0
     assert rows(outbox, "SELECT count(*) FROM event") == [(300,)]
@@ -290,9 +433,111 @@ def test_the_file_gets_smaller_on_disk_when_it_was_pruned(journal: Callable[...,
 
 def test_bounds_that_cannot_be_kept_end(journal: Callable[..., Outbox]) -> None:
     outbox = journal(max_bytes=1)
-    outbox.write([(a_verdict(1), 1.5)], [an_event(1)], [])
+    outbox.write(Entries(verdicts=[a_verdict(1)], events=[an_event(1)]))
     assert outbox.prune() == 1
     assert outbox.prune() == 0
+
+
+# replay
+
+
+def replayed(outbox: Outbox, **bounds: int) -> tuple[int, int | None, int | None]:
+    return outbox.replay(Replay(**bounds))
+
+
+def test_acknowledged_events_are_sent_once_more_by_their_numbers(journal: Callable[..., Outbox]) -> None:
+    outbox = journal()
+    outbox.write(new(*range(1, 10)))
+    outbox.write(Entries(acknowledged=range(1, 10)))
+    assert replayed(outbox, from_seq=3, to_seq=5) == (3, 3, 5)
+    assert numbers(outbox) == [3, 4, 5]
+    assert outbox.waiting() == 0, "the broker has had them all"
+    outbox.write(Entries(acknowledged=[3, 4]))
+    assert numbers(outbox) == [5]
+    outbox.write(Entries(acknowledged=[5]))
+    assert numbers(outbox) == [], "once"
+    assert replayed(outbox, from_seq=8) == (2, 8, 9)
+    assert replayed(outbox, to_seq=1) == (1, 1, 1)
+    assert numbers(outbox) == [1, 8, 9]
+    assert replayed(outbox, from_seq=10) == (0, None, None)
+    assert replayed(outbox, from_seq=5, to_seq=4) == (0, None, None)
+
+
+def test_acknowledged_events_are_sent_once_more_by_the_time_at_which_they_came(journal: Callable[..., Outbox]) -> None:
+    wall = Clock(NOON)
+    outbox = journal(wall_clock=wall)
+    for number in range(1, 6):
+        wall.now = NOON + number * 10**9
+        outbox.write(new(number))
+    wall.now = NOON + 100 * 10**9
+    outbox.write(Entries(acknowledged=range(1, 6)))
+    assert replayed(outbox, since_unix_ns=NOON + 2 * 10**9, until_unix_ns=NOON + 3 * 10**9) == (2, 2, 3)
+    assert numbers(outbox) == [2, 3]
+    assert replayed(outbox, since_unix_ns=NOON + 5 * 10**9) == (1, 5, 5)
+    assert replayed(outbox, until_unix_ns=NOON + 10**9 - 1) == (0, None, None)
+    assert replayed(outbox, from_seq=4, since_unix_ns=NOON) == (2, 4, 5), "all that lie in both bounds"
+    assert numbers(outbox) == [2, 3, 4, 5]
+
+
+def test_a_replayed_event_is_the_same_event_again(journal: Callable[..., Outbox]) -> None:
+    outbox = journal()
+    outbox.write(new(1))
+    with contextlib.closing(Reader(outbox.path)) as reader:
+        first = reader.waiting(10)
+        outbox.write(Entries(acknowledged=[1]))
+        outbox.replay(Replay(from_seq=1))
+        assert reader.waiting(10) == first
+
+
+def test_what_the_broker_never_had_goes_before_what_is_asked_for_again(journal: Callable[..., Outbox]) -> None:
+    outbox = journal()
+    outbox.write(new(*range(1, 6)))
+    outbox.write(Entries(acknowledged=range(1, 6)))
+    assert replayed(outbox, from_seq=1) == (5, 1, 5)
+    outbox.write(new(6, 7))
+    assert numbers(outbox) == [6, 7]
+    assert numbers(outbox, busy={6}) == [7]
+    assert numbers(outbox, 2, busy={6, 7, 1}) == [2, 3], "neither is what is asked for again sent twice"
+    outbox.write(Entries(acknowledged=[6, 7]))
+    assert numbers(outbox) == [1, 2, 3, 4, 5]
+    assert numbers(outbox, held=[TOPIC]) == []
+
+
+def test_fresh_events_that_must_wait_hold_up_no_replay_of_another_topic(journal: Callable[..., Outbox]) -> None:
+    outbox = journal()
+    outbox.write(new(1, topic="rejectd/v1/l/b/defect"))
+    outbox.write(Entries(acknowledged=[1]))
+    outbox.replay(Replay(from_seq=1))
+    outbox.write(new(2))
+    assert numbers(outbox, held=[TOPIC]) == [1]
+
+
+def test_an_event_that_was_never_acknowledged_is_not_asked_for_again(journal: Callable[..., Outbox]) -> None:
+    outbox = journal()
+    outbox.write(new(1, 2))
+    outbox.write(Entries(acknowledged=[1]))
+    assert replayed(outbox, from_seq=1) == (1, 1, 1)
+    outbox.write(Entries(acknowledged=[2]))
+    assert numbers(outbox) == [1]
+
+
+def test_what_is_asked_for_again_outlives_a_restart_and_does_not_grow_old_meanwhile(
+    journal: Callable[..., Outbox],
+) -> None:
+    wall = Clock(NOON)
+    first = journal(keep_ns=DAY_NS, wall_clock=wall, clock=wall)
+    first.write(new(1, 2))
+    first.write(Entries(acknowledged=[1, 2]))
+    first.replay(Replay(from_seq=2))
+    first.close()
+    wall.now = NOON + 9 * DAY_NS
+    second = journal(keep_ns=DAY_NS, wall_clock=wall, clock=wall)
+    assert second.prune() == 0
+    assert everything(second) == [(2,)]
+    assert numbers(second) == [2]
+    second.write(Entries(acknowledged=[2]))
+    assert second.prune() == 0
+    assert everything(second) == [(2,)], "it is as young as its acknowledgement"
 
 
 # trouble
@@ -335,14 +580,15 @@ def disk(tmp_path: Path) -> Iterator[Disk]:
 
 def test_a_full_disk_is_told_and_loses_nothing_that_was_committed(disk: Disk) -> None:
     outbox = Outbox(disk.path / "journal.sqlite", keep_ns=EVER, max_bytes=EVER)
+    too_much = Entries(verdicts=[a_verdict(2)], events=new(*range(2, 20), size=9000).events, acknowledged=[1])
     try:
-        outbox.write([], [an_event(1)], [])
+        outbox.write(new(1))
         disk.fill()
         with pytest.raises(OutboxError, match=r"cannot be written: .*; free disk space"):
-            outbox.write([(a_verdict(2), 1.5)], [an_event(number, size=9000) for number in range(2, 20)], [1])
+            outbox.write(too_much)
         assert outbox.waiting() == 1
         disk.free()
-        outbox.write([], [an_event(2)], [])
+        outbox.write(new(2))
         assert waiting(outbox) == [(1, 1), (2, 2)], "no number was lost either"
     finally:
         outbox.close()
@@ -351,8 +597,8 @@ def test_a_full_disk_is_told_and_loses_nothing_that_was_committed(disk: Disk) ->
 def test_pruning_on_a_full_disk_is_told_and_changes_nothing(disk: Disk) -> None:
     outbox = Outbox(disk.path / "journal.sqlite", keep_ns=-DAY_NS, max_bytes=EVER)
     try:
-        outbox.write([], [an_event(number, size=500) for number in range(1, 200)], [])
-        outbox.write([], [], range(1, 200))
+        outbox.write(new(*range(1, 200), size=500))
+        outbox.write(Entries(acknowledged=range(1, 200)))
         disk.fill()
         with contextlib.suppress(OutboxError):  # a tmpfs may have room enough in the log; a limit on files has not
             outbox.prune()
@@ -376,7 +622,7 @@ def test_a_damaged_file_is_named_with_what_to_do(tmp_path: Path, content: bytes)
 
 def test_damage_found_later_is_told_and_never_a_crash(journal: Callable[..., Outbox]) -> None:
     outbox = journal()
-    outbox.write([(a_verdict(number), 1.5) for number in range(2000)], [an_event(number) for number in range(2000)], [])
+    outbox.write(Entries(verdicts=[a_verdict(number) for number in range(2000)], events=new(*range(2000)).events))
     path = outbox.path
     rows(outbox, "PRAGMA wal_checkpoint(TRUNCATE)")
     outbox.close()
@@ -387,8 +633,10 @@ def test_damage_found_later_is_told_and_never_a_crash(journal: Callable[..., Out
 
     def use() -> None:
         damaged = journal()
-        damaged.write([(a_verdict(5000), 1.5)], [an_event(5000)], range(2000))
+        entries = Entries(verdicts=[a_verdict(5000)], events=new(5000).events, acknowledged=range(2000))
+        damaged.write(entries)
         damaged.waiting()
+        damaged.replay(Replay(from_seq=1))
         damaged.prune()
 
     with pytest.raises(OutboxError):  # at once, or when the damaged part is touched
@@ -397,7 +645,7 @@ def test_damage_found_later_is_told_and_never_a_crash(journal: Callable[..., Out
 
 def test_a_file_of_a_newer_version_is_left_alone(journal: Callable[..., Outbox]) -> None:
     outbox = journal()
-    outbox.write([], [an_event(1)], [])
+    outbox.write(new(1))
     rows(outbox, "PRAGMA user_version=99")
     outbox.close()
     with pytest.raises(OutboxError, match=r"was written by a newer rejectd; install that version again"):
@@ -420,17 +668,16 @@ def test_a_reader_never_holds_up_the_writer_nor_sees_half_a_group(journal: Calla
     halves: list[int] = []
 
     def read() -> None:
-        reader = Reader(outbox.path)
-        while not over.is_set():
-            count = len(reader.waiting(0, 10**6))
-            if count % 4:
-                halves.append(count)
-        reader.close()
+        with contextlib.closing(Reader(outbox.path)) as reader:
+            while not over.is_set():
+                count = len(reader.waiting(10**6))
+                if count % 4:
+                    halves.append(count)
 
     thread = threading.Thread(target=read)
     thread.start()
     for number in range(1, 200, 4):
-        outbox.write([], [an_event(number + offset) for offset in range(4)], [])
+        outbox.write(new(*range(number, number + 4)))
     over.set()
     thread.join(10)
     assert not thread.is_alive()

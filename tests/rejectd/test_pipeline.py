@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import gc
+import json
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 from peers import wait_for
@@ -14,13 +19,18 @@ from prometheus_client import CollectorRegistry
 
 from rejectd.batcher import Batcher
 from rejectd.inspector import InspectorError
-from rejectd.ledger import Ledger
-from rejectd.messages import Frame, Picture, Pixels, Policy, Result, Verdict
+from rejectd.ledger import Ledger, Margin
+from rejectd.logbook import Logbook
+from rejectd.messages import CameraStatus, Frame, Picture, Pixels, Policy, Result, Verdict
 from rejectd.metrics import Metrics
 from rejectd.outbox import Outbox
 from rejectd.pipeline import EngineBrokenError, Pipeline, Stages
+from rejectd.recorder import Recorder
+from rejectd.settings import FolderCamera, Station
+from rejectd.stations import Stations
 
-MARGIN_NS = 20_000_000
+MS = 1_000_000
+MARGIN_NS = 200 * MS  # more than a busy machine needs to wake a thread
 
 
 class Device:
@@ -30,13 +40,20 @@ class Device:
         self.hangs = threading.Event()
         self.released = threading.Event()
         self.broken = False
+        self.put_away: set[str] = set()  # models
+        self.prepared: list[str] = []  # products
 
-    def prepare(self, pixels: Pixels, _product: str) -> Pixels:
-        return pixels
+    def prepare(self, pixels: Pixels, product: str) -> tuple[Pixels, str]:
+        if pixels.shape[0] < 3:
+            raise InspectorError("the picture is too small")
+        self.prepared.append(product)
+        return pixels, f"{product}@1"
 
-    def inspect(self, frames: Sequence[Frame]) -> list[Result]:
+    def inspect(self, frames: Sequence[Frame], *, maps: bool = True) -> list[Result]:
         if self.hangs.is_set():
             assert self.released.wait(20)
+        if any(frame.model in self.put_away for frame in frames):
+            raise InspectorError("the model has been put away")
         if self.broken or any(frame.pixels is not None and frame.pixels.max() == 255 for frame in frames):
             raise InspectorError("the device failed")
         return [
@@ -51,38 +68,64 @@ class Sent:
 
     def __init__(self) -> None:
         self.verdicts: dict[str, tuple[Verdict, int]] = {}
+        self.states: list[CameraStatus] = []
 
-    def verdict(self, verdict: Verdict) -> None:
+    def verdict(self, verdict: Verdict, body: bytes) -> None:
+        assert json.loads(body)["event_id"] == verdict.event_id
         assert verdict.event_id not in self.verdicts, "a frame ends once"
         self.verdicts[verdict.event_id] = (verdict, time.monotonic_ns())
 
-    def wake(self) -> None:
-        """The outbox has something."""
+    def camera(self, status: CameraStatus) -> None:
+        self.states.append(status)
+
+    def of(self, camera: str) -> list[Verdict]:
+        """The verdicts of a camera or station in their order."""
+        found = [verdict for verdict, _ in list(self.verdicts.values()) if verdict.camera == camera]
+        return sorted(found, key=lambda verdict: verdict.seq)
 
 
 class Rig:
     """A pipeline with its threads, as the service starts them."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, stations: dict[str, Station] | None = None) -> None:
+        self.directory = directory
         self.device, self.sent = Device(), Sent()
-        self.ledger = Ledger("run", margin_ns=MARGIN_NS)
-        self.batcher = Batcher(["c"], max_batch=4, max_wait_ns=1_000_000, queue_per_camera=64, margin_ns=MARGIN_NS)
-        self.metrics = Metrics(CollectorRegistry(), cameras=["c"], products=["p"], snapshot=self.ledger.snapshot)
+        self.logbook = Logbook(directory / "in-flight.bin", line="l", slots=100)
+        self.logbook.begin()
+        self.ledger = Ledger("run", margin=Margin(MARGIN_NS), book=self.logbook)
+        self.batcher = Batcher(["c", "d"], max_batch=4, max_wait_ns=MS, queue_per_camera=64, margin_ns=MARGIN_NS)
+        self.metrics = Metrics(CollectorRegistry(), cameras=["c", "d"], products=["p"], snapshot=self.ledger.snapshot)
         self.outbox = Outbox(directory / "journal.sqlite", keep_ns=10**18, max_bytes=10**9)
+        parts = Ledger("run", margin=Margin(MARGIN_NS), book=self.logbook)
+        self.stations = Stations(stations or {}, parts)
+        self.recorder = Recorder(
+            "l",
+            outbox=self.outbox,
+            evidence=None,
+            logbook=self.logbook,
+            metrics=self.metrics,
+            more_events=lambda: None,
+            marked=lambda _numbers: None,
+        )
         stages = Stages(
             ledger=self.ledger,
             batcher=self.batcher,
             inspector=self.device,  # type: ignore[arg-type]
+            stations=self.stations,
             publisher=self.sent,  # type: ignore[arg-type]
-            outbox=self.outbox,
-            evidence=None,
+            recorder=self.recorder,
             metrics=self.metrics,
         )
-        self.pipeline = Pipeline(stages, line="l")
+        self.pipeline = Pipeline(stages, line="l", products={"c": "p", "d": "p"})
         self.stop = threading.Event()
         self.error: BaseException | None = None
-        bodies: list[Callable[[], None]] = [self._inspect, lambda: self.pipeline.watch_deadlines(self.stop)]
-        self._threads = [threading.Thread(target=body) for body in [*bodies, self.pipeline.record]]
+        bodies: list[Callable[[], None]] = [
+            self._inspect,
+            lambda: self.pipeline.watch_deadlines(self.stop),
+            lambda: self.pipeline.watch_parts(self.stop),
+            self.recorder.run,
+        ]
+        self._threads = [threading.Thread(target=body) for body in bodies]
         for thread in self._threads:
             thread.start()
 
@@ -92,15 +135,34 @@ class Rig:
         except EngineBrokenError as error:
             self.error = error
 
-    def show(self, value: int, *, deadline_ms: int = 5000) -> str:
+    def show(self, value: int, *, deadline_ms: int = 5000, model: str = "p@1") -> str:
         """One part passes; returns its event."""
         pixels = np.full((4, 4, 3), value, np.uint8)
         picture = Picture(pixels=pixels, captured_ns=time.monotonic_ns(), captured_unix_ns=time.time_ns())
         frame = self.ledger.open(
-            picture, camera="c", product="p", policy=Policy.REJECT, deadline_ns=deadline_ms * 1_000_000, pixels=pixels
+            picture,
+            camera="c",
+            product="p",
+            policy=Policy.REJECT,
+            deadline_ns=deadline_ms * MS,
+            pixels=pixels,
+            model=model,
         )
         assert self.batcher.put(frame)
         return frame.event_id
+
+    def capture(self, *pictures: int | bytes, camera: str = "c", **settings: Any) -> None:
+        """A camera shows uniform pictures of these values, or files with these bytes, to the end."""
+        folder = self.directory / f"{camera}-{time.monotonic_ns()}"
+        folder.mkdir()
+        for number, picture in enumerate(pictures, 1):
+            path = folder / f"{number:03}.png"
+            if isinstance(picture, bytes):
+                path.write_bytes(picture)
+            else:
+                cv2.imwrite(str(path), np.full((4, 4, 3), picture, np.uint8))
+        replay = FolderCamera(product="p", path=folder, **{"rate_hz": 500, "deadline_ms": 5000, **settings})
+        self.pipeline.capture(camera, replay, self.stop)
 
     def end(self) -> None:
         self.device.released.set()
@@ -108,11 +170,13 @@ class Rig:
         self._threads[0].join(10)
         self.stop.set()
         self.ledger.end()
-        self.pipeline.end_records()
+        self.stations.ledger.end()
+        self.recorder.end()
         for thread in self._threads:
             thread.join(10)
             assert not thread.is_alive()
         self.outbox.close()
+        self.logbook.close()
 
     def wait_verdicts(self, count: int) -> None:
         wait_for(lambda: len(self.sent.verdicts) >= count, f"{count} verdicts")
@@ -127,7 +191,7 @@ def rig(tmp_path: Path) -> Iterator[Rig]:
 
 def test_while_the_device_hangs_every_frame_is_answered_before_its_deadline_and_the_line_recovers(rig: Rig) -> None:
     rig.device.hangs.set()
-    events = [rig.show(10, deadline_ms=300) for _ in range(20)]
+    events = [rig.show(10, deadline_ms=600) for _ in range(20)]
     rig.wait_verdicts(20)
     for event in events:
         verdict, sent_ns = rig.sent.verdicts[event]
@@ -169,5 +233,206 @@ def test_every_verdict_is_in_the_journal_and_every_defect_in_the_outbox(rig: Rig
     for value in (10, 150, 20):
         rig.show(value)
     rig.wait_verdicts(3)
-    assert rig.pipeline.wait_recorded(10)
+    assert rig.recorder.wait(10)
     assert rig.outbox.waiting() == 1
+
+
+def test_while_garbage_is_collected_all_the_time_and_the_device_hangs_every_frame_is_answered_in_time(rig: Rig) -> None:
+    gc.collect()
+    gc.freeze()  # as the service does when it starts
+    interval_s = sys.getswitchinterval()
+    sys.setswitchinterval(0.001)
+    over = threading.Event()
+
+    def collect() -> None:
+        while not over.is_set():
+            gc.collect()
+
+    collector = threading.Thread(target=collect)
+    collector.start()
+    try:
+        rig.device.hangs.set()
+        events = [rig.show(10, deadline_ms=900) for _ in range(30)]
+        rig.wait_verdicts(30)
+    finally:
+        over.set()
+        collector.join(10)
+        gc.unfreeze()
+        sys.setswitchinterval(interval_s)
+    for event in events:
+        verdict, sent_ns = rig.sent.verdicts[event]
+        assert sent_ns < verdict.deadline_ns
+
+
+def test_a_frame_whose_model_was_put_away_ends_as_the_engines_fault_and_the_others_are_judged(rig: Rig) -> None:
+    rig.device.hangs.set()  # so that all of them come in one batch
+    rig.show(1)
+    rig.device.put_away.add("p@0")
+    events = [rig.show(value, model=model) for value, model in ((50, "p@1"), (60, "p@0"), (150, "p@1"))]
+    rig.device.hangs.clear()
+    rig.device.released.set()
+    rig.wait_verdicts(4)
+    first, gone, last = (rig.sent.verdicts[event][0] for event in events)
+    assert (first.decision, last.decision) == ("pass", "reject")
+    assert (gone.decision, gone.cause, gone.detail) == ("unjudged", "engine_fault", "the model has been put away")
+
+
+# from the camera on
+
+
+def test_each_exposure_ends_in_one_verdict_with_its_number_and_its_source(rig: Rig) -> None:
+    rig.capture(10, 150, b"no picture", 20)
+    rig.wait_verdicts(4)
+    ends = [(each.seq, each.trigger, each.decision, each.cause, each.source) for each in rig.sent.of("c")]
+    assert ends == [
+        (1, 1, "pass", None, "001.png"),
+        (2, 2, "reject", None, "002.png"),
+        (3, 3, "unjudged", "camera_fault", "003.png"),
+        (4, 4, "pass", None, "004.png"),
+    ]
+    assert [status.state for status in rig.sent.states] == ["starting", "up", "ended"]
+    assert rig.pipeline.states["c"].state == "ended"
+    latest = rig.pipeline.latest["c"]
+    assert latest.source == "004.png"
+
+
+def test_a_picture_that_no_model_can_see_is_the_cameras_fault(rig: Rig) -> None:
+    good, small = (cv2.imencode(".png", np.zeros((rows, 4, 3), np.uint8))[1].tobytes() for rows in (4, 2))
+    rig.capture(good, small)
+    rig.wait_verdicts(2)
+    _, verdict = rig.sent.of("c")
+    assert (verdict.cause, verdict.detail) == ("camera_fault", "the picture is too small")
+
+
+@pytest.mark.parametrize(("action", "expected"), [(None, "stop"), (Policy.PASS, "pass"), (Policy.REJECT, "reject")])
+def test_a_paused_camera_is_not_inspected_and_each_exposure_is_answered_at_once(
+    rig: Rig, action: Policy | None, expected: str
+) -> None:
+    rig.pipeline.paused["c"] = action
+    rig.capture(150, 10, b"no picture", policy=Policy.STOP)
+    rig.capture(150, camera="d", policy=Policy.STOP)
+    rig.wait_verdicts(4)
+    paused = rig.sent.of("c")
+    assert [(each.decision, each.cause, each.action) for each in paused] == [("unjudged", "paused", expected)] * 3
+    assert [each.decision for each in rig.sent.of("d")] == ["reject"], "the other camera is not paused"
+    assert rig.device.prepared == ["p"]
+    assert rig.pipeline.latest["c"].source == "003.png", "a person may look at what passes meanwhile"
+    del rig.pipeline.paused["c"]
+    rig.capture(150)
+    rig.wait_verdicts(5)
+    resumed = rig.sent.of("c")[-1]
+    assert (resumed.decision, resumed.seq, resumed.trigger) == ("reject", 4, 4), "the count of exposures went on"
+
+
+def test_a_changeover_holds_from_the_next_exposure_on(rig: Rig) -> None:
+    rig.capture(10)
+    rig.pipeline.products["c"] = "q"
+    rig.capture(10)
+    rig.wait_verdicts(2)
+    assert [verdict.product for verdict in rig.sent.of("c")] == ["p", "q"]
+    assert rig.device.prepared == ["p", "q"]
+
+
+def test_beyond_the_queue_exposures_are_answered_as_overload_before_any_work_is_put_into_them(rig: Rig) -> None:
+    rig.device.hangs.set()
+    rig.show(10)
+    wait_for(lambda: rig.pipeline.busy_since_ns is not None, "the device has it")
+    rig.capture(*[20] * 70)
+    overload = [each for each in rig.sent.of("c") if each.cause == "overload"]
+    assert len(overload) == 6
+    assert overload[0].detail == "too many frames wait"
+    assert len(rig.device.prepared) == 64
+
+
+def test_after_the_batcher_is_closed_what_still_comes_ends_as_stopping(rig: Rig) -> None:
+    rig.batcher.close()
+    rig.capture(20)
+    (verdict,) = rig.sent.of("c")
+    assert (verdict.decision, verdict.cause) == ("unjudged", "stopping")
+
+
+def test_who_waits_for_the_verdict_of_a_frame_gets_it(rig: Rig) -> None:
+    rig.device.hangs.set()
+    rig.show(10)
+    event = rig.show(150)
+    heard: list[Verdict] = []
+    rig.pipeline.watchers[event] = heard.append
+    rig.device.released.set()
+    wait_for(lambda: heard, "the verdict is told")
+    assert (heard[0].event_id, heard[0].decision) == (event, "reject")
+
+
+# stations
+
+
+@pytest.fixture
+def gate(tmp_path: Path) -> Iterator[Rig]:
+    """Two cameras that see one part."""
+    made = Rig(tmp_path, {"gate": Station(cameras=("c", "d"), deadline_ms=1500, policy=Policy.STOP)})
+    yield made
+    made.end()
+
+
+def test_the_views_of_a_part_end_in_one_verdict_beside_their_own(gate: Rig) -> None:
+    gate.capture(10, 20, camera="c")
+    gate.capture(30, 150, camera="d")
+    gate.wait_verdicts(6)
+    parts = gate.sent.of("gate")
+    assert [(part.trigger, part.decision, part.action) for part in parts] == [
+        (1, "pass", "pass"),
+        (2, "reject", "reject"),
+    ]
+    assert [frame.decision for frame in (*gate.sent.of("c"), *gate.sent.of("d"))] == ["pass", "pass", "pass", "reject"]
+    assert parts[0].views == ("run-c-1", "run-d-1")
+    assert gate.recorder.wait(10)
+    assert gate.outbox.waiting() == 2, "a defect of the frame and one of the part"
+    assert gate.metrics.too_late.labels("gate")._value.get() == 0
+
+
+def test_a_part_with_a_missing_view_is_answered_before_its_deadline(gate: Rig) -> None:
+    gate.capture(10)
+    gate.wait_verdicts(2)
+    verdict, sent_ns = gate.sent.verdicts["run-gate-1"]
+    assert (verdict.cause, verdict.detail, verdict.action) == ("missing_view", "missing: d", "stop")
+    assert sent_ns < verdict.deadline_ns
+
+
+def test_while_the_device_hangs_parts_are_answered_before_their_deadline_too(gate: Rig) -> None:
+    gate.device.hangs.set()
+    gate.capture(10, 20)
+    gate.capture(10, 20, camera="d")
+    gate.wait_verdicts(6)
+    for verdict, sent_ns in gate.sent.verdicts.values():
+        assert verdict.decision == "unjudged"
+        assert sent_ns < verdict.deadline_ns
+    assert gate.stations.ledger.snapshot().account.balanced
+
+
+def test_at_the_end_of_the_service_frames_and_parts_in_flight_end_as_stopping(gate: Rig) -> None:
+    gate.device.hangs.set()
+    gate.capture(10)
+    gate.pipeline.answer_all()
+    assert [each.cause for each in (*gate.sent.of("c"), *gate.sent.of("gate"))] == ["stopping", "stopping"]
+    for ledger in (gate.ledger, gate.stations.ledger):
+        assert ledger.in_flight() == []
+        assert ledger.snapshot().account.balanced
+
+
+def test_what_a_killed_service_had_in_flight_is_found_by_the_next_start(rig: Rig, tmp_path: Path) -> None:
+    rig.device.hangs.set()
+    hanging = rig.show(10)
+    wait_for(lambda: rig.pipeline.busy_since_ns is not None, "the device has it")
+    copy = tmp_path / "copy.bin"  # what the kernel would have kept of a process that was killed now
+    copy.write_bytes((tmp_path / "in-flight.bin").read_bytes())
+    book = Logbook(copy, line="l")
+    left = book.left
+    book.close()
+    assert [(body["event_id"], body["decision"], body["cause"]) for body in left] == [(hanging, "unjudged", "stopping")]
+    rig.device.hangs.clear()
+    rig.device.released.set()
+    rig.wait_verdicts(1)
+    assert rig.recorder.wait(10)
+    copy.write_bytes((tmp_path / "in-flight.bin").read_bytes())
+    book = Logbook(copy, line="l")
+    assert book.left == [], "what is in the journal is nowhere else"
+    book.close()

@@ -9,9 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from rejectd import reference, settings_file
+from rejectd import payloads, reference, schemas, settings_file
 from rejectd.messages import Cause, Decision
-from rejectd.settings import FolderCamera, Product, Settings, V4l2Camera, VideoCamera
+from rejectd.requests import REQUESTS
+from rejectd.settings import FolderCamera, Product, Settings, Station, V4l2Camera, VideoCamera
 
 CONFIG = Path(__file__).parents[2] / "config"
 CAMERAS = (FolderCamera, VideoCamera, V4l2Camera)
@@ -20,7 +21,7 @@ GROUPS = [
     for hint in typing.get_type_hints(Settings).values()
     if isinstance(hint, type) and dataclasses.is_dataclass(hint)
 ]
-SETTINGS = {field.name for cls in (Settings, Product, *CAMERAS, *GROUPS) for field in dataclasses.fields(cls)}
+SETTINGS = {field.name for cls in (Settings, Product, Station, *CAMERAS, *GROUPS) for field in dataclasses.fields(cls)}
 COMMENTED = re.compile(r"^((?: *# )+ *)(\w+):(.*)$")
 
 
@@ -40,9 +41,15 @@ def load(directory: Path, text: str) -> Settings:
 def uncommented(line: str) -> str:
     """A line of the example with its setting switched on; a sentence stays a comment."""
     found = COMMENTED.match(line)
-    if not found or found[2] not in SETTINGS | {"type", "camera2", "camera3"}:
+    if not found or found[2] not in SETTINGS | {"type", "camera2", "camera3", "part"}:
         return line
     return f"{found[1].replace('# ', '')}{found[2]}:{found[3]}"
+
+
+def stations(lines: list[str]) -> range:
+    """Where the stations stand, which change what the cameras may say."""
+    start = lines.index("# stations:")
+    return range(start, lines.index("", start))
 
 
 def test_the_files_under_config_are_up_to_date() -> None:
@@ -50,11 +57,13 @@ def test_the_files_under_config_are_up_to_date() -> None:
 
 
 def test_a_changed_or_missing_file_is_stale(tmp_path: Path) -> None:
-    assert reference.stale(tmp_path) == ["line.yaml", "reference.md"]
+    shapes = [f"mqtt/schemas/{name}.schema.json" for name in schemas.schemas()]
+    assert reference.stale(tmp_path) == ["line.yaml", "reference.md", "mqtt/asyncapi.yaml", *shapes]
     reference.write(tmp_path)
     assert reference.stale(tmp_path) == []
     (tmp_path / "reference.md").write_text("else")
-    assert reference.stale(tmp_path) == ["reference.md"]
+    (tmp_path / "mqtt" / "schemas" / "verdict.schema.json").unlink()
+    assert reference.stale(tmp_path) == ["reference.md", "mqtt/schemas/verdict.schema.json"]
 
 
 def test_the_example_is_a_valid_file_with_nothing_but_defaults(directory: Path) -> None:
@@ -65,12 +74,24 @@ def test_the_example_is_a_valid_file_with_nothing_but_defaults(directory: Path) 
 
 
 def test_the_example_with_everything_switched_on_means_the_same(directory: Path) -> None:
-    everything = "\n".join(uncommented(line) for line in reference.example().splitlines())
+    lines = reference.example().splitlines()
+    apart = stations(lines)
+    everything = "\n".join(line if number in apart else uncommented(line) for number, line in enumerate(lines))
     settings = load(directory, everything)
     assert [type(camera) for camera in settings.cameras.values()] == list(CAMERAS)
     plain = load(directory, reference.example())
     assert dataclasses.replace(settings, cameras=plain.cameras) == plain
     assert settings.cameras["camera1"] == plain.cameras["camera1"]
+
+
+def test_the_stations_of_the_example_can_be_switched_on(directory: Path) -> None:
+    lines = reference.example().splitlines()
+    second = range(lines.index("  # camera2:"), lines.index("  # camera3:"))
+    wanted = [
+        uncommented(line) if number in stations(lines) or (number in second and "deadline_ms" not in line) else line
+        for number, line in enumerate(lines)
+    ]
+    assert load(directory, "\n".join(wanted)).stations == {"part": Station(cameras=("camera1", "camera2"))}
 
 
 def test_each_setting_of_the_example_can_be_switched_on_alone(directory: Path) -> None:
@@ -79,7 +100,7 @@ def test_each_setting_of_the_example_can_be_switched_on_alone(directory: Path) -
     switched = 0
     for number, line in enumerate(lines):
         changed = uncommented(line)
-        if changed == line or changed.endswith(":") or "type:" in changed:
+        if changed == line or changed.endswith(":") or "type:" in changed or number in stations(lines):
             continue
         if changed.startswith("  ") and line.startswith("#"):  # within a group that is commented out itself
             group = max(i for i in range(number) if re.match(r"# \w+:$", lines[i]))
@@ -109,6 +130,23 @@ def test_every_decision_and_cause_is_in_the_reference() -> None:
         assert f"/verdict/{decision}`" in page
     for cause in Cause:
         assert f"`{cause}`" in page
+
+
+def test_every_command_with_its_fields_and_every_topic_is_in_the_reference() -> None:
+    page = reference.reference()
+    for command, cls in REQUESTS.items():
+        section = page.partition(f"### {command}\n")[2].partition("\n##")[0]
+        assert schemas.request(command)["description"] in section
+        for field in dataclasses.fields(cls):
+            assert f"| `{field.name}` |" in section, field.name
+        for name in schemas.result(command)["properties"]:
+            assert f"`{name}`" in section, name
+    for topic in (
+        payloads.answer_topic("LINE"),
+        payloads.command_topic("LINE", "NAME"),
+        payloads.actuator_topic("LINE", "CAMERA"),
+    ):
+        assert f"`{topic}`" in page
 
 
 def test_every_row_of_a_table_has_as_many_cells_as_its_head() -> None:

@@ -10,7 +10,17 @@ import pytest
 from rejectd import settings_file
 from rejectd.declaration import SettingsError
 from rejectd.messages import Policy
-from rejectd.settings import Device, FolderCamera, FolderMode, LogLevel, Protocol, V4l2Camera, VideoCamera
+from rejectd.settings import (
+    Device,
+    FolderCamera,
+    FolderMode,
+    LogLevel,
+    Numbering,
+    Protocol,
+    Station,
+    V4l2Camera,
+    VideoCamera,
+)
 
 CAMERAS = "cameras: {a: {type: folder, product: cell, path: pictures}}\n"
 PRODUCTS = "products: {cell: {bundle: cell}}\n"
@@ -30,6 +40,13 @@ def video(url: str, more: str = "") -> str:
 def group(text: str) -> str:
     """A good file with one more group, in line 4."""
     return GOOD + text + "\n"
+
+
+def station(text: str, cameras: str = "") -> str:
+    """A good file with three cameras, of which some have more settings, and stations, in line 6."""
+    more = {name: f", {text}" for name, text in (each.split("=") for each in cameras.split(";") if each)}
+    lines = [f"  {name}: {{type: folder, product: cell, path: {name}{more.get(name, '')}}}\n" for name in "abc"]
+    return f"line: l\ncameras:\n{''.join(lines)}stations: {text}\n{PRODUCTS}"
 
 
 @pytest.fixture
@@ -61,7 +78,7 @@ NO_GROUP = "is not a group of settings; write `name: value` lines, indented belo
 WHOLE = "give 4 whole numbers, [x, y, width, height]"
 NOT_A_FILE = "is not a file; give the path of a file, relative to this settings file"
 KNOWN = (
-    "known here: line, cameras, products, batch, engine, mqtt, metrics, evidence, journal, state_directory, "
+    "known here: line, cameras, products, stations, batch, engine, mqtt, metrics, evidence, journal, state_directory, "
     "stop_timeout_s, log_level"
 )
 
@@ -233,7 +250,7 @@ WRONG = {
         camera("url: x.mp4"),
         (
             "2: cameras.a.url: unknown setting; known here: product, deadline_ms, policy, region, retry_max_s, "
-            "path, mode, rate_hz, loop"
+            "path, mode, rate_hz, loop, trigger"
         ),
     ),
     "path missing": (
@@ -304,6 +321,67 @@ WRONG = {
     "pixel format": (
         camera("pixel_format: mjpeg", "type: v4l2, product: cell, device: /dev/video0"),
         "2: cameras.a.pixel_format: 'mjpeg' is not allowed; give four capital letters or digits such as MJPG",
+    ),
+    "trigger": (camera("trigger: names"), "2: cameras.a.trigger: 'names' is not allowed; choose count, name"),
+    "trigger of a camera that has no files": (
+        video("rtsp://192.0.2.7/s", ", trigger: name"),
+        "2: cameras.a.trigger: unknown setting; known here: product, deadline_ms, policy, region, retry_max_s, url, "
+        "transport, username, password_file, open_timeout_s, read_timeout_s, frozen_after, loop",
+    ),
+    "camera with a reserved name": (
+        "line: l\ncameras: {golden: {type: folder, product: cell, path: x}}\n" + PRODUCTS,
+        "2: cameras.golden: is a reserved name; choose another than actuator, answer, command, golden, status",
+    ),
+    # stations
+    "stations without any": (station("{}"), "6: stations: is missing; name at least one"),
+    "station without cameras": (
+        station("{s: {frames: 2}}"),
+        "6: stations.s.cameras: is missing; add `cameras:`. Cameras that see the part; frames with the same trigger "
+        "number belong to one part.",
+    ),
+    "station of one name": (
+        station("{s: {cameras: a}}"),
+        "6: stations.s.cameras: 'a' is not allowed; give names of cameras, such as [left, right]",
+    ),
+    "unknown camera": (
+        station("{s: {cameras: [a, d]}}"),
+        "6: stations.s.cameras: 'd' is not a camera; known cameras: a, b, c",
+    ),
+    "camera twice in a station": (
+        station("{s: {cameras: [a, a]}}"),
+        "6: stations.s.cameras: [a, a] is not allowed; give each name once",
+    ),
+    "camera in two stations": (
+        station("{s: {cameras: [a, b]}, t: {cameras: [b, c]}}"),
+        "6: stations.t.cameras: 'b' belongs to stations.s already; a camera sees the parts of one station",
+    ),
+    "station with the name of a camera": (
+        station("{c: {cameras: [a, b]}}"),
+        "6: stations.c: has the name of a camera; give the station a name of its own",
+    ),
+    "station with a reserved name": (
+        station("{status: {cameras: [a, b]}}"),
+        "6: stations.status: is a reserved name; choose another than actuator, answer, command, golden, status",
+    ),
+    "station with a name that is none": (
+        station("{left gate: {cameras: [a, b]}}"),
+        "6: stations.left gate: is not a usable name; use 1 to 64 letters, digits, - and _",
+    ),
+    "deadline of a camera in a station": (
+        station("{s: {cameras: [a, b]}}", "b=deadline_ms: 500"),
+        "4: cameras.b.deadline_ms: has no effect in a station; remove it; stations.s.deadline_ms counts",
+    ),
+    "no time to inspect a part": (
+        station("{s: {cameras: [a, b], deadline_ms: 20}}"),
+        "6: stations.s.deadline_ms: 20 leaves no time to inspect; give more than mqtt.publish_margin_ms (20)",
+    ),
+    "no frames of a part": (
+        station("{s: {cameras: [a], frames: 0}}"),
+        "6: stations.s.frames: 0 is not allowed; give 1 to 1000 frames",
+    ),
+    "commands": (
+        group("mqtt: {commands: maybe}"),
+        "4: mqtt.commands: 'maybe' is not allowed; give true or false, without quotes",
     ),
     # products, engine, broker, evidence
     "no such bundle": (
@@ -404,6 +482,59 @@ def test_all_mistakes_are_reported_at_once_in_the_order_of_the_file(directory: P
     ]
     lines = [int(line.split(":")[1]) for line in reported]
     assert lines == sorted(lines) == [1, 1, 5, 8, 13, 16, 18, 22]
+
+
+@pytest.mark.parametrize("name", ["actuator", "answer", "command", "golden", "status"])
+def test_no_camera_or_station_speaks_on_a_topic_of_the_line_itself(directory: Path, name: str) -> None:
+    cameras = f"line: l\ncameras: {{{name}: {{type: folder, product: cell, path: x}}}}\n{PRODUCTS}"
+    assert [f"cameras.{name}: is a reserved name" in each for each in complaints(directory, cameras)] == [True]
+    stations = station(f"{{{name}: {{cameras: [a]}}}}")
+    assert [f"stations.{name}: is a reserved name" in each for each in complaints(directory, stations)] == [True]
+
+
+def test_all_mistakes_about_stations_are_reported_at_once(directory: Path) -> None:
+    text = station("{a: {cameras: [a, x], deadline_ms: 5}, golden: {cameras: [a, b, y]}}", "b=deadline_ms: 500")
+    reported = complaints(directory, text)
+    assert [line.split(": ")[1] for line in reported] == [
+        "cameras.b.deadline_ms",
+        "stations.a.deadline_ms",
+        "stations.golden",
+        "stations.golden.cameras",
+    ], "what could not be read is not judged further"
+
+
+def test_stations_are_read_and_their_defaults_are_those_of_the_documentation(directory: Path) -> None:
+    text = station("{s: {cameras: [c, a]}, t: {cameras: [b], frames: 4, deadline_ms: 300, policy: stop}}")
+    settings = load(directory, text)
+    assert settings.stations == {
+        "s": Station(cameras=("c", "a"), frames=1, deadline_ms=1000, policy=Policy.REJECT),
+        "t": Station(cameras=("b",), frames=4, deadline_ms=300, policy=Policy.STOP),
+    }
+    assert load(directory, GOOD).stations == {}
+
+
+def test_a_deadline_that_comes_from_an_anchor_has_no_effect_in_a_station_either(directory: Path) -> None:
+    text = (
+        "line: l\n"
+        "cameras:\n"
+        "  a: &camera {type: folder, product: cell, path: x, deadline_ms: 300}\n"
+        "  b: {<<: *camera, path: y}\n"
+        "stations: {s: {cameras: [b]}}\n" + PRODUCTS
+    )
+    (reported,) = complaints(directory, text)
+    assert "cameras.b.deadline_ms: has no effect in a station" in reported
+
+
+def test_triggers_are_counted_if_not_said_otherwise(directory: Path) -> None:
+    counted, named = (load(directory, text).cameras["a"] for text in (GOOD, camera("trigger: name")))
+    assert isinstance(counted, FolderCamera)
+    assert isinstance(named, FolderCamera)
+    assert (counted.trigger, named.trigger) == (Numbering.COUNT, Numbering.NAME)
+
+
+def test_commands_are_heard_if_not_said_otherwise(directory: Path) -> None:
+    assert load(directory, GOOD).mqtt.commands
+    assert not load(directory, group("mqtt: {commands: false}")).mqtt.commands
 
 
 def test_a_password_is_never_repeated_in_a_message(directory: Path) -> None:

@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from rejectd.messages import Cause, Decision, Policy, Result, Verdict, encode, verdict_payload
+from rejectd.messages import Cause, Decision, Policy, Result, Verdict
+from rejectd.payloads import encode, verdict_payload
 from rejectd.watch import Tally, verdict_line
 
 CAPTURED = 1_700_000_000_250_000_000

@@ -6,8 +6,17 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from line import Line, Subscriber
+from line import Line, Operator, Subscriber
 from peers import Mosquitto
+
+LONG = ("test_chaos.py", "test_gateway.py", "test_isolation.py", "test_overload.py")  # minutes each
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark what `make test` leaves to `make test-long`."""
+    for item in items:
+        if item.path.name in LONG:
+            item.add_marker(pytest.mark.long)
 
 
 @pytest.fixture
@@ -18,6 +27,14 @@ def line(tmp_path: Path, bundle: Path, mosquitto: Mosquitto) -> Iterator[Line]:
     if made.process and made.process.poll() is None:
         made.process.kill()
         made.process.wait(timeout=10)
+
+
+@pytest.fixture
+def operator(mosquitto: Mosquitto) -> Iterator[Operator]:
+    """Somebody who gives commands."""
+    made = Operator(mosquitto.port)
+    yield made
+    made.close()
 
 
 @pytest.fixture

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 import threading
 import time
 from collections import deque
+from pathlib import Path
 
 from rejectd.cameras.contract import CameraError, Driver, Ended
 from rejectd.cameras.decode import UnreadableError, decode, is_picture
 from rejectd.cameras.watch import Watch
 from rejectd.messages import Picture, Pixels
-from rejectd.settings import FolderCamera, FolderMode
+from rejectd.settings import FolderCamera, FolderMode, Numbering
 
 DEFAULT_RATE_HZ = 10.0
 _CATCH_UP_S = 1.0  # a replay that is later than this goes on from now instead of hurrying after its schedule
@@ -19,13 +21,33 @@ _CATCH_UP_S = 1.0  # a replay that is later than this goes on from now instead o
 
 def folder(settings: FolderCamera) -> Driver:
     """The driver for the folder's mode."""
-    return Watch(settings.path) if settings.mode is FolderMode.WATCH else Replay(settings)
+    driver = Watch(settings.path) if settings.mode is FolderMode.WATCH else Replay(settings)
+    return NumberedByName(driver) if settings.trigger is Numbering.NAME else driver
 
 
 def natural(name: str) -> list[tuple[int, int | str]]:
     """Sorts part2.png before part10.png."""
     pieces = re.split(r"(\d+)", name.lower())
     return [(0, int(piece)) if piece.isdecimal() else (1, piece) for piece in pieces if piece]
+
+
+class NumberedByName:
+    """Takes the trigger number of each picture from the last number in its file's name, as in `left_000123.png`."""
+
+    def __init__(self, driver: Driver) -> None:
+        self._driver = driver
+        self.open, self.close = driver.open, driver.close
+
+    def read(self, timeout_s: float) -> Picture | None:
+        """The next picture with its number. A name without one is a fault: nobody knows which part it shows."""
+        picture = self._driver.read(timeout_s)
+        if picture is None:
+            return None
+        numbers = re.findall(r"\d{1,18}", Path(picture.source).stem)
+        if not numbers:
+            fault = picture.fault or f"{picture.source}: the name holds no trigger number"
+            return dataclasses.replace(picture, fault=fault, pixels=None)
+        return dataclasses.replace(picture, trigger=int(numbers[-1]))
 
 
 class Replay:

@@ -16,6 +16,7 @@ from paho.mqtt.client import Client, MQTTMessage
 from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode, MQTTProtocolVersion
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
+from paho.mqtt.reasoncodes import ReasonCode
 
 from rejectd.messages import RejectdError, Verdict
 from rejectd.settings import Mqtt, Protocol
@@ -37,6 +38,20 @@ class Message:
     retain: bool = False
     verdict: Verdict | None = None  # only until its deadline
     event_seq: int | None = None  # an event of the outbox
+    answer: bool = False  # to a command
+    correlation: bytes | None = None  # of the command
+    answer_to: str | None = None  # of a command of ours
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Incoming:
+    """One thing that somebody sent us."""
+
+    topic: str
+    payload: bytes
+    retained: bool
+    answer_to: str | None
+    correlation: bytes | None
 
 
 class Link:
@@ -51,7 +66,8 @@ class Link:
         self._where = f"{settings.host}:{settings.port}"
         self.v5 = protocol is Protocol.V5
         self.acknowledged: list[tuple[int, str]] = []  # packet identifier, why refused or empty
-        self.received: list[MQTTMessage] = []
+        self.received: list[Incoming] = []
+        self.denied = False  # the broker refused a subscription
         self._answer: str | None = None
         self._reason = "connection lost"
         self._client = self._make(settings, client_id, will)
@@ -73,10 +89,15 @@ class Link:
     def publish(self, message: Message, now_ns: int) -> int:
         """Send one message; returns its packet identifier."""
         properties = None
-        if self.v5 and message.verdict:
+        if self.v5 and (message.verdict or message.correlation is not None or message.answer_to):
             properties = Properties(PacketTypes.PUBLISH)  # type: ignore[no-untyped-call]  # paho has no types here
-            left_s = (message.verdict.deadline_ns - now_ns) / 1e9
-            properties.MessageExpiryInterval = max(1, math.floor(left_s))  # whole seconds; 0 would mean for ever
+            if message.verdict:
+                left_s = (message.verdict.deadline_ns - now_ns) / 1e9
+                properties.MessageExpiryInterval = max(1, math.floor(left_s))  # whole seconds; 0 would mean for ever
+            if message.correlation is not None:
+                properties.CorrelationData = message.correlation
+            if message.answer_to:
+                properties.ResponseTopic = message.answer_to
         info = self._client.publish(message.topic, message.payload, 1, message.retain, properties)
         if info.rc != MQTTErrorCode.MQTT_ERR_SUCCESS:
             raise LinkError(f"broker {self._where}: {self._reason}")
@@ -157,11 +178,15 @@ class Link:
         client.on_publish = lambda _client, _data, mid, reason, _properties: self.acknowledged.append(
             (mid, str(reason) if reason.is_failure else "")
         )
-        client.on_message = lambda _client, _data, message: self.received.append(message)
+        client.on_message = lambda _client, _data, message: self.received.append(_incoming(message))
+        client.on_subscribe = lambda _client, _data, _mid, reasons, _properties: self._subscribed(reasons)
         return client
 
     def _connected(self, reason: object) -> None:
         self._answer = str(reason) if getattr(reason, "is_failure", True) else ""
+
+    def _subscribed(self, reasons: list[ReasonCode]) -> None:
+        self.denied = self.denied or any(reason.is_failure for reason in reasons)
 
     def _lost(self, reason: object) -> None:
         if str(reason) not in ("Normal disconnection", "Unspecified error"):
@@ -222,9 +247,19 @@ def listen(
             link.wait(0.2)
             received, link.received = link.received, []
             for message in received:
-                on_message(message.topic, bytes(message.payload))
+                on_message(message.topic, message.payload)
     finally:
         link.close()
+
+
+def _incoming(message: MQTTMessage) -> Incoming:
+    return Incoming(
+        topic=message.topic,
+        payload=bytes(message.payload),
+        retained=bool(message.retain),
+        answer_to=getattr(message.properties, "ResponseTopic", None),
+        correlation=getattr(message.properties, "CorrelationData", None),
+    )
 
 
 def _password(file: Path | None) -> str | None:

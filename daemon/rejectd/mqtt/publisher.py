@@ -3,6 +3,8 @@
 A connection that breaks is thrown away with everything paho holds: paho would send its queue again after a reconnect,
 and a verdict that comes late rejects the wrong part. What may go out again is decided here: verdicts until their
 deadline, the latest status, and every event that the outbox still has.
+
+What others send us, commands and counts of actuators, comes in over the same connection and is handed on at once.
 """
 
 from __future__ import annotations
@@ -14,26 +16,38 @@ import random
 import socket
 import threading
 import time
-from collections import deque
-from collections.abc import Callable
+from collections import Counter, deque
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from pathlib import Path
 
-from rejectd.messages import CameraStatus, Verdict, camera_payload, camera_topic, encode, verdict_payload, verdict_topic
+from rejectd.messages import CameraStatus, Verdict
 from rejectd.metrics import Metrics
-from rejectd.mqtt.link import IN_FLIGHT, Link, LinkError, Message, connect
-from rejectd.outbox import OutboxError, Reader
+from rejectd.mqtt.events import Events
+from rejectd.mqtt.link import IN_FLIGHT, Incoming, Link, LinkError, Message, connect
+from rejectd.payloads import actuator_topic, camera_payload, camera_topic, command_topic, encode, verdict_topic
 from rejectd.settings import Mqtt, Protocol
 
 log = logging.getLogger(__name__)
 
-_EVENTS_IN_FLIGHT = 10  # defect events without acknowledgement, so that a verdict always finds room
 _FIRST_RETRY_S = 0.2
-_REFUSED_PAUSE_S = 5.0  # before an event that the broker refused is offered again
 _VERDICTS_WAITING = 10_000
+_ANSWERS_WAITING = 64
+_LOOK_S = 0.05  # how often what waits for a busy broker is searched for what has expired
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ears:
+    """Who hears what the broker says. Called in the publish thread, and must not block."""
+
+    delivered: Callable[[Verdict, int], None]  # the broker has a verdict, at this instant
+    took: Callable[[int], None]  # ns from a decision to the acknowledgement, on a connection that held
+    acknowledged: Callable[[int], None]  # the broker has the event of this number
+    received: Callable[[Incoming], None]  # a command, or the count of an actuator
 
 
 class Publisher:
-    """Everything that goes to the broker. Any thread may call `verdict`, `camera` and `wake`; they never block."""
+    """Everything that goes to the broker. `run` is one thread's life; any thread may call the rest, it never blocks."""
 
     def __init__(
         self,
@@ -43,37 +57,38 @@ class Publisher:
         status: Callable[[str], Message],
         will: Message,
         outbox: Path,
-        acknowledged: Callable[[int], None],
+        ears: Ears,
         metrics: Metrics,
     ) -> None:
-        """`status(state)` makes the line's status message; `acknowledged(event_seq)` hears what the broker has."""
+        """`status(state)` makes the line's status message."""
         self._settings = settings
         self._line = line
         self._status = status
         self._will = will
-        self._outbox = outbox
-        self._acknowledged = acknowledged
+        self._ears = ears
         self._metrics = metrics
         self._protocol = settings.protocol  # once connected, what the broker spoke
         self._verdicts: deque[Message] = deque()
         self._cameras: dict[str, Message] = {}
         self._changed_cameras: set[str] = set()
-        self._in_flight: dict[int, Message] = {}
-        self._events: deque[Message] = deque()
-        self._event_cursor = 0
-        self._events_after = 0.0  # no events before this instant: the broker refused one
+        self._answers: deque[Message] = deque(maxlen=_ANSWERS_WAITING)
+        self._in_flight: dict[int, tuple[Message, float]] = {}  # by packet identifier, with the instant of sending
+        self._events = Events(outbox)
+        self._looked = 0.0
+        self._connected_ns = 0
+        self._denied = False
         self._stop_at: float | None = None
         self._connected_once = threading.Event()
-        self.unpublished = 0  # verdicts that were never sent
+        self.unpublished: Counter[str] = Counter()  # verdicts that were never sent, by camera or station
         self._wake_reader, self._wake_writer = socket.socketpair()
         self._wake_reader.setblocking(False)
         self._wake_writer.setblocking(False)
         self._lock = threading.Lock()  # guards what other threads add to: verdicts and cameras
 
-    def verdict(self, verdict: Verdict) -> None:
+    def verdict(self, verdict: Verdict, body: bytes) -> None:
         """Publish a verdict, if that is possible before its deadline."""
         topic = verdict_topic(self._line, verdict.camera, verdict.decision)
-        message = Message(topic=topic, payload=encode(verdict_payload(self._line, verdict)), verdict=verdict)
+        message = Message(topic=topic, payload=body, verdict=verdict)
         with self._lock:
             self._verdicts.append(message)
             oldest = self._verdicts.popleft() if len(self._verdicts) > _VERDICTS_WAITING else None
@@ -91,8 +106,28 @@ class Publisher:
             self._changed_cameras.add(status.camera)
         self.wake()
 
+    def answer(self, message: Message) -> None:
+        """Publish the answer to a command. If far too many wait, the oldest goes."""
+        self._answers.append(message)
+        self.wake()
+
+    def more_events(self) -> None:
+        """The outbox has something new. Once `run` has ended it stays there for the next start."""
+        self._events.more()
+        self.wake()
+
+    def marked(self, numbers: Iterable[int]) -> None:
+        """The outbox knows that the broker has these events."""
+        self._events.marked(numbers)
+        self.wake()
+
+    def problems(self) -> list[str]:
+        """What the broker does not let us do."""
+        refused = [f"the broker refuses {topic}" for topic in self._events.refused_topics if topic]
+        return refused + (["the broker refuses to let us hear commands"] if self._denied else [])
+
     def wake(self) -> None:
-        """Look again: the outbox has something new. Once `run` has ended it stays in the outbox for the next start."""
+        """Look again. Once `run` has ended nobody does."""
         with contextlib.suppress(OSError):
             self._wake_writer.send(b"\0")
 
@@ -107,7 +142,6 @@ class Publisher:
 
     def run(self) -> None:
         """The life of the publish thread."""
-        reader = Reader(self._outbox)
         failures = 0
         trouble = ""
         try:
@@ -127,7 +161,7 @@ class Publisher:
                 self._protocol = Protocol.V5 if link.v5 else Protocol.V311
                 log.info("broker connected", extra={"fields": {"mqtt": "5" if link.v5 else "3.1.1"}})
                 try:
-                    self._serve(link, reader)
+                    self._serve(link)
                 except LinkError as error:
                     log.warning(str(error))
                 finally:
@@ -135,7 +169,7 @@ class Publisher:
         finally:
             for message in self._verdicts:
                 self._unpublished(message)
-            reader.close()
+            self._events.close()
             self._wake_reader.close()
             self._wake_writer.close()
 
@@ -159,26 +193,36 @@ class Publisher:
             self._wake_reader.recv(4096)
         self._wake_reader.setblocking(False)
 
-    def _serve(self, link: Link, reader: Reader) -> None:
+    def _serve(self, link: Link) -> None:
         """One connection's work, until it breaks or everything is out after `stop`."""
         self._metrics.broker_connected.set(1)
+        self._connected_ns = time.monotonic_ns()
         self._connected_once.set()
         with self._lock:
             self._changed_cameras = set(self._cameras)
+        if self._settings.commands:
+            link.subscribe(command_topic(self._line, "+"))
+            link.subscribe(actuator_topic(self._line, "+"))
         next_status = 0.0
         while not self._over():
             now = time.monotonic()
             if now >= next_status and self._stop_at is None:
                 self._send(link, self._status("online"))
                 next_status = now + self._settings.heartbeat_s
-            self._send_all(link, reader)
-            if self._stop_at is not None and not self._in_flight and not self._events and not self._verdicts:
+            self._send_all(link)
+            self._look_for_stalled(now)
+            if self._stop_at is not None and self._all_out():
                 self._farewell(link)
                 return
-            link.wait(max(0.0, min(next_status - now, 0.5)), self._wake_reader)
+            patience_s = 0.1 if self._stop_at is not None else min(next_status - now, 0.5)
+            link.wait(max(0.0, patience_s), self._wake_reader)
             with contextlib.suppress(BlockingIOError):
                 self._wake_reader.recv(4096)
             self._take_acknowledgements(link)
+            self._hear(link)
+
+    def _all_out(self) -> bool:
+        return not self._in_flight and self._events.idle and not self._verdicts and not self._answers
 
     def _farewell(self, link: Link) -> None:
         """The last word, after which the connection is closed in order."""
@@ -189,12 +233,33 @@ class Publisher:
         log.info("broker has everything")
         self._stop_at = time.monotonic()
 
-    def _send_all(self, link: Link, reader: Reader) -> None:
-        """Send what fits: verdicts first, then statuses, then events."""
-        while len(self._in_flight) < IN_FLIGHT and (message := self._next(reader)) is not None:
+    def _hear(self, link: Link) -> None:
+        received, link.received = link.received, []
+        for message in received:
+            self._ears.received(message)
+        if link.denied and not self._denied:
+            log.error("the broker refuses to let us hear commands; check its access list, or set mqtt.commands: false")
+        self._denied = link.denied
+
+    def _send_all(self, link: Link) -> None:
+        """Send what fits: verdicts first, then statuses and answers, then events."""
+        while len(self._in_flight) < IN_FLIGHT:
+            message = self._next()
+            if message is None:
+                return
             self._send(link, message)
 
-    def _next(self, reader: Reader) -> Message | None:
+    def _look_for_stalled(self, now: float) -> None:
+        """A broker that takes everything and acknowledges nothing is as good as gone."""
+        if now - self._looked < _LOOK_S:
+            return
+        self._looked = now
+        self._expire(time.monotonic_ns())
+        oldest = min((sent for _, sent in self._in_flight.values()), default=now)
+        if now - oldest > self._settings.keepalive_s:
+            raise LinkError(f"the broker has acknowledged nothing for {self._settings.keepalive_s} s")
+
+    def _next(self) -> Message | None:
         while (message := self._next_verdict()) is not None:
             if message.verdict and message.verdict.deadline_ns > time.monotonic_ns():
                 return message
@@ -202,20 +267,7 @@ class Publisher:
         with self._lock:
             if self._changed_cameras:
                 return self._cameras[self._changed_cameras.pop()]
-        busy = sum(message.event_seq is not None for message in self._in_flight.values())
-        if busy >= _EVENTS_IN_FLIGHT or time.monotonic() < self._events_after:
-            return None
-        if not self._events:
-            try:
-                waiting = reader.waiting(self._event_cursor, _EVENTS_IN_FLIGHT)
-            except OutboxError as error:
-                log.error("%s", error)
-                self._events_after = time.monotonic() + _REFUSED_PAUSE_S
-                return None
-            for event in waiting:
-                self._events.append(Message(topic=event.topic, payload=event.payload, event_seq=event.event_seq))
-                self._event_cursor = event.event_seq
-        return self._events.popleft() if self._events else None
+        return self._answers.popleft() if self._answers else self._events.next()
 
     def _next_verdict(self) -> Message | None:
         with self._lock:
@@ -223,7 +275,7 @@ class Publisher:
 
     def _send(self, link: Link, message: Message) -> None:
         try:
-            self._in_flight[link.publish(message, time.monotonic_ns())] = message
+            self._in_flight[link.publish(message, time.monotonic_ns())] = message, time.monotonic()
         except LinkError:
             self._put_back(message)
             raise
@@ -232,15 +284,19 @@ class Publisher:
         done, link.acknowledged = link.acknowledged, []
         now_ns = time.monotonic_ns()
         for mid, refusal in done:
-            message = self._in_flight.pop(mid, None)
+            message, _ = self._in_flight.pop(mid, (None, 0.0))
             if message is None:
                 continue
             if refusal:
                 self._refused(message, refusal)
             elif message.event_seq is not None:
-                self._acknowledged(message.event_seq)
+                self._events.acknowledged(message.event_seq)
+                self._ears.acknowledged(message.event_seq)
             elif message.verdict:
                 verdict = message.verdict
+                self._ears.delivered(verdict, now_ns)
+                if verdict.decided_ns > self._connected_ns:
+                    self._ears.took(now_ns - verdict.decided_ns)
                 self._metrics.latency.labels(verdict.camera).observe((now_ns - verdict.captured_ns) / 1e9)
                 self._metrics.stage.labels("publish").observe((now_ns - verdict.decided_ns) / 1e9)
                 if now_ns > verdict.deadline_ns:
@@ -251,8 +307,7 @@ class Publisher:
         if message.verdict:
             self._unpublished(message)
         if message.event_seq is not None:
-            self._events_after = time.monotonic() + _REFUSED_PAUSE_S
-            self._put_back(message)
+            self._events.refused(message)
 
     def _expire(self, now_ns: int) -> None:
         """Give up waiting verdicts whose deadline is over; cameras differ, so that these can be anywhere."""
@@ -267,23 +322,23 @@ class Publisher:
 
     def _unpublished(self, message: Message) -> None:
         assert message.verdict
-        self.unpublished += 1
+        self.unpublished[message.verdict.camera] += 1
         self._metrics.unpublished.labels(message.verdict.camera).inc()
         self._metrics.missed.labels(message.verdict.camera).inc()
 
     def _put_back(self, message: Message) -> None:
         """Into its queue again, before what came later."""
-        with self._lock:
-            if message.verdict:
+        if message.verdict:
+            with self._lock:
                 self._verdicts.appendleft(message)
-        if message.event_seq is not None:
-            self._events.clear()
-            self._event_cursor = min(self._event_cursor, message.event_seq - 1)
+        elif message.answer:
+            self._answers.appendleft(message)
 
     def _hang_up(self, link: Link) -> None:
         """Close, and take back what the broker has not acknowledged."""
         self._metrics.broker_connected.set(0)
-        for message in reversed(self._in_flight.values()):
+        for message, _ in reversed(self._in_flight.values()):
             self._put_back(message)
         self._in_flight.clear()
+        self._events.take_back()
         link.close() if self._over() else link.drop()

@@ -1,0 +1,218 @@
+"""`rejectd account`: what became of every frame of a shift, from the journal, and whether the PLC rejected as many."""
+
+from __future__ import annotations
+
+import itertools
+import re
+import sqlite3
+from collections.abc import Iterator, Mapping
+from contextlib import closing
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from pathlib import Path
+
+from rejectd import database
+from rejectd.messages import GOLDEN, Decision, Policy, RejectdError, iso
+
+_TITLES = ("captured", "judged", "pass", "reject", "unjudged", "in time", "late", "missing")
+_UNITS = {"m": 60, "h": 3600, "d": 86_400}
+
+
+class AccountError(RejectdError):
+    """There is no account, or none for that time."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Actuator:
+    """The rejects that a PLC counted between two of its messages, beside those that it was told."""
+
+    since: str
+    until: str
+    counted: int
+    certain: int  # told, and due between the two messages
+    possible: int  # told perhaps, or due perhaps
+
+    @property
+    def agrees(self) -> bool:
+        """Whether the PLC rejected what it was told to."""
+        return self.certain <= self.counted <= self.possible
+
+
+@dataclass(slots=True, kw_only=True)
+class Camera:
+    """The account of one camera, or of one station's parts."""
+
+    captured: int = 0
+    passed: int = 0
+    rejected: int = 0
+    unjudged: dict[str, int] = field(default_factory=dict)  # by cause
+    acknowledged: int = 0  # the broker had the verdict by its deadline
+    late: int = 0  # after it
+    missing: int = 0  # numbers without an entry in the journal
+    actuator: Actuator | None = None
+
+    @property
+    def judged(self) -> int:
+        """Frames that the model has judged."""
+        return self.passed + self.rejected
+
+    @property
+    def good(self) -> bool:
+        """Whether nothing is missing and the PLC agrees."""
+        return not self.missing and (self.actuator is None or self.actuator.agrees)
+
+
+def account(journal: Path, since_unix_ns: int, until_unix_ns: int, *, travel_ns: int) -> dict[str, Camera]:
+    """The accounts of all cameras and stations for frames captured in a time.
+
+    `travel_ns`: how long after the deadline of its verdict a part is rejected and counted at the latest.
+
+    Raises:
+        AccountError: if there is no journal, or it cannot be read.
+    """
+    if not journal.is_file():
+        raise AccountError(
+            f"{journal}: there is no journal", hint="has this line run yet, and with this settings file?"
+        )
+    window = (since_unix_ns, until_unix_ns)
+    try:
+        with closing(database.open_to_read(journal)) as db:
+            if db.execute("PRAGMA user_version").fetchone()[0] != database.VERSION:
+                raise AccountError(f"{journal}: another version of rejectd wrote it", hint="start this version once")
+            cameras: dict[str, Camera] = {}
+            for row in db.execute(_COUNTS, window):
+                _add(cameras.setdefault(row["camera"], Camera()), row)
+            for row in db.execute(_RUNS, window).fetchall():
+                bounds = (row["run"], row["camera"], row["low"], row["high"])
+                (found,) = db.execute(_BETWEEN, bounds).fetchone()
+                cameras[row["camera"]].missing += row["high"] - row["low"] + 1 - found
+            for name, camera in cameras.items():
+                camera.actuator = _actuator(db, name, window, travel_ns)
+    except sqlite3.Error as error:
+        hint = "may you read it? run as the service's user"
+        raise AccountError(f"{journal}: cannot be read: {error}", hint=hint) from error
+    return dict(sorted(cameras.items(), key=lambda item: (item[0] == GOLDEN, item[0])))
+
+
+def instant(text: str, now: datetime) -> int:
+    """Unix ns of `2026-11-25T06:00`, `06:00` (the latest one, local time), or a time ago such as `8h`.
+
+    Raises:
+        AccountError: if it is none of these.
+    """
+    ago = re.fullmatch(r"(\d{1,6})([mhd])", text)
+    clock = re.fullmatch(r"(\d{1,2}):(\d\d)", text)
+    try:
+        if ago:
+            at = now - timedelta(seconds=int(ago[1]) * _UNITS[ago[2]])
+        elif clock:
+            at = now.replace(hour=int(clock[1]), minute=int(clock[2]), second=0, microsecond=0)
+            at = at if at <= now else at - timedelta(days=1)
+        else:
+            at = datetime.fromisoformat(text)
+        return round(at.timestamp() * 1e6) * 1000
+    except (ValueError, OverflowError) as error:
+        hint = "give 2026-11-25T06:00, 06:00, or a time ago such as 90m, 8h, 2d"
+        raise AccountError(f"{text!r} is not a time", hint=hint) from error
+
+
+def table(cameras: Mapping[str, Camera]) -> Iterator[str]:
+    """The account for people."""
+    yield "".join([f"{'':<16}", *(f"{title:>9}" for title in _TITLES)])
+    for name, each in cameras.items():
+        unjudged = sum(each.unjudged.values())
+        yield (
+            f"{name:<16}{each.captured:>9}{each.judged:>9}{each.passed:>9}{each.rejected:>9}{unjudged:>9}"
+            f"{each.acknowledged:>9}{each.late:>9}{each.missing:>9}"
+        )
+    for name, each in cameras.items():
+        if each.unjudged:
+            causes = ", ".join(f"{count} {cause}" for cause, count in sorted(each.unjudged.items()))
+            yield f"{name}: unjudged: {causes}"
+        if each.missing:
+            yield f"{name}: {each.missing} frames have no entry in the journal: was the disk full?"
+        if each.actuator:
+            told = f"{each.actuator.certain}"
+            told += f" to {each.actuator.possible}" if each.actuator.possible > each.actuator.certain else ""
+            agrees = "agrees" if each.actuator.agrees else "DIFFERS"
+            yield f"{name}: the PLC counted {each.actuator.counted} rejects, it was told {told}: {agrees}"
+
+
+def to_json(cameras: Mapping[str, Camera], since_unix_ns: int, until_unix_ns: int) -> dict[str, object]:
+    """The account for programs."""
+    return {
+        "since": iso(since_unix_ns),
+        "until": iso(until_unix_ns),
+        "good": all(each.good for each in cameras.values()),
+        "cameras": {name: _camera_json(each) for name, each in cameras.items()},
+    }
+
+
+def _camera_json(camera: Camera) -> dict[str, object]:
+    actuator = camera.actuator
+    return {
+        "captured": camera.captured,
+        "judged": camera.judged,
+        "pass": camera.passed,
+        "reject": camera.rejected,
+        "unjudged": camera.unjudged,
+        "acknowledged": camera.acknowledged,
+        "late": camera.late,
+        "missing": camera.missing,
+        "actuator": actuator
+        and {
+            "since": actuator.since,
+            "until": actuator.until,
+            "counted": actuator.counted,
+            "told": [actuator.certain, actuator.possible],
+            "agrees": actuator.agrees,
+        },
+    }
+
+
+def _add(camera: Camera, row: sqlite3.Row) -> None:
+    camera.captured += row["frames"]
+    camera.acknowledged += row["in_time"]
+    camera.late += row["late"]
+    if row["decision"] == Decision.PASS:
+        camera.passed += row["frames"]
+    elif row["decision"] == Decision.REJECT:
+        camera.rejected += row["frames"]
+    else:
+        camera.unjudged[row["cause"]] = camera.unjudged.get(row["cause"], 0) + row["frames"]
+
+
+def _actuator(db: sqlite3.Connection, camera: str, window: tuple[int, int], travel_ns: int) -> Actuator | None:
+    """What a PLC counted. It fires between the acknowledgement of a verdict and the arrival of the part."""
+    since, until = window
+    readings = db.execute(_READINGS, (camera, camera, since, since, until)).fetchall()
+    if len(readings) < 2:
+        return None
+    counts = [row["rejected"] for row in readings]
+    counted = 0
+    for before, after in itertools.pairwise(counts):
+        counted += after - before if after >= before else after  # a PLC that was restarted counts from 0
+    first, last = readings[0]["at_unix_ns"], readings[-1]["at_unix_ns"]
+    bounds = {"camera": camera, "action": Policy.REJECT, "first": first, "last": last, "travel": travel_ns}
+    told = db.execute(_TOLD, bounds).fetchone()
+    return Actuator(
+        since=iso(first), until=iso(last), counted=counted, certain=told["certain"], possible=told["possible"]
+    )
+
+
+_COUNTS = """SELECT camera, decision, cause, count(*) AS frames,
+    sum(acknowledged_ms IS NOT NULL AND acknowledged_ms <= deadline_ms) AS in_time,
+    sum(acknowledged_ms IS NOT NULL AND acknowledged_ms > deadline_ms) AS late
+    FROM verdict WHERE captured_unix_ns >= ? AND captured_unix_ns < ? GROUP BY camera, decision, cause"""
+_RUNS = """SELECT run, camera, min(frame_seq) AS low, max(frame_seq) AS high
+    FROM verdict WHERE captured_unix_ns >= ? AND captured_unix_ns < ? GROUP BY run, camera"""
+_BETWEEN = "SELECT count(*) FROM verdict WHERE run = ? AND camera = ? AND frame_seq BETWEEN ? AND ?"
+_READINGS = """SELECT at_unix_ns, rejected FROM actuator WHERE camera = ? AND at_unix_ns >= coalesce(
+    (SELECT max(at_unix_ns) FROM actuator WHERE camera = ? AND at_unix_ns <= ?), ?) AND at_unix_ns < ?
+    ORDER BY at_unix_ns"""
+_TOLD = """SELECT
+    coalesce(sum(told IS NOT NULL AND told > :first AND due <= :last), 0) AS certain,
+    coalesce(sum(due > :first AND coalesce(told, begun) <= :last), 0) AS possible
+    FROM (SELECT captured_unix_ns AS begun, captured_unix_ns + CAST(deadline_ms * 1e6 AS INTEGER) + :travel AS due,
+        captured_unix_ns + CAST(acknowledged_ms * 1e6 AS INTEGER) AS told
+        FROM verdict WHERE camera = :camera AND action = :action AND captured_unix_ns <= :last)"""

@@ -1,0 +1,87 @@
+"""The one SQLite file of a line: verdicts, defect events, counts of actuators. Opened here, brought up to date here."""
+
+from __future__ import annotations
+
+import sqlite3
+from pathlib import Path
+
+VERSION = 2
+
+SCHEMA = """
+CREATE TABLE IF NOT EXISTS verdict (
+    event_id TEXT PRIMARY KEY, run TEXT NOT NULL, camera TEXT NOT NULL, product TEXT NOT NULL,
+    frame_seq INTEGER NOT NULL, trigger_number INTEGER, views TEXT, captured_unix_ns INTEGER NOT NULL, deadline_ms REAL,
+    decision TEXT NOT NULL, cause TEXT, action TEXT NOT NULL, score REAL, threshold REAL, p_value REAL, bundle TEXT,
+    engine_ms REAL, latency_ms REAL NOT NULL, acknowledged_ms REAL, source TEXT
+) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS verdict_by_time ON verdict (captured_unix_ns);
+CREATE TABLE IF NOT EXISTS event (
+    event_seq INTEGER PRIMARY KEY AUTOINCREMENT, event_id TEXT NOT NULL UNIQUE, topic TEXT NOT NULL,
+    payload BLOB NOT NULL, created_unix_ns INTEGER NOT NULL, acknowledged_unix_ns INTEGER,
+    replay INTEGER NOT NULL DEFAULT 0
+);
+CREATE INDEX IF NOT EXISTS event_waiting_by_topic ON event (topic, event_seq) WHERE acknowledged_unix_ns IS NULL;
+CREATE INDEX IF NOT EXISTS event_replay ON event (event_seq) WHERE replay = 1;
+CREATE INDEX IF NOT EXISTS event_by_time ON event (created_unix_ns);
+CREATE TABLE IF NOT EXISTS actuator (
+    camera TEXT NOT NULL, at_unix_ns INTEGER NOT NULL, rejected INTEGER NOT NULL, PRIMARY KEY (camera, at_unix_ns)
+) WITHOUT ROWID;
+"""
+
+_FROM_1 = """
+BEGIN IMMEDIATE;
+ALTER TABLE verdict RENAME TO verdict_1;
+DROP INDEX verdict_by_time;
+DROP INDEX event_waiting;
+ALTER TABLE event ADD COLUMN replay INTEGER NOT NULL DEFAULT 0;
+{schema}
+INSERT INTO verdict (event_id, run, camera, product, frame_seq, captured_unix_ns, decision, cause, action, score,
+    threshold, p_value, bundle, latency_ms)
+SELECT event_id, substr(event_id, 1, length(event_id) - length(camera) - length(frame_seq) - 2), camera, product,
+    frame_seq, captured_unix_ns, decision, cause, action, score, threshold, p_value, bundle, latency_ms FROM verdict_1;
+DROP TABLE verdict_1;
+PRAGMA user_version=2;
+COMMIT;
+"""
+
+
+class NewerError(Exception):
+    """The file was written by a newer rejectd."""
+
+
+def open_to_write(path: Path) -> sqlite3.Connection:
+    """Open or create the file and bring it up to date.
+
+    Raises:
+        sqlite3.Error: if that fails.
+        NewerError: if a newer rejectd wrote it.
+    """
+    db = connect(path)
+    try:
+        found = db.execute("PRAGMA user_version").fetchone()[0]
+        if found > VERSION:
+            raise NewerError  # noqa: TRY301 - the file is closed below
+        if found == 1:
+            db.executescript(_FROM_1.format(schema=SCHEMA))
+        db.executescript(SCHEMA)
+        db.execute(f"PRAGMA user_version={VERSION}")
+    except BaseException:
+        db.close()
+        raise
+    return db
+
+
+def connect(path: Path) -> sqlite3.Connection:
+    """A connection for one thread; what it commits is on the disk."""
+    db = sqlite3.connect(path, timeout=5, isolation_level=None, check_same_thread=False)
+    db.execute("PRAGMA auto_vacuum=INCREMENTAL")  # before the first write, which journal_mode is
+    db.execute("PRAGMA journal_mode=WAL")
+    db.execute("PRAGMA synchronous=FULL")
+    return db
+
+
+def open_to_read(path: Path) -> sqlite3.Connection:
+    """A connection that cannot write, also while the service does."""
+    db = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, timeout=5, isolation_level=None)
+    db.row_factory = sqlite3.Row
+    return db

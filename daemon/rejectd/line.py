@@ -1,0 +1,296 @@
+"""One line: all its stages, made from the settings and tied to each other. `service` has the threads."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import logging
+import time
+from collections.abc import Mapping
+from contextlib import ExitStack
+from importlib.metadata import version
+from pathlib import Path
+
+from prometheus_client import CollectorRegistry
+
+from rejectd import settings_file
+from rejectd.batcher import Batcher
+from rejectd.commands import Commands, Controls
+from rejectd.evidence import Evidence
+from rejectd.golden import Golden
+from rejectd.inspector import Inspector, heatmap
+from rejectd.ledger import Ledger, Margin
+from rejectd.logbook import Logbook
+from rejectd.messages import GOLDEN, CameraState, Decision, Policy, Verdict
+from rejectd.metrics import Metrics
+from rejectd.mqtt import Ears, Incoming, Message, Publisher
+from rejectd.outbox import Delivery, Entries, Outbox, Reading
+from rejectd.payloads import LineStatus, actuator_topic, encode, line_payload, line_topic, will_payload
+from rejectd.pipeline import Pipeline, Stages
+from rejectd.recorder import Recorder, defect_event
+from rejectd.settings import Product, Settings
+from rejectd.standing import Standing, StandingFile
+from rejectd.stations import Stations
+
+log = logging.getLogger(__name__)
+
+_READING_S = 60.0  # an actuator's count that has not changed is noted this often
+
+
+class Line:
+    """The stages of one line. What they own is closed by the stack."""
+
+    def __init__(self, settings: Settings, file: Path, run: str, stack: ExitStack) -> None:
+        """Open the files, load the models, and put what a killed run left into the journal.
+
+        Raises:
+            RejectdError: with what to do about it.
+        """
+        self.settings = settings
+        self.run = run
+        state = settings_file.state_directory(settings, file)
+        margin = Margin(settings.mqtt.publish_margin_ms * 1_000_000)
+        logbook = Logbook(state / "in-flight.bin", line=settings.line)
+        stack.callback(logbook.close)
+        outbox = self._outbox(state, stack)
+        self._recover(logbook, outbox)
+        self.ledger = Ledger(run, margin=margin, book=logbook)
+        self.stations = Stations(settings.stations, Ledger(run, margin=margin, book=logbook))
+        standing_file = StandingFile(state / "standing.json")
+        self.standing = self._usable(standing_file.load())
+        self.inspector = Inspector(settings.engine, self._products(), self._thresholds())
+        self.registry = CollectorRegistry()
+        self.metrics = self._metrics()
+        self.metrics.recovered.inc(self._recovered)
+        self.batcher = self._batcher(margin)
+        self.publisher = Publisher(
+            settings.mqtt,
+            line=settings.line,
+            status=self.status,
+            will=Message(
+                topic=line_topic(settings.line), payload=encode(will_payload(settings.line, run)), retain=True
+            ),
+            outbox=outbox.path,
+            ears=Ears(
+                delivered=self._delivered,
+                took=margin.learn,
+                acknowledged=lambda number: self.recorder.note(number),  # noqa: PLW0108 - not made yet
+                received=self._received,
+            ),
+            metrics=self.metrics,
+        )
+        evidence = self._evidence(state)
+        self.recorder = Recorder(
+            settings.line,
+            outbox=outbox,
+            evidence=evidence,
+            logbook=logbook,
+            metrics=self.metrics,
+            more_events=self.publisher.more_events,
+            marked=self.publisher.marked,
+        )
+        self.pipeline = self._pipeline()
+        self.golden = Golden(self.ledger, self.pipeline)
+        self.commands = Commands(
+            Controls(
+                settings=settings,
+                pipeline=self.pipeline,
+                ledger=self.ledger,
+                inspector=self.inspector,
+                golden=self.golden,
+                recorder=self.recorder,
+                outbox=outbox,
+                evidence=evidence,
+                standing=self.standing,
+                standing_file=standing_file,
+                answer=self.publisher.answer,
+                more_events=self.publisher.more_events,
+                models_changed=self.show_models,
+            )
+        )
+        self._readings: dict[str, tuple[int, float]] = {}  # of each camera's actuator: count, instant
+        self.show_models()
+
+    @property
+    def judging(self) -> bool:
+        """Whether frames get their verdicts: none is overdue, and the device does not hang."""
+        now = time.monotonic_ns()
+        busy = self.pipeline.busy_since_ns
+        if busy is not None and now - busy > self.settings.engine.hang_s * 1e9:
+            return False
+        return not any(now > frame.deadline_ns for frame in self.ledger.in_flight()[:1])
+
+    def status(self, state: str) -> Message:
+        """The line's retained status."""
+        now = time.time_ns()
+        parts = self.stations.ledger.snapshot().account if self.settings.stations else None
+        unpublished = sum(
+            count for owner, count in list(self.publisher.unpublished.items()) if owner not in self.stations
+        )
+        status = LineStatus(
+            run=self.run,
+            version=version("rejectd"),
+            account=self.ledger.snapshot().account,
+            parts=parts,
+            unpublished=unpublished,
+            judging=self.judging,
+            problems=self._problems(),
+            products=self.pipeline.products,
+            paused=sorted(self.pipeline.paused),
+        )
+        payload = line_payload(self.settings.line, state, status, now)
+        return Message(topic=line_topic(self.settings.line), payload=encode(payload), retain=True)
+
+    def show_models(self) -> None:
+        """Put the models in force into the metrics."""
+        self.metrics.bundle.clear()
+        for name, model in self.inspector.models.items():
+            self.metrics.bundle.labels(name, model.digest, model.engine, model.teacher).set(1)
+            self.metrics.threshold.labels(name).set(model.threshold)
+
+    def reconfigure(self, settings: Settings) -> dict[str, tuple[float, float]]:
+        """Take over thresholds from changed settings. Returns what changed: product to (before, after)."""
+        self.standing.thresholds = {
+            name: order
+            for name, order in self.standing.thresholds.items()
+            if name in settings.products and settings.products[name].threshold == order.configured
+        }
+        changed = self.inspector.configure_thresholds(settings.products)
+        self.show_models()
+        return changed
+
+    def _problems(self) -> list[str]:
+        states = self.pipeline.states.items()
+        problems = [
+            f"camera {name} is {status.state}: {status.reason}"
+            for name, status in sorted(states)
+            if status.state in (CameraState.DOWN, CameraState.DEGRADED)
+        ]
+        return problems + ([self.recorder.problem] if self.recorder.problem else []) + self.publisher.problems()
+
+    def _delivered(self, verdict: Verdict, now_ns: int) -> None:
+        elapsed_ms = round((now_ns - verdict.captured_ns) / 1e6, 3)
+        self.recorder.note(Delivery(event_id=verdict.event_id, acknowledged_ms=elapsed_ms))
+        if verdict.camera == GOLDEN:
+            self.golden.delivered(verdict, now_ns)
+
+    def _received(self, incoming: Incoming) -> None:
+        for camera in (*self.settings.cameras, *self.settings.stations):
+            if incoming.topic == actuator_topic(self.settings.line, camera):
+                self._count(camera, incoming)
+                return
+        if "/command/" in incoming.topic:
+            self.commands.hear(incoming)
+
+    def _count(self, camera: str, incoming: Incoming) -> None:
+        """Note what a PLC says to have rejected."""
+        try:
+            found = json.loads(incoming.payload)
+            count = found["count"] if isinstance(found, dict) else found
+            if type(count) is not int or not 0 <= count < 2**63:
+                raise ValueError(f"{count!r} is not a count")  # noqa: TRY301 - told apart from nothing else
+        except (ValueError, KeyError, RecursionError) as error:
+            log.warning("%s: not a count of rejected parts: %r", incoming.topic, error)
+            return
+        before = self._readings.get(camera)
+        if before is None or before[0] != count or time.monotonic() - before[1] > _READING_S:
+            self._readings[camera] = count, time.monotonic()
+            self.recorder.note(Reading(camera=camera, at_unix_ns=time.time_ns(), rejected=count))
+
+    def _outbox(self, state: Path, stack: ExitStack) -> Outbox:
+        journal = self.settings.journal
+        outbox = Outbox(
+            state / "journal.sqlite", keep_ns=int(journal.keep_days * 86_400e9), max_bytes=journal.max_mb * 1_000_000
+        )
+        stack.callback(outbox.close)
+        return outbox
+
+    def _recover(self, logbook: Logbook, outbox: Outbox) -> None:
+        """What an earlier run could not write: verdicts that went out, and frames in flight, which end as stopping."""
+        events = [defect_event(self.settings.line, body) for body in logbook.left if _is_defect(body)]
+        self._recovered = len(logbook.left)
+        if self._recovered:
+            log.warning("an earlier run was killed: %d of its frames go into the journal now", self._recovered)
+            outbox.write(Entries(verdicts=logbook.left, events=events))
+        logbook.begin()
+
+    def _usable(self, standing: Standing) -> Standing:
+        """What still makes sense of the commands that stand."""
+        standing.drop_changed(self.settings)
+        for product, order in list(standing.bundles.items()):
+            path = self.settings.products[product].bundle.with_name(str(order.value))
+            if not (path / "bundle.json").is_file():
+                log.error("product %s: the bundle %s that a command put in force is gone", product, path)
+                del standing.bundles[product]
+        if standing != Standing():
+            log.warning("commands given before the restart stand: %s", dataclasses.asdict(standing))
+        return standing
+
+    def _products(self) -> dict[str, Product]:
+        """The products with the bundles in force."""
+        products = dict(self.settings.products)
+        for name, order in self.standing.bundles.items():
+            products[name] = dataclasses.replace(
+                products[name], bundle=products[name].bundle.with_name(str(order.value))
+            )
+        return products
+
+    def _thresholds(self) -> dict[str, float]:
+        return {
+            name: order.value
+            for name, order in self.standing.thresholds.items()
+            if isinstance(order.value, int | float)
+        }
+
+    def _metrics(self) -> Metrics:
+        return Metrics(
+            self.registry,
+            cameras=self.settings.cameras,
+            products=self.settings.products,
+            snapshot=self.ledger.snapshot,
+            stations=self.settings.stations,
+            parts=self.stations.ledger.snapshot,
+        )
+
+    def _batcher(self, margin: Margin) -> Batcher:
+        batch = self.settings.batch
+        groups = (*self.settings.cameras.values(), *self.settings.stations.values())
+        shortest_ns = min(group.deadline_ms for group in groups) * 1_000_000
+        batcher = Batcher(
+            [*self.settings.cameras, GOLDEN],
+            max_batch=batch.max_batch,
+            max_wait_ns=int(batch.max_wait_ms * 1e6),
+            queue_per_camera=batch.queue_per_camera,
+            margin_ns=lambda: margin.of(shortest_ns),
+        )
+        for size, elapsed_ns in self.inspector.warm({1, batch.max_batch}).items():
+            batcher.service_time.learn(size, elapsed_ns)
+        return batcher
+
+    def _evidence(self, state: Path) -> Evidence | None:
+        evidence = self.settings.evidence
+        if not evidence.enabled:
+            return None
+        directory = evidence.directory or state / "evidence"
+        return Evidence(directory, quota_bytes=evidence.quota_mb * 1_000_000, heatmap=heatmap)
+
+    def _pipeline(self) -> Pipeline:
+        stages = Stages(
+            ledger=self.ledger,
+            batcher=self.batcher,
+            inspector=self.inspector,
+            stations=self.stations,
+            publisher=self.publisher,
+            recorder=self.recorder,
+            metrics=self.metrics,
+        )
+        products = {name: camera.product for name, camera in self.settings.cameras.items()}
+        products |= {name: str(order.value) for name, order in self.standing.products.items()}
+        pipeline = Pipeline(stages, line=self.settings.line, products=products)
+        for name, order in self.standing.paused.items():
+            pipeline.paused[name] = Policy(str(order.value)) if order.value else None
+        return pipeline
+
+
+def _is_defect(body: Mapping[str, object]) -> bool:
+    return body["decision"] != Decision.PASS and body["camera"] != GOLDEN

@@ -1,0 +1,121 @@
+"""Parts that several cameras see: one verdict of the part from the real service, in time, whatever is missing."""
+
+from __future__ import annotations
+
+import shutil
+from collections import Counter
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from line import Line, Subscriber
+from peers import wait_for
+
+pytestmark = pytest.mark.system
+
+
+class Views:
+    """Two watched folders into which parts are put, file by file."""
+
+    def __init__(self, line: Line, **station: Any) -> None:
+        self._folders = {}
+        for camera in ("left", "right"):
+            self._folders[camera] = line.directory / "hot" / camera
+            self._folders[camera].mkdir(parents=True)
+            line.settings["cameras"][camera] = {
+                "type": "folder", "mode": "watch", "product": "cell", "path": str(self._folders[camera]),
+                "trigger": "name",
+            }  # fmt: skip
+        line.settings["stations"] = {"gate": {"cameras": ["left", "right"], **station}}
+
+    @staticmethod
+    def wait(subscriber: Subscriber) -> None:
+        """Until both cameras see what arrives."""
+        wait_for(lambda: all(subscriber.states(camera)[-1:] == ["up"] for camera in ("left", "right")), "both are up")
+
+    def show(self, camera: str, trigger: int, picture: Path) -> None:
+        """A picture arrives whole."""
+        folder = self._folders[camera]
+        temporary = folder.parent / f"{camera}{trigger}{picture.suffix}"
+        shutil.copy(picture, temporary)
+        temporary.rename(folder / f"part_{trigger:06}{picture.suffix}")
+
+
+def _parts(subscriber: Subscriber) -> dict[int, dict[str, Any]]:
+    """The verdicts of parts by trigger number; each part has one."""
+    verdicts = [payload for _, topic, payload in subscriber.messages if "/gate/verdict/" in topic]
+    assert max(Counter(verdict["trigger"] for verdict in verdicts).values(), default=1) == 1
+    return {verdict["trigger"]: verdict for verdict in verdicts}
+
+
+def test_a_part_has_one_verdict_from_all_its_views_before_its_one_deadline(
+    line: Line, subscriber: Subscriber, cells: list[Path], tmp_path: Path
+) -> None:
+    views = Views(line, deadline_ms=6000, policy="stop")
+    line.settings["mqtt"]["publish_margin_ms"] = 300  # the subscriber shares this machine's processors
+    line.settings["products"]["cell"]["threshold"] = 1000  # every picture that can be read is a pass
+    line.start()
+    views.wait(subscriber)
+    broken = tmp_path / "broken.png"
+    broken.write_bytes(cells[0].read_bytes()[:2000])
+    views.show("right", 1, cells[0])
+    views.show("left", 1, cells[1])
+    views.show("left", 2, cells[2])
+    views.show("right", 2, broken)
+    views.show("left", 3, cells[3])  # nothing from the right
+    wait_for(lambda: len(_parts(subscriber)) == 3, "all parts have their verdict", 20)
+    parts = _parts(subscriber)
+    assert (parts[1]["decision"], parts[1]["action"]) == ("pass", "pass")
+    assert (parts[2]["decision"], parts[2]["cause"], parts[2]["action"]) == ("unjudged", "camera_fault", "stop")
+    assert "right: part_000002.png" in parts[2]["detail"]
+    assert (parts[3]["cause"], parts[3]["detail"]) == ("missing_view", "missing: right")
+    frames = {payload["event_id"]: payload for payload in subscriber.of("verdict").values() if payload["views"] is None}
+    for trigger, part in parts.items():
+        assert {frames[view]["trigger"] for view in part["views"]} == {trigger}
+        deadlines = [datetime.fromisoformat(each["valid_until"]) for each in (part, *map(frames.get, part["views"]))]
+        assert max(deadlines) - min(deadlines) < timedelta(milliseconds=1)
+    for received, topic, payload in subscriber.messages:
+        if "/verdict/" in topic:
+            assert received <= datetime.fromisoformat(payload["valid_until"]).timestamp()
+    wait_for(lambda: len(subscriber.of("gate/defect")) == 2, "parts that did not pass are recorded")
+    assert line.metrics()["rejectd_part_verdicts_total{cause=missing_view,decision=unjudged,station=gate}"] == 1
+    assert line.stop() == 0
+    wait_for(lambda: subscriber.status().get("state") == "offline", "the line says goodbye")
+    status = subscriber.status()
+    assert status["parts"] == {"captured": 3, "pass": 1, "reject": 0, "unjudged": 2, "in_flight": 0}
+    assert status["captured"] == 5
+    assert dict(line.journal("SELECT trigger_number, decision FROM verdict WHERE camera = 'gate'")) == {
+        1: "pass", 2: "unjudged", 3: "unjudged",
+    }  # fmt: skip
+
+
+def test_one_view_that_rejects_rejects_the_part_at_once(
+    line: Line, subscriber: Subscriber, cells: list[Path], defective_cells: list[Path]
+) -> None:
+    views = Views(line, deadline_ms=20_000)
+    line.settings["products"]["cell"]["threshold"] = 0.0005  # every picture is a reject
+    line.start()
+    views.wait(subscriber)
+    views.show("left", 7, defective_cells[0])
+    wait_for(lambda: 7 in _parts(subscriber), "the part is rejected long before its deadline", 10)
+    assert _parts(subscriber)[7]["decision"] == "reject"
+    views.show("right", 7, cells[0])
+    wait_for(lambda: len(subscriber.of("right/verdict")) == 1, "the other view has its own verdict")
+    assert len(_parts(subscriber)) == 1, "a part has one verdict"
+    assert line.stop() == 0
+
+
+def test_several_frames_of_each_camera_make_one_part_when_triggers_are_counted(
+    line: Line, subscriber: Subscriber, cells: list[Path]
+) -> None:
+    for camera in ("left", "right"):
+        line.folder(camera, cells[:12], rate_hz=10)
+    line.settings["stations"] = {"gate": {"cameras": ["left", "right"], "frames": 3, "deadline_ms": 20_000}}
+    line.settings["products"]["cell"]["threshold"] = 1000
+    line.start("--until-ended")
+    assert line.wait() == 0
+    wait_for(lambda: len(_parts(subscriber)) == 4, "four parts of six frames")
+    for part in _parts(subscriber).values():
+        assert part["decision"] == "pass"
+        assert len(part["views"]) == 6

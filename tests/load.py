@@ -29,7 +29,6 @@ class Phase:
     unanswered: Sequence[str]  # names
     repeated: int  # verdicts that came a second time
     span: Span  # in which it was shown
-    judged_share: float  # of what the device can judge, between the first and the last whole batch of the phase
     statuses: Sequence[Received]  # of the line, meanwhile
 
     @property
@@ -41,6 +40,32 @@ class Phase:
     def late_s(self) -> list[float]:
         """How long after its deadline each verdict came; below zero if in time."""
         return [each.at - _unix(each.body["valid_until"]) for each in self.verdicts.values()]
+
+    @property
+    def judged_hz(self) -> float:
+        """Frames judged in a second, once there was enough to do."""
+        begin = self.span.since + _FILL_S
+        return sum(begin < at < self.span.until for at in self._judged_at) / (self.span.until - begin)
+
+    def judged_share(self, line: StandInLine) -> float:
+        """Frames judged and published, as a part of what the device can judge at most.
+
+        The time counts from the start of a batch to the end of a batch by the log of the device itself, so that it
+        does not matter where in a batch the phase begins and ends.
+        """
+        offset_ns = time.time_ns() - time.monotonic_ns()
+        since_ns, until_ns = (round(at * 1e9) - offset_ns for at in (self.span.since + _FILL_S, self.span.until))
+        batches = [each for each in line.busy() if each.started_ns >= since_ns and each.ended_ns <= until_ns]
+        if len(batches) < 2:
+            return 0.0
+        half_a_batch_s = line.device.batch_ms(1) / 2000  # a verdict is decided a little after the end of its batch
+        begin, end = ((at + offset_ns) / 1e9 + half_a_batch_s for at in (batches[0].started_ns, batches[-1].ended_ns))
+        return sum(begin < at < end for at in self._judged_at) / (end - begin) / line.device.capacity_hz
+
+    @property
+    def _judged_at(self) -> list[float]:
+        judged = [each.body for each in self.verdicts.values() if each.body["decision"] != "unjudged"]
+        return [_unix(body["captured_at"]) + body["latency_ms"] / 1000 for body in judged]
 
     def latencies_s(self, camera: str | None = None) -> list[float]:
         """From the exposure to the subscriber."""
@@ -92,9 +117,8 @@ class LoadedLine:
             for file in folder.glob("*.png"):
                 file.unlink()
         unanswered = sorted(shown.keys() - verdicts.keys())
-        share = judged_share(self.line, verdicts, span)
         statuses = [each for each in self.listener.of("/status") if each.topic == "/status" and each.at > span.since]
-        return Phase(shown, verdicts, unanswered, repeated, span, share, statuses)
+        return Phase(shown, verdicts, unanswered, repeated, span, statuses)
 
     def _received(self) -> dict[str, Received]:
         verdicts: dict[str, Received] = {}
@@ -106,27 +130,6 @@ class LoadedLine:
         """What the line said last of a camera."""
         topic = f"/{camera}/status"
         return next((each.body["state"] for each in reversed(self.listener.of("/status")) if each.topic == topic), None)
-
-
-def judged_share(line: StandInLine, verdicts: Mapping[str, Received], span: Span) -> float:
-    """Frames judged and published, as a part of what the device can judge at most.
-
-    The time counts from the start of a batch to the end of a batch by the log of the device itself, so that it does
-    not matter where in a batch the phase begins and ends.
-    """
-    offset_ns = time.time_ns() - time.monotonic_ns()
-    since_ns, until_ns = (round(at * 1e9) - offset_ns for at in (span.since + _FILL_S, span.until))
-    batches = [each for each in line.busy() if each.started_ns >= since_ns and each.ended_ns <= until_ns]
-    if len(batches) < 2:
-        return 0.0
-    half_a_batch_s = line.device.batch_ms(1) / 2000  # a verdict is decided a little after the end of its batch
-    begin, end = ((at + offset_ns) / 1e9 + half_a_batch_s for at in (batches[0].started_ns, batches[-1].ended_ns))
-    decided = [
-        _unix(each.body["captured_at"]) + each.body["latency_ms"] / 1000
-        for each in verdicts.values()
-        if each.body["decision"] != "unjudged"
-    ]
-    return sum(begin < at < end for at in decided) / (end - begin) / line.device.capacity_hz
 
 
 class SlowWay:

@@ -195,7 +195,9 @@ class Inspector:
         """Put a model in force for its product, for frames that are prepared from now on. Returns the one before."""
         with self._changing:
             before = self.models.get(model.product)
-            self.models = {**self.models, model.product: model}
+            threshold = self._threshold(model.product, model.calibration)  # it may have been set since the loading
+            self._loaded[model.key] = replace(model, threshold=threshold)
+            self.models = {**self.models, model.product: self._loaded[model.key]}
         return before
 
     def put_away(self, key: str) -> None:

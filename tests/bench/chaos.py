@@ -6,9 +6,9 @@ import sys
 import time
 from collections import Counter
 
-from ground import ground, options, report
+from ground import ground, load_average, options, report
 from harness import Chaos, Plan
-from reckoning import problems
+from reckoning import after_its_deadline, problems
 from stand_in_line import pictures
 
 
@@ -24,11 +24,24 @@ def main() -> int:
         finally:
             chaos.close()
     found = problems(run)
-    ends = Counter(entry.cause or entry.decision for entry in run.journal)
-    row = {**chaos.killed, "frames": len(run.journal), "verdicts received": len(run.verdicts)}
-    row |= {"defects received": len(run.defects), "replays": chaos.listener.replays, "problems": len(found)}
-    report([{**row, "minutes": (time.monotonic() - started) / 60}], given.json)
-    print("ends in the journal:", dict(ends))
+    events = {each.body["event_id"] for each in run.defects}
+    rows = [
+        *({"what": f"kills of the {what}", "count": count} for what, count in chaos.killed.items()),
+        {"what": "frames in the journal", "count": len(run.journal)},
+        *(
+            {"what": f"... that ended as {end}", "count": count}
+            for end, count in Counter(entry.cause or entry.decision for entry in run.journal).most_common()
+        ),
+        {"what": "verdicts received", "count": len(run.verdicts)},
+        {"what": "... that a restarted broker kept beyond their deadline", "count": after_its_deadline(run)},
+        {"what": "defect events received", "count": len(events)},
+        {"what": "... that came more than once", "count": len(run.defects) - len(events)},
+        {"what": "replays asked for", "count": chaos.listener.replays},
+        {"what": "minutes", "count": (time.monotonic() - started) / 60},
+        {"what": "load of the machine", "count": load_average()},
+        {"what": "problems", "count": len(found)},
+    ]
+    report(rows, given.json)
     print("\n".join(found))
     return 1 if found else 0
 

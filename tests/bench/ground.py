@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -38,6 +39,11 @@ def quantile(values: Sequence[float], share: float) -> float:
     """The value that so many of them do not exceed."""
     ordered = sorted(values)
     return ordered[min(len(ordered) - 1, int(share * len(ordered)))]
+
+
+def load_average() -> float:
+    """How many programs wanted a processor in the last minute; on a busy machine figures say little of the service."""
+    return os.getloadavg()[0]
 
 
 def report(rows: Sequence[Mapping[str, Any]], json_file: Path | None) -> None:

@@ -7,6 +7,7 @@ import threading
 from collections import Counter, deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from functools import cache
 from itertools import count
 from typing import TypeAlias
 
@@ -719,7 +720,7 @@ def test_the_line_recovers_by_itself_when_the_device_hung_once(
         return 2 * S if next(batches) == hanging_batch else gpu(size, rng)
 
     rate_hz = 0.8 * CAPACITY_HZ[gpu]
-    line = Line(equal(2, rate_hz, deadline_ms), hangs, seconds=12, warm=warm).run()
+    line = Line(equal(2, rate_hz, deadline_ms), hangs, seconds=8, warm=warm).run()
     assert line.lost().total() < 4 * rate_hz, "two seconds of hanging cost little more than two seconds of verdicts"
 
 
@@ -742,6 +743,15 @@ FLOODS = [
 ]
 
 
+@cache
+def p99_ms_at_90_percent(device: Device, deadline_ms: int, max_wait_ms: int) -> float:
+    """What the frames of three cameras take when a fourth fills the line up to 90 % of what the device can do."""
+    neighbours = equal(3, 0.4 * CAPACITY_HZ[device], deadline_ms)
+    fourth = Source(rate_hz=0.5 * CAPACITY_HZ[device], deadline_ns=deadline_ms * MS)
+    line = Line(neighbours | {"a": fourth}, device, seconds=3, max_wait_ns=max_wait_ms * MS).run()
+    return line.p99_ms(*neighbours)
+
+
 @pytest.mark.parametrize(("device", "deadline_ms", "slower"), NEIGHBOURS)
 @pytest.mark.parametrize(("flood_ms", "burst"), FLOODS)
 @pytest.mark.parametrize(("factor", "max_wait_ms"), [(2, 20), (10, 0)])
@@ -750,16 +760,12 @@ def test_a_camera_that_floods_takes_no_frame_and_little_time_from_the_others(
 ) -> None:
     capacity_hz = CAPACITY_HZ[device]
     neighbours = equal(3, 0.4 * capacity_hz, deadline_ms)
-    busy = Source(rate_hz=0.5 * capacity_hz, deadline_ns=deadline_ms * MS)
     flood = Source(rate_hz=factor * capacity_hz, deadline_ns=flood_ms * MS, burst=burst, from_s=1)
-    normal, flooded = (
-        Line(neighbours | {"a": other}, device, seconds=3, max_wait_ns=max_wait_ms * MS).run()
-        for other in (busy, flood)
-    )
-    assert flooded.lost(*neighbours) == {}
-    assert flooded.p99_ms(*neighbours) <= slower * normal.p99_ms(*neighbours)
+    line = Line(neighbours | {"a": flood}, device, seconds=3, max_wait_ns=max_wait_ms * MS).run()
+    assert line.lost(*neighbours) == {}
+    assert line.p99_ms(*neighbours) <= slower * p99_ms_at_90_percent(device, deadline_ms, max_wait_ms)
     if device is not between:  # where small batches cost throughput, short deadlines of others cost some
-        assert flooded.judged_hz >= 0.95 * capacity_hz * (0.4 * 1 + 1.0 * 2) / 3
+        assert line.judged_hz >= 0.95 * capacity_hz * (0.4 * 1 + 1.0 * 2) / 3
 
 
 def test_a_flood_that_comes_again_and_again_takes_no_frame_from_the_others() -> None:

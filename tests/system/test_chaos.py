@@ -72,6 +72,13 @@ def test_what_the_broker_kept_for_a_subscriber_that_was_away_may_come_a_little_a
     assert problems(run) == []
 
 
+def test_what_the_broker_kept_on_its_disk_may_come_at_any_time() -> None:
+    run = _good_run()
+    run.broker = [Span(0, 102.5), Span(103.2, 1000)]
+    run.verdicts[0] = run.verdicts[0]._replace(at=120.0, connected_at=119.9)
+    assert problems(run) == []
+
+
 def test_an_absence_excuses_a_verdict_and_a_death_a_picture() -> None:
     run = _good_run()
     run.subscribed = [Span(0, 102.5), Span(102.8, 1000)]

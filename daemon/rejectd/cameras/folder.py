@@ -43,8 +43,8 @@ class NumberedByName:
         picture = self._driver.read(timeout_s)
         if picture is None:
             return None
-        numbers = re.findall(r"\d{1,18}", Path(picture.source).stem)
-        if not numbers:
+        numbers = re.findall(r"[0-9]+", Path(picture.source).stem)
+        if not numbers or int(numbers[-1][:20]) >= 2**63:
             fault = picture.fault or f"{picture.source}: the name holds no trigger number"
             return dataclasses.replace(picture, fault=fault, pixels=None)
         return dataclasses.replace(picture, trigger=int(numbers[-1]))

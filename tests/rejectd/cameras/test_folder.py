@@ -12,7 +12,7 @@ from PIL import Image
 from rejectd.cameras import CameraError, driver
 from rejectd.cameras.folder import natural
 from rejectd.messages import CameraState
-from rejectd.settings import FolderCamera
+from rejectd.settings import FolderCamera, FolderMode, Numbering
 
 
 def fill(folder: Path, count: int) -> Path:
@@ -105,3 +105,79 @@ def test_a_folder_that_goes_away_is_down_until_it_is_back(capture, tmp_path):
 def test_a_folder_without_pictures_is_an_error(name, cause, tmp_path):
     with pytest.raises(CameraError, match=cause):
         driver(replay(tmp_path / name)).open()
+
+
+# trigger numbers from names
+
+
+def named(path: Path, *names: str) -> Path:
+    path.mkdir(exist_ok=True)
+    for name in names:
+        Image.fromarray(np.zeros((24, 32, 3), np.uint8)).save(path / name)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("name", "number"),
+    [
+        ("left_000123.png", 123),
+        ("7.png", 7),
+        ("line2-part0042.png", 42),
+        ("12-left.png", 12),
+        ("shot.5.png", 5),
+        ("part 9 (2).png", 2),
+        ("0.png", 0),
+        ("a00000000000000000000000000007.png", 7),
+        ("left_1700000000123456789.png", 1700000000123456789),
+        ("1_9223372036854775807.png", 2**63 - 1),
+    ],
+)
+def test_the_trigger_number_is_the_last_number_of_the_name(capture, tmp_path, name, number):
+    taken = capture(replay(named(tmp_path / "cells", name), rate_hz=200, trigger=Numbering.NAME))
+    taken.join()
+    (picture,) = taken.pictures
+    assert (picture.trigger, picture.fault) == (number, "")
+    assert picture.pixels is not None
+
+
+@pytest.mark.parametrize("name", ["left.png", "9223372036854775808.png", "p99999999999999999999999.png"])
+def test_a_name_without_a_number_that_can_be_used_is_a_fault_for_nobody_knows_which_part_it_shows(
+    capture, tmp_path, name
+):
+    taken = capture(replay(named(tmp_path / "cells", name, "8.png"), rate_hz=200, trigger=Numbering.NAME))
+    taken.join()
+    pictures = {picture.source: picture for picture in taken.pictures}
+    assert pictures[name].fault.startswith(f"{name}: ")
+    assert pictures[name].pixels is None
+    assert (pictures["8.png"].trigger, pictures["8.png"].fault) == (8, "")
+
+
+def test_a_broken_file_keeps_its_number_and_its_own_fault(capture, tmp_path):
+    folder = named(tmp_path / "cells", "left_5.png")
+    (folder / "left_6.png").write_bytes(b"")
+    (folder / "nothing.png").write_bytes(b"")
+    taken = capture(replay(folder, rate_hz=200, trigger=Numbering.NAME))
+    taken.join()
+    found = {picture.source: (picture.trigger, picture.fault) for picture in taken.pictures}
+    assert found == {
+        "left_5.png": (5, ""),
+        "left_6.png": (6, "left_6.png: the file is empty"),
+        "nothing.png": (None, "nothing.png: the file is empty"),
+    }
+
+
+def test_a_replay_that_is_not_numbered_by_its_names_has_no_trigger_numbers(capture, tmp_path):
+    taken = capture(replay(named(tmp_path / "cells", "left_5.png"), rate_hz=200))
+    taken.join()
+    assert taken.pictures[0].trigger is None
+
+
+def test_a_watched_folder_takes_its_trigger_numbers_from_the_names_too(capture, tmp_path):
+    folder = named(tmp_path / "cells")
+    taken = capture(replay(folder, mode=FolderMode.WATCH, trigger=Numbering.NAME))
+    taken.wait_for_state(CameraState.UP)
+    for name in ("left_17.png", "left_18.png"):
+        staged = named(tmp_path / "staged", name) / name
+        staged.rename(folder / name)
+    taken.wait(lambda taken: len(taken.pictures) == 2)
+    assert [picture.trigger for picture in taken.pictures] == [17, 18]

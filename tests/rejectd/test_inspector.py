@@ -1,0 +1,253 @@
+"""rejectd.inspector: models that come and go while frames pass. A real bundle on the real engine."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+
+from rejectd.inspector import Inspector, InspectorError
+from rejectd.messages import Frame, Pixels, Policy
+from rejectd.settings import Device, Engine, Product
+
+CPU = Engine(device=Device.CPU, threads=1)
+
+
+def variant(bundle: Path, path: Path, change: Callable[[dict[str, Any]], object] = lambda manifest: None) -> Path:
+    """A copy of a bundle with another manifest, and so another digest."""
+    shutil.copytree(bundle, path)
+    manifest = json.loads((path / "bundle.json").read_text())
+    manifest["quality"]["made_by"] = hash(path.name) % 1000
+    change(manifest)
+    (path / "bundle.json").write_text(json.dumps(manifest))
+    return path
+
+
+@pytest.fixture
+def inspector(bundle: Path) -> Inspector:
+    """Two products."""
+    return Inspector(CPU, {"cell": Product(bundle=bundle), "wafer": Product(bundle=bundle, threshold=0.5)})
+
+
+@pytest.fixture(scope="module")
+def settled(bundle: Path) -> Inspector:
+    """The same for all tests that leave it as it was."""
+    return Inspector(CPU, {"cell": Product(bundle=bundle), "wafer": Product(bundle=bundle, threshold=0.5)})
+
+
+@pytest.fixture(scope="module")
+def pictures(cells: list[Path], defective_cells: list[Path]) -> list[Pixels]:
+    paths = [*cells[100:102], *defective_cells[:2]]
+    return [np.asarray(cv2.cvtColor(cv2.imread(str(path)), cv2.COLOR_BGR2RGB)) for path in paths]
+
+
+def a_frame(inspector: Inspector, picture: Pixels, product: str = "cell") -> Frame:
+    """A frame as the pipeline makes it: prepared for the model that is in force now."""
+    pixels, model = inspector.prepare(picture, product)
+    return Frame(
+        event_id="e",
+        camera="a",
+        product=product,
+        seq=1,
+        captured_ns=0,
+        captured_unix_ns=0,
+        deadline_ns=1,
+        policy=Policy.REJECT,
+        source="",
+        model=model,
+        pixels=pixels,
+        picture=picture,
+    )
+
+
+def test_the_known_pictures_of_a_bundle_get_the_scores_that_it_says(settled: Inspector) -> None:
+    model = settled.models["cell"]
+    assert {picture.kind for picture in model.golden} == {"good", "scratch"}
+    for picture in model.golden:
+        assert picture.pixels.shape == (*model.size, 3)
+        frame = a_frame(settled, picture.pixels)
+        (result,) = settled.inspect([frame])
+        assert abs(result.score - picture.expected) <= picture.tolerance
+        assert (result.bundle, result.engine, result.threshold) == (model.digest, model.engine, model.threshold)
+        assert result.engine_ns > 0
+
+
+def test_a_mixed_batch_is_judged_product_by_product_and_only_rejects_bring_a_map(
+    settled: Inspector, pictures: list[Pixels]
+) -> None:
+    settled.set_threshold("cell", 1000)
+    settled.set_threshold("wafer", 1e-9)
+    frames = [a_frame(settled, pictures[n % 4], "cell" if n % 2 else "wafer") for n in range(5)]
+    results = settled.inspect(frames)
+    assert [result.threshold for result in results] == [1e-9, 1000, 1e-9, 1000, 1e-9]
+    assert [result.anomaly_map is None for result in results] == [False, True, False, True, False]
+    for result in results[::2]:
+        assert result.anomaly_map is not None
+        assert float(result.anomaly_map.max()) == pytest.approx(result.score, rel=1e-6)
+    alone = [settled.inspect([frame])[0].score for frame in frames]
+    assert [result.score for result in results] == pytest.approx(alone, rel=1e-4)
+    without = settled.inspect(frames, maps=False)
+    assert [result.anomaly_map for result in without] == [None] * 5
+    assert [result.score for result in without] == [result.score for result in results]
+    settled.set_threshold("cell", None)
+    settled.set_threshold("wafer", None)
+
+
+def test_a_changeover_happens_between_two_frames(
+    inspector: Inspector, bundle: Path, pictures: list[Pixels], tmp_path: Path
+) -> None:
+    before = inspector.models["cell"]
+    old = a_frame(inspector, pictures[0])
+    model = inspector.load("cell", variant(bundle, tmp_path / "new"))
+    assert inspector.models["cell"] is before, "it is loaded, but not in force"
+    assert a_frame(inspector, pictures[0]).model == before.key
+    assert inspector.use(model) is before
+    new = a_frame(inspector, pictures[0])
+    assert new.model == model.key != old.model
+    assert [result.bundle for result in inspector.inspect([old, new])] == [before.digest, model.digest]
+    inspector.put_away(before.key)
+    assert inspector.inspect([new])[0].bundle == model.digest
+
+
+def test_a_frame_of_a_model_that_was_put_away_fails_and_names_it_and_the_rest_of_its_batch_can_be_judged(
+    inspector: Inspector, bundle: Path, pictures: list[Pixels], tmp_path: Path
+) -> None:
+    old = a_frame(inspector, pictures[0])
+    inspector.use(inspector.load("cell", variant(bundle, tmp_path / "new")))
+    inspector.put_away(old.model)
+    new = a_frame(inspector, pictures[0])
+    for frames in ([old], [new, old]):
+        with pytest.raises(InspectorError, match=r"the model 'cell@[0-9a-f]{64}' has been put away"):
+            inspector.inspect(frames)
+    assert len(inspector.inspect([new])) == 1
+
+
+def test_a_model_in_force_is_never_put_away(settled: Inspector, pictures: list[Pixels]) -> None:
+    key = settled.models["cell"].key
+    settled.put_away(key)
+    assert settled.inspect([a_frame(settled, pictures[0])])
+    settled.put_away("nobody's")
+
+
+def test_a_bundle_that_is_loaded_already_is_not_loaded_again(settled: Inspector, bundle: Path) -> None:
+    assert settled.load("cell", bundle) is settled.models["cell"]
+    assert settled.load("wafer", bundle) is settled.models["wafer"], "of another product it is another model"
+    assert settled.models["cell"].key != settled.models["wafer"].key
+
+
+def truncated(path: Path) -> None:
+    weights = path / "student.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1000])
+
+
+BROKEN: dict[str, tuple[Callable[[dict[str, Any]], object], Callable[[Path], object], str]] = {
+    "truncated": (lambda manifest: None, truncated, r"student\.safetensors: differs from the manifest"),
+    "another teacher": (
+        lambda manifest: manifest["teacher"].update(name="wide_resnet50_2"),
+        lambda path: None,
+        "trained with teacher wide_resnet50_2",
+    ),
+    "other weights of the teacher": (
+        lambda manifest: manifest["teacher"].update(sha256="0" * 64),
+        lambda path: None,
+        "trained with teacher efficientnet_lite0 000000000000",
+    ),
+    "no calibration for this engine": (
+        lambda manifest: manifest.update(calibrations={}),
+        lambda path: None,
+        "no calibration for engine",
+    ),
+    "no manifest": (lambda manifest: None, lambda path: (path / "bundle.json").unlink(), "bundle.json: cannot be read"),
+}
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_a_bundle_that_cannot_be_used_is_named_and_changes_nothing(
+    settled: Inspector, bundle: Path, pictures: list[Pixels], tmp_path: Path, name: str
+) -> None:
+    change, damage, message = BROKEN[name]
+    path = variant(bundle, tmp_path / "broken", change)
+    damage(path)
+    before = dict(settled.models)
+    with pytest.raises(InspectorError, match=rf"product cell: .*{message}"):
+        settled.load("cell", path)
+    assert settled.models == before
+    assert settled.inspect([a_frame(settled, pictures[0])])
+
+
+def test_a_service_does_not_start_with_a_bundle_whose_known_pictures_disagree(bundle: Path, tmp_path: Path) -> None:
+    path = variant(bundle, tmp_path / "liar", lambda manifest: manifest["golden"][0].update(score=99.0))
+    with pytest.raises(InspectorError, match=r"product cell: .* expected 99"):
+        Inspector(CPU, {"cell": Product(bundle=path)})
+
+
+def test_products_of_different_teachers_are_told_before_anything_is_loaded(bundle: Path, tmp_path: Path) -> None:
+    other = variant(bundle, tmp_path / "other", lambda manifest: manifest["teacher"].update(name="wide_resnet50_2"))
+    with pytest.raises(InspectorError, match=r"cell: efficientnet_lite0, wafer: wide_resnet50_2.*same --teacher"):
+        Inspector(CPU, {"cell": Product(bundle=bundle), "wafer": Product(bundle=other)})
+
+
+# thresholds
+
+
+def test_a_threshold_comes_from_a_command_or_the_settings_or_the_calibration(bundle: Path) -> None:
+    products = {"cell": Product(bundle=bundle), "wafer": Product(bundle=bundle, threshold=0.5)}
+    inspector = Inspector(CPU, products)
+    calibrated = inspector.models["cell"].calibration.threshold
+    assert {name: model.threshold for name, model in inspector.models.items()} == {"cell": calibrated, "wafer": 0.5}
+    inspector = Inspector(CPU, products, {"wafer": 0.7})
+    assert {name: model.threshold for name, model in inspector.models.items()} == {"cell": calibrated, "wafer": 0.7}
+    assert inspector.set_threshold("wafer", None) == (0.7, 0.5)
+    assert inspector.set_threshold("cell", 0.9) == (calibrated, 0.9)
+    assert inspector.set_threshold("cell", None) == (0.9, calibrated)
+
+
+def test_a_threshold_holds_for_frames_that_are_under_way_and_for_the_models_of_a_changeover(
+    inspector: Inspector, bundle: Path, pictures: list[Pixels], tmp_path: Path
+) -> None:
+    frame = a_frame(inspector, pictures[0])
+    inspector.load("cell", variant(bundle, tmp_path / "new"))
+    inspector.set_threshold("cell", 0.123)
+    assert inspector.inspect([frame])[0].threshold == 0.123
+    assert inspector.models["wafer"].threshold == 0.5
+    inspector.use(inspector.load("cell", tmp_path / "new"))
+    assert inspector.models["cell"].threshold == 0.123
+    assert inspector.load("cell", tmp_path / "new").threshold == 0.123
+    assert inspector.inspect([a_frame(inspector, pictures[0])])[0].threshold == 0.123
+
+
+def test_a_threshold_that_was_set_while_a_bundle_was_loaded_for_a_changeover_holds_after_it(
+    inspector: Inspector, bundle: Path, tmp_path: Path
+) -> None:
+    model = inspector.load("cell", variant(bundle, tmp_path / "new"))
+    inspector.configure_thresholds({"cell": Product(bundle=bundle, threshold=0.4)})  # SIGHUP meanwhile
+    inspector.use(model)
+    assert inspector.models["cell"].threshold == 0.4
+
+
+def test_changed_settings_end_a_command_and_unchanged_ones_do_not(inspector: Inspector, bundle: Path) -> None:
+    inspector.set_threshold("wafer", 0.7)
+    unchanged = {"cell": Product(bundle=bundle), "wafer": Product(bundle=bundle, threshold=0.5)}
+    assert inspector.configure_thresholds(unchanged) == {}
+    assert inspector.models["wafer"].threshold == 0.7
+    changed = {"cell": Product(bundle=bundle, threshold=0.2), "wafer": Product(bundle=bundle, threshold=0.6)}
+    calibrated = inspector.models["cell"].calibration.threshold
+    assert inspector.configure_thresholds(changed) == {"cell": (calibrated, 0.2), "wafer": (0.7, 0.6)}
+    assert inspector.configure_thresholds({}) == {}, "a product that is gone from the file stays as it is"
+
+
+def test_a_picture_that_no_model_can_see_is_the_cameras_fault(settled: Inspector) -> None:
+    with pytest.raises(InspectorError):
+        settled.prepare(np.zeros((0, 5, 3), np.uint8), "cell")
+
+
+def test_batches_of_every_size_are_tried_before_the_first_part_comes(settled: Inspector) -> None:
+    elapsed_ns = settled.warm({4, 1})
+    assert list(elapsed_ns) == [1, 4]
+    assert all(elapsed > 0 for elapsed in elapsed_ns.values())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -15,6 +16,8 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from conftest import photographs, train_tiny
+from peers import command
+from stand_in_line import Device, StandInLine
 
 
 def options(description: str | None, **defaults: Any) -> argparse.Namespace:
@@ -39,6 +42,18 @@ def quantile(values: Sequence[float], share: float) -> float:
     """The value that so many of them do not exceed."""
     ordered = sorted(values)
     return ordered[min(len(ordered) - 1, int(share * len(ordered)))]
+
+
+class RealLine(StandInLine):
+    """The same line with the real engine, on this machine's processors, and the bundle's own threshold."""
+
+    def __init__(self, directory: Path, bundle: Path, broker_port: int, device: Device) -> None:
+        super().__init__(directory, bundle, broker_port, device)
+        del self.settings["products"]["cell"]["threshold"]
+
+    def _process(self, log: Path, *options: str, stdin: int | None = None) -> subprocess.Popen[bytes]:
+        with log.open("ab") as out:
+            return subprocess.Popen([command("rejectd"), "run", str(self.file)], stderr=out, stdout=out)
 
 
 def load_average() -> float:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Mapping
+from contextlib import ExitStack
 from typing import Any
 
-from ground import ground, load_average, options, quantile, report
-from harness import Broker
-from line import Line
+from ground import RealLine, ground, load_average, options, quantile, report
+from harness import Broker, Listener
+from load import LoadedLine
 from stand_in_line import Device, StandInLine, pictures
 
 DEVICE = Device(base_ms=4, per_frame_ms=1)
@@ -26,18 +26,16 @@ def main() -> int:
     given = options(__doc__, seconds=30.0)
     rows = []
     with ground() as (directory, bundle, cells):
-        small = pictures(cells[:20], directory / "small")
-        for engine in ("real", "stand-in"):
+        shown = {"good": pictures(cells[:1], directory)[0].read_bytes()}
+        for engine, kind in (("real", RealLine), ("stand-in", StandInLine)):
             for cameras, rate_hz in LINES:
                 place = directory / f"{engine}{cameras}"
-                broker = Broker(place / "broker", safe=False)
-                line = (
-                    Line(place, bundle, broker.port)
-                    if engine == "real"
-                    else StandInLine(place, bundle, broker.port, DEVICE)
-                )
-                found = measure(line, small, cameras, rate_hz, given.seconds)
-                broker.stop()
+                with ExitStack() as stack:
+                    broker = Broker(place / "broker", safe=False)
+                    stack.callback(broker.stop)
+                    service = kind(place, bundle, broker.port, DEVICE)
+                    stack.callback(service.close)
+                    found = measure(service, broker.port, shown, cameras, rate_hz, given.seconds)
                 overhead_ms, total_ms, engine_ms = ([each[column] for each in found] for column in range(3))
                 row = {"engine": engine, "cameras": cameras, "Hz each": rate_hz, "frames": len(found)}
                 row |= {"engine p50 ms": quantile(engine_ms, 0.5), "total p99 ms": quantile(total_ms, 0.99)}
@@ -48,15 +46,22 @@ def main() -> int:
     return 0
 
 
-def measure(line: Line, shown: Sequence[Path], cameras: int, rate_hz: float, seconds: float) -> list[tuple[Any, ...]]:
-    """Overhead, total and time on the device of each frame, in ms."""
-    line.settings["batch"] = {"max_wait_ms": 0}
-    for number in range(cameras):
-        line.folder(f"c{number}", list(shown), rate_hz=rate_hz, loop=True, deadline_ms=5000)
-    line.start()
-    time.sleep(WARM_UP_S + seconds)
-    assert line.stop() == 0, line.log.read_text()[-3000:]
-    return line.journal(QUERY.format(warm_up_ns=round(WARM_UP_S * 1e9)))
+def measure(
+    service: StandInLine, broker_port: int, shown: Mapping[str, bytes], cameras: int, rate_hz: float, seconds: float
+) -> list[tuple[Any, ...]]:
+    """Overhead, total and time on the device of each frame, in ms. The cameras expose one after the other."""
+    service.settings["batch"] = {"max_wait_ms": 0}
+    listener = Listener(broker_port)
+    try:
+        line = LoadedLine(service, listener, [f"c{number}" for number in range(cameras)], deadline_ms=5000)
+        line.start()
+        feeder = line.feed(shown, cameras * rate_hz)
+        time.sleep(WARM_UP_S + seconds)
+        feeder.stop()
+        assert service.stop() == 0, service.log.read_text()[-3000:]
+    finally:
+        listener.close()
+    return service.journal(QUERY.format(warm_up_ns=round(WARM_UP_S * 1e9)))
 
 
 if __name__ == "__main__":

@@ -7,10 +7,9 @@ import sys
 from contextlib import ExitStack
 from pathlib import Path
 
-from ground import ground, load_average, options, quantile, report
+from ground import RealLine, ground, load_average, options, quantile, report
 from harness import Broker, Listener
 from load import LoadedLine, kinds
-from peers import command
 from stand_in_line import Device, StandInLine, pictures
 
 LOADS = (50, 90, 110, 200, 400)  # percent of the capacity
@@ -24,14 +23,6 @@ inspector = Inspector(Engine(), {"cell": Product(bundle=Path(sys.argv[1]))})
 elapsed_ns = min(inspector.warm([8])[8] for _ in range(30))
 print(8 / (elapsed_ns / 1e9))
 """
-
-
-class RealLine(StandInLine):
-    """The same line with the real engine, on this machine's processors."""
-
-    def _process(self, log: Path, *options: str, stdin: int | None = None) -> subprocess.Popen[bytes]:
-        with log.open("ab") as out:
-            return subprocess.Popen([command("rejectd"), "run", str(self.file)], stderr=out, stdout=out)
 
 
 def capacity_hz(bundle: Path) -> float:
@@ -55,8 +46,6 @@ def main() -> int:
         stack.callback(listener.close)
         service = (RealLine if real else StandInLine)(directory, bundle, broker.port, device)
         stack.callback(service.close)
-        if real:
-            del service.settings["products"]["cell"]["threshold"]
         line = LoadedLine(service, listener, ["a", "b", "c", "d"], deadline_ms=given.deadline_ms)
         line.start()
         for load in LOADS:

@@ -221,7 +221,7 @@ class Commands:
         before, after = controls.inspector.set_threshold(request.product, request.threshold)
         controls.standing.thresholds.pop(request.product, None)
         if request.threshold is not None:
-            configured = controls.settings.products[request.product].threshold
+            configured = controls.inspector.configured_threshold(request.product)
             controls.standing.thresholds[request.product] = Order(request.threshold, configured)
         controls.models_changed()
         self._save()
@@ -335,6 +335,7 @@ def _unix_ns(text: str | None) -> int | None:
     if text is None:
         return None
     try:
-        return round(datetime.fromisoformat(text).timestamp() * 1e6) * 1000
+        unix_ns = round(datetime.fromisoformat(text).timestamp() * 1e6) * 1000
     except (ValueError, OverflowError) as error:
         raise RequestError(f"{text!r} is not a time", hint="give one such as 2026-11-25T06:00Z") from error
+    return max(0, min(unix_ns, 2**63 - 1))

@@ -215,6 +215,10 @@ class Inspector:
             self._commanded[product] = threshold
         return self._apply_threshold(product)
 
+    def configured_threshold(self, product: str) -> float | None:
+        """What the settings say now; None if the calibration decides."""
+        return self._configured.get(product)
+
     def configure_thresholds(self, products: Mapping[str, Product]) -> dict[str, tuple[float, float]]:
         """Take over thresholds from changed settings; a new one ends a command. Returns what changed, by product."""
         for name in self.models:

@@ -12,16 +12,13 @@ from harness import Broker, Listener
 from load import LoadedLine, kinds
 from stand_in_line import Device, StandInLine, pictures
 
-LOADS = (50, 90, 110, 200, 400)  # percent of the capacity
 _ALONE = """
-import sys, time
-import numpy as np
+import sys
+from pathlib import Path
 from rejectd.inspector import Inspector
 from rejectd.settings import Engine, Product
-from pathlib import Path
 inspector = Inspector(Engine(), {"cell": Product(bundle=Path(sys.argv[1]))})
-elapsed_ns = min(inspector.warm([8])[8] for _ in range(30))
-print(8 / (elapsed_ns / 1e9))
+print(8e9 / min(inspector.warm([8])[8] for _ in range(30)))
 """
 
 
@@ -32,7 +29,10 @@ def capacity_hz(bundle: Path) -> float:
 
 
 def main() -> int:
-    given = options(__doc__, base_ms=160.0, per_frame_ms=30.0, deadline_ms=2000, seconds=20.0, engine="stand-in")
+    speed = {"base_ms": 160.0, "per_frame_ms": 30.0}
+    given = options(
+        __doc__, loads="50 90 110 200 400", seconds=20.0, deadline_ms=2000, engine="stand-in", **speed
+    )  # loads in percent of the capacity
     device = Device(base_ms=given.base_ms, per_frame_ms=given.per_frame_ms)
     rows = []
     with ground() as (directory, bundle, cells), ExitStack() as stack:
@@ -48,7 +48,7 @@ def main() -> int:
         stack.callback(service.close)
         line = LoadedLine(service, listener, ["a", "b", "c", "d"], deadline_ms=given.deadline_ms)
         line.start()
-        for load in LOADS:
+        for load in map(int, given.loads.split()):
             phase = line.phase([line.feed(shown, load / 100 * most_hz)], given.seconds)
             ends = phase.ends
             rows.append(

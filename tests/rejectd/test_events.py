@@ -143,6 +143,14 @@ def test_a_topic_that_the_broker_refuses_waits_and_the_others_go_on(rig: Rig) ->
     assert rig.take() == [41]
 
 
+def test_after_a_refusal_nothing_more_goes_out_on_that_topic(rig: Rig) -> None:
+    rig.write(5, topic="denied")
+    rig.write(5, topic="a")
+    (first,) = rig.messages(1)
+    rig.events.refused(first)
+    assert [message.topic for message in rig.messages()] == ["a"] * 5
+
+
 def test_a_refused_topic_is_tried_again_after_a_pause_and_goes_on_in_order(
     rig: Rig, monkeypatch: pytest.MonkeyPatch
 ) -> None:

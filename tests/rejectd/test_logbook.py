@@ -297,7 +297,7 @@ def killed(path: Path, seed: int) -> list[str]:
 
 def test_whenever_a_service_is_killed_each_frame_has_its_older_or_its_newer_verdict_whole(tmp_path: Path) -> None:
     path = tmp_path / "in-flight.bin"
-    rounds = 60
+    rounds = 30
     seen = 0
     for seed in range(rounds):
         said: dict[str, set[int]] = {"open": set(), "end": set(), "clear": set()}

@@ -115,6 +115,44 @@ def test_every_series_is_there_from_the_start() -> None:
     assert 'rejectd_score_threshold_ratio_count{product="cell"} 0.0' in page
 
 
+def test_known_pictures_and_parts_have_their_series_from_the_start_too() -> None:
+    page = Line().page()
+    assert 'rejectd_frames_captured_total{camera="golden"} 0.0' in page
+    assert 'rejectd_parts_seen_total{station="gate"} 0.0' in page
+    assert 'rejectd_parts_in_flight{station="gate"} 0.0' in page
+    for cause in Cause:
+        assert f'rejectd_part_verdicts_total{{cause="{cause}",decision="unjudged",station="gate"}} 0.0' in page
+    for owner in ("golden", "gate"):
+        for name in ("deadlines_missed", "verdicts_unpublished", "results_too_late"):
+            assert f'rejectd_{name}_total{{camera="{owner}"}} 0.0' in page
+        assert f'rejectd_camera_up{{camera="{owner}"}}' not in page, "it is no camera"
+    for what in ("map", "evidence", "journal"):
+        assert f'rejectd_records_sacrificed_total{{what="{what}"}} 0.0' in page
+    assert "rejectd_frames_recovered_total 0.0" in page
+
+
+def test_frames_and_parts_are_counted_apart() -> None:
+    line = Line()
+    line.frame("left", Decision.PASS)
+    line.frame("right", Decision.REJECT)
+    picture = Picture(pixels=None, captured_ns=0, captured_unix_ns=0)
+    part = line.parts.open(picture, camera="gate", product="cell", policy=Policy.STOP, deadline_ns=1, pixels=None)
+    line.parts.open(picture, camera="gate", product="cell", policy=Policy.STOP, deadline_ns=1, pixels=None)
+    assert line.parts.close(unjudged(part, Cause.MISSING_VIEW, 0))
+    page = line.page()
+    assert 'rejectd_parts_seen_total{station="gate"} 2.0' in page
+    assert 'rejectd_parts_in_flight{station="gate"} 1.0' in page
+    assert 'rejectd_part_verdicts_total{cause="missing_view",decision="unjudged",station="gate"} 1.0' in page
+    assert sum(sums(page)["captured"].values()) == 2, "an alert that sums up frames must not count parts"
+
+
+def test_a_line_without_stations_has_no_series_of_parts() -> None:
+    registry = CollectorRegistry()
+    ledger = Ledger("run", margin=Margin(0))
+    Metrics(registry, cameras=["left"], products=["cell"], snapshot=ledger.snapshot)
+    assert "rejectd_part" not in generate_latest(registry).decode()
+
+
 def test_names_follow_the_conventions_of_prometheus() -> None:
     for family in text_string_to_metric_families(Line().page()):
         if family.name.endswith("_created"):

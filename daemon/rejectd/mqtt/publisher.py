@@ -12,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import logging
+import math
 import random
 import socket
 import threading
@@ -33,6 +34,7 @@ log = logging.getLogger(__name__)
 _FIRST_RETRY_S = 0.2
 _VERDICTS_WAITING = 10_000
 _ANSWERS_WAITING = 64
+_SAY_AGAIN_S = 60.0  # a refused topic is in the log this often; each refusal is in the counters
 _LOOK_S = 0.05  # how often what waits for a busy broker is searched for what has expired
 
 
@@ -77,6 +79,7 @@ class Publisher:
         self._looked = 0.0
         self._connected_ns = 0
         self._denied = False
+        self._said: dict[str, float] = {}  # refused topics, and when the log had them last
         self._stop_at: float | None = None
         self._connected_once = threading.Event()
         self.unpublished: Counter[str] = Counter()  # verdicts that were never sent, by camera or station
@@ -303,7 +306,11 @@ class Publisher:
                     self._metrics.missed.labels(verdict.camera).inc()
 
     def _refused(self, message: Message, refusal: str) -> None:
-        log.error("broker refuses %s: %s; check its access list", message.topic, refusal)
+        now = time.monotonic()
+        if now >= self._said.get(message.topic, -math.inf) + _SAY_AGAIN_S:
+            self._said = {topic: said for topic, said in self._said.items() if now < said + _SAY_AGAIN_S}
+            self._said[message.topic] = now
+            log.error("broker refuses %s: %s; check its access list", message.topic, refusal)
         if message.verdict:
             self._unpublished(message)
         if message.event_seq is not None:

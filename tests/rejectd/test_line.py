@@ -1,0 +1,380 @@
+"""rejectd.line: what a start makes of what an earlier run left, and what the line says of itself. A real bundle."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import shutil
+import sqlite3
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import contract
+import pytest
+from prometheus_client import generate_latest
+
+from rejectd.decision import decide
+from rejectd.ledger import Ledger, Margin
+from rejectd.line import Line
+from rejectd.logbook import Logbook, LogbookError
+from rejectd.messages import GOLDEN, CameraState, CameraStatus, Frame, Picture, Policy, Result
+from rejectd.mqtt import Incoming
+from rejectd.payloads import encode, line_topic, verdict_payload
+from rejectd.settings import Batch, Device, Engine, FolderCamera, Product, Settings, Station
+from rejectd.standing import Order, Standing, StandingFile
+
+
+@pytest.fixture(scope="module")
+def bundles(bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with two bundles for one product."""
+    path = tmp_path_factory.mktemp("bundles")
+    shutil.copytree(bundle, path / "cell")
+    shutil.copytree(bundle, path / "cell-2")
+    manifest = json.loads((path / "cell-2" / "bundle.json").read_text())
+    manifest["quality"]["another"] = 1
+    (path / "cell-2" / "bundle.json").write_text(json.dumps(manifest))
+    return path
+
+
+def settings_of(bundles: Path, **changed: Any) -> Settings:
+    settings = Settings(
+        line="l",
+        cameras={name: FolderCamera(product="cell", path=Path("/pictures")) for name in ("left", "right")},
+        products={"cell": Product(bundle=bundles / "cell")},
+        stations={"gate": Station(cameras=("left", "right"))},
+        batch=Batch(max_batch=1),
+        engine=Engine(device=Device.CPU, threads=1),
+    )
+    return replace(settings, **changed)
+
+
+class Site:
+    """The folder of a line, and its starts; nothing runs in them. A start ends the one before, as a kill would."""
+
+    def __init__(self, directory: Path, bundles: Path) -> None:
+        self.directory, self.bundles = directory, bundles
+        self.state = directory / "state"
+        self._stack = ExitStack()
+        self._runs = 0
+
+    def start(self, settings: Settings | None = None) -> Line:
+        self.end()
+        self._runs += 1
+        file = self.directory / "line.yaml"
+        line = Line(settings or settings_of(self.bundles), file, f"run{self._runs}", self._stack)
+        self._stack.callback(line.publisher.run)  # which closes what it owns, and does nothing else any more
+        self._stack.callback(line.publisher.stop, 0)
+        return line
+
+    def end(self) -> None:
+        self._stack.close()
+
+    def rows(self, query: str) -> list[tuple[Any, ...]]:
+        with contextlib.closing(sqlite3.connect(self.state / "journal.sqlite")) as db:
+            return db.execute(query).fetchall()
+
+    def leave(self, write: Callable[[Ledger], None]) -> None:
+        """A run that is killed after it has done this."""
+        self.end()
+        with contextlib.closing(Logbook(self.state / "in-flight.bin", line="l")) as book:
+            book.begin()
+            write(Ledger("killed", margin=Margin(0), book=book))
+
+
+@pytest.fixture
+def site(tmp_path: Path, bundles: Path) -> Iterator[Site]:
+    made = Site(tmp_path, bundles)
+    yield made
+    made.end()
+
+
+@pytest.fixture(scope="module")
+def line(tmp_path_factory: pytest.TempPathFactory, bundles: Path) -> Iterator[Line]:
+    """A line for all tests that leave it as it was; what it would write waits in the recorder's queue."""
+    made = Site(tmp_path_factory.mktemp("site"), bundles)
+    yield made.start()
+    made.end()
+
+
+def opened(ledger: Ledger, camera: str) -> Frame:
+    picture = Picture(pixels=None, captured_ns=time.monotonic_ns(), captured_unix_ns=time.time_ns(), source="7.png")
+    return ledger.open(
+        picture, camera=camera, product="cell", policy=Policy.REJECT, deadline_ns=10**9, pixels=None, trigger=112
+    )
+
+
+def closed(ledger: Ledger, camera: str, score: float) -> Frame:
+    frame = opened(ledger, camera)
+    verdict = decide(frame, Result(score=score, threshold=1, p_value=0.1, bundle="b", engine="e"), time.monotonic_ns())
+    assert ledger.close(verdict, encode(verdict_payload("l", verdict)))
+    return frame
+
+
+# recovery
+
+
+def test_what_a_killed_run_left_is_put_into_the_journal_and_its_defects_into_the_outbox(
+    site: Site, caplog: pytest.LogCaptureFixture
+) -> None:
+    def run(ledger: Ledger) -> None:
+        opened(ledger, "left")
+        closed(ledger, "left", 0.5)
+        closed(ledger, "right", 2.0)
+        opened(ledger, "gate")
+        opened(ledger, GOLDEN)
+        closed(ledger, GOLDEN, 2.0)
+
+    site.leave(run)
+    line = site.start()
+    assert site.rows("SELECT event_id, decision, cause, trigger_number FROM verdict ORDER BY 1") == [
+        ("killed-gate-1", "unjudged", "stopping", 112),
+        ("killed-golden-1", "unjudged", "stopping", 112),
+        ("killed-golden-2", "reject", None, 112),
+        ("killed-left-1", "unjudged", "stopping", 112),
+        ("killed-left-2", "pass", None, 112),
+        ("killed-right-1", "reject", None, 112),
+    ]
+    events = site.rows("SELECT topic, payload FROM event ORDER BY topic")
+    assert [topic for topic, _ in events] == [f"rejectd/v1/l/{name}/defect" for name in ("gate", "left", "right")]
+    for topic, payload in events:
+        contract.validate(topic, payload)
+    assert b"rejectd_frames_recovered_total 6.0" in generate_latest(line.registry)
+    assert "an earlier run was killed: 6 of its frames go into the journal now" in caplog.text
+    again = site.start()
+    assert b"rejectd_frames_recovered_total 0.0" in generate_latest(again.registry)
+
+
+def test_a_start_that_is_killed_while_it_recovers_leaves_no_event_twice(site: Site) -> None:
+    def run(ledger: Ledger) -> None:
+        for _ in range(3):
+            closed(ledger, "left", 2.0)
+
+    site.leave(run)
+    kept = (site.state / "in-flight.bin").read_bytes()
+    site.start()
+    site.end()
+    (site.state / "in-flight.bin").write_bytes(kept)  # it was killed before the logbook was emptied
+    site.start()
+    assert site.rows("SELECT event_seq FROM event") == [(1,), (2,), (3,)]
+    assert site.rows("SELECT count(*) FROM verdict") == [(3,)]
+
+
+def test_two_services_never_share_a_state_directory(site: Site) -> None:
+    site.start()
+    with ExitStack() as stack, pytest.raises(LogbookError, match="another rejectd uses this state directory"):
+        Line(settings_of(site.bundles), site.directory / "line.yaml", "second", stack)
+
+
+# commands that stand
+
+
+def test_what_commands_have_changed_stands_after_a_restart(site: Site, caplog: pytest.LogCaptureFixture) -> None:
+    site.state.mkdir()
+    standing = Standing(
+        products={"left": Order("cell", "cell")},
+        bundles={"cell": Order("cell-2", "cell")},
+        thresholds={"cell": Order(0.75, None)},
+        paused={"left": Order("pass", None), "right": Order(None, None)},
+    )
+    StandingFile(site.state / "standing.json").save(standing)
+    first = site.start(settings_of(site.bundles, stations={}))
+    model = first.inspector.models["cell"]
+    assert model.threshold == 0.75
+    assert first.pipeline.paused == {"left": Policy.PASS, "right": None}
+    assert first.pipeline.products == {"left": "cell", "right": "cell"}
+    page = generate_latest(first.registry).decode()
+    assert f'digest="{model.digest}"' in page
+    assert 'rejectd_threshold{product="cell"} 0.75' in page
+    assert "commands given before the restart stand" in caplog.text
+    manifest = (site.bundles / "cell-2" / "bundle.json").rename(site.bundles / "elsewhere.json")
+    try:
+        second = site.start()
+    finally:
+        manifest.rename(site.bundles / "cell-2" / "bundle.json")
+    assert second.inspector.models["cell"].digest != model.digest
+    assert "the bundle" in caplog.text
+    assert "that a command put in force is gone" in caplog.text
+
+
+def test_a_threshold_that_was_commanded_after_a_reload_stands_after_a_restart(site: Site) -> None:
+    reloaded = settings_of(site.bundles, products={"cell": Product(bundle=site.bundles / "cell", threshold=0.4)})
+    line = site.start()
+    assert line.reconfigure(reloaded)["cell"][1] == 0.4
+    request = Incoming(
+        topic="rejectd/v1/l/command/threshold",
+        payload=b'{"product": "cell", "threshold": 0.6}',
+        retained=False,
+        answer_to=None,
+        correlation=None,
+    )
+    line.commands.hear(request)
+    line.commands._serve(*line.commands._waiting.get_nowait())  # type: ignore[misc]
+    assert line.inspector.models["cell"].threshold == 0.6
+    assert site.start(reloaded).inspector.models["cell"].threshold == 0.6, "it is newer than the settings"
+
+
+def test_a_reload_that_changes_a_threshold_ends_the_command_for_it(site: Site) -> None:
+    line = site.start()
+    line.inspector.set_threshold("cell", 0.6)
+    line.standing.thresholds["cell"] = Order(0.6, None)
+    assert line.reconfigure(settings_of(site.bundles)) == {}, "nothing has changed in the file"
+    assert "cell" in line.standing.thresholds
+    changed = settings_of(site.bundles, products={"cell": Product(bundle=site.bundles / "cell", threshold=0.4)})
+    assert line.reconfigure(changed) == {"cell": (0.6, 0.4)}
+    assert line.standing.thresholds == {}
+    assert 'rejectd_threshold{product="cell"} 0.4' in generate_latest(line.registry).decode()
+
+
+# counts of actuators
+
+
+def noted(line: Line) -> list[tuple[str, int]]:
+    """Camera and count of each reading on its way to the journal."""
+    found = []
+    while not line.recorder._items.empty():
+        item = line.recorder._items.get_nowait()
+        found.append((item.camera, item.rejected))  # type: ignore[union-attr]
+    return found
+
+
+def count(line: Line, camera: str, body: bytes) -> None:
+    topic = f"rejectd/v1/l/actuator/{camera}/rejected"
+    incoming = Incoming(topic=topic, payload=body, retained=False, answer_to=None, correlation=None)
+    line._received(incoming)
+
+
+def test_a_count_of_rejects_is_noted_when_it_changes(line: Line) -> None:
+    for body in (b'{"count": 5}', b"5", b'{"count": 5, "by": "plc"}', b"6", b"6", b"0", b"7"):
+        count(line, "left", body)
+    count(line, "right", b"7")
+    count(line, "gate", b"0")
+    assert noted(line) == [("left", 5), ("left", 6), ("left", 0), ("left", 7), ("right", 7), ("gate", 0)]
+
+
+def test_a_count_that_does_not_change_is_noted_once_a_minute(line: Line, monkeypatch: pytest.MonkeyPatch) -> None:
+    count(line, "left", b"41")
+    now = time.monotonic()
+    monkeypatch.setattr(time, "monotonic", lambda: now + 59)
+    count(line, "left", b"41")
+    assert noted(line) == [("left", 41)]
+    monkeypatch.setattr(time, "monotonic", lambda: now + 61)
+    count(line, "left", b"41")
+    assert noted(line) == [("left", 41)], "so that the account knows the PLC to be there"
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"-1",
+        b"1.5",
+        b"true",
+        b"null",
+        b"twelve",
+        b'"12"',
+        b"[12]",
+        b"{}",
+        b'{"count": null}',
+        b'{"count": true}',
+        b'{"count": -1}',
+        b'{"counts": 12}',
+        b"9223372036854775808",
+        b"NaN",
+        b"\xff\xfe",
+        b"[" * 100_000,
+        b"9" * 5000,
+    ],
+)
+def test_what_is_no_count_is_said_and_not_noted(line: Line, caplog: pytest.LogCaptureFixture, body: bytes) -> None:
+    count(line, "left", body)
+    assert noted(line) == []
+    assert "rejectd/v1/l/actuator/left/rejected: not a count of rejected parts" in caplog.text
+    count(line, "left", b"9223372036854775807")
+    assert noted(line) in ([("left", 2**63 - 1)], [])
+
+
+def test_a_count_of_something_else_is_nobodys(line: Line) -> None:
+    for camera in ("top", "left/left", "", "golden"):
+        count(line, camera, b"5")
+    assert noted(line) == []
+    assert line.commands._waiting.empty(), "and no command"
+
+
+# what the line says of itself
+
+
+def status(line: Line) -> dict[str, Any]:
+    message = line.status("online")
+    assert (message.topic, message.retain) == (line_topic("l"), True)
+    contract.validate(message.topic, message.payload)
+    payload: dict[str, Any] = json.loads(message.payload)
+    return payload
+
+
+def test_the_status_says_how_the_line_is(line: Line) -> None:
+    said = status(line)
+    assert (said["run"], said["state"], said["judging"], said["problems"]) == ("run1", "online", True, [])
+    assert said["products"] == {"left": "cell", "right": "cell"}
+    assert said["parts"] == {"captured": 0, "pass": 0, "reject": 0, "unjudged": 0, "in_flight": 0}
+    line.pipeline.paused["right"] = None
+    line.publisher.unpublished.update({"left": 2, "gate": 3})
+    said = status(line)
+    assert (said["paused"], said["unpublished"]) == (["right"], 2), "verdicts of frames; those of parts are apart"
+    del line.pipeline.paused["right"]
+    line.publisher.unpublished.clear()
+
+
+def test_the_status_shows_the_problems_that_a_person_should_look_at(line: Line) -> None:
+    states = [CameraState.UP, CameraState.DOWN, CameraState.DEGRADED, CameraState.ENDED]
+    for name, state in zip("abcd", states, strict=True):
+        line.pipeline.states[name] = CameraStatus(camera=name, state=state, reason="no light", since_unix_ns=1)
+    line.recorder.problem = "the journal cannot be written"
+    assert status(line)["problems"] == [
+        "camera b is down: no light",
+        "camera c is degraded: no light",
+        "the journal cannot be written",
+    ]
+    line.pipeline.states.clear()
+    line.recorder.problem = ""
+
+
+def test_a_line_with_an_overdue_frame_or_a_hung_device_does_not_judge(line: Line) -> None:
+    assert line.judging
+    line.pipeline.busy_since_ns = time.monotonic_ns() - 29 * 10**9
+    assert line.judging, "a batch may take its time"
+    line.pipeline.busy_since_ns = time.monotonic_ns() - 31 * 10**9
+    assert not status(line)["judging"]
+    line.pipeline.busy_since_ns = None
+    frame = opened(line.ledger, "left")
+    assert line.judging
+    overdue = Picture(pixels=None, captured_ns=time.monotonic_ns() - 10**9, captured_unix_ns=1)
+    late = line.ledger.open(
+        overdue, camera="right", product="cell", policy=Policy.REJECT, deadline_ns=10**8, pixels=None
+    )
+    assert not status(line)["judging"]
+    for each in (frame, late):
+        line.ledger.close(decide(each, Result(score=0, threshold=1, p_value=1, bundle="b", engine="e"), 1), b"")
+    assert line.judging
+
+
+def test_what_is_not_a_command_never_reaches_the_commands(line: Line) -> None:
+    for topic, expected in (("command/pause", 1), ("left/verdict/pass", 0), ("answer/command", 0)):
+        incoming = Incoming(
+            topic=f"rejectd/v1/l/{topic}", payload=b"", retained=False, answer_to=None, correlation=None
+        )
+        line._received(incoming)
+        assert line.commands._waiting.qsize() == expected
+        while not line.commands._waiting.empty():
+            line.commands._waiting.get_nowait()
+
+
+def test_without_evidence_nothing_is_kept_beside_the_journal(site: Site) -> None:
+    settings = settings_of(site.bundles)
+    site.start(replace(settings, evidence=replace(settings.evidence, enabled=False)))
+    assert sorted(path.name for path in site.state.iterdir() if path.is_dir()) == []
+    site.start(replace(settings, evidence=replace(settings.evidence, directory=site.directory / "pictures")))
+    assert (site.directory / "pictures").is_dir()

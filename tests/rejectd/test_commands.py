@@ -70,7 +70,7 @@ class Rig:
         self.told: list[str] = []
         self.ledger = Ledger("run", margin=Margin(MARGIN_NS))
         cameras = [*self.settings.cameras, GOLDEN]
-        self.batcher = Batcher(cameras, max_batch=2, max_wait_ns=0, queue_per_camera=8, margin_ns=MARGIN_NS)
+        self.batcher = Batcher(cameras, max_batch=2, max_wait_ns=0, queue_per_camera=8)
         metrics = Metrics(
             CollectorRegistry(), cameras=self.settings.cameras, products=[], snapshot=self.ledger.snapshot
         )

@@ -93,7 +93,7 @@ class Rig:
         self.logbook = Logbook(directory / "in-flight.bin", line="l", slots=100)
         self.logbook.begin()
         self.ledger = Ledger("run", margin=Margin(MARGIN_NS), book=self.logbook)
-        self.batcher = Batcher(["c", "d"], max_batch=4, max_wait_ns=MS, queue_per_camera=64, margin_ns=MARGIN_NS)
+        self.batcher = Batcher(["c", "d"], max_batch=4, max_wait_ns=MS, queue_per_camera=64)
         self.metrics = Metrics(CollectorRegistry(), cameras=["c", "d"], products=["p"], snapshot=self.ledger.snapshot)
         self.outbox = Outbox(directory / "journal.sqlite", keep_ns=10**18, max_bytes=10**9)
         parts = Ledger("run", margin=Margin(MARGIN_NS), book=self.logbook)

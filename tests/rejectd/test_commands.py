@@ -117,7 +117,9 @@ class Rig:
                 models_changed=lambda: self.told.append("models"),
             )
         )
-        self._threads = [threading.Thread(target=body) for body in (self.pipeline.inspect, self.recorder.run)]
+        self._threads = [
+            threading.Thread(target=body) for body in (self.pipeline.inspect, self.pipeline.decide, self.recorder.run)
+        ]
         self._thread = threading.Thread(target=self.commands.run)
         self.ended = False
 

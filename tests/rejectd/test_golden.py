@@ -71,7 +71,9 @@ class Rig:
         self.pipeline = Pipeline(stages, line="l", products={})
         self.golden = self.sent.golden = Golden(self.ledger, self.pipeline)
         self.stop = threading.Event()
-        self._threads = [threading.Thread(target=body) for body in (self.pipeline.inspect, self.recorder.run)]
+        self._threads = [
+            threading.Thread(target=body) for body in (self.pipeline.inspect, self.pipeline.decide, self.recorder.run)
+        ]
         for thread in self._threads:
             thread.start()
 

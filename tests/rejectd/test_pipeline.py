@@ -121,6 +121,7 @@ class Rig:
         self.error: BaseException | None = None
         bodies: list[Callable[[], None]] = [
             self._inspect,
+            self.pipeline.decide,
             lambda: self.pipeline.watch_deadlines(self.stop),
             lambda: self.pipeline.watch_parts(self.stop),
             self.recorder.run,

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
+from typing import TypeVar
 
 import numpy as np
 from scipy import optimize
@@ -18,6 +19,8 @@ from revdist.conformal import Calibration
 from revdist.engine import Engine
 from revdist.errors import RevdistError
 from revdist.synthetic import Kind
+
+Item = TypeVar("Item")
 
 BATCH = 8
 DETECTED = 0.9  # the share from which on a size counts as detected
@@ -50,7 +53,7 @@ class Grid:
 
     kinds: tuple[Kind, ...] = synthetic.KINDS
     sizes_px: tuple[float, ...] = (4.0, 8.0, 16.0, 32.0)  # of the model's input
-    contrasts: tuple[float, ...] = (0.25, 0.5, 1.0)
+    contrasts: tuple[float, ...] = (0.1, 0.3, 1.0)
     pictures: int = 12
 
     def __post_init__(self) -> None:
@@ -126,8 +129,7 @@ def measure(
     if not pictures or not sizes:
         lacking = f"no size up to {min(height, width) // 2} pixels" if pictures else "no pictures of good parts"
         raise RevdistError(f"sensitivity: {lacking} to paint on", hint="name other sizes, or other pictures")
-    order = np.random.default_rng(seed).permutation(len(pictures))[: asked.pictures]
-    chosen = [pictures[row] for row in sorted(order)]
+    chosen = draw(pictures, asked.pictures, seed)
 
     def detected(painted: Iterator[images.Pixels]) -> int:
         return sum(score > calibration.threshold for score in _scores(engine, product, painted))
@@ -152,6 +154,12 @@ def measure(
         size=(height, width),
         seed=seed,
     )
+
+
+def draw(items: Sequence[Item], count: int, seed: int) -> list[Item]:
+    """At most so many of the items, drawn, in their order."""
+    order = np.random.default_rng(seed).permutation(len(items))[:count]
+    return [items[row] for row in sorted(order)]
 
 
 def _painted(

@@ -69,7 +69,9 @@ class Tail:
         if self.rate(self.start) <= rate:
             return self.start
         highest = self._scores(rate, np.ones(1)).max()  # where even the longest of the tails has this rate
-        return float(optimize.brentq(lambda score: self.rate(score) - rate, self.start, highest, rtol=1e-12))
+        return float(
+            optimize.brentq(lambda score: self.rate(score) - rate, self.start, highest, xtol=1e-300, rtol=1e-12)
+        )
 
     def score_with(self, rate: float, confidence: float) -> float:
         """The score that at most this share of good parts is over with a confidence such as 0.95."""

@@ -1,0 +1,95 @@
+"""What is on record: the calibration with its promise, the recipe, and where everything comes from."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from revdist.conformal import Calibration, needed, needed_with_confidence
+from revdist.report.gather import Figures
+from revdist.report.markup import Content, Markup, join, section, table, tag, terms
+
+
+def calibration(made: Calibration) -> Markup:
+    """The threshold, what it promises, and the pictures that it rests on."""
+    rate = made.false_reject_rate
+    wanted = "on average" if made.guarantee == "average" else "with 95% confidence"
+    pairs: list[tuple[str, Content]] = [
+        ("Threshold (score, no unit)", f"{made.threshold:.6g}"),
+        ("Held-out good pictures", str(len(made.scores))),
+        ("Wanted false-reject rate", f"{rate:.2%} {wanted}"),
+        ("Bound on average", f"{made.attained_rate:.2%}"),
+        ("Bound with 95% confidence", f"{made.bound95:.2%}"),
+        ("Pictures needed", f"{needed(rate)} on average, {needed_with_confidence(rate)} with 95% confidence"),
+    ]
+    if made.estimate:
+        low, high = made.estimate.rate_interval
+        told = f"{made.estimate.rate:.2%} (95% interval {low:.2%} to {high:.2%})"
+        pairs.append(("Rate at the threshold, ESTIMATE from a tail", told))
+    sure = "It holds as long as the parts to come are like the held-out ones. It says nothing about missed defects."
+    return section(
+        "calibration", "Calibration", tag("p", f"{made.advice()}. {sure}"), terms(pairs), *_calibration_tables(made)
+    )
+
+
+def _calibration_tables(made: Calibration) -> list[Markup]:
+    tables = []
+    if made.blocks:
+        rows: list[tuple[str, ...]] = [
+            (each.name, str(each.pictures), f"{each.rejected / each.pictures:.2%}") for each in made.blocks
+        ]
+        caption = "Blocks, each at a threshold from the others alone"
+        tables.append(table(caption, ("block", "pictures", "rejected"), rows))
+    if made.suspects:
+        rows = [
+            (each.file, f"{each.score / made.threshold:.2f} x", "outlier" if each.outlier else "-")
+            for each in made.suspects
+        ]
+        caption = "Held-out pictures with the highest scores: are they good?"
+        tables.append(table(caption, ("file", "threshold", "flag"), rows))
+    if made.excluded:
+        rows = [(each.file, f"{each.score / made.threshold:.2f} x", each.sha256[:12]) for each in made.excluded]
+        tables.append(table("Excluded by hand", ("file", "threshold", "SHA-256 begins"), rows))
+    else:
+        tables.append(tag("p", "No picture was excluded by hand.", class_="quiet"))
+    return tables
+
+
+def provenance(figures: Figures) -> Markup:
+    """The recipe, and everything that identifies bundle, data and programs."""
+    bundle, test = figures.bundle, figures.test
+    height, width = bundle.size
+    pairs: list[tuple[str, Content]] = [
+        ("Product", bundle.product),
+        ("Bundle digest (SHA-256)", tag("code", bundle.digest)),
+        ("Teacher", join(f"{bundle.teacher.name} ", tag("code", bundle.teacher.sha256))),
+        ("Input", f"{height} x {width} pixels (height x width)"),
+        ("Training data fingerprint (SHA-256)", tag("code", bundle.fingerprint)),
+        ("Held-out data fingerprint (SHA-256)", tag("code", figures.calibration.fingerprint)),
+    ]
+    if test:
+        pairs.append(("Test data fingerprint (SHA-256)", tag("code", test.fingerprint)))
+        pairs.append(("Speed on this machine", f"{test.evaluation.images_per_second:.1f} images/s, reading included"))
+    pairs += [
+        ("Seed", str(bundle.recipe.seed)),
+        ("Engine", figures.calibration.engine),
+        ("Trained with", ", ".join(f"{name} {version}" for name, version in bundle.versions.items())),
+        ("Report", f"revdist {figures.revdist}, {figures.made:%Y-%m-%d %H:%M %Z}"),
+    ]
+    recipe = [
+        (field.name.replace("_", " "), _plain(getattr(bundle.recipe, field.name)))
+        for field in dataclasses.fields(bundle.recipe)
+    ]
+    quality = [(name.replace("_", " "), f"{value:.6g}") for name, value in bundle.quality.items()]
+    return section(
+        "provenance",
+        "Recipe and provenance",
+        terms(pairs),
+        table("Recipe", ("setting", "value"), recipe),
+        table("Training", ("figure", "value"), quality),
+    )
+
+
+def _plain(value: object) -> str:
+    if isinstance(value, tuple):
+        return " x ".join(str(each) for each in value)
+    return str(value) or "-"

@@ -1,4 +1,4 @@
-"""revdist.report.charts and markup: numbers to SVG"""
+"""revdist.report.charts, planes and markup: numbers to SVG"""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 
-from revdist.report import charts
-from revdist.report.charts import Line, Row
+from revdist.report import charts, planes
+from revdist.report.charts import Range, Row
 from revdist.report.markup import Markup, join, tag, text
+from revdist.report.planes import Line
 
 NAMES = ("false", "found")
 
@@ -73,8 +74,8 @@ def test_scores_far_out_are_in_the_last_bar_and_the_axis_says_so() -> None:
     assert across.high < 2
     assert across.counts(row.values)[-1] >= 1
     assert across.counts(row.values).sum() == 201
-    assert "and all higher" in charts.histograms([row], "scores")
-    assert "and all higher" not in charts.histograms([_row([0.5, 1.5])], "scores")
+    assert "all higher ones" in charts.histograms([row], "scores")
+    assert "all higher ones" not in charts.histograms([_row([0.5, 1.5])], "scores")
 
 
 def test_bars_on_the_wrong_side_are_marked() -> None:
@@ -99,33 +100,33 @@ def test_names_from_outside_are_escaped_and_long_ones_cut() -> None:
 
 def test_a_curve_shows_its_points_and_the_threshold() -> None:
     false, found = np.array([0.0, 0.0, 0.5, 1.0]), np.array([0.0, 0.6, 0.9, 1.0])
-    svg = charts.curve(false, found, at=(0.5, 0.9), limit=1.0, title="ROC", names=NAMES)
+    svg = planes.curve(false, found, at=(0.5, 0.9), limit=1.0, title="ROC", names=NAMES)
     root = ElementTree.fromstring(svg)
     line = next(each.get("d") for each in root.iter("path") if each.get("class") == "line")
     assert line is not None
     assert len(re.findall(r"[ML]", line)) == 4
     point = next(root.iter("circle"))
-    plane = charts.Plane()
+    plane = planes.Plane()
     assert (float(point.get("cx", 0)), float(point.get("cy", 0))) == pytest.approx(
         (plane.x(0.5), plane.y(0.9)), abs=0.1
     )
-    assert "threshold: 90.0% at 50.0%" in svg
+    assert "threshold: 90.0% found, 50.0% false" in svg
 
 
 def test_a_long_curve_is_thinned_and_ends_at_the_limit() -> None:
     false = np.linspace(0, 1, 10_001)
-    xs, ys = charts.thin(false, np.sqrt(false), 0.3)
-    assert len(xs) == charts.POINTS
+    xs, ys = planes.thin(false, np.sqrt(false), 0.3)
+    assert len(xs) == planes.POINTS
     assert (xs[0], xs[-1]) == (0, pytest.approx(0.3))
     np.testing.assert_allclose(ys, np.sqrt(xs), atol=5e-3)
-    xs, ys = charts.thin(np.array([0.0, 0.2, 0.4]), np.array([0.0, 0.5, 1.0]), 0.3)
+    xs, ys = planes.thin(np.array([0.0, 0.2, 0.4]), np.array([0.0, 0.5, 1.0]), 0.3)
     assert xs.tolist() == pytest.approx([0, 0.2, 0.3])
     assert ys.tolist() == pytest.approx([0, 0.5, 0.75])
 
 
 def test_an_operating_point_beyond_the_limit_is_told() -> None:
     ones = np.array([0.0, 1.0])
-    assert "beyond 30%" in charts.curve(ones, ones, at=(0.7, 0.7), limit=0.3, title="PRO", names=NAMES)
+    assert "beyond 30%" in planes.curve(ones, ones, at=(0.7, 0.7), limit=0.3, title="PRO", names=NAMES)
 
 
 @pytest.mark.parametrize("sizes", [[], [4.0], [4.0, 8.0, 16.0]])
@@ -134,7 +135,20 @@ def test_rates_have_a_mark_and_a_whisker_for_each_size(sizes: list[float]) -> No
         Line(name=name, rates=[0.5] * len(sizes), intervals=[(0.3, 0.7)] * len(sizes))
         for name in ("a", "b", "<c>", "d")
     ]
-    root = ElementTree.fromstring(charts.rates(sizes, lines, level=0.9, title="seen", names=NAMES))
+    root = ElementTree.fromstring(planes.rates(sizes, lines, level=0.9, title="seen", names=NAMES))
     assert sum(each.get("class") == "mark" for each in root.iter()) == 4 * len(sizes)
     assert sum(each.get("class") == "whisker" for each in root.iter()) == 4 * len(sizes)
-    assert "&lt;c&gt;" in charts.key([line.name for line in lines])
+    assert "&lt;c&gt;" in planes.key([line.name for line in lines])
+
+
+def test_ranges_are_bars_of_their_share_of_the_axis() -> None:
+    rows = [
+        Range(name="bound", value=None, low=0, high=0.04, note="4%"),
+        Range(name="<b>", value=0.02, low=0.01, high=0.03, note=""),
+    ]
+    svg = charts.ranges(rows, 0.01, "rates")
+    bars = _bars(svg, "range")
+    assert [(bar.get("x"), bar.get("width")) for bar in bars] == [("0.000%", "80.000%"), ("20.000%", "40.000%")]
+    assert sum(each.get("class") == "value" for each in ElementTree.fromstring(svg).iter()) == 1
+    assert "&lt;b&gt;" in svg
+    ElementTree.fromstring(charts.ranges([], 0.01, "nothing"))

@@ -56,7 +56,7 @@ def _sections(figures: Figures) -> list[tuple[str, str, Markup]]:
     if figures.test:
         parts.append(("curves", "Curves", sections.curves(figures.test)))
     parts.append(("pictures", "Pictures", sections.pictures(figures, cases.colour_bar())))
-    parts.append(("calibration", "Calibration", records.calibration(figures.calibration)))
+    parts.append(("calibration", "Calibration", records.calibration(figures.calibration, figures.test)))
     if figures.sensitivity:
         drawn = sections.sensitivity(figures.sensitivity, figures.painted_on)
         parts.append(("sensitivity", "Sensitivity", drawn))
@@ -102,13 +102,13 @@ def _tiles(figures: Figures) -> list[Markup]:
         tiles += [
             ("missed defects", f"{measured.escape_rate:.1%}", f"of {measured.defective} parts"),
             ("false rejects", f"{measured.false_reject_rate:.1%}", f"of {measured.good} parts"),
-            ("image AUROC", f"{measured.image_auroc:.3f}", "0.5 is chance, 1 perfect"),
+            ("image AUROC", f"{measured.image_auroc:.3f}", "chance 0.5, perfect 1"),
         ]
         if measured.pro is not None:
-            tiles.append(("PRO", f"{measured.pro:.3f}", "region overlap, up to 30%"))
+            tiles.append(("PRO", f"{measured.pro:.3f}", "up to 30% false pixels"))
     tiles += [
-        ("promised false rejects", f"{made.attained_rate:.2%}", "at most, on average"),
-        ("with 95% confidence", f"{made.bound95:.2%}", "at most"),
+        ("promise on average", f"≤ {made.attained_rate:.2%}", "of good parts rejected"),
+        ("promise, 95% sure", f"≤ {made.bound95:.2%}", "of good parts rejected"),
     ]
     return [
         tag("div", tag("dt", name), tag("dd", tag("strong", value), tag("span", unit))) for name, value, unit in tiles

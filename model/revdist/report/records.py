@@ -5,12 +5,15 @@ from __future__ import annotations
 import dataclasses
 
 from revdist.conformal import Calibration, needed, needed_with_confidence
-from revdist.report.gather import Figures
+from revdist.report import charts
+from revdist.report.charts import Range
+from revdist.report.gather import Figures, Test
 from revdist.report.markup import Content, Markup, join, section, table, tag, terms
+from revdist.sensitivity import wilson
 
 
-def calibration(made: Calibration) -> Markup:
-    """The threshold, what it promises, and the pictures that it rests on."""
+def calibration(made: Calibration, test: Test | None) -> Markup:
+    """The threshold, what it promises, what the test pictures say of that, and the pictures that it rests on."""
     rate = made.false_reject_rate
     wanted = "on average" if made.guarantee == "average" else "with 95% confidence"
     pairs: list[tuple[str, Content]] = [
@@ -21,14 +24,34 @@ def calibration(made: Calibration) -> Markup:
         ("Bound with 95% confidence", f"{made.bound95:.2%}"),
         ("Pictures needed", f"{needed(rate)} on average, {needed_with_confidence(rate)} with 95% confidence"),
     ]
-    if made.estimate:
-        low, high = made.estimate.rate_interval
-        told = f"{made.estimate.rate:.2%} (95% interval {low:.2%} to {high:.2%})"
-        pairs.append(("Rate at the threshold, ESTIMATE from a tail", told))
     sure = "It holds as long as the parts to come are like the held-out ones. It says nothing about missed defects."
     return section(
-        "calibration", "Calibration", tag("p", f"{made.advice()}. {sure}"), terms(pairs), *_calibration_tables(made)
+        "calibration",
+        "Calibration",
+        tag("p", f"{made.advice()}. {sure}"),
+        charts.ranges(_ranges(made, test), rate, "False-reject rate: wanted, promised and measured"),
+        terms(pairs),
+        *_calibration_tables(made),
     )
+
+
+def _ranges(made: Calibration, test: Test | None) -> list[Range]:
+    """The false-reject rate by promise, by estimate and by test."""
+    bound, sure = made.attained_rate, made.bound95
+    rows = [
+        Range(name="promised on average", value=None, low=0, high=bound, note=f"at most {bound:.2%}"),
+        Range(name="promised, 95% sure", value=None, low=0, high=sure, note=f"at most {sure:.2%}"),
+    ]
+    if made.estimate:
+        low, high = made.estimate.rate_interval
+        note = f"{made.estimate.rate:.2%} ({low:.2%} to {high:.2%})"
+        rows.append(Range(name="tail ESTIMATE", value=made.estimate.rate, low=low, high=high, note=note))
+    if test:
+        good, rejected = test.evaluation.good, test.rejected
+        low, high = wilson(rejected, good)
+        note = f"{rejected / good:.2%} ({low:.2%} to {high:.2%})"
+        rows.append(Range(name="test pictures", value=rejected / good, low=low, high=high, note=note))
+    return rows
 
 
 def _calibration_tables(made: Calibration) -> list[Markup]:
@@ -41,14 +64,14 @@ def _calibration_tables(made: Calibration) -> list[Markup]:
         tables.append(table(caption, ("block", "pictures", "rejected"), rows))
     if made.suspects:
         rows = [
-            (each.file, f"{each.score / made.threshold:.2f} x", "outlier" if each.outlier else "-")
+            (each.file, f"{each.score / made.threshold:.2f}", "OUTLIER" if each.outlier else "no")
             for each in made.suspects
         ]
         caption = "Held-out pictures with the highest scores: are they good?"
-        tables.append(table(caption, ("file", "threshold", "flag"), rows))
+        tables.append(table(caption, ("file", "score, x threshold", "far from all others"), rows))
     if made.excluded:
-        rows = [(each.file, f"{each.score / made.threshold:.2f} x", each.sha256[:12]) for each in made.excluded]
-        tables.append(table("Excluded by hand", ("file", "threshold", "SHA-256 begins"), rows))
+        rows = [(each.file, f"{each.score / made.threshold:.2f}", each.sha256[:12]) for each in made.excluded]
+        tables.append(table("Excluded by hand", ("file", "score, x threshold", "SHA-256 begins"), rows))
     else:
         tables.append(tag("p", "No picture was excluded by hand.", class_="quiet"))
     return tables
@@ -84,8 +107,12 @@ def provenance(figures: Figures) -> Markup:
         "provenance",
         "Recipe and provenance",
         terms(pairs),
-        table("Recipe", ("setting", "value"), recipe),
-        table("Training", ("figure", "value"), quality),
+        tag(
+            "div",
+            table("Recipe", ("setting", "value"), recipe),
+            table("Training", ("figure", "value"), quality),
+            class_="pair",
+        ),
     )
 
 

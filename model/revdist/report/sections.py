@@ -7,11 +7,12 @@ from collections.abc import Sequence
 import numpy as np
 
 from revdist import measures
-from revdist.report import charts
+from revdist.report import charts, planes
 from revdist.report.cases import STRIDES, Case
-from revdist.report.charts import Line, Row
+from revdist.report.charts import Row
 from revdist.report.gather import Figures, Test
 from revdist.report.markup import Content, Markup, join, section, table, tag
+from revdist.report.planes import Line
 from revdist.sensitivity import DETECTED, Sensitivity
 
 
@@ -63,7 +64,7 @@ def curves(test: Test) -> Markup:
     inspected, measured = test.inspected, test.evaluation
     roc = measures.roc_curve(inspected.defective, inspected.scores)
     names = ("good pictures rejected", "defective pictures rejected")
-    drawn = charts.curve(
+    drawn = planes.curve(
         roc.false, roc.found, at=roc.at(measured.threshold), limit=1.0, title="ROC curve of pictures", names=names
     )
     figures = [_figure(drawn, "ROC, pictures", f"area {measured.image_auroc:.3f} (image AUROC; chance is 0.5)")]
@@ -74,9 +75,9 @@ def curves(test: Test) -> Markup:
     assert measured.pro is not None
     assert measured.pro_per_image is not None
     assert measured.pixel_auroc is not None
-    names = ("good pixels marked", "overlap with defective regions, mean")
+    names = ("good pixels marked", "mean overlap with defects")
     overlap = pixelwise.pro_curve
-    drawn = charts.curve(
+    drawn = planes.curve(
         overlap.false,
         overlap.found,
         at=overlap.at(measured.threshold),
@@ -128,7 +129,7 @@ def pictures(figures: Figures, colour_bar: str) -> Markup:
 
 
 def _of(shown: Sequence[Case], total: int) -> str:
-    return f"The {len(shown)} furthest from the threshold of {total}." if total > len(shown) else ""
+    return f"The {len(shown)} furthest from the threshold, of {total}." if total > len(shown) else ""
 
 
 def _cases(title: str, told: str, shown: Sequence[Case], none: str) -> Markup:
@@ -141,6 +142,7 @@ def _case(case: Case) -> Markup:
     word = ("found" if case.rejected else "missed") if case.defective else ("rejected" if case.rejected else "passed")
     badge = tag("span", f"{'✓' if right else '✕'} {word}", class_="badge good" if right else "badge bad")
     outlined = ", true defect outlined" if case.outlined else ""
+    shape_name = "wide" if case.width > 1.5 * case.height else "tall" if case.height > 1.5 * case.width else "square"
     shape = {"width": case.width, "height": case.height}
     small = [
         tag(
@@ -156,7 +158,7 @@ def _case(case: Case) -> Markup:
             "div",
             tag("img", src=case.picture, alt=f"Picture {case.name}{outlined}", **shape),
             tag("img", src=case.heat, alt=f"Heat map of {case.name}{outlined}", **shape),
-            class_="views",
+            class_=f"views {shape_name}",
         ),
         tag("div", *small, class_="scales"),
         tag(
@@ -195,7 +197,7 @@ def sensitivity(found: Sensitivity, painted_on: str) -> Markup:
                 [f"{kind}, {name}", *(f"{p.rate:.0%}" for p in own), f"{smallest:g} px" if smallest else "none"]
             )
         title = f"Detected synthetic defects: {kind}"
-        chart = charts.rates(sizes, lines, level=DETECTED, title=title, names=("size, pixels of the input", "detected"))
+        chart = planes.rates(sizes, lines, level=DETECTED, title=title, names=("size, pixels of the input", "detected"))
         drawn.append(_figure(chart, f"{kind} (synthetic)", ""))
     heads = ["synthetic defect", *(f"{size:g} px" for size in sizes), f"{DETECTED:.0%} from"]
     numbers = tag("details", tag("summary", "In numbers"), table("Detected synthetic defects", heads, rows))
@@ -203,7 +205,7 @@ def sensitivity(found: Sensitivity, painted_on: str) -> Markup:
         "sensitivity",
         "Sensitivity to synthetic defects",
         tag("p", lead),
-        charts.key(names),
+        planes.key(names),
         tag("div", *drawn, class_="pair"),
         numbers,
     )

@@ -67,9 +67,9 @@ def headline(figures: Figures) -> str:
 
 def _promise(made: Calibration) -> Finding:
     n, rate = len(made.scores), made.false_reject_rate
-    bound = f"at most {made.attained_rate:.2%} on average, at most {made.bound95:.2%} with 95% confidence"
+    bound = f"at most {made.attained_rate:.2%} on average and {made.bound95:.2%} with 95% confidence"
     if made.enough:
-        told = f"{n} held-out good pictures prove it: {bound}, as long as the parts to come are like them."
+        told = f"{n} held-out good pictures prove {bound}, as long as the parts to come are like them."
         return Finding(subject="Promised false rejects", status="good", sentence=told)
     told = f"{n} held-out good pictures prove {bound}; that is too few for the wanted {rate:.2%}."
     if made.basis == "tail":

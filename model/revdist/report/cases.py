@@ -104,7 +104,7 @@ def outline(picture: images.Pixels, mask: npt.NDArray[np.bool_] | None) -> image
     """A copy of a picture (H, W, 3) with a white line on black round the regions of a mask (H, W), outside of them."""
     drawn = np.array(picture)
     if mask is not None:
-        grown = cv2.dilate(mask.astype(np.uint8), np.ones((5, 5), np.uint8))
+        grown = cv2.dilate(mask.astype(np.uint8), np.ones((7, 7), np.uint8))
         contours, _ = cv2.findContours(grown, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
         cv2.drawContours(drawn, contours, -1, (0, 0, 0), 3)
         cv2.drawContours(drawn, contours, -1, (255, 255, 255), 1)

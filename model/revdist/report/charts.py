@@ -167,13 +167,15 @@ class Range:
 
 def ranges(rows: Sequence[Range], wanted: float, title: str) -> Markup:
     """A bar for each range and a dot for its value over one axis of rates, with a line at the wanted rate."""
-    top = round_step(1.1 * max([wanted, *(row.high for row in rows)]))
+    highest = 1.02 * max([wanted, *(row.high for row in rows)])
+    step = round_step(highest / 5)
+    top = math.ceil(highest / step) * step
     base = TOP + RANGE * len(rows)
 
     def at(rate: float) -> str:
         return f"{100 * rate / top:.3f}%"
 
-    drawn = []
+    drawn = [tag("line", class_="threshold", x1=at(wanted), x2=at(wanted), y1=TOP - 4, y2=base)]
     for index, row in enumerate(rows):
         y = TOP + RANGE * index
         bar = tag("rect", class_="range", x=at(row.low), width=at(row.high - row.low), y=y + 20, height=8, rx=4)
@@ -189,7 +191,6 @@ def ranges(rows: Sequence[Range], wanted: float, title: str) -> Markup:
         drawn.append(tag("text", f"{100 * rate:g}%", class_="tick-name", x=at(rate), y=base + 17, text_anchor=anchor))
     side = "end" if wanted > 0.85 * top else "middle" if wanted > 0.15 * top else "start"
     drawn += [
-        tag("line", class_="threshold", x1=at(wanted), x2=at(wanted), y1=TOP - 4, y2=base),
         tag("text", f"wanted {wanted:.2%}", class_="threshold-name", x=at(wanted), y=12, text_anchor=side),
         tag("text", "share of good parts rejected", class_="axis-name", x="50%", y=base + 34, text_anchor="middle"),
     ]

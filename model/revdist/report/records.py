@@ -118,5 +118,5 @@ def provenance(figures: Figures) -> Markup:
 
 def _plain(value: object) -> str:
     if isinstance(value, tuple):
-        return " x ".join(str(each) for each in value)
+        return ", ".join(str(each) for each in value)
     return str(value) or "-"

@@ -140,6 +140,31 @@ def test_the_page_is_well_formed_accessible_and_on_its_own(written: Path) -> Non
     assert {(each["href"] or "")[1:] for each in found.all("a")} <= set(names)
 
 
+def _contrast(one: str, other: str) -> float:
+    """Of two colours #rrggbb, as WCAG 2.1 defines it: 1 to 21."""
+
+    def luminance(colour: str) -> float:
+        channels = np.array([int(colour[place : place + 2], 16) / 255 for place in (1, 3, 5)])
+        linear = np.where(channels <= 0.04045, channels / 12.92, ((channels + 0.055) / 1.055) ** 2.4)
+        return float(linear @ (0.2126, 0.7152, 0.0722))
+
+    dark, light = sorted((luminance(one), luminance(other)))
+    return (light + 0.05) / (dark + 0.05)
+
+
+def test_colours_have_the_contrast_of_wcag_aa_by_day_by_night_and_on_paper() -> None:
+    assert _contrast("#000000", "#ffffff") == pytest.approx(21)
+    schemes = re.findall(r":root \{(.*?)\}", Path(page.__file__).with_name("style.css").read_text(), re.DOTALL)
+    assert len(schemes) == 3
+    for scheme in schemes:
+        colours = dict(re.findall(r"--(\w+): (#[0-9a-f]{6});", scheme))
+        for ground in ("ground", "surface", "faint"):
+            for text in ("ink", "quiet", "good", "caution", "bad", "unknown", "blue"):
+                assert _contrast(colours[text], colours[ground]) >= 4.5, (text, ground)
+            for graphic in ("wrong", "third"):
+                assert _contrast(colours[graphic], colours[ground]) >= 3, (graphic, ground)
+
+
 def test_names_from_outside_are_shown_and_do_nothing(figures: Figures) -> None:
     text = page.render(figures)
     assert NASTY not in text

@@ -107,8 +107,8 @@ def _tiles(figures: Figures) -> list[Markup]:
         if measured.pro is not None:
             tiles.append(("PRO", f"{measured.pro:.3f}", "up to 30% false pixels"))
     tiles += [
-        ("promise on average", f"≤ {made.attained_rate:.2%}", "of good parts rejected"),
-        ("promise, 95% sure", f"≤ {made.bound95:.2%}", "of good parts rejected"),
+        ("promise on average", f"≤\N{NO-BREAK SPACE}{made.attained_rate:.2%}", "of good parts rejected"),
+        ("promise, 95% sure", f"≤\N{NO-BREAK SPACE}{made.bound95:.2%}", "of good parts rejected"),
     ]
     return [
         tag("div", tag("dt", name), tag("dd", tag("strong", value), tag("span", unit))) for name, value, unit in tiles

@@ -108,7 +108,8 @@ def pictures(figures: Figures, colour_bar: str) -> Markup:
     lead = (
         "For each part: the picture and its heat map, then the map of each scale. Heat maps share one scale, the "
         "threshold, so they can be compared. The three scales add up to the heat map; each is shown on a third of "
-        "the threshold. A white line on black marks the true defect where there is a mask."
+        "the threshold. A white line on black marks the true defect where there is a mask. p is the share of good "
+        "parts that score at least as high, as far as the held-out ones can tell."
     )
     test = figures.test
     if test is None:

@@ -235,6 +235,7 @@ def _sensitivity(options: argparse.Namespace) -> int:
 
 
 def _report(options: argparse.Namespace) -> int:
+    page.check_place(options.output)
     found, engine, _ = _open(options)
     request = gather.Request(data=options.data, good=options.good)
     page.write(options.output, gather.gather(found, engine, request, datetime.now().astimezone()))

@@ -259,7 +259,7 @@ def test_the_command_writes_the_page(tiny: Bundle, tmp_path: Path, capsys: pytes
     Checked(output.read_text())
     assert [each.name for each in output.parent.iterdir()] == ["report.html"]
     assert cli.main(["report", str(tiny.path), "--output", str(tmp_path), "--device", "cpu"]) == 2
-    assert f"{tmp_path}: cannot be written" in capsys.readouterr().err
+    assert f"{tmp_path}: a page cannot be written there" in capsys.readouterr().err
 
 
 @pytest.fixture(scope="module")

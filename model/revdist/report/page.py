@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.resources
+import os
 from pathlib import Path
 
 from revdist import folders
@@ -14,6 +15,13 @@ from revdist.report.verdict import Finding
 
 # Nothing may be fetched or run, whatever a file name holds; pictures and styles are in the page.
 POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
+
+
+def check_place(path: Path) -> None:
+    """Raises RevdistError unless a page may be written there: said before minutes of measuring, not after."""
+    above = next(folder for folder in path.absolute().parents if folder.exists())
+    if path.is_dir() or not above.is_dir() or not os.access(above, os.W_OK):
+        raise RevdistError(f"{path}: a page cannot be written there", hint="name a file, such as report.html")
 
 
 def write(path: Path, figures: Figures) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from revdist import measures
+from revdist import heatmaps, measures
 from revdist.report import charts, planes
 from revdist.report.cases import STRIDES, Case
 from revdist.report.charts import Row
@@ -99,10 +99,11 @@ def _figure(drawn: Markup, title: str, told: str) -> Markup:
 
 def pictures(figures: Figures, colour_bar: str) -> Markup:
     """The worst and the typical pictures of the test; the golden ones where there is no test."""
+    ends = (f"{heatmaps.TRANSPARENT:g} x", "threshold", f"{heatmaps.SATURATED:g} x")
     legend = tag(
         "figure",
         tag("img", src=colour_bar, alt="Colours from clear over blue, green and yellow to red", width=320, height=20),
-        tag("figcaption", tag("span", "0.5 x"), tag("span", "threshold"), tag("span", "1.5 x")),
+        tag("figcaption", *(tag("span", each) for each in ends)),
         class_="legend",
     )
     lead = (

@@ -91,20 +91,12 @@ def histograms(rows: Sequence[Row], title: str) -> Markup:
     line = f"{place:.3f}%"
     parts = [
         tag("title", title),
-        _hatching(),
         tag("line", class_="threshold", x1=line, x2=line, y1=TOP - 4, y2=base),
         tag("text", "threshold", class_="threshold-name", x=line, y=12, text_anchor="end" if place > 85 else "middle"),
         *(_row(row, across, TOP + ROW * index) for index, row in enumerate(rows)),
         *_axis(across, rows, base),
     ]
     return tag("svg", *parts, class_="chart histograms", role="img", aria_label=title, width="100%", height=height)
-
-
-def _hatching() -> Markup:
-    stripe = tag("path", class_="stripe", d="M-1 1l2-2M0 6l6-6M5 7l2-2")
-    ground = tag("rect", class_="ground", width=6, height=6)
-    hatch = tag("pattern", ground, stripe, id="wrong", width=6, height=6, patternUnits="userSpaceOnUse")
-    return tag("defs", hatch)
 
 
 def _row(row: Row, across: Bins, top: int) -> Markup:

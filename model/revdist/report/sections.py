@@ -21,7 +21,7 @@ def scores(figures: Figures) -> Markup:
     groups = _groups(figures)
     lead = (
         "Every picture has one score, the highest value of its anomaly map. Over the threshold it is rejected. "
-        "Hatched bars are on the wrong side. Each row has its own height."
+        "Hollow bars are on the wrong side. Each row has its own height."
     )
     rows = [
         (row.name, str(len(row.values)), f"{np.median(row.values):.2f}", f"{row.values.max():.2f}", row.note)

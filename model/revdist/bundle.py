@@ -169,14 +169,9 @@ def _size(value: Sequence[int]) -> tuple[int, int]:
 
 def _calibrations(entries: dict[str, dict[str, Any]], content: bytes) -> Mapping[str, Calibration]:
     scores = safetensors.numpy.load(content)
-    made = {}
-    for engine, entry in entries.items():
-        made[engine] = conformal.calibrate(
-            scores[engine], entry["false_reject_rate"], engine=engine, fingerprint=entry["fingerprint"]
-        )
-        if made[engine].threshold != entry["threshold"]:
-            raise ValueError(f"threshold of {engine} does not follow from its scores")
-    return MappingProxyType(made)
+    return MappingProxyType(
+        {engine: conformal.restore(scores[engine], entry, engine=engine) for engine, entry in entries.items()}
+    )
 
 
 def _golden(entries: list[dict[str, Any]], files: dict[str, bytes]) -> tuple[Golden, ...]:

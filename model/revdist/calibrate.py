@@ -2,13 +2,26 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
 
-from revdist import bundle, conformal, evaluate, images
+from revdist import bundle, holdout, images
 from revdist.bundle import Bundle
+from revdist.conformal import Calibration, Guarantee
 from revdist.engine import Engine
-from revdist.errors import CalibrationError
+from revdist.suspects import Excluded
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """What to calibrate for, and with which pictures."""
+
+    good: Path  # pictures of good parts, or the root of an MVTec layout
+    false_reject_rate: float
+    guarantee: Guarantee = "average"
+    blocks: str = ""  # as in a recipe
+    exclude: tuple[Path, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -19,24 +32,30 @@ class Recalibration:
     left_out: int
 
 
-def recalibrate(path: Path, good: Path, false_reject_rate: float, engine: Engine) -> Recalibration:
-    """Calibrate the bundle at `path` on this engine with the pictures of good parts in `good`.
+def recalibrate(path: Path, request: Request, engine: Engine) -> Recalibration:
+    """Calibrate the bundle at `path` on this engine, which then holds its product.
 
     Pictures that the student was trained on score too low to be of use: they are recognised by their content and left
-    out. Raises CalibrationError where nothing remains, BundleError, DataError or ImageError.
+    out. Pictures that an older calibration excludes stay on record unless they are used now.
+    Raises CalibrationError where nothing remains, RecipeError, BundleError, DataError or ImageError.
     """
     loaded = bundle.load(path, engine)
-    pictures = images.good_pictures(good)
-    unseen = [picture for picture in pictures if images.content_hash(picture) not in loaded.trained_on]
-    if not unseen:
-        raise CalibrationError(
-            f"{good}: the student was trained on all {len(pictures)} pictures",
-            hint="take pictures that it has not seen",
-        )
-    calibration = conformal.calibrate(
-        evaluate.scores(engine, loaded.product, unseen),
-        false_reject_rate,
-        engine=engine.identity,
-        fingerprint=images.fingerprint(unseen),
+    wanted = dataclasses.replace(
+        loaded.recipe,
+        false_reject_rate=request.false_reject_rate,
+        guarantee=request.guarantee,
+        blocks=request.blocks,
     )
-    return Recalibration(bundle=bundle.recalibrate(loaded, calibration), left_out=len(pictures) - len(unseen))
+    good = holdout.gather(request.good, request.blocks, request.exclude)
+    unseen = holdout.unseen(loaded, good.used)
+    made = holdout.calibrate(engine, loaded.product, good, unseen, wanted)
+    kept = _still_excluded(loaded, {images.content_hash(each) for each in unseen}, made)
+    made = dataclasses.replace(made, excluded=made.excluded + kept)
+    return Recalibration(bundle=bundle.recalibrate(loaded, made), left_out=len(good.used) - len(unseen))
+
+
+def _still_excluded(loaded: Bundle, used: set[str], made: Calibration) -> tuple[Excluded, ...]:
+    """What older calibrations exclude, each once, and neither used nor excluded by the new one."""
+    known = used | {each.sha256 for each in made.excluded}
+    older = [each for calibration in loaded.calibrations.values() for each in calibration.excluded]
+    return tuple({each.sha256: each for each in older if each.sha256 not in known}.values())

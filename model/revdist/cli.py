@@ -1,4 +1,4 @@
-"""The command `revdist`: train, evaluate, calibrate, predict, show."""
+"""The command `revdist`: train, evaluate, calibrate, sensitivity, report, predict, show."""
 
 from __future__ import annotations
 
@@ -8,18 +8,21 @@ import logging
 import os
 import sys
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
+from datetime import datetime
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 from PIL import Image
 
-from revdist import bundle, calibrate, evaluate, heatmaps, images, recipe, train
+from revdist import bundle, calibrate, evaluate, heatmaps, holdout, images, recipe, sensitivity, summary, train
 from revdist.bundle import Bundle
-from revdist.conformal import Calibration
+from revdist.conformal import Calibration, Guarantee
 from revdist.engine import Engine, Inspection
 from revdist.errors import ImageError, RevdistError
+from revdist.report import gather, page
 from revdist.teacher import NAMES, load
 
 FAILED = 2
@@ -64,7 +67,25 @@ def _parser() -> argparse.ArgumentParser:
     one.add_argument("bundle", type=Path, metavar="BUNDLE")
     one.add_argument("--good", type=Path, required=True, metavar="DIR", help="pictures of good parts")
     one.add_argument("--false-reject-rate", type=float, required=True, metavar="R", help="such as 0.01")
+    _add_good(one)
     _add_engine(one, _calibrate)
+
+    one = commands.add_parser("sensitivity", help="measure which synthetic defects, painted on good pictures, are seen")
+    one.add_argument("bundle", type=Path, metavar="BUNDLE")
+    one.add_argument("--good", type=Path, required=True, metavar="DIR", help="pictures of good parts, also in lots")
+    pictures = "how many to paint on (default: %(default)s, which makes 588 inspections)"
+    one.add_argument("--pictures", type=int, default=sensitivity.Grid().pictures, metavar="N", help=pictures)
+    one.add_argument("--seed", type=int, default=0, metavar="N", help="(default: %(default)s)")
+    one.add_argument("--json", action="store_true", help="print JSON for programs")
+    _add_engine(one, _sensitivity)
+
+    one = commands.add_parser("report", help="make a page about a bundle: its promise, what it misses, where it looks")
+    one.add_argument("bundle", type=Path, metavar="BUNDLE")
+    one.add_argument("--data", type=Path, metavar="ROOT", help="test pictures as for evaluate")
+    painted = "good pictures to paint synthetic defects on (default: test/good of ROOT)"
+    one.add_argument("--good", type=Path, metavar="DIR", help=painted)
+    one.add_argument("--output", type=Path, required=True, metavar="FILE", help="the page, such as report.html")
+    _add_engine(one, _report)
 
     one = commands.add_parser("predict", help="score pictures")
     one.add_argument("bundle", type=Path, metavar="BUNDLE")
@@ -93,7 +114,25 @@ def _add_train(one: argparse.ArgumentParser) -> None:
     one.add_argument("--seed", type=int, metavar="N", help=f"(default: {plain.seed})")
     rate = f"wanted share of good parts rejected (default: {plain.false_reject_rate})"
     one.add_argument("--false-reject-rate", type=float, metavar="R", help=rate)
+    _add_good(one)
     _add_engine(one, _train)
+
+
+def _add_good(one: argparse.ArgumentParser) -> None:
+    """What training and calibration ask of the threshold and of the pictures of good parts."""
+    kinds, which = (
+        get_args(Guarantee),
+        "the rate holds on average over calibrations, or for this one with 95 %% confidence",
+    )
+    one.add_argument("--guarantee", choices=kinds, default=kinds[0], help=f"{which} (default: %(default)s)")
+    blocks = (
+        "hold out whole lots or days: 'folders' for one in each subfolder, or a pattern on the path, as 'lot(\\d+)_'"
+    )
+    one.add_argument("--blocks", default="", metavar="REGEX", help=blocks)
+    left_out = "pictures in DIR to leave out; the bundle keeps a record of them"
+    one.add_argument("--exclude", type=Path, nargs="+", action="extend", default=[], metavar="FILE", help=left_out)
+    overlays = "write overlays of the held-out pictures with the highest scores"
+    one.add_argument("--suspects", type=Path, metavar="FOLDER", help=overlays)
 
 
 def _add_engine(one: argparse.ArgumentParser, command: Callable[[argparse.Namespace], int]) -> None:
@@ -111,16 +150,37 @@ def _size(text: str) -> tuple[int, int]:
 
 def _train(options: argparse.Namespace) -> int:
     given = {
-        name: getattr(options, name) for name in ("size", "steps", "batch", "holdout", "seed", "false_reject_rate")
+        name: getattr(options, name)
+        for name in ("size", "steps", "batch", "holdout", "seed", "false_reject_rate", "guarantee", "blocks")
     }
     made = replace(
         recipe.default(options.teacher), **{name: value for name, value in given.items() if value is not None}
     )
-    job = train.Job(good=options.good, product=options.product, output=options.output, recipe=made)
-    trained = train.train(job, load(options.teacher, options.teacher_weights), device=options.device)
+    job = train.Job(
+        good=options.good,
+        product=options.product,
+        output=options.output,
+        recipe=made,
+        exclude=tuple(options.exclude),
+    )
+    teacher = load(options.teacher, options.teacher_weights)
+    trained = train.train(job, teacher, device=options.device)
+    print(trained.path)
     for calibration in trained.calibrations.values():
-        print(f"{trained.path}: threshold {calibration.threshold:.4f}; {calibration.advice()}")
+        _print(summary.calibration(calibration))
+    if options.suspects:
+        engine = Engine(teacher, device=options.device)
+        _write_suspects(options, engine, bundle.load(trained.path, engine))
     return 0
+
+
+def _print(lines: Iterable[str]) -> None:
+    print("\n".join(lines))
+
+
+def _write_suspects(options: argparse.Namespace, engine: Engine, found: Bundle) -> None:
+    calibration = found.calibration(engine.identity)
+    holdout.write_suspects(options.suspects, engine, found.product, calibration, options.good)
 
 
 def _open(options: argparse.Namespace) -> tuple[Bundle, Engine, Calibration]:
@@ -136,25 +196,50 @@ def _evaluate(options: argparse.Namespace) -> int:
     if options.json:
         print(json.dumps(result.to_json()))
         return 0
-    percent = {"image AUROC": result.image_auroc, "pixel AUROC": result.pixel_auroc, "PRO (data set)": result.pro}
-    percent |= {"PRO (per image)": result.pro_per_image, "false rejects": result.false_reject_rate}
-    percent |= {"escapes": result.escape_rate}
-    percent |= {f"  of {kind}": rate for kind, rate in result.escape_rate_by_kind.items()}
     print(f"{found.product}: {result.good} good and {result.defective} defective pictures on {result.engine}")
-    for name, value in percent.items():
-        print(f"{name:18} {'no masks' if value is None else f'{value:8.2%}'}")
-    print(f"{'threshold':18} {result.threshold:8.4f}\n{'images/s':18} {result.images_per_second:8.1f}")
+    _print(summary.evaluation(result))
     return 0
 
 
 def _calibrate(options: argparse.Namespace) -> int:
     found = bundle.read(options.bundle)
     engine = Engine(load(found.teacher.name, options.teacher_weights), device=options.device)
-    done = calibrate.recalibrate(options.bundle, options.good, options.false_reject_rate, engine)
-    calibration = done.bundle.calibration(engine.identity)
+    request = calibrate.Request(
+        good=options.good,
+        false_reject_rate=options.false_reject_rate,
+        guarantee=options.guarantee,
+        blocks=options.blocks,
+        exclude=tuple(options.exclude),
+    )
+    done = calibrate.recalibrate(options.bundle, request, engine)
     if done.left_out:
         print(f"{done.left_out} pictures left out: the student was trained on them")
-    print(f"{options.bundle}: threshold {calibration.threshold:.4f} on {engine.identity}; {calibration.advice()}")
+    print(options.bundle)
+    _print(summary.calibration(done.bundle.calibration(engine.identity)))
+    if options.suspects:
+        _write_suspects(options, engine, done.bundle)
+    return 0
+
+
+def _sensitivity(options: argparse.Namespace) -> int:
+    grid = sensitivity.Grid(pictures=options.pictures)
+    found, engine, calibration = _open(options)
+    unseen = holdout.unseen(found, images.pictures_below(images.good_folder(options.good)))
+    pictures = evaluate.read_prepared(sensitivity.draw(unseen, grid.pictures, options.seed), found.size)
+    result = sensitivity.measure(engine, found.product, calibration, pictures, seed=options.seed, grid=grid)
+    if options.json:
+        print(json.dumps(result.to_json()))
+    else:
+        _print(summary.sensitivity(result))
+    return 0
+
+
+def _report(options: argparse.Namespace) -> int:
+    page.check_place(options.output)
+    found, engine, _ = _open(options)
+    request = gather.Request(data=options.data, good=options.good)
+    page.write(options.output, gather.gather(found, engine, request, datetime.now().astimezone()))
+    print(options.output)
     return 0
 
 
@@ -186,12 +271,13 @@ def _check_stems(options: argparse.Namespace) -> None:
 
 
 def _tell(path: Path, score: float, calibration: Calibration, *, as_json: bool) -> None:
-    decision, p_value = calibration.decide(score), calibration.p_value(score)
+    decision, p_value, estimate = calibration.decide(score), calibration.p_value(score), calibration.p_estimate(score)
     if as_json:
         line = {"image": str(path), "score": score, "threshold": calibration.threshold}
-        print(json.dumps(line | {"decision": decision, "p_value": p_value}), flush=True)
+        print(json.dumps(line | {"decision": decision, "p_value": p_value, "p_estimate": estimate}), flush=True)
     else:
-        print(f"{decision:6}  {score / calibration.threshold:6.2f} x threshold  p {p_value:.4f}  {path}")
+        told = "" if estimate is None else f" (estimated {estimate:.5f})"
+        print(f"{decision:6}  {score / calibration.threshold:6.2f} x threshold  p {p_value:.4f}{told}  {path}")
 
 
 def _write_maps(
@@ -211,17 +297,7 @@ def _write_maps(
 
 def _show(options: argparse.Namespace) -> int:
     found = bundle.read(options.bundle)
-    made = found.recipe
-    print(f"product      {found.product}")
-    print(f"digest       {found.digest}")
-    print(f"teacher      {found.teacher.name} {found.teacher.sha256}")
-    print(f"input        {found.size[0]}x{found.size[1]} pixels (height x width)")
-    print(f"training     {made.steps} steps of {made.batch}, seed {made.seed}, data {found.fingerprint}")
-    print(f"quality      {', '.join(f'{name} {value:.6g}' for name, value in found.quality.items())}")
-    print(f"versions     {', '.join(f'{name} {value}' for name, value in found.versions.items())}")
-    for calibration in found.calibrations.values():
-        print(f"calibration  {calibration.engine}: threshold {calibration.threshold:.6g}; {calibration.advice()}")
-    print(f"golden       {len(found.golden)} pictures; all files agree with the manifest")
+    _print(summary.bundle(found))
     return 0
 
 

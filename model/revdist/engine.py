@@ -110,6 +110,17 @@ class Engine:
             scores[order] = torch.cat(found).cpu().numpy()  # the one copy to the host, the one synchronisation
         return Inspection(scores, [maps[row] for row in range(len(order))])
 
+    @torch.inference_mode()
+    def scale_maps(self, pixels: npt.NDArray[np.uint8], product: str) -> npt.NDArray[np.float32]:
+        """The smoothed map of each scale of one prepared picture (h, w, 3): float32 (3, h, w), fine to coarse.
+
+        They add up to the map that `inspect` gives, because smoothing is linear.
+        """
+        student, size = self._student(self._students, product)
+        taught = self.features([pixels])
+        scales = detector.scale_maps(taught, student(taught), size)  # three (1, h, w)
+        return np.asarray(detector.smooth(torch.cat(list(scales))).cpu().numpy())
+
     @torch.no_grad()
     def features(self, pixels: Sequence[npt.NDArray[np.uint8]]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """The three maps of the teacher for prepared pictures of one size, on the device: what training needs."""

@@ -135,23 +135,50 @@ def pictures_in(folder: Path) -> list[Path]:
 
     Raises DataError for a missing or empty folder, a subfolder, or a file of another kind, named.
     """
-    if not folder.is_dir():
-        raise DataError(f"{folder}: there is no such folder")
-    entries = sorted(entry for entry in folder.iterdir() if not entry.name.startswith("."))
+    entries = _entries(folder)
     for entry in entries:
         if entry.is_dir():
             raise DataError(f"{entry}: a folder among the pictures", hint="name the folder that holds the pictures")
-        if entry.suffix.lower() not in SUFFIXES:
-            raise DataError(f"{entry}: not a picture ({', '.join(SUFFIXES)})", hint="move it out of the folder")
+        _check_suffix(entry)
     if not entries:
         raise DataError(f"{folder}: there are no pictures in it", hint=f"supported are {', '.join(SUFFIXES)}")
     return entries
 
 
-def good_pictures(folder: Path) -> list[Path]:
-    """The pictures of good parts: a plain folder, or the root of an MVTec layout (its train/good)."""
+def _check_suffix(file: Path) -> None:
+    if file.suffix.lower() not in SUFFIXES:
+        raise DataError(f"{file}: not a picture ({', '.join(SUFFIXES)})", hint="move it out of the folder")
+
+
+def _entries(folder: Path) -> list[Path]:
+    if not folder.is_dir():
+        raise DataError(f"{folder}: there is no such folder")
+    return sorted(entry for entry in folder.iterdir() if not entry.name.startswith("."))
+
+
+def pictures_below(folder: Path) -> list[Path]:
+    """All pictures of a folder and of its subfolders, which hold a lot each; sorted by path.
+
+    Raises DataError as `pictures_in`, which reads each of the folders.
+    """
+    inner = [entry for entry in _entries(folder) if entry.is_dir()]
+    if not inner:
+        return pictures_in(folder)
+    beside = [entry for entry in _entries(folder) if not entry.is_dir()]
+    for entry in beside:
+        _check_suffix(entry)
+    return sorted(beside + [path for each in inner for path in pictures_in(each)])
+
+
+def good_folder(folder: Path) -> Path:
+    """Where the pictures of good parts lie: a plain folder, or in the root of an MVTec layout its train/good."""
     inner = folder / "train" / "good"
-    return pictures_in(inner if inner.is_dir() else folder)
+    return inner if inner.is_dir() else folder
+
+
+def good_pictures(folder: Path) -> list[Path]:
+    """The pictures of good parts: of a plain folder, or of the root of an MVTec layout."""
+    return pictures_in(good_folder(folder))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -7,6 +7,8 @@ import re
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, Literal, cast, get_args
 
+from revdist import blocks
+from revdist.conformal import Guarantee
 from revdist.errors import RecipeError
 
 TeacherName = Literal["wide_resnet50_2", "resnet18", "resnet34", "resnet50", "efficientnet_lite0"]
@@ -37,11 +39,16 @@ class Recipe:
     holdout: float = 0.2  # share of the good pictures kept out of training, for calibration
     seed: int = 0
     false_reject_rate: float = 0.01  # wanted: share of good parts that may be rejected
+    guarantee: Guarantee = "average"  # of that rate: on average over calibrations, or with 95 % confidence
+    blocks: str = ""  # pictures are held out by whole blocks: `folders`, or what a pattern's one group finds in a path
 
     def __post_init__(self) -> None:
         _check("teacher", self.teacher, self.teacher in TEACHERS, f"one of {', '.join(TEACHERS)}")
         check_size(self.size)
         _check("optimiser", self.optimiser, self.optimiser in ("adamw", "adam"), "adamw or adam")
+        _check("guarantee", self.guarantee, self.guarantee in get_args(Guarantee), "average or confidence")
+        pattern = isinstance(self.blocks, str) and blocks.usable(self.blocks)
+        _check("blocks", self.blocks, pattern, f"empty, {blocks.FOLDERS} or a regular expression with one group")
         _check("schedule", self.schedule, self.schedule in ("cosine", "constant"), "cosine or constant")
         for name, low, high in (("steps", 1, 10**7), ("batch", 1, 4096), ("seed", 0, 2**63 - 1)):
             value = getattr(self, name)

@@ -1,29 +1,107 @@
-"""Defects painted on good pictures: known bad ones where nobody has photographed any. A probe, no proof."""
+"""Defects painted on good pictures: known bad ones where nobody has photographed any. A probe, no proof.
+
+Every kind is a covering of the part, blended over it with an opacity: painted = picture + contrast * mask * (covering -
+picture). With black ink on a light part that is the Weber contrast of the defect. H W height and width.
+"""
 
 from __future__ import annotations
+
+from typing import Literal, TypeAlias, get_args
 
 import cv2
 import numpy as np
 import numpy.typing as npt
 
+Picture: TypeAlias = npt.NDArray[np.uint8]  # (H, W, 3)
+Plane: TypeAlias = npt.NDArray[np.float32]  # (H, W)
+Kind: TypeAlias = Literal["scratch", "spot", "paste", "blur"]
+KINDS: tuple[Kind, ...] = get_args(Kind)
 
-def scratch(picture: npt.NDArray[np.uint8], seed: int) -> npt.NDArray[np.uint8]:
-    """A copy of a picture, uint8 (H, W, 3), with a bent line across its middle; the same seed paints the same line.
+MARGIN = 0.2  # share of each side at the border that no defect's centre lies in: the part is in the middle
+SLENDER = 16  # how many times longer than wide a scratch is
+_SHIFT = 4  # fractional bits of OpenCV's coordinates
 
-    Dark on light pictures and light on dark ones, a third of the shorter side long, one fiftieth of it wide.
+
+def paint(kind: Kind, picture: Picture, *, size_px: float, contrast: float, generator: np.random.Generator) -> Picture:
+    """A copy of a picture, uint8 (H, W, 3), with one defect at a place, angle and shape drawn by the generator.
+
+    scratch: a bent line, `size_px` long and a sixteenth of it wide, at least a pixel; spot: a disc, `size_px` across;
+    both of black ink where the part is light and of white ink where it is dark. paste: a square of `size_px` from
+    elsewhere in the picture, turned. blur: a disc out of focus by a Gaussian of a quarter of `size_px`.
+    `contrast` is the covering's opacity, 0..1. Nothing is checked: sizes from 1 to half of the shorter side make sense.
     """
     height, width = picture.shape[:2]
-    side = min(height, width)
-    generator = np.random.default_rng(seed)
+    centre = generator.uniform(MARGIN, 1 - MARGIN, 2) * (width, height)  # x, y
+    if kind == "scratch":
+        mask = _line((height, width), centre, size_px, generator)
+    elif kind == "paste":
+        mask = _square((height, width), centre, size_px)
+    else:
+        mask = _disc((height, width), centre, size_px)
+    covering = _covering(kind, picture, mask, centre, size_px, generator)
+    blended = picture + contrast * mask[..., None] * (covering - picture)  # (H, W, 3) float32
+    return np.asarray(np.rint(blended), np.uint8)
+
+
+def scratch(picture: Picture, seed: int) -> Picture:
+    """A copy of a picture with a scratch that nobody overlooks: a third of the shorter side long, nine tenths black
+    or white. The same seed paints the same one."""
+    length = min(picture.shape[:2]) / 3
+    return paint("scratch", picture, size_px=length, contrast=0.9, generator=np.random.default_rng(seed))
+
+
+def _covering(
+    kind: Kind,
+    picture: Picture,
+    mask: Plane,
+    centre: npt.NDArray[np.float64],
+    size_px: float,
+    generator: np.random.Generator,
+) -> npt.NDArray[np.float32]:
+    """What lies over the part, float32 (H, W, 3); it matters only where the mask is not 0."""
+    whole = picture.astype(np.float32)
+    if kind == "blur":
+        return np.asarray(cv2.GaussianBlur(whole, (0, 0), size_px / 4, borderType=cv2.BORDER_REFLECT_101), np.float32)
+    if kind == "paste":
+        return _turned(whole, centre, generator)
+    ground = np.average(whole.mean(2), weights=mask)
+    return np.full_like(whole, 0 if ground > 127 else 255)
+
+
+def _turned(
+    whole: npt.NDArray[np.float32], centre: npt.NDArray[np.float64], generator: np.random.Generator
+) -> npt.NDArray[np.float32]:
+    """The picture turned about another place, which comes to lie at `centre`; mirrored beyond its edges."""
+    height, width = whole.shape[:2]
+    source = generator.uniform(MARGIN, 1 - MARGIN, 2) * (width, height)
+    matrix = np.asarray(cv2.getRotationMatrix2D(source.tolist(), generator.uniform(0, 360), 1.0), np.float64)
+    matrix[:, 2] += centre - source
+    turned = cv2.warpAffine(whole, matrix, (width, height), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT_101)
+    return np.asarray(turned, np.float32)
+
+
+def _line(
+    shape: tuple[int, int], centre: npt.NDArray[np.float64], length: float, generator: np.random.Generator
+) -> Plane:
     angle = generator.uniform(0, np.pi)
-    across, along = np.array([np.cos(angle), np.sin(angle)]), np.linspace(-side / 6, side / 6, 9)
-    centre = np.array([width, height]) * generator.uniform(0.35, 0.65, 2)
-    bend = generator.uniform(-1, 1, len(along)) * side / 60
-    points = centre + along[:, None] * across + bend[:, None] * across[::-1] * (-1, 1)  # (9, 2) x, y
-    painted = picture.copy()
-    x, y = np.clip(points.mean(0).astype(int), 0, (width - 1, height - 1))
-    tone = 30 if picture[y, x].mean() > 127 else 225
-    cv2.polylines(
-        painted, [np.rint(points).astype(np.int32)], False, (tone,) * 3, max(2, round(side / 50)), cv2.LINE_AA
-    )
-    return painted
+    along = np.array([np.cos(angle), np.sin(angle)])
+    across = along[::-1] * (-1, 1)
+    steps = np.linspace(-length / 2, length / 2, 9)[:, None]  # (9, 1)
+    points = centre + steps * along + generator.uniform(-1, 1, (9, 1)) * length / 20 * across  # (9, 2) x, y
+    mask = np.zeros(shape, np.uint8)
+    fixed = np.rint(points * (1 << _SHIFT)).astype(np.int32)
+    cv2.polylines(mask, [fixed], False, 255, max(1, round(length / SLENDER)), cv2.LINE_AA, _SHIFT)
+    return np.asarray(mask / 255, np.float32)
+
+
+def _disc(shape: tuple[int, int], centre: npt.NDArray[np.float64], diameter: float) -> Plane:
+    """1 within, 0 outside, and the share of the pixel that is covered between."""
+    rows, columns = np.indices(shape)
+    distance = np.hypot(columns - centre[0], rows - centre[1])
+    return np.asarray(np.clip(diameter / 2 - distance + 0.5, 0, 1), np.float32)
+
+
+def _square(shape: tuple[int, int], centre: npt.NDArray[np.float64], side: float) -> Plane:
+    rows, columns = np.indices(shape)
+    distance = np.maximum(abs(columns - centre[0]), abs(rows - centre[1]))
+    return np.asarray(np.clip(side / 2 - distance + 0.5, 0, 1), np.float32)

@@ -21,7 +21,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from revdist import bundle, conformal, detector, evaluate, images, loss, synthetic
+from revdist import blocks, bundle, detector, evaluate, holdout, images, loss, synthetic
 from revdist.bundle import Bundle, Golden, Parts, TeacherId
 from revdist.conformal import Calibration
 from revdist.engine import Engine
@@ -49,6 +49,7 @@ class Job:
     product: str
     output: Path  # the bundle's folder
     recipe: Recipe
+    exclude: tuple[Path, ...] = ()  # pictures that are left out, though they lie there
 
 
 def train(job: Job, teacher: Teacher, *, device: str = "auto") -> Bundle:
@@ -58,9 +59,9 @@ def train(job: Job, teacher: Teacher, *, device: str = "auto") -> Bundle:
     """
     recipe = job.recipe
     _check(job, teacher)
-    pictures = images.good_pictures(job.good)
-    fitted, held_out = split(pictures, recipe)
-    fingerprint = images.fingerprint(pictures)
+    good = holdout.gather(job.good, recipe.blocks, job.exclude)
+    fitted, held_out = split(good.used, recipe, good.blocks)
+    fingerprint = images.fingerprint(good.used)
     engine = Engine(teacher, device=device)
     run = {"product": job.product, "teacher": teacher.sha256, "data": fingerprint, "engine": engine.identity}
     checkpoint = Checkpoint(Path(f"{job.output}.training"), run | recipe.to_json())
@@ -69,12 +70,7 @@ def train(job: Job, teacher: Teacher, *, device: str = "auto") -> Bundle:
         student, losses = _fit(engine, evaluate.read_prepared(fitted, recipe.size), recipe, checkpoint, stop)
 
     engine.add(job.product, student, recipe.size)
-    calibration = conformal.calibrate(
-        evaluate.scores(engine, job.product, held_out),
-        recipe.false_reject_rate,
-        engine=engine.identity,
-        fingerprint=images.fingerprint(held_out),
-    )
+    calibration = holdout.calibrate(engine, job.product, good, held_out, recipe)
     golden = _golden(engine, job.product, evaluate.read_prepared(held_out[:GOLDEN_GOOD], recipe.size), recipe.seed)
     parts = Parts(
         product=job.product,
@@ -111,16 +107,25 @@ def _check(job: Job, teacher: Teacher) -> None:
     bundle.check_place(job.output)
 
 
-def split(pictures: Sequence[Path], recipe: Recipe) -> tuple[list[Path], list[Path]]:
-    """Pictures to train with, and those held out for calibration; drawn by the recipe's seed."""
+def split(pictures: Sequence[Path], recipe: Recipe, block_of: Sequence[str] = ()) -> tuple[list[Path], list[Path]]:
+    """Pictures to train with, and those held out for calibration; drawn by the recipe's seed.
+
+    `block_of` names the block of each picture: blocks stay whole.
+    """
     if len(pictures) < FEWEST_PICTURES:
         raise TrainError(
             f"{len(pictures)} pictures of good parts are too few",
             hint=f"{FEWEST_PICTURES} or more; 50 to 500 are usual",
         )
-    order = np.random.default_rng(recipe.seed).permutation(len(pictures))
+    generator = np.random.default_rng(recipe.seed)
     count = min(max(1, round(recipe.holdout * len(pictures))), len(pictures) - 2)
-    return [pictures[row] for row in sorted(order[count:])], [pictures[row] for row in order[:count]]
+    if block_of:
+        held = blocks.hold_out(block_of, count, generator)
+        drawn = [row for row in generator.permutation(len(pictures)) if block_of[row] in held]
+    else:
+        drawn = list(generator.permutation(len(pictures))[:count])
+    fitted = sorted(set(range(len(pictures))) - set(drawn))
+    return [pictures[row] for row in fitted], [pictures[row] for row in drawn]
 
 
 def _fit(

@@ -64,7 +64,7 @@ def test_predict_prints_a_line_of_json_for_each_image(run: Run, tiny: Bundle, go
     assert [line["image"] for line in lines] == [str(path) for path in good_cells[50:53]]
     threshold = tiny.calibration("torch-cpu-float32").threshold
     for line in lines:
-        assert set(line) == {"image", "score", "threshold", "decision", "p_value"}
+        assert set(line) == {"image", "score", "threshold", "decision", "p_value", "p_estimate"}
         assert line["threshold"] == threshold
         assert line["decision"] == ("reject" if line["score"] > threshold else "pass")
         assert 0 < line["p_value"] <= 1
@@ -189,7 +189,7 @@ def test_pictures_that_were_all_trained_with_cannot_calibrate(
         if images.content_hash(path) in tiny.trained_on:
             shutil.copy(path, seen)
     with pytest.raises(CalibrationError, match="trained on all 19 pictures; take pictures that it has not seen"):
-        calibrate.recalibrate(tiny_copy, seen, 0.1, engine)
+        calibrate.recalibrate(tiny_copy, calibrate.Request(good=seen, false_reject_rate=0.1), engine)
     engine.remove("cell")
 
 

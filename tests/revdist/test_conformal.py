@@ -28,8 +28,8 @@ def test_the_threshold_is_the_order_statistic_of_split_conformal_prediction(n: i
 
 @pytest.mark.parametrize(("n", "bound"), [(20, 0.139), (60, 0.049), (100, 0.0295), (200, 0.015), (300, 0.0099)])
 def test_the_bound_is_the_one_of_the_beta_law(n: int, bound: float) -> None:
-    calibration = _calibrate(np.arange(n), 0.001)  # too few: the maximum
-    assert calibration.threshold == n - 1
+    calibration = _calibrate(np.arange(n), 0.001)  # too few: the maximum, or more
+    assert calibration.threshold >= n - 1
     assert calibration.bound95 == pytest.approx(bound, rel=0.01)
     assert calibration.bound95 == pytest.approx(1 - 0.05 ** (1 / n))
 

@@ -117,7 +117,7 @@ class Calibration:
         if self.estimate is None:
             return "the threshold is their highest score"
         low, high = self.estimate.rate_interval
-        told = f"{self.estimate.rate:.2%} false rejects (95 % interval {low:.2%} to {high:.2%})"
+        told = f"{100 * self.estimate.rate:.2g} % false rejects (95 % interval {100 * low:.2g} to {100 * high:.2g} %)"
         if self.basis == "conformal":
             return f"the threshold is their highest score, and a tail fitted to them ESTIMATES {told}"
         return f"the threshold is an ESTIMATE from a tail fitted to them, above their highest score: {told}"

@@ -28,8 +28,8 @@ SHARE = 0.1  # of the scores are in the tail, within those two limits
 PRIOR = 0.2  # standard deviation of xi about 0, which is an exponential tail
 FURTHEST = 10  # how many times rarer than one in n + 1 a rate may be to be estimated from n scores
 _SHAPES = np.linspace(-0.9, 0.9, 60)  # xi; 0 is not among them
-_STEPS = 61  # of the scale, about its likely value for each shape
-_SLICES = (np.arange(25) + 0.5) / 25  # of the law of the tail's share
+_STEPS = 41  # of the scale, about its likely value for each shape
+_SLICES = (np.arange(15) + 0.5) / 15  # of the law of the tail's share
 _UNLIKELY = 1e-7  # weight of a pair that is dropped
 
 

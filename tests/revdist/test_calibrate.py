@@ -104,6 +104,17 @@ def test_calibrate_shows_an_outlier_before_it_spoils_the_threshold(
     assert bundle.read(tiny_copy).calibration("torch-cpu-float32").threshold < spoiled
 
 
+def test_an_exclusion_that_comes_too_late_for_training_is_told(
+    run: Run, tiny_copy: Path, good_folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    trained_on = bundle.read(tiny_copy).trained_on
+    seen = next(path for path in images.good_pictures(good_folder) if images.content_hash(path) in trained_on)
+    assert run(
+        "calibrate", tiny_copy, "--good", good_folder, "--false-reject-rate", 0.2, "--device", "cpu", "--exclude", seen
+    )[0] == 0  # fmt: skip
+    assert f"{seen.name} is excluded, but the student was trained on it: train again" in caplog.text
+
+
 def test_sensitivity_is_measured_on_unseen_pictures_and_said_to_be_synthetic(
     run: Run, tiny: Bundle, good_folder: Path, lots: Path
 ) -> None:

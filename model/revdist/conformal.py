@@ -40,9 +40,7 @@ class Calibration:
     engine: str  # identity of the engine that scored
     scores: Scores  # (n,) held-out good scores, ascending, not writeable
     false_reject_rate: float  # wanted
-    guarantee: (
-        Guarantee  # the wanted rate is to hold on average over calibrations, or for this one with 95 % confidence
-    )
+    guarantee: Guarantee  # the rate is to hold on average over calibrations, or for this one with 95 % confidence
     threshold: float  # a picture is rejected if and only if its score is greater
     basis: Basis  # conformal: one of the scores; tail: above all of them, an estimate
     attained_rate: float  # bound of the false-reject rate, on average over calibrations

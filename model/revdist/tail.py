@@ -3,8 +3,9 @@
 The excesses over a high score follow a generalised Pareto law in the limit (Pickands; Balkema & de Haan): peaks over
 threshold, as in Siffer et al., "Anomaly Detection in Streams with Extreme Value Theory", KDD 2017. Ten excesses say
 little about its shape xi, so that the likelihood is weighed with a normal prior on xi and every pair of shape and scale
-that remains likely has its say (the posterior on a grid). A bootstrap of the most likely pair was tried: its intervals
-held 87 % of the truth where these hold 95 %, and it set thresholds with twice the wanted rate on average.
+that remains likely has its say (the posterior on a grid). A bootstrap of the most likely pair was tried on 100 scores
+for a rate of 0.2 %: its intervals held the truth in 87 of 100 draws where these hold it in 97, and its threshold
+had twice the wanted rate on average.
 n scores, m excesses, P pairs (shape, scale).
 """
 

@@ -17,16 +17,17 @@ from __future__ import annotations
 import threading
 import time
 from bisect import bisect_left
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 from rejectd.messages import Frame
+from rejectd.service_time import ServiceTime
 
 _PROBE_NS = 1_000_000_000  # how long the device may idle on the belief that it is too slow before it is asked again
 _WAKE_NS = 5_000_000  # how late a waiting thread may wake up; else what waited for company would be too late by that
 _SILENT_NS = 10_000_000_000  # no batch is kept short for a camera that has sent nothing for so long
-_HOPE = 0.9  # how much of the time in parts a larger batch than was ever tried is believed to take: so it is tried
+_LEAST = 0.8  # what short batches leave time for may cost no more than the rest of what the device could judge
 _PAYS = 0.96  # a smaller batch ends earlier: it is taken if the device judges this much of the most that it could
 
 
@@ -36,63 +37,6 @@ class Batch:
 
     frames: tuple[Frame, ...] = ()
     hopeless: tuple[Frame, ...] = ()
-
-
-class ServiceTime:
-    """How long a batch takes on this engine, learned for each size while running."""
-
-    def __init__(self) -> None:
-        self._mean: dict[int, float] = {}  # ns
-        self._deviation = 0.05  # mean absolute deviation, as a part of the mean: noise belongs to the engine
-        self._seen: Counter[int] = Counter()
-        self._sizes: list[int] = []
-        self._bounds: list[float] = []  # ns, for each of the sizes
-
-    def learn(self, size: int, elapsed_ns: int) -> None:
-        """Take in one measurement. A surprise counts for little at first: a hang is forgotten, a trend is believed.
-
-        If the first measurement was a hang, the next one replaces it.
-        """
-        elapsed_ns = max(1, elapsed_ns)
-        if size not in self._mean or self._mean[size] > 4 * elapsed_ns:
-            self._mean[size] = float(elapsed_ns)
-        else:
-            error = min(elapsed_ns / self._mean[size] - 1, max(0.2, 3 * self._deviation), 3.0)
-            self._mean[size] *= 1 + 0.1 * error
-            self._deviation += 0.1 * (abs(error) - self._deviation)
-        self._seen[size] += 1
-        self._bound()
-
-    def _bound(self) -> None:
-        """A batch takes no longer than its frames in smaller ones, and no longer than a larger one.
-
-        So no size stays shut out. One that was far too slow the first time counts as never tried.
-        """
-        sizes: list[int] = []
-        bounds: list[float] = []
-        self._sizes, self._bounds = sizes, bounds
-        for size in sorted(self._mean):
-            bound = self._mean[size] * (1 + 3 * self._deviation)
-            in_parts = bounds[-1] * size / sizes[-1] if sizes else bound
-            if bound <= 1.5 * in_parts or self._seen[size] > 1:
-                sizes.append(size)
-                bounds.append(min(bound, in_parts))
-        for place in reversed(range(len(sizes) - 1)):
-            bounds[place] = min(bounds[place], bounds[place + 1])
-
-    def expect(self, size: int) -> int:
-        """A time in ns that a batch of this size rarely exceeds: mean plus three mean absolute deviations.
-
-        A size never seen lies on the straight line between its neighbours; beyond the largest it is hoped to pay.
-        """
-        place = bisect_left(self._sizes, size)
-        if place == 0:
-            return int(self._bounds[0]) if self._bounds else 0
-        less, less_ns = self._sizes[place - 1], self._bounds[place - 1]
-        if place == len(self._sizes):
-            return int(less_ns * max(1.0, _HOPE * size / less))
-        part = (size - less) / (self._sizes[place] - less)
-        return int(less_ns + part * (self._bounds[place] - less_ns))
 
 
 class _Queue:
@@ -108,7 +52,7 @@ class _Queue:
 
     def append(self, frame: Frame, now: int) -> None:
         """Let a frame wait, and learn from it how much time the camera's frames have."""
-        left_ns = max(0, frame.deadline_ns - now)
+        left_ns = max(0, frame.due_ns - now)
         self.usual_ns = min(left_ns, self.usual_ns + (left_ns - self.usual_ns) // 4) if self.usual_ns else left_ns
         self.arrived_ns = now
         self.frames.append((now, frame))
@@ -117,8 +61,7 @@ class _Queue:
 class Batcher:
     """Frames in, batches out. `put` never blocks; iterating waits, and ends once closed and empty.
 
-    Below, `start` is the present plus the margin: a frame is in time if `start` and the service time of its batch are
-    not beyond its deadline.
+    Frames have until `due_ns`, which leaves a margin before the deadline for the message to arrive.
     """
 
     def __init__(
@@ -128,15 +71,12 @@ class Batcher:
         max_batch: int,
         max_wait_ns: int,
         queue_per_camera: int,
-        margin_ns: int | Callable[[], int],
         clock: Callable[[], int] = time.monotonic_ns,
     ) -> None:
-        """`margin_ns`: how long before its deadline a frame must have been judged, or a function that tells it."""
         self.service_time = ServiceTime()
         self._max_batch = max_batch
         self._max_wait_ns = max_wait_ns
         self._limit = queue_per_camera
-        self._margin_ns = margin_ns
         self._clock = clock
         self._queues = {camera: _Queue() for camera in cameras}
         self._now_served = 0  # the share that the device has given to whom it serves
@@ -187,12 +127,11 @@ class Batcher:
         with self._changed:
             for _ in range(2):
                 now = self._clock()
-                start = now + (self._margin_ns() if callable(self._margin_ns) else self._margin_ns)
                 believed = now - self._last_batch_ns <= _PROBE_NS  # else one frame finds out how long it takes
-                hopeless = self._pop_unfit(start + believed * self.service_time.expect(1))
-                close_ns = self._close_at(now, start)
+                hopeless = self._pop_unfit(now + believed * self.service_time.expect(1))
+                close_ns = self._close_at(now)
                 if close_ns is not None and now >= close_ns:
-                    given_up, frames = self._choose(now, start)
+                    given_up, frames = self._choose(now)
                     self._last_batch_ns = now
                     return Batch(frames=frames, hopeless=hopeless + given_up)
                 if hopeless:
@@ -203,7 +142,7 @@ class Batcher:
                 self._changed.wait(wait_ns / 1e9)
             return Batch()
 
-    def _close_at(self, now: int, start: int) -> int | None:
+    def _close_at(self, now: int) -> int | None:
         """When the next batch closes; None if nothing waits."""
         heads = [queue.frames[0] for queue in self._queues.values() if queue.frames]
         if not heads:
@@ -212,42 +151,57 @@ class Batcher:
         if waiting >= self._max_batch or self._closed:
             return now
         oldest = min(arrived for arrived, _ in heads)
-        spare_ns = min(frame.deadline_ns for _, frame in heads) - start - self.service_time.expect(waiting + 1)
+        spare_ns = min(frame.due_ns for _, frame in heads) - now - self.service_time.expect(waiting + 1)
         return min(oldest + self._max_wait_ns, now + spare_ns - _WAKE_NS)
 
     def _pop_unfit(self, ends: int) -> tuple[Frame, ...]:
         """Take out the frames that would be late in a batch that ends then."""
         unfit = []
         for queue in self._queues.values():
-            while queue.frames and queue.frames[0][1].deadline_ns < ends:
+            while queue.frames and queue.frames[0][1].due_ns < ends:
                 unfit.append(queue.frames.popleft()[1])
         return tuple(unfit)
 
-    def _choose(self, now: int, start: int) -> tuple[tuple[Frame, ...], tuple[Frame, ...]]:
+    def _choose(self, now: int) -> tuple[tuple[Frame, ...], tuple[Frame, ...]]:
         """Frames given up under overload, and the frames of the next batch."""
-        self._largest = self._leaving_time(now, start)
+        self._largest = self._leaving_time(now)
         order = self._fair_order()
-        size = self._size(order, start)
+        size = self._size(order, self._largest, now)
         floods = any(len(queue.frames) >= self._limit for queue in self._queues.values())
-        for attempt in [order] if floods else [order, sorted(order, key=lambda frame: frame.deadline_ns)]:
-            if self._keeps_up(attempt, size, start):
-                return (), self._pop(attempt[: self._fitting(attempt, size, start)])
-        given_up = self._pop_unfit(start + self.service_time.expect(size))
+        for attempt, upto in self._attempts(order, size, now, floods=floods):
+            if self._keeps_up(attempt, upto, now):
+                return (), self._pop(attempt[: self._fitting(attempt, upto, now)])
+        given_up = self._pop_unfit(now + self.service_time.expect(size))
         order = self._fair_order()
         if not order:  # the device is asked again after a pause, though none is expected to be in time
-            probe = max(given_up, key=lambda frame: frame.deadline_ns)
+            probe = max(given_up, key=lambda frame: frame.due_ns)
             return tuple(frame for frame in given_up if frame is not probe), (probe,)
-        return given_up, self._pop(order[: self._fitting(order, size, start)])
+        return given_up, self._pop(order[: self._fitting(order, size, now)])
 
-    def _leaving_time(self, now: int, start: int) -> int:
+    def _attempts(self, order: list[Frame], size: int, now: int, *, floods: bool) -> Iterator[tuple[list[Frame], int]]:
+        """Orders of the frames and sizes of batch to try, the preferred one first."""
+        yield order, size
+        if floods:
+            return
+        earliest_first = sorted(order, key=lambda frame: frame.due_ns)
+        yield earliest_first, size
+        largest = self._size(order, self._max_batch, now)
+        if largest > size:
+            yield order, largest
+            yield earliest_first, largest
+
+    def _leaving_time(self, now: int) -> int:
         """The largest batch that lasts no longer than half the time that a frame of any modest camera has.
 
-        A camera whose frames have no time for even two batches of one frame cannot be protected and is not considered.
+        A camera whose frames have no time for even two batches of one frame cannot be protected and is not considered;
+        nor is a batch so short that the device judges too little.
         """
         expect = self.service_time.expect
-        halves = [(queue.usual_ns - (start - now)) // 2 for queue in self._modest(now)]
+        halves = [queue.usual_ns // 2 for queue in self._modest(now)]
         longest_ns = min((half for half in halves if half >= expect(1)), default=2**63)
-        return next((size - 1 for size in range(2, self._max_batch + 1) if expect(size) > longest_ns), self._max_batch)
+        short = next((size - 1 for size in range(2, self._max_batch + 1) if expect(size) > longest_ns), self._max_batch)
+        rates = [size / max(1, expect(size)) for size in range(1, self._max_batch + 1)]
+        return max(short, next(size for size, rate in enumerate(rates, 1) if rate >= max(rates) * _LEAST))
 
     def _modest(self, now: int) -> list[_Queue]:
         """The cameras that ask for no more than their part of a batch. The others lose their claim to a burst."""
@@ -262,41 +216,39 @@ class Batcher:
     def _fair_order(self) -> list[Frame]:
         """All waiting frames in the order of equal sharing; among those within their share the deadline decides."""
         places = [
-            (max(queue.share + place, self._now_served), frame.deadline_ns, number, place, frame)
+            (max(queue.share + place, self._now_served), frame.due_ns, number, place, frame)
             for number, queue in enumerate(self._queues.values())
             for place, (_, frame) in enumerate(queue.frames)
         ]
         places.sort()  # never compares frames: each has another number or place
         return [place[-1] for place in places]
 
-    def _size(self, frames: list[Frame], start: int) -> int:
-        """The size of batch at which the device judges most in time, among those that leave time for others."""
-        deadlines = sorted(frame.deadline_ns for frame in frames)
+    def _size(self, frames: list[Frame], largest: int, now: int) -> int:
+        """The size of batch, up to a largest one, at which the device judges most in time."""
+        deadlines = sorted(frame.due_ns for frame in frames)
         rates = []
-        for size in range(1, min(len(frames), self._largest) + 1):
+        for size in range(1, min(len(frames), largest) + 1):
             takes_ns = self.service_time.expect(size)
-            in_time = len(frames) - bisect_left(deadlines, start + takes_ns)
+            in_time = len(frames) - bisect_left(deadlines, now + takes_ns)
             rates.append(min(size, in_time) / max(1, takes_ns))
         enough = max(rates) * _PAYS
         return next(size for size, rate in enumerate(rates, 1) if rate >= enough)
 
-    def _fitting(self, order: list[Frame], size: int, start: int) -> int:
+    def _fitting(self, order: list[Frame], size: int, now: int) -> int:
         """How many of the first frames, up to a size, can be one batch that is late for none of them; at least one."""
-        earliest = order[0].deadline_ns
+        earliest = order[0].due_ns
         for count, frame in enumerate(order[1:size], 2):
-            earliest = min(earliest, frame.deadline_ns)
-            if start + self.service_time.expect(count) > earliest:
+            earliest = min(earliest, frame.due_ns)
+            if now + self.service_time.expect(count) > earliest:
                 return count - 1
         return min(len(order), size)
 
-    def _keeps_up(self, order: list[Frame], size: int, start: int) -> bool:
+    def _keeps_up(self, order: list[Frame], size: int, now: int) -> bool:
         """Whether all can be judged in time in this order: one batch that fits, then batches of this size."""
-        first = self._fitting(order, size, start)
-        ends = start + self.service_time.expect(first)
+        first = self._fitting(order, size, now)
+        ends = now + self.service_time.expect(first)
         takes_ns = self.service_time.expect(size)
-        return all(
-            ends + (place // size + 1) * takes_ns <= frame.deadline_ns for place, frame in enumerate(order[first:])
-        )
+        return all(ends + (place // size + 1) * takes_ns <= frame.due_ns for place, frame in enumerate(order[first:]))
 
     def _pop(self, frames: list[Frame]) -> tuple[Frame, ...]:
         """Take so many of each camera out of its queue, in this order of cameras and in the order of capture."""

@@ -62,7 +62,7 @@ class Line:
         self.registry = CollectorRegistry()
         self.metrics = self._metrics()
         self.metrics.recovered.inc(self._recovered)
-        self.batcher = self._batcher(margin)
+        self.batcher = self._batcher()
         self.publisher = Publisher(
             settings.mqtt,
             line=settings.line,
@@ -252,16 +252,13 @@ class Line:
             parts=self.stations.ledger.snapshot,
         )
 
-    def _batcher(self, margin: Margin) -> Batcher:
+    def _batcher(self) -> Batcher:
         batch = self.settings.batch
-        groups = (*self.settings.cameras.values(), *self.settings.stations.values())
-        shortest_ns = min(group.deadline_ms for group in groups) * 1_000_000
         batcher = Batcher(
             [*self.settings.cameras, GOLDEN],
             max_batch=batch.max_batch,
             max_wait_ns=int(batch.max_wait_ms * 1e6),
             queue_per_camera=batch.queue_per_camera,
-            margin_ns=lambda: margin.of(shortest_ns),
         )
         for size, elapsed_ns in self.inspector.warm({1, batch.max_batch}).items():
             batcher.service_time.learn(size, elapsed_ns)

@@ -2,7 +2,8 @@
 
     capture   a camera delivers a picture; it is prepared for the model, and the ledger opens it as a frame
     batcher   frames of all cameras wait for a batch that can still be judged in time
-    inspect   one pass of the teacher for the batch, each product's student on its own frames, a verdict for each
+    inspect   one pass of the teacher for the batch, each product's student on its own frames
+    decide    a verdict for each, while the device has the next batch already
     deadlines closes as `late` what would otherwise miss its deadline, also while the device hangs
     finish    the ledger closes the frame; who is first publishes, and the frame's station may know its part's verdict
     record    journal, evidence and the defect event follow behind, and can never delay a verdict (recorder.py)
@@ -14,6 +15,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import queue
 import threading
 import time
 from collections import Counter
@@ -35,11 +37,23 @@ from rejectd.stations import Stations
 
 log = logging.getLogger(__name__)
 
+_BATCHES_WAITING = 4  # for their verdicts: the device waits if these take longer than it does
+_VERDICTS_S = 60.0  # longer than the verdicts of a batch ever take
 _ENGINE_FAULTS = 10  # failed batches in a row after which only a restart helps
 
 
 class EngineBrokenError(RuntimeError):
     """The device failed so often in a row that the service must be restarted."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Inspected:
+    """A batch that has been inspected."""
+
+    frames: Sequence[Frame]
+    results: Sequence[Result | InspectorError]
+    started_ns: int
+    ended_ns: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,6 +80,7 @@ class Pipeline:
         self._line = line
         self._clock = clock
         self._exposures: Counter[str] = Counter()
+        self._undecided: queue.Queue[Inspected | Batch | None] = queue.Queue(_BATCHES_WAITING)
         self.products = dict(products)  # what passes each camera; changed by a changeover, in one step
         self.paused: dict[str, Policy | None] = {}  # cameras that are not inspected, and what to do with their parts
         self.latest: dict[str, Picture] = {}  # of each camera
@@ -132,25 +147,46 @@ class Pipeline:
 
     def inspect(self) -> None:
         """The life of the inspect thread; ends when the batcher is closed and empty."""
-        failures = 0
-        for batch in self._stages.batcher:
-            self._answer_hopeless(batch)
-            if not batch.frames:
+        try:
+            failures = 0
+            for batch in self._stages.batcher:
+                if batch.hopeless:
+                    self._undecided.put(batch, timeout=_VERDICTS_S)
+                if batch.frames:
+                    results = self._run(batch.frames)
+                    failures = 0 if any(isinstance(result, Result) for result in results) else failures + 1
+                    if failures >= _ENGINE_FAULTS:
+                        raise EngineBrokenError(f"{failures} batches in a row failed: {results[0]}")
+        finally:
+            self._undecided.put(None, timeout=_VERDICTS_S)
+
+    def _run(self, frames: Sequence[Frame]) -> Sequence[Result | InspectorError]:
+        """Have a batch inspected, and learn how long that takes."""
+        started = self.busy_since_ns = self._clock()
+        results = self._inspect(frames)
+        self.busy_since_ns = None
+        ended = self._clock()
+        self._undecided.put(
+            Inspected(frames=frames, results=results, started_ns=started, ended_ns=ended), timeout=_VERDICTS_S
+        )
+        if all(isinstance(result, Result) for result in results):
+            self._stages.batcher.service_time.learn(len(frames), ended - started)
+        return results
+
+    def decide(self) -> None:
+        """The life of the verdict thread; ends after the inspect thread."""
+        while (batch := self._undecided.get()) is not None:
+            if isinstance(batch, Batch):
+                for frame in batch.hopeless:
+                    detail = "no time left to inspect it"
+                    self._finish(frame, unjudged(frame, Cause.OVERLOAD, self._clock(), detail=detail))
                 continue
-            started = self.busy_since_ns = self._clock()
-            results = self._inspect(batch.frames)
-            self.busy_since_ns = None
-            now = self._clock()
-            for frame, result in zip(batch.frames, results, strict=True):
+            for frame, result in zip(batch.frames, batch.results, strict=True):
                 if isinstance(result, Result):
-                    self._finish(frame, decide(frame, result, now))
+                    self._finish(frame, decide(frame, result, batch.ended_ns))
                 else:
-                    self._finish(frame, unjudged(frame, Cause.ENGINE_FAULT, now, detail=str(result)))
-            if all(isinstance(result, Result) for result in results):
-                self._measure(batch, started, now)
-            failures = 0 if any(isinstance(result, Result) for result in results) else failures + 1
-            if failures >= _ENGINE_FAULTS:
-                raise EngineBrokenError(f"{failures} batches in a row failed: {results[0]}")
+                    self._finish(frame, unjudged(frame, Cause.ENGINE_FAULT, batch.ended_ns, detail=str(result)))
+            self._measure(batch)
 
     def _inspect(self, frames: Sequence[Frame]) -> list[Result | InspectorError]:
         """Judge a batch. If it fails each frame is tried by itself, so that one cannot take others with it."""
@@ -167,18 +203,13 @@ class Pipeline:
             self._stages.metrics.sacrificed.labels("map").inc(rejects)
         return list(results)
 
-    def _answer_hopeless(self, batch: Batch) -> None:
-        for frame in batch.hopeless:
-            self._finish(frame, unjudged(frame, Cause.OVERLOAD, self._clock(), detail="no time left to inspect it"))
-
-    def _measure(self, batch: Batch, started: int, ended: int) -> None:
-        """What the batch teaches about the engine. After the verdicts, so that it delays none."""
+    def _measure(self, batch: Inspected) -> None:
+        """After the verdicts, so that it delays none."""
         metrics = self._stages.metrics
-        self._stages.batcher.service_time.learn(len(batch.frames), ended - started)
         metrics.batch.observe(len(batch.frames))
-        metrics.stage.labels("inspect").observe((ended - started) / 1e9)
+        metrics.stage.labels("inspect").observe((batch.ended_ns - batch.started_ns) / 1e9)
         for frame in batch.frames:
-            metrics.stage.labels("wait").observe((started - frame.captured_ns) / 1e9)
+            metrics.stage.labels("wait").observe((batch.started_ns - frame.captured_ns) / 1e9)
 
     def watch_deadlines(self, stop: threading.Event) -> None:
         """The life of the deadline thread: nothing stays without an answer until it is too late."""

@@ -127,6 +127,7 @@ class Service:
         self._thread("deadlines", lambda: line.pipeline.watch_deadlines(self._stop_deadlines))
         if self._settings.stations:
             self._thread("parts", lambda: line.pipeline.watch_parts(self._stop_deadlines))
+        self._thread("verdicts", line.pipeline.decide)
         self._thread("inspect", line.pipeline.inspect, nice=5)
         self._thread("commands", line.commands.run, nice=10)
         for name, camera in self._settings.cameras.items():
@@ -199,7 +200,7 @@ class Service:
         line.commands.stop()
         self._join("camera:", left(0.3))
         line.batcher.close()
-        if self._join("inspect", left(0.5)):
+        if self._join("inspect", left(0.5)) and self._join("verdicts", left(0.1)):
             line.ledger.wait_empty(left(0.1))
         line.pipeline.answer_all()
         self._stop_deadlines.set()

@@ -10,7 +10,8 @@ from collections.abc import Sequence
 
 import torch
 from torch import nn
-from torchvision.models import resnet
+
+from revdist import resnet
 
 Features = Sequence[torch.Tensor]
 
@@ -18,7 +19,7 @@ Features = Sequence[torch.Tensor]
 class Bottleneck(nn.Module):
     """For a ResNet teacher: three feature maps of 64e, 128e, 256e channels -> (B, 512e, H/32, W/32)."""
 
-    def __init__(self, block: type[resnet.BasicBlock | resnet.Bottleneck], blocks: int, base_width: int) -> None:
+    def __init__(self, block: resnet.Block, blocks: int, base_width: int) -> None:
         super().__init__()
         e = block.expansion
         self.conv1 = nn.Conv2d(64 * e, 128 * e, 3, 2, 1, bias=False)
@@ -27,10 +28,7 @@ class Bottleneck(nn.Module):
         self.bn2 = nn.BatchNorm2d(256 * e)
         self.conv3 = nn.Conv2d(128 * e, 256 * e, 3, 2, 1, bias=False)
         self.bn3 = nn.BatchNorm2d(256 * e)
-        downsample = nn.Sequential(nn.Conv2d(768 * e, 512 * e, 1, 2, bias=False), nn.BatchNorm2d(512 * e))
-        first = block(768 * e, 512, 2, downsample, base_width=base_width)
-        rest = [block(512 * e, 512, base_width=base_width) for _ in range(1, blocks)]
-        self.bn_layer = nn.Sequential(first, *rest)
+        self.bn_layer = resnet.layer(block, 768 * e, 512, blocks, 2, base_width)
         self.relu = nn.ReLU()
 
     def forward(self, features: Features) -> torch.Tensor:
@@ -60,13 +58,7 @@ class SlimBottleneck(nn.Module):
         self.bn3 = nn.BatchNorm2d(self.FUSED)
         self.conv4 = nn.Conv2d(coarse, self.FUSED, 1, bias=False)
         self.bn4 = nn.BatchNorm2d(self.FUSED)
-        downsample = nn.Sequential(
-            nn.Conv2d(3 * self.FUSED, self.EMBEDDED, 1, 2, bias=False), nn.BatchNorm2d(self.EMBEDDED)
-        )
-        self.bn_layer = nn.Sequential(
-            resnet.BasicBlock(3 * self.FUSED, self.EMBEDDED, 2, downsample),
-            resnet.BasicBlock(self.EMBEDDED, self.EMBEDDED),
-        )
+        self.bn_layer = resnet.layer(resnet.BasicBlock, 3 * self.FUSED, self.EMBEDDED, 2, 2, 64)
         self.relu = nn.ReLU()
 
     def forward(self, features: Features) -> torch.Tensor:

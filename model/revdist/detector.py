@@ -10,9 +10,8 @@ from collections.abc import Sequence
 import torch
 import torch.nn.functional as F
 from torch import nn
-from torchvision.models import resnet
 
-from revdist import bottleneck, decoder
+from revdist import bottleneck, decoder, resnet
 from revdist.errors import TeacherError
 from revdist.teacher import Teacher, channels
 
@@ -40,16 +39,13 @@ def _parts(teacher: str) -> tuple[nn.Module, nn.Module]:
     if teacher == "efficientnet_lite0":
         slim = initialise(bottleneck.SlimBottleneck(channels(teacher)))
         return slim, initialise(decoder.SlimDecoder(bottleneck.SlimBottleneck.EMBEDDED, channels(teacher)))
-    layouts = {"resnet18": (2, 2, 2, 2), "resnet34": (3, 4, 6, 3), "resnet50": (3, 4, 6, 3)}
-    layouts["wide_resnet50_2"] = layouts["resnet50"]
-    if teacher not in layouts:
+    if teacher not in resnet.NAMES:
         raise TeacherError(f"there is no student for teacher {teacher!r}")
-    layer1, layer2, layer3, last = layouts[teacher]
-    basic = teacher in ("resnet18", "resnet34")
-    width = 128 if teacher == "wide_resnet50_2" else 64
-    down = bottleneck.Bottleneck(resnet.BasicBlock if basic else resnet.Bottleneck, last, width)
+    block, (layer1, layer2, layer3, last), width = resnet.layout(teacher)
+    down = bottleneck.Bottleneck(block, last, width)
     initialise(down)
-    up = decoder.Decoder(decoder.BasicBlock if basic else decoder.BottleneckBlock, (layer1, layer2, layer3), width)
+    mirrored = decoder.BasicBlock if block is resnet.BasicBlock else decoder.BottleneckBlock
+    up = decoder.Decoder(mirrored, (layer1, layer2, layer3), width)
     return down, initialise(up)
 
 

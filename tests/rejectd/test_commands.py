@@ -70,7 +70,7 @@ class Rig:
         self.told: list[str] = []
         self.ledger = Ledger("run", margin=Margin(MARGIN_NS))
         cameras = [*self.settings.cameras, GOLDEN]
-        self.batcher = Batcher(cameras, max_batch=2, max_wait_ns=0, queue_per_camera=8, margin_ns=MARGIN_NS)
+        self.batcher = Batcher(cameras, max_batch=2, max_wait_ns=0, queue_per_camera=8)
         metrics = Metrics(
             CollectorRegistry(), cameras=self.settings.cameras, products=[], snapshot=self.ledger.snapshot
         )
@@ -117,7 +117,9 @@ class Rig:
                 models_changed=lambda: self.told.append("models"),
             )
         )
-        self._threads = [threading.Thread(target=body) for body in (self.pipeline.inspect, self.recorder.run)]
+        self._threads = [
+            threading.Thread(target=body) for body in (self.pipeline.inspect, self.pipeline.decide, self.recorder.run)
+        ]
         self._thread = threading.Thread(target=self.commands.run)
         self.ended = False
 

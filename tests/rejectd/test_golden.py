@@ -47,7 +47,7 @@ class Rig:
     def __init__(self, directory: Path, inspector: Inspector) -> None:
         self.sent = Sent()
         self.ledger = Ledger("run", margin=Margin(MARGIN_NS))
-        self.batcher = Batcher([GOLDEN], max_batch=4, max_wait_ns=0, queue_per_camera=8, margin_ns=MARGIN_NS)
+        self.batcher = Batcher([GOLDEN], max_batch=4, max_wait_ns=0, queue_per_camera=8)
         metrics = Metrics(CollectorRegistry(), cameras=[], products=["cell"], snapshot=self.ledger.snapshot)
         self.outbox = Outbox(directory / "journal.sqlite", keep_ns=10**18, max_bytes=10**9)
         self.recorder = Recorder(
@@ -71,7 +71,9 @@ class Rig:
         self.pipeline = Pipeline(stages, line="l", products={})
         self.golden = self.sent.golden = Golden(self.ledger, self.pipeline)
         self.stop = threading.Event()
-        self._threads = [threading.Thread(target=body) for body in (self.pipeline.inspect, self.recorder.run)]
+        self._threads = [
+            threading.Thread(target=body) for body in (self.pipeline.inspect, self.pipeline.decide, self.recorder.run)
+        ]
         for thread in self._threads:
             thread.start()
 

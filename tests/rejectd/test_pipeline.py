@@ -41,6 +41,7 @@ class Device:
         self.released = threading.Event()
         self.broken = False
         self.put_away: set[str] = set()  # models
+        self.inspected = 0  # frames
         self.prepared: list[str] = []  # products
 
     def prepare(self, pixels: Pixels, product: str) -> tuple[Pixels, str]:
@@ -50,6 +51,7 @@ class Device:
         return pixels, f"{product}@1"
 
     def inspect(self, frames: Sequence[Frame], *, maps: bool = True) -> list[Result]:
+        self.inspected += len(frames)
         if self.hangs.is_set():
             assert self.released.wait(20)
         if any(frame.model in self.put_away for frame in frames):
@@ -93,7 +95,7 @@ class Rig:
         self.logbook = Logbook(directory / "in-flight.bin", line="l", slots=100)
         self.logbook.begin()
         self.ledger = Ledger("run", margin=Margin(MARGIN_NS), book=self.logbook)
-        self.batcher = Batcher(["c", "d"], max_batch=4, max_wait_ns=MS, queue_per_camera=64, margin_ns=MARGIN_NS)
+        self.batcher = Batcher(["c", "d"], max_batch=4, max_wait_ns=MS, queue_per_camera=64)
         self.metrics = Metrics(CollectorRegistry(), cameras=["c", "d"], products=["p"], snapshot=self.ledger.snapshot)
         self.outbox = Outbox(directory / "journal.sqlite", keep_ns=10**18, max_bytes=10**9)
         parts = Ledger("run", margin=Margin(MARGIN_NS), book=self.logbook)
@@ -121,6 +123,7 @@ class Rig:
         self.error: BaseException | None = None
         bodies: list[Callable[[], None]] = [
             self._inspect,
+            self.pipeline.decide,
             lambda: self.pipeline.watch_deadlines(self.stop),
             lambda: self.pipeline.watch_parts(self.stop),
             self.recorder.run,
@@ -204,6 +207,26 @@ def test_while_the_device_hangs_every_frame_is_answered_before_its_deadline_and_
     assert rig.sent.verdicts[judged][0].decision == "pass"
     assert rig.metrics.too_late.labels("c")._value.get() > 0, "what came too late is counted, not published"
     assert rig.ledger.snapshot().account.balanced
+
+
+def test_the_device_has_the_next_batch_while_the_verdicts_of_the_last_are_given(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    goes_on, sent = threading.Event(), rig.sent.verdict
+
+    def slow(verdict: Verdict, body: bytes) -> None:
+        assert goes_on.wait(20)
+        sent(verdict, body)
+
+    monkeypatch.setattr(rig.sent, "verdict", slow)
+    rig.show(10)
+    wait_for(lambda: rig.device.inspected == 1, "the first frame was on the device")
+    rig.show(20)
+    wait_for(lambda: rig.device.inspected == 2, "the second was too")
+    assert rig.sent.verdicts == {}
+    goes_on.set()
+    rig.wait_verdicts(2)
+    assert [verdict.decision for verdict in rig.sent.of("c")] == ["pass", "pass"]
 
 
 def test_one_frame_that_the_device_cannot_take_does_not_take_others_with_it(rig: Rig) -> None:

@@ -30,7 +30,7 @@ from rejectd.messages import Picture, Pixels
 RESCAN_S = 1.0
 ABANDONED_S = 60.0  # a file that was opened but not closed or touched for so long is taken as it is
 _WAITING_MOST = 10_000  # names; the rescan brings what is beyond
-_FORGET_BEYOND = 10_000  # names of files that have gone
+_FORGET_BEYOND = 1_000  # names of files that have gone: about 0.4 MB
 
 
 class _Stamp(NamedTuple):
@@ -92,7 +92,7 @@ class Watch(FileSystemEventHandler):
             ) from None
         self._observer, self._root = observer, root
         if not self._started:
-            self._shown = dict(self._listing())
+            self._shown = dict(self._listing() or [])
             self._started = True
         self._scan_at = 0.0
 
@@ -197,6 +197,9 @@ class Watch(FileSystemEventHandler):
         """Find complete files that no event told of."""
         began = time.monotonic()
         listing = self._listing()
+        if listing is None:
+            self._scan_at = began + RESCAN_S
+            return
         monotonic_ns, unix_ns = time.monotonic_ns(), time.time_ns()
         with self._condition:
             settled = []
@@ -228,11 +231,12 @@ class Watch(FileSystemEventHandler):
         if len(self._shown) > 2 * len(present) + _FORGET_BEYOND:
             self._shown = {name: stamp for name, stamp in self._shown.items() if name in present}
 
-    def _listing(self) -> list[tuple[str, _Stamp]]:
+    def _listing(self) -> list[tuple[str, _Stamp]] | None:
+        """What is there; None if the folder cannot be listed now, which is not the same as an empty one."""
         try:
             names = [entry.name for entry in os.scandir(self._path) if is_picture(entry.name)]
         except OSError:
-            return []  # the next look at the folder's identity says so
+            return None  # the next look at the folder's identity says so
         stamps = [(name, self._stamp(name)) for name in names]
         return [(name, stamp) for name, stamp in stamps if stamp is not None]
 

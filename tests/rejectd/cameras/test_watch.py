@@ -163,6 +163,46 @@ def test_a_file_that_was_there_before_is_old_also_after_a_loss(capture, folder):
     assert not taken.pictures
 
 
+def test_a_folder_that_cannot_be_listed_for_a_while_shows_nothing_twice(capture, folder, monkeypatch):
+    monkeypatch.setattr(watch, "_FORGET_BEYOND", 2)
+    taken = started(capture, folder)
+    for number in range(5):
+        save(folder / f"{number}.png", number)
+    taken.wait(lambda taken: len(taken.pictures) == 5)
+    fails = threading.Event()
+    scandir = os.scandir
+
+    def flaky(path):
+        if fails.is_set():
+            raise OSError(116, "Stale file handle")
+        return scandir(path)
+
+    monkeypatch.setattr(watch.os, "scandir", flaky)
+    fails.set()
+    threading.Event().wait(0.7)
+    fails.clear()
+    save(folder / "new.png")
+    taken.wait(lambda taken: "new.png" in taken.sources)
+    threading.Event().wait(0.7)
+    assert len(taken.pictures) == 6
+
+
+def test_names_of_files_that_have_gone_are_not_remembered_for_ever(folder, monkeypatch):
+    monkeypatch.setattr(watch, "_FORGET_BEYOND", 10)
+    camera = watch.Watch(folder)
+    camera.open()
+    try:
+        for number in range(100):
+            path = save(folder / f"{number:03}.png")
+            assert camera.read(5.0)
+            path.unlink()
+            camera._scan_at = 0.0
+            assert camera.read(0.0) is None
+            assert len(camera._shown) <= 12
+    finally:
+        camera.close()
+
+
 def test_an_absent_folder_is_an_error(tmp_path):
     with pytest.raises(CameraError, match="there is no such folder; create it, or correct `path`"):
         driver(watching(tmp_path / "absent")).open()

@@ -1,0 +1,65 @@
+"""How long batches take on this engine, learned while running."""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections import Counter
+
+_HOPE = 0.9  # how much of the time in parts a larger batch than was ever tried is believed to take: so it is tried
+
+
+class ServiceTime:
+    """How long a batch takes on this engine, learned for each size while running."""
+
+    def __init__(self) -> None:
+        self._mean: dict[int, float] = {}  # ns
+        self._deviation = 0.05  # mean absolute deviation, as a part of the mean: noise belongs to the engine
+        self._seen: Counter[int] = Counter()
+        self._sizes: list[int] = []
+        self._bounds: list[float] = []  # ns, for each of the sizes
+
+    def learn(self, size: int, elapsed_ns: int) -> None:
+        """Take in one measurement. A surprise counts for little at first: a hang is forgotten, a trend is believed.
+
+        If the first measurement was a hang, the next one replaces it.
+        """
+        elapsed_ns = max(1, elapsed_ns)
+        if size not in self._mean or self._mean[size] > 4 * elapsed_ns:
+            self._mean[size] = float(elapsed_ns)
+        else:
+            error = min(elapsed_ns / self._mean[size] - 1, max(0.2, 3 * self._deviation), 3.0)
+            self._mean[size] *= 1 + 0.1 * error
+            self._deviation += 0.1 * (abs(error) - self._deviation)
+        self._seen[size] += 1
+        self._bound()
+
+    def _bound(self) -> None:
+        """A batch takes no longer than its frames in smaller ones, and no longer than a larger one.
+
+        So no size stays shut out. One that was far too slow the first time counts as never tried.
+        """
+        sizes: list[int] = []
+        bounds: list[float] = []
+        self._sizes, self._bounds = sizes, bounds
+        for size in sorted(self._mean):
+            bound = self._mean[size] * (1 + 3 * self._deviation)
+            in_parts = bounds[-1] * size / sizes[-1] if sizes else bound
+            if bound <= 1.5 * in_parts or self._seen[size] > 1:
+                sizes.append(size)
+                bounds.append(min(bound, in_parts))
+        for place in reversed(range(len(sizes) - 1)):
+            bounds[place] = min(bounds[place], bounds[place + 1])
+
+    def expect(self, size: int) -> int:
+        """A time in ns that a batch of this size rarely exceeds: mean plus three mean absolute deviations.
+
+        A size never seen lies on the straight line between its neighbours; beyond the largest it is hoped to pay.
+        """
+        place = bisect_left(self._sizes, size)
+        if place == 0:
+            return int(self._bounds[0]) if self._bounds else 0
+        less, less_ns = self._sizes[place - 1], self._bounds[place - 1]
+        if place == len(self._sizes):
+            return int(less_ns * max(1.0, _HOPE * size / less))
+        part = (size - less) / (self._sizes[place] - less)
+        return int(less_ns + part * (self._bounds[place] - less_ns))

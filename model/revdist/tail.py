@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from scipy import optimize, special
+from scipy import special
 
 Numbers = npt.NDArray[np.float64]
 
@@ -31,6 +31,7 @@ FURTHEST = 10  # how many times rarer than one in n + 1 a rate may be to be esti
 _SHAPES = np.linspace(-0.9, 0.9, 60)  # xi; 0 is not among them
 _STEPS = 41  # of the scale, about its likely value for each shape
 _SLICES = (np.arange(15) + 0.5) / 15  # of the law of the tail's share
+_HALVINGS = 60  # of where a score is looked for: to the last digits; scipy.optimize takes long to import
 _UNLIKELY = 1e-7  # weight of a pair that is dropped
 
 
@@ -67,12 +68,13 @@ class Tail:
 
     def score(self, rate: float) -> float:
         """The score that a share of good parts is over on average; `start` where that share is more than the tail."""
-        if self.rate(self.start) <= rate:
-            return self.start
-        highest = self._scores(rate, np.ones(1)).max()  # where even the longest of the tails has this rate
-        return float(
-            optimize.brentq(lambda score: self.rate(score) - rate, self.start, highest, xtol=1e-300, rtol=1e-12)
-        )
+        low, high = self.start, float(self._scores(rate, np.ones(1)).max())  # there even the longest tail has the rate
+        if self.rate(low) <= rate:
+            return low
+        for _ in range(_HALVINGS):
+            middle = (low + high) / 2
+            low, high = (middle, high) if self.rate(middle) > rate else (low, middle)
+        return high
 
     def score_with(self, rate: float, confidence: float) -> float:
         """The score that at most this share of good parts is over with a confidence such as 0.95."""

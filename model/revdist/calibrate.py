@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,6 +12,8 @@ from revdist.bundle import Bundle
 from revdist.conformal import Calibration, Guarantee
 from revdist.engine import Engine
 from revdist.suspects import Excluded
+
+log = logging.getLogger("revdist")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,6 +53,9 @@ def recalibrate(path: Path, request: Request, engine: Engine) -> Recalibration:
     unseen = holdout.unseen(loaded, good.used)
     made = holdout.calibrate(engine, loaded.product, good, unseen, wanted)
     kept = _still_excluded(loaded, {images.content_hash(each) for each in unseen}, made)
+    for each in made.excluded:
+        if each.sha256 in loaded.trained_on:
+            log.warning("%s is excluded, but the student was trained on it: train again without it", each.file)
     made = dataclasses.replace(made, excluded=made.excluded + kept)
     return Recalibration(bundle=bundle.recalibrate(loaded, made), left_out=len(good.used) - len(unseen))
 

@@ -120,14 +120,10 @@ def _add_train(one: argparse.ArgumentParser) -> None:
 
 def _add_good(one: argparse.ArgumentParser) -> None:
     """What training and calibration ask of the threshold and of the pictures of good parts."""
-    kinds, which = (
-        get_args(Guarantee),
-        "the rate holds on average over calibrations, or for this one with 95 %% confidence",
-    )
-    one.add_argument("--guarantee", choices=kinds, default=kinds[0], help=f"{which} (default: %(default)s)")
-    blocks = (
-        "hold out whole lots or days: 'folders' for one in each subfolder, or a pattern on the path, as 'lot(\\d+)_'"
-    )
+    kinds = get_args(Guarantee)
+    when = "the rate holds on average over calibrations, or for this one with 95 %% confidence (default: %(default)s)"
+    one.add_argument("--guarantee", choices=kinds, default=kinds[0], help=when)
+    blocks = "hold out whole lots or days: 'folders' for subfolders, or a pattern on the path such as 'lot(\\d+)_'"
     one.add_argument("--blocks", default="", metavar="REGEX", help=blocks)
     left_out = "pictures in DIR to leave out; the bundle keeps a record of them"
     one.add_argument("--exclude", type=Path, nargs="+", action="extend", default=[], metavar="FILE", help=left_out)

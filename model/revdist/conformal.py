@@ -40,9 +40,7 @@ class Calibration:
     engine: str  # identity of the engine that scored
     scores: Scores  # (n,) held-out good scores, ascending, not writeable
     false_reject_rate: float  # wanted
-    guarantee: (
-        Guarantee  # the wanted rate is to hold on average over calibrations, or for this one with 95 % confidence
-    )
+    guarantee: Guarantee  # the rate is to hold on average over calibrations, or for this one with 95 % confidence
     threshold: float  # a picture is rejected if and only if its score is greater
     basis: Basis  # conformal: one of the scores; tail: above all of them, an estimate
     attained_rate: float  # bound of the false-reject rate, on average over calibrations
@@ -117,7 +115,7 @@ class Calibration:
         if self.estimate is None:
             return "the threshold is their highest score"
         low, high = self.estimate.rate_interval
-        told = f"{self.estimate.rate:.2%} false rejects (95 % interval {low:.2%} to {high:.2%})"
+        told = f"{100 * self.estimate.rate:.2g} % false rejects (95 % interval {100 * low:.2g} to {100 * high:.2g} %)"
         if self.basis == "conformal":
             return f"the threshold is their highest score, and a tail fitted to them ESTIMATES {told}"
         return f"the threshold is an ESTIMATE from a tail fitted to them, above their highest score: {told}"

@@ -161,10 +161,11 @@ def pictures_below(folder: Path) -> list[Path]:
 
     Raises DataError as `pictures_in`, which reads each of the folders.
     """
-    inner = [entry for entry in _entries(folder) if entry.is_dir()]
+    entries = _entries(folder)
+    inner = [entry for entry in entries if entry.is_dir()]
     if not inner:
         return pictures_in(folder)
-    beside = [entry for entry in _entries(folder) if not entry.is_dir()]
+    beside = [entry for entry in entries if not entry.is_dir()]
     for entry in beside:
         _check_suffix(entry)
     return sorted(beside + [path for each in inner for path in pictures_in(each)])

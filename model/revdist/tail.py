@@ -3,8 +3,9 @@
 The excesses over a high score follow a generalised Pareto law in the limit (Pickands; Balkema & de Haan): peaks over
 threshold, as in Siffer et al., "Anomaly Detection in Streams with Extreme Value Theory", KDD 2017. Ten excesses say
 little about its shape xi, so that the likelihood is weighed with a normal prior on xi and every pair of shape and scale
-that remains likely has its say (the posterior on a grid). A bootstrap of the most likely pair was tried: its intervals
-held 87 % of the truth where these hold 95 %, and it set thresholds with twice the wanted rate on average.
+that remains likely has its say (the posterior on a grid). A bootstrap of the most likely pair was tried on 100 scores
+for a rate of 0.2 %: its intervals held the truth in 87 of 100 draws where these hold it in 97, and its threshold
+had twice the wanted rate on average.
 n scores, m excesses, P pairs (shape, scale).
 """
 
@@ -17,7 +18,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from scipy import optimize, special
+from scipy import special
 
 Numbers = npt.NDArray[np.float64]
 
@@ -28,8 +29,9 @@ SHARE = 0.1  # of the scores are in the tail, within those two limits
 PRIOR = 0.2  # standard deviation of xi about 0, which is an exponential tail
 FURTHEST = 10  # how many times rarer than one in n + 1 a rate may be to be estimated from n scores
 _SHAPES = np.linspace(-0.9, 0.9, 60)  # xi; 0 is not among them
-_STEPS = 61  # of the scale, about its likely value for each shape
-_SLICES = (np.arange(25) + 0.5) / 25  # of the law of the tail's share
+_STEPS = 41  # of the scale, about its likely value for each shape
+_SLICES = (np.arange(15) + 0.5) / 15  # of the law of the tail's share
+_HALVINGS = 60  # of where a score is looked for: to the last digits; scipy.optimize takes long to import
 _UNLIKELY = 1e-7  # weight of a pair that is dropped
 
 
@@ -66,12 +68,13 @@ class Tail:
 
     def score(self, rate: float) -> float:
         """The score that a share of good parts is over on average; `start` where that share is more than the tail."""
-        if self.rate(self.start) <= rate:
-            return self.start
-        highest = self._scores(rate, np.ones(1)).max()  # where even the longest of the tails has this rate
-        return float(
-            optimize.brentq(lambda score: self.rate(score) - rate, self.start, highest, xtol=1e-300, rtol=1e-12)
-        )
+        low, high = self.start, float(self._scores(rate, np.ones(1)).max())  # there even the longest tail has the rate
+        if self.rate(low) <= rate:
+            return low
+        for _ in range(_HALVINGS):
+            middle = (low + high) / 2
+            low, high = (middle, high) if self.rate(middle) > rate else (low, middle)
+        return high
 
     def score_with(self, rate: float, confidence: float) -> float:
         """The score that at most this share of good parts is over with a confidence such as 0.95."""

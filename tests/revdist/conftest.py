@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ import pytest
 import torch
 import torchvision
 
-from revdist import teacher, train
+from revdist import cli, teacher, train
 from revdist.bundle import Bundle
 from revdist.engine import Engine
 from revdist.recipe import Recipe
@@ -90,6 +91,18 @@ def tiny_copy(tiny: Bundle, tmp_path: Path) -> Path:
 def engine(lite0: teacher.Teacher) -> Engine:
     """A CPU engine without products; a test that adds one removes it."""
     return Engine(lite0, device="cpu")
+
+
+@pytest.fixture
+def run(capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
+    """Runs `revdist`; gives exit status, stdout and stderr."""
+
+    def call(*arguments: object) -> tuple[int, str, str]:
+        status = cli.main([str(each) for each in arguments])
+        captured = capsys.readouterr()
+        return status, captured.out, captured.err
+
+    return call
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""revdist.cli, revdist.evaluate and revdist.calibrate, as a user runs them"""
+"""revdist.cli and revdist.evaluate, as a user runs them"""
 
 from __future__ import annotations
 
@@ -11,24 +11,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from revdist import bundle, calibrate, cli, conformal, evaluate, images
+from revdist import bundle, cli, evaluate
 from revdist.bundle import Bundle
 from revdist.engine import Engine
-from revdist.errors import CalibrationError
 
 Run = Callable[..., tuple[int, str, str]]
-
-
-@pytest.fixture
-def run(capsys: pytest.CaptureFixture[str]) -> Run:
-    """Runs `revdist`; gives exit status, stdout and stderr."""
-
-    def call(*arguments: object) -> tuple[int, str, str]:
-        status = cli.main([str(each) for each in arguments])
-        captured = capsys.readouterr()
-        return status, captured.out, captured.err
-
-    return call
 
 
 @pytest.fixture(scope="module")
@@ -160,37 +147,6 @@ def test_evaluate_measures_pixels_where_there_are_masks(tiny: Bundle, engine: En
     assert set(result.escape_rate_by_kind) == {"blowhole", "break", "crack", "fray", "uneven"}
     by_hand = sum(result.escape_rate_by_kind.values()) / 5  # 30 pictures each
     assert result.escape_rate == pytest.approx(by_hand)
-
-
-def test_calibrate_sets_the_threshold_from_pictures_that_were_not_trained_with(
-    run: Run, tiny_copy: Path, good_folder: Path, good_cells: list[Path], tmp_path: Path
-) -> None:
-    more = Path(shutil.copytree(good_folder, tmp_path / "more"))
-    for path in good_cells[24:44]:
-        shutil.copy(path, more)
-    status, out, _ = run("calibrate", tiny_copy, "--good", more, "--false-reject-rate", 0.1, "--device", "cpu")
-    assert status == 0
-    assert "19 pictures left out: the student was trained on them" in out
-    calibration = bundle.read(tiny_copy).calibration("torch-cpu-float32")
-    assert len(calibration.scores) == 25  # 5 held out then, 20 new ones
-    assert calibration.false_reject_rate == 0.1
-    assert calibration.threshold == calibration.scores[23]  # k = ceil(26 * 0.9) = 24
-    again = conformal.calibrate(calibration.scores, 0.1, engine="e", fingerprint="f")
-    assert again.bound95 == calibration.bound95
-
-
-def test_pictures_that_were_all_trained_with_cannot_calibrate(
-    tiny_copy: Path, good_folder: Path, engine: Engine, tmp_path: Path
-) -> None:
-    tiny = bundle.read(tiny_copy)
-    seen = tmp_path / "seen"
-    seen.mkdir()
-    for path in images.good_pictures(good_folder):
-        if images.content_hash(path) in tiny.trained_on:
-            shutil.copy(path, seen)
-    with pytest.raises(CalibrationError, match="trained on all 19 pictures; take pictures that it has not seen"):
-        calibrate.recalibrate(tiny_copy, calibrate.Request(good=seen, false_reject_rate=0.1), engine)
-    engine.remove("cell")
 
 
 @pytest.mark.parametrize(("text", "size"), [("256", (256, 256)), ("96x160", (96, 160)), ("96X160", (96, 160))])

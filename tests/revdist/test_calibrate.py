@@ -1,0 +1,182 @@
+"""revdist.calibrate, and what training, calibration and sensitivity ask of good pictures, as a user runs them"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from revdist import bundle, calibrate, conformal, images
+from revdist.bundle import Bundle
+from revdist.engine import Engine
+from revdist.errors import CalibrationError
+
+Run = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture(scope="module")
+def lots(tmp_path_factory: pytest.TempPathFactory, good_cells: list[Path]) -> Path:
+    """24 cells in four lots."""
+    root = tmp_path_factory.mktemp("lots")
+    for row, path in enumerate(good_cells[:24]):
+        (root / f"lot{row % 4}").mkdir(exist_ok=True)
+        shutil.copy(path, root / f"lot{row % 4}" / path.name)
+    return root
+
+
+def _common(output: Path) -> tuple[object, ...]:
+    return (
+        "--product", "cell", "--output", output, "--teacher", "efficientnet_lite0", "--steps", 2, "--size", "64x96",
+        "--batch", 2, "--device", "cpu",
+    )  # fmt: skip
+
+
+def test_training_holds_out_whole_lots_and_leaves_out_what_is_excluded(run: Run, lots: Path, tmp_path: Path) -> None:
+    output, bad = tmp_path / "cell", sorted((lots / "lot1").iterdir())[:2]
+    status, out, err = run(
+        "train", "--good", lots, *_common(output), "--blocks", "folders", "--holdout", 0.5, "--exclude", *bad,
+        "--guarantee", "confidence", "--suspects", tmp_path / "suspects",
+    )  # fmt: skip
+    assert (status, err) == (0, "")
+    made = bundle.read(output)
+    assert (made.recipe.blocks, made.recipe.guarantee) == ("folders", "confidence")
+    calibration = made.calibration("torch-cpu-float32")
+    trained = {path for path in lots.rglob("*.png") if images.content_hash(path) in made.trained_on}
+    assert len(calibration.blocks) == 2
+    assert not {path.parent.name for path in trained} & {each.name for each in calibration.blocks}
+    assert sum(each.pictures for each in calibration.blocks) == len(calibration.scores) == 22 - len(trained)
+    assert not trained & set(bad)
+    assert [each.file for each in calibration.excluded] == [f"lot1/{path.name}" for path in bad]
+    assert len(list((tmp_path / "suspects").iterdir())) == 5
+    for text in (out, run("show", output)[1]):
+        assert "too few for 0.01 with 95 % confidence: the threshold is their highest score" in text
+        assert "2 excluded by hand:" in text
+        assert bad[0].name in text
+        assert f"rejected  {calibration.blocks[0].name}" in text
+        assert calibration.suspects[0].file in text
+
+
+def test_what_was_excluded_stays_on_record_until_it_is_used(
+    run: Run, tiny_copy: Path, good_cells: list[Path], tmp_path: Path
+) -> None:
+    more, empty = tmp_path / "more", tmp_path / "fewer"
+    for folder, cells in ((more, good_cells[60:72]), (empty, good_cells[72:84])):
+        folder.mkdir()
+        for path in cells:
+            shutil.copy(path, folder)
+
+    def excluded(*arguments: object) -> list[str]:
+        common = ("calibrate", tiny_copy, "--false-reject-rate", 0.2, "--device", "cpu")
+        assert run(*common, *arguments)[0] == 0
+        return [each.file for each in bundle.read(tiny_copy).calibration("torch-cpu-float32").excluded]
+
+    first, second = good_cells[60].name, good_cells[61].name
+    assert excluded("--good", more, "--exclude", more / first, "--exclude", second) == [first, second]
+    assert excluded("--good", empty) == [first, second]
+    assert excluded("--good", more, "--exclude", second) == [second]
+    assert excluded("--good", more) == []
+
+
+def test_calibrate_shows_an_outlier_before_it_spoils_the_threshold(
+    run: Run, tiny_copy: Path, good_cells: list[Path], tmp_path: Path
+) -> None:
+    good = tmp_path / "good"
+    good.mkdir()
+    for path in good_cells[60:72]:
+        shutil.copy(path, good)
+    noise = np.random.default_rng(0).integers(0, 256, (300, 300), np.uint8)
+    Image.fromarray(noise).save(good / "spoiled.png")
+    overlays = tmp_path / "overlays"
+    command = ("calibrate", tiny_copy, "--good", good, "--false-reject-rate", 0.1, "--device", "cpu")
+    status, out, _ = run(*command, "--suspects", overlays)
+    assert status == 0
+    (flagged,) = (line for line in out.splitlines() if "OUTLIER" in line)
+    assert "spoiled.png" in flagged
+    assert (overlays / "1-spoiled.png").is_file()
+    spoiled = bundle.read(tiny_copy).calibration("torch-cpu-float32").threshold
+    status, out, _ = run(*command, "--exclude", good / "spoiled.png")
+    assert "OUTLIER" not in out
+    assert bundle.read(tiny_copy).calibration("torch-cpu-float32").threshold < spoiled
+
+
+def test_an_exclusion_that_comes_too_late_for_training_is_told(
+    run: Run, tiny_copy: Path, good_folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    trained_on = bundle.read(tiny_copy).trained_on
+    seen = next(path for path in images.good_pictures(good_folder) if images.content_hash(path) in trained_on)
+    assert run(
+        "calibrate", tiny_copy, "--good", good_folder, "--false-reject-rate", 0.2, "--device", "cpu", "--exclude", seen
+    )[0] == 0  # fmt: skip
+    assert f"{seen.name} is excluded, but the student was trained on it: train again" in caplog.text
+
+
+def test_sensitivity_is_measured_on_unseen_pictures_and_said_to_be_synthetic(
+    run: Run, tiny: Bundle, good_folder: Path, lots: Path
+) -> None:
+    command = ("sensitivity", tiny.path, "--device", "cpu", "--pictures", 2)
+    status, out, err = run(*command, "--good", good_folder, "--json")
+    assert (status, err) == (0, "")
+    written = json.loads(out)
+    assert written["synthetic"] is True
+    assert written["pictures"] == 2
+    assert {probe["kind"] for probe in written["probes"]} == {"scratch", "spot", "paste", "blur"}
+    status, out, _ = run(*command, "--good", lots)
+    assert status == 0
+    assert out.startswith("SYNTHETIC defects on 2 good pictures at threshold")
+    assert "90% from" in out
+    assert run(*command[:-1], 0, "--good", lots)[2].startswith("revdist: sensitivity: pictures is 0, must be 1 or more")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--blocks", "lot("), "recipe: blocks is 'lot(', must be empty, folders or a regular expression"),
+        (("--blocks", r"tray(\d)"), "finds no block in its name"),
+        (("--blocks", "(lot)"), "all 24 pictures are in block lot"),
+        (("--blocks", "folders", "--exclude", "no.png"), "no.png: cannot be read: No such file or directory"),
+        ((), "a folder among the pictures"),
+    ],
+)
+def test_wrong_blocks_and_exclusions_are_told(
+    run: Run, lots: Path, tmp_path: Path, arguments: tuple[str, ...], message: str
+) -> None:
+    status, _, err = run("train", "--good", lots, *_common(tmp_path / "cell"), *arguments)
+    assert status == 2
+    assert message in err
+    assert not (tmp_path / "cell").exists()
+
+
+def test_calibrate_sets_the_threshold_from_pictures_that_were_not_trained_with(
+    run: Run, tiny_copy: Path, good_folder: Path, good_cells: list[Path], tmp_path: Path
+) -> None:
+    more = Path(shutil.copytree(good_folder, tmp_path / "more"))
+    for path in good_cells[24:44]:
+        shutil.copy(path, more)
+    status, out, _ = run("calibrate", tiny_copy, "--good", more, "--false-reject-rate", 0.1, "--device", "cpu")
+    assert status == 0
+    assert "19 pictures left out: the student was trained on them" in out
+    calibration = bundle.read(tiny_copy).calibration("torch-cpu-float32")
+    assert len(calibration.scores) == 25  # 5 held out then, 20 new ones
+    assert calibration.false_reject_rate == 0.1
+    assert calibration.threshold == calibration.scores[23]  # k = ceil(26 * 0.9) = 24
+    again = conformal.calibrate(calibration.scores, 0.1, engine="e", fingerprint="f")
+    assert again.bound95 == calibration.bound95
+
+
+def test_pictures_that_were_all_trained_with_cannot_calibrate(
+    tiny_copy: Path, good_folder: Path, engine: Engine, tmp_path: Path
+) -> None:
+    tiny = bundle.read(tiny_copy)
+    seen = tmp_path / "seen"
+    seen.mkdir()
+    for path in images.good_pictures(good_folder):
+        if images.content_hash(path) in tiny.trained_on:
+            shutil.copy(path, seen)
+    with pytest.raises(CalibrationError, match="trained on all 19 pictures; take pictures that it has not seen"):
+        calibrate.recalibrate(tiny_copy, calibrate.Request(good=seen, false_reject_rate=0.1), engine)
+    engine.remove("cell")

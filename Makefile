@@ -5,6 +5,7 @@ PYTHON ?= python3.11
 VENV ?= .venv
 BIN := $(VENV)/bin
 SOURCES := model daemon config tests
+SELECT ?= -m "not long"
 
 .PHONY: demo test test-long check format clean
 
@@ -12,7 +13,7 @@ demo: $(VENV)/installed-demo
 	$(BIN)/rejectd demo
 
 test: check
-	$(BIN)/pytest -m "not long"
+	$(BIN)/pytest $(SELECT)
 
 test-long: $(VENV)/installed-test
 	$(BIN)/pytest -m long

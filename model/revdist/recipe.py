@@ -36,6 +36,9 @@ class Recipe:
     masked_share: float = 0.9  # share of best-matched locations whose gradient is scaled down; 0 switches it off
     masked_factor: float = 0.1  # what their gradient is multiplied with
     masked_ramp_share: float = 0.5  # share of the steps over which masked_share is reached, from 0
+    average_share: float = 0.0  # weights are averaged over about this share of the steps, at the end; 0: the last ones
+    copies: int = 0  # augmented copies of each picture: light and position a little different
+    pasted_share: float = 0.0  # share of the pictures of a batch with a pasted patch, which the student must undo
     holdout: float = 0.2  # share of the good pictures kept out of training, for calibration
     seed: int = 0
     false_reject_rate: float = 0.01  # wanted: share of good parts that may be rejected
@@ -50,10 +53,18 @@ class Recipe:
         pattern = isinstance(self.blocks, str) and blocks.usable(self.blocks)
         _check("blocks", self.blocks, pattern, f"empty, {blocks.FOLDERS} or a regular expression with one group")
         _check("schedule", self.schedule, self.schedule in ("cosine", "constant"), "cosine or constant")
-        for name, low, high in (("steps", 1, 10**7), ("batch", 1, 4096), ("seed", 0, 2**63 - 1)):
+        for name, low, high in (("steps", 1, 10**7), ("batch", 1, 4096), ("copies", 0, 100), ("seed", 0, 2**63 - 1)):
             value = getattr(self, name)
             _check(name, value, _whole(value) and low <= value <= high, f"a whole number from {low} to {high}")
-        for name in ("final_share", "warmup_share", "masked_share", "masked_factor", "masked_ramp_share"):
+        for name in (
+            "final_share",
+            "warmup_share",
+            "masked_share",
+            "masked_factor",
+            "masked_ramp_share",
+            "average_share",
+            "pasted_share",
+        ):
             value = getattr(self, name)
             _check(name, value, _finite(value) and 0 <= value <= 1, "between 0 and 1")
         for name in ("holdout", "false_reject_rate"):

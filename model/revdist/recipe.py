@@ -25,6 +25,7 @@ class Recipe:
     size: tuple[int, int] = (256, 256)  # (height, width) of the model's input, pixels
     steps: int = 2000  # optimiser steps
     batch: int = 16  # pictures a step
+    fusion: bool = True  # the bottleneck sees all three scales (MFF), else the coarsest alone
     optimiser: Literal["adamw", "adam"] = "adamw"
     learning_rate: float = 2e-3  # the highest
     betas: tuple[float, float] = (0.9, 0.999)
@@ -39,6 +40,7 @@ class Recipe:
     average_share: float = 0.0  # weights are averaged over about this share of the steps, at the end; 0: the last ones
     copies: int = 0  # augmented copies of each picture: light and position a little different
     pasted_share: float = 0.0  # share of the pictures of a batch with a pasted patch, which the student must undo
+    top_share: float = 0.0  # share of the map's values whose mean is the score; 0: the highest value alone
     holdout: float = 0.2  # share of the good pictures kept out of training, for calibration
     seed: int = 0
     false_reject_rate: float = 0.01  # wanted: share of good parts that may be rejected
@@ -49,6 +51,7 @@ class Recipe:
         _check("teacher", self.teacher, self.teacher in TEACHERS, f"one of {', '.join(TEACHERS)}")
         check_size(self.size)
         _check("optimiser", self.optimiser, self.optimiser in ("adamw", "adam"), "adamw or adam")
+        _check("fusion", self.fusion, isinstance(self.fusion, bool), "true or false")
         _check("guarantee", self.guarantee, self.guarantee in get_args(Guarantee), "average or confidence")
         pattern = isinstance(self.blocks, str) and blocks.usable(self.blocks)
         _check("blocks", self.blocks, pattern, f"empty, {blocks.FOLDERS} or a regular expression with one group")
@@ -64,6 +67,7 @@ class Recipe:
             "masked_ramp_share",
             "average_share",
             "pasted_share",
+            "top_share",
         ):
             value = getattr(self, name)
             _check(name, value, _finite(value) and 0 <= value <= 1, "between 0 and 1")

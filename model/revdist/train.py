@@ -70,7 +70,7 @@ def train(job: Job, teacher: Teacher, *, device: str = "auto") -> Bundle:
     with _deterministic(), _stop_on_signal() as stop:
         made = fit(engine, evaluate.read_prepared(fitted, recipe.size), recipe, checkpoint, stop)
 
-    engine.add(job.product, made.average, recipe.size)
+    engine.add(job.product, made.average, recipe.size, top_share=recipe.top_share)
     calibration = holdout.calibrate(engine, job.product, good, held_out, recipe)
     golden = _golden(engine, job.product, evaluate.read_prepared(held_out[:GOLDEN_GOOD], recipe.size), recipe.seed)
     parts = Parts(
@@ -198,7 +198,7 @@ def _step(
 def _student(recipe: Recipe, device: torch.device) -> detector.Student:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(recipe.seed)
-        student = detector.Student(recipe.teacher)
+        student = detector.Student(recipe.teacher, fusion=recipe.fusion)
     return student.to(device=device, memory_format=torch.channels_last).train()  # type: ignore[call-overload, no-any-return]
 
 

@@ -113,19 +113,48 @@ def _one(plan: Plan, teacher: Teacher, product: str, seed: int, device: str) -> 
         "teacher": teacher.sha256,
         "data": images.fingerprint([*images.good_pictures(data), *(s.path for s in images.labelled_pictures(data))]),
     }
-    if file.is_file():
-        kept: dict[str, Any] = json.loads(file.read_text())
-        if {name: kept.get(name) for name in identity} == identity:
-            return kept
-    path = place.with_suffix(".bundle")
-    train.train(train.Job(good=data, product=product, output=path, recipe=made), teacher, device=device)
+    if (kept := _kept(file)) and {name: kept.get(name) for name in identity} == identity:
+        return kept
+    job = train.Job(good=data, product=product, output=place.with_suffix(".bundle"), recipe=made)
     engine = Engine(teacher, device=device)
-    found = bundle.load(path, engine)
+    if not _trained(job, teacher, engine):
+        train.train(job, teacher, device=device)
+    found = bundle.load(job.output, engine)
     figures = evaluate.evaluate(engine, product, found.calibration(engine.identity), data).to_json()
-    part = file.with_suffix(".part")
-    part.write_text(json.dumps(identity | figures, indent=1))
-    os.replace(part, file)  # noqa: PTH105 - one step
+    _keep(file, identity | figures)
     return identity | figures
+
+
+def _kept(file: Path) -> dict[str, Any]:
+    """The figures of a result file; empty where there is none. Raises DataError for a damaged one."""
+    if not file.is_file():
+        return {}
+    try:
+        kept = json.loads(file.read_text())
+        if isinstance(kept, dict) and kept.keys() >= METRICS.keys():
+            return kept
+    except (OSError, ValueError) as error:
+        raise DataError(f"{file}: cannot be read as a result: {error}", hint="delete it to measure again") from error
+    raise DataError(f"{file}: holds no result", hint="delete it to measure again")
+
+
+def _keep(file: Path, result: dict[str, Any]) -> None:
+    part = file.with_suffix(".part")
+    try:
+        part.write_text(json.dumps(result, indent=1))
+        os.replace(part, file)  # noqa: PTH105 - one step
+    except OSError as error:
+        raise DataError(f"{file}: cannot be written: {error.strerror}", hint="make room, try again") from error
+
+
+def _trained(job: train.Job, teacher: Teacher, engine: Engine) -> bool:
+    """Whether the run's bundle is there already: it was stopped between training and evaluation."""
+    if not (job.output / bundle.MANIFEST).is_file():
+        return False
+    found = bundle.read(job.output)
+    same_data = found.fingerprint == images.fingerprint(images.good_pictures(job.good))
+    same_teacher = found.teacher.sha256 == teacher.sha256
+    return found.recipe == job.recipe and same_teacher and same_data and engine.identity in found.calibrations
 
 
 def table(rows: Sequence[Row]) -> str:

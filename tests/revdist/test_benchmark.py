@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import signal
 from dataclasses import replace
 from pathlib import Path
 
@@ -71,12 +72,47 @@ def test_after_a_stop_what_is_missing_is_done_and_a_changed_recipe_is_done_anew(
     lite, output = teacher.load("efficientnet_lite0"), tmp_path / "out"
     first = benchmark.run(plan(root, output), lite)
     (output / "cell-0.json").unlink()
-    kept = (output / "bottle-0.json").stat().st_mtime_ns
+    (output / "bottle-0.json").unlink()
+    shutil.rmtree(output / "bottle-0.bundle")
+    kept = (output / "cell-0.bundle" / "bundle.json").stat().st_mtime_ns
     assert benchmark.run(plan(root, output), lite) == first, "a seed gives the same figures"
-    assert (output / "bottle-0.json").stat().st_mtime_ns == kept
+    assert (output / "cell-0.bundle" / "bundle.json").stat().st_mtime_ns == kept, "its bundle was there: not retrained"
     other = replace(plan(root, output), recipe=lambda data: replace(small(data), steps=4))
     benchmark.run(other, lite)
     assert json.loads((output / "bottle-0.json").read_text())["recipe"]["steps"] == 4
+
+
+@pytest.mark.parametrize("content", ["{", "[]", '{"recipe": 1}'])
+def test_a_damaged_result_is_named(content: str, root: Path, tmp_path: Path) -> None:
+    (tmp_path / "bottle-0.json").write_text(content)
+    with pytest.raises(DataError, match=r"bottle-0\.json: .*delete it to measure again"):
+        benchmark.run(plan(root, tmp_path), teacher.load("efficientnet_lite0"))
+
+
+def test_a_training_that_was_stopped_goes_on(root: Path, tmp_path: Path) -> None:
+    lite, output = teacher.load("efficientnet_lite0"), tmp_path / "out"
+    whole = train._step
+
+    def stopping(*arguments: object) -> float:
+        if arguments[4] == 1:
+            signal.raise_signal(signal.SIGINT)
+        return whole(*arguments)  # type: ignore[arg-type]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(train, "_step", stopping)
+        with pytest.raises(KeyboardInterrupt):
+            benchmark.run(plan(root, output), lite)
+    assert len(json.loads((output / "bottle-0.bundle.training" / "state.json").read_text())["losses"]) == 2
+    steps: list[object] = []
+
+    def counting(*arguments: object) -> float:
+        steps.append(arguments[4])
+        return whole(*arguments)  # type: ignore[arg-type]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(train, "_step", counting)
+        benchmark.run(plan(root, output), lite)
+    assert steps == [2, 0, 1, 2], "the first product goes on with its last step, the second begins"
 
 
 def test_the_table_shows_ours_beside_the_paper_s() -> None:

@@ -61,6 +61,8 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "... and copies": {"copies": 2},
     "... and pasting, no fusion": {"pasted_share": 0.5, "fusion": False},
     "AdamW, cosine, pasting": {"masked_share": 0.0, "pasted_share": 0.5},
+    "rd4ad, masking, pasting": ADAM | {"masked_share": 0.9, "pasted_share": 0.5},
+    "rd4ad, pasting": ADAM | {"pasted_share": 0.5},
 }
 
 
@@ -97,7 +99,8 @@ def main() -> int:
 
 def run_all(options: argparse.Namespace) -> None:
     engine = Engine(teacher.load("efficientnet_lite0"), device="cpu")
-    plain = replace(recipe.default("efficientnet_lite0"), steps=options.steps, size=(options.size, options.size))
+    size = (options.size, options.size)
+    plain = replace(recipe.default("efficientnet_lite0"), steps=options.steps, size=size, pasted_share=0.0)
     for seed in options.seeds:
         for name in options.sets:
             data = load(name, options.tiles, plain.size, seed)

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from revdist import benchmark, recipe, teacher, train
+from revdist import benchmark, cli, recipe, teacher, train
 from revdist.benchmark import Plan, Row
 from revdist.errors import DataError
 from revdist.recipe import Recipe
@@ -87,6 +87,19 @@ def test_a_damaged_result_is_named(content: str, root: Path, tmp_path: Path) -> 
     (tmp_path / "bottle-0.json").write_text(content)
     with pytest.raises(DataError, match=r"bottle-0\.json: .*delete it to measure again"):
         benchmark.run(plan(root, tmp_path), teacher.load("efficientnet_lite0"))
+
+
+def test_the_command_runs_the_products_that_are_named(
+    root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["benchmark", str(root), "--output", str(tmp_path), "--products", "bottle", "--teacher"]
+    command += ["efficientnet_lite0", "--steps", "2", "--size", "64", "--batch", "4", "--device", "cpu"]
+    assert cli.main(command) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 3
+    assert lines[2].startswith("| bottle | ")
+    assert lines[2].split(" | ")[2] == "100.0", "the paper's image AUROC stands beside ours"
+    assert cli.main([*command, "--products", "nut"]) == 2
 
 
 def test_a_training_that_was_stopped_goes_on(root: Path, tmp_path: Path) -> None:

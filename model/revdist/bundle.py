@@ -32,7 +32,7 @@ from revdist.engine import Engine
 from revdist.errors import BundleError, CalibrationError, ImageError, RecipeError
 from revdist.recipe import Recipe, check_product
 
-SCHEMA = 1
+SCHEMA = 2
 MANIFEST = "bundle.json"
 STUDENT = "student.safetensors"
 CALIBRATION = "calibration.safetensors"
@@ -211,7 +211,7 @@ def place(path: Path, engine: Engine, *, product: str) -> Bundle:
             f"{engine.teacher_name} {engine.teacher_sha256[:12]}",
             hint="pass the weights file that it was trained with (--teacher-weights), or train it again",
         )
-    engine.add(product, student(bundle), bundle.size)
+    engine.add(product, student(bundle), bundle.size, top_share=bundle.recipe.top_share)
     return bundle
 
 
@@ -219,7 +219,7 @@ def student(bundle: Bundle) -> detector.Student:
     """The trained student, loaded strictly. Raises BundleError where the weights do not fit."""
     manifest = json.loads(_content(bundle.path, MANIFEST))
     weights = safetensors.torch.load(_checked(bundle.path, STUDENT, manifest["files"][STUDENT]))
-    model = detector.Student(bundle.teacher.name)
+    model = detector.Student(bundle.teacher.name, fusion=bundle.recipe.fusion)
     try:
         model.load_state_dict(weights)
     except RuntimeError as error:

@@ -17,7 +17,19 @@ from typing import get_args
 import numpy as np
 from PIL import Image
 
-from revdist import bundle, calibrate, evaluate, heatmaps, holdout, images, recipe, sensitivity, summary, train
+from revdist import (
+    benchmark,
+    bundle,
+    calibrate,
+    evaluate,
+    heatmaps,
+    holdout,
+    images,
+    recipe,
+    sensitivity,
+    summary,
+    train,
+)
 from revdist.bundle import Bundle
 from revdist.conformal import Calibration, Guarantee
 from revdist.engine import Engine, Inspection
@@ -95,6 +107,14 @@ def _parser() -> argparse.ArgumentParser:
     one.add_argument("--json", action="store_true", help="one line of JSON for each image, as without a terminal")
     _add_engine(one, _predict)
 
+    one = commands.add_parser("benchmark", help="train and evaluate every product of an MVTec-style folder")
+    one.add_argument("root", type=Path, metavar="ROOT", help="holds <product>/train/good, test and ground_truth")
+    one.add_argument("--output", type=Path, required=True, metavar="DIR", help="for bundles and results; goes on there")
+    one.add_argument("--products", type=lambda text: text.split(","), default=[], metavar="A,B", help="(default: all)")
+    one.add_argument("--seeds", type=int, default=1, metavar="N", help="runs of each product (%(default)s)")
+    _add_recipe(one)
+    _add_engine(one, _benchmark)
+
     one = commands.add_parser("show", help="tell what a bundle is, and check its files")
     one.add_argument("bundle", type=Path, metavar="BUNDLE")
     one.set_defaults(command=_show)
@@ -106,16 +126,21 @@ def _add_train(one: argparse.ArgumentParser) -> None:
     one.add_argument("--good", type=Path, required=True, metavar="DIR", help="pictures of good parts")
     one.add_argument("--product", required=True, metavar="NAME")
     one.add_argument("--output", type=Path, required=True, metavar="BUNDLE", help="folder to write")
+    _add_recipe(one)
+    one.add_argument("--seed", type=int, metavar="N", help=f"(default: {plain.seed})")
+    _add_good(one)
+    _add_engine(one, _train)
+
+
+def _add_recipe(one: argparse.ArgumentParser) -> None:
+    plain = recipe.Recipe()
     one.add_argument("--teacher", choices=NAMES, default=plain.teacher, metavar="NAME", help=f"{', '.join(NAMES)}")
     one.add_argument("--steps", type=int, metavar="N", help="optimiser steps (default: by teacher)")
     one.add_argument("--size", type=_size, metavar="N|HxW", help="input size, multiples of 32 (default: by teacher)")
     one.add_argument("--batch", type=int, metavar="N", help="pictures a step (default: by teacher)")
     one.add_argument("--holdout", type=float, metavar="SHARE", help=f"for calibration (default: {plain.holdout})")
-    one.add_argument("--seed", type=int, metavar="N", help=f"(default: {plain.seed})")
     rate = f"wanted share of good parts rejected (default: {plain.false_reject_rate})"
     one.add_argument("--false-reject-rate", type=float, metavar="R", help=rate)
-    _add_good(one)
-    _add_engine(one, _train)
 
 
 def _add_good(one: argparse.ArgumentParser) -> None:
@@ -145,13 +170,7 @@ def _size(text: str) -> tuple[int, int]:
 
 
 def _train(options: argparse.Namespace) -> int:
-    given = {
-        name: getattr(options, name)
-        for name in ("size", "steps", "batch", "holdout", "seed", "false_reject_rate", "guarantee", "blocks")
-    }
-    made = replace(
-        recipe.default(options.teacher), **{name: value for name, value in given.items() if value is not None}
-    )
+    made = _recipe(options)
     job = train.Job(
         good=options.good,
         product=options.product,
@@ -177,6 +196,25 @@ def _print(lines: Iterable[str]) -> None:
 def _write_suspects(options: argparse.Namespace, engine: Engine, found: Bundle) -> None:
     calibration = found.calibration(engine.identity)
     holdout.write_suspects(options.suspects, engine, found.product, calibration, options.good)
+
+
+def _recipe(options: argparse.Namespace) -> recipe.Recipe:
+    names = ("size", "steps", "batch", "holdout", "seed", "false_reject_rate", "guarantee", "blocks")
+    given = {name: value for name in names if (value := getattr(options, name, None)) is not None}
+    return replace(recipe.default(options.teacher), **given)
+
+
+def _benchmark(options: argparse.Namespace) -> int:
+    plan = benchmark.Plan(
+        root=options.root,
+        output=options.output,
+        products=benchmark.products(options.root, options.products),
+        recipe=lambda _data: _recipe(options),
+        seeds=options.seeds,
+    )
+    rows = benchmark.run(plan, load(options.teacher, options.teacher_weights), device=options.device)
+    print(benchmark.table(rows))
+    return 0
 
 
 def _open(options: argparse.Namespace) -> tuple[Bundle, Engine, Calibration]:

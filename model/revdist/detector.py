@@ -24,13 +24,20 @@ EPSILON = 1e-8
 
 
 class Student(nn.Module):
-    """Bottleneck and decoder: the teacher's three maps -> three maps of the same shapes."""
+    """Bottleneck and decoder: the teacher's three maps -> three maps of the same shapes.
 
-    def __init__(self, teacher: str) -> None:
+    Without `fusion` the bottleneck is given the coarsest map alone, as in the paper's ablation of MFF.
+    """
+
+    def __init__(self, teacher: str, *, fusion: bool = True) -> None:
         super().__init__()
         self.bottleneck, self.decoder = _parts(teacher)
+        self.fusion = fusion
 
     def forward(self, features: Sequence[torch.Tensor]) -> Features:
+        if not self.fusion:
+            fine, middle, coarse = features
+            features = torch.zeros_like(fine), torch.zeros_like(middle), coarse
         rebuilt: Features = self.decoder(self.bottleneck(features))
         return rebuilt
 
@@ -112,9 +119,15 @@ def smooth(maps: torch.Tensor) -> torch.Tensor:
     return maps
 
 
-def scores(maps: torch.Tensor) -> torch.Tensor:
-    """The highest value of each smoothed map: (B, h, w) -> (B,). Raw: neither clamped nor normalised."""
-    return maps.amax(dim=(1, 2))
+def scores(maps: torch.Tensor, top_share: float = 0.0) -> torch.Tensor:
+    """The mean of the highest `top_share` of each smoothed map's values, or of 0 the highest: (B, h, w) -> (B,).
+
+    Raw: neither clamped nor normalised. The highest finds small defects; a mean of many finds large faint ones.
+    """
+    if not top_share:
+        return maps.amax(dim=(1, 2))
+    count = max(1, round(top_share * maps[0].numel()))
+    return maps.flatten(1).topk(count, dim=1).values.mean(1)
 
 
 def _mirror(length: int, device: torch.device) -> torch.Tensor:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 import threading
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TypeVar
 
@@ -25,6 +26,18 @@ from revdist.teacher import Teacher
 
 Size = tuple[int, int]
 Module = TypeVar("Module", bound=nn.Module)
+
+
+@dataclass(frozen=True, slots=True)
+class Placed:
+    """A student in an engine, ready to run."""
+
+    student: nn.Module
+    size: Size  # of its input
+    top_share: float  # of the map's values whose mean is the score; 0 for the highest
+
+
+Table = Mapping[str, Placed]
 
 
 class Inspection:
@@ -54,7 +67,7 @@ class Engine:
         self.teacher_name = teacher.name
         self.teacher_sha256 = teacher.sha256
         self._teacher = optimise(teacher, self.device)
-        self._students: Mapping[str, tuple[nn.Module, Size]] = MappingProxyType({})
+        self._students: Table = MappingProxyType({})
         self._writing = threading.Lock()
         if self.device.type == "cuda":  # float32 means float32: TF32 would change the scores in the third digit
             torch.backends.cudnn.conv.fp32_precision = "ieee"  # type: ignore[attr-defined]
@@ -66,14 +79,14 @@ class Engine:
 
     def size(self, product: str) -> Size:
         """The input size (h, w) of a product. Raises RevdistError for a product that was not added."""
-        return self._student(self._students, product)[1]
+        return self._placed(self._students, product).size
 
-    def add(self, product: str, student: nn.Module, size: Size) -> None:
-        """Take in a trained student (it is copied); one of the same name is replaced."""
+    def add(self, product: str, student: nn.Module, size: Size, *, top_share: float = 0.0) -> None:
+        """Take in a trained student (it is copied), scored as its recipe says; one of the same name is replaced."""
         check_size(size)
         ready = optimise(student, self.device)
         with self._writing:
-            self._students = MappingProxyType({**self._students, product: (ready, size)})
+            self._students = MappingProxyType({**self._students, product: Placed(ready, size, top_share)})
 
     def remove(self, product: str) -> None:
         """Forget a product; nothing happens where there is none of that name."""
@@ -83,7 +96,7 @@ class Engine:
     def rename(self, old: str, new: str) -> None:
         """Put the student of `old` in the place of `new`, in one step."""
         with self._writing:
-            ready = self._student(self._students, old)
+            ready = self._placed(self._students, old)
             rest = {k: v for k, v in self._students.items() if k != old}
             self._students = MappingProxyType({**rest, new: ready})
 
@@ -102,7 +115,7 @@ class Engine:
         for rows in groups.values():
             batch = self._upload([pixels[row] for row in rows])  # (b, h, w, 3) uint8
             smoothed = self.maps(batch, [products[row] for row in rows], students)  # (b, h, w)
-            found.append(detector.scores(smoothed))
+            found += self._scores(smoothed, [students[products[row]].top_share for row in rows])
             order += rows
             maps.update(zip(rows, smoothed, strict=True))
         scores = np.empty(len(order), np.float32)
@@ -116,19 +129,24 @@ class Engine:
 
         They add up to the map that `inspect` gives, because smoothing is linear.
         """
-        student, size = self._student(self._students, product)
+        placed = self._placed(self._students, product)
         taught = self.features([pixels])
-        scales = detector.scale_maps(taught, student(taught), size)  # three (1, h, w)
+        scales = detector.scale_maps(taught, placed.student(taught), placed.size)  # three (1, h, w)
         return np.asarray(detector.smooth(torch.cat(list(scales))).cpu().numpy())
+
+    @staticmethod
+    def _scores(maps: torch.Tensor, top_shares: Sequence[float]) -> list[torch.Tensor]:
+        """Each map's score (1,), or in one tensor where all products of the batch are scored alike."""
+        if len(set(top_shares)) == 1:
+            return [detector.scores(maps, top_shares[0])]
+        return [detector.scores(maps[row : row + 1], share) for row, share in enumerate(top_shares)]
 
     @torch.no_grad()
     def features(self, pixels: Sequence[npt.NDArray[np.uint8]]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """The three maps of the teacher for prepared pictures of one size, on the device: what training needs."""
         return self._teacher(detector.normalise(self._upload(pixels), self._teacher))  # type: ignore[no-any-return]
 
-    def maps(
-        self, batch: torch.Tensor, products: Sequence[str], students: Mapping[str, tuple[nn.Module, Size]] | None = None
-    ) -> torch.Tensor:
+    def maps(self, batch: torch.Tensor, products: Sequence[str], students: Table | None = None) -> torch.Tensor:
         """Smoothed anomaly maps of one batch: uint8 (b, h, w, 3) on the device -> float32 (b, h, w) on the device."""
         table = self._students if students is None else students
         size = (batch.shape[1], batch.shape[2])
@@ -136,7 +154,7 @@ class Engine:
         rows_of = _rows(products)
         parts, order = [], []
         for product, rows in rows_of.items():
-            student, _ = self._student(table, product)
+            student = self._placed(table, product).student
             own = taught if len(rows_of) == 1 else [_take(features, rows) for features in taught]
             parts.append(detector.smooth(detector.anomaly_maps(own, student(own), size)))
             order += rows
@@ -147,12 +165,12 @@ class Engine:
 
     def warm(self, batch_sizes: Iterable[int]) -> None:
         """Run each product once at each batch size, so that no first frame waits for set-up."""
-        for product, (_, size) in self._students.items():
+        for product, placed in self._students.items():
             for count in batch_sizes:
-                self.inspect([np.zeros((*size, 3), np.uint8)] * count, [product] * count)
+                self.inspect([np.zeros((*placed.size, 3), np.uint8)] * count, [product] * count)
 
     @staticmethod
-    def _student(table: Mapping[str, tuple[nn.Module, Size]], product: str) -> tuple[nn.Module, Size]:
+    def _placed(table: Table, product: str) -> Placed:
         try:
             return table[product]
         except KeyError:
@@ -163,11 +181,11 @@ class Engine:
         self,
         pixels: Sequence[npt.NDArray[np.uint8]],
         products: Sequence[str],
-        students: Mapping[str, tuple[nn.Module, Size]],
+        students: Table,
     ) -> dict[Size, list[int]]:
         groups: dict[Size, list[int]] = {}
         for row, (picture, product) in enumerate(zip(pixels, products, strict=True)):
-            size = self._student(students, product)[1]
+            size = self._placed(students, product).size
             if picture.dtype != np.uint8 or picture.shape != (*size, 3):
                 raise ImageError(
                     f"engine: a picture of {product} is {picture.dtype} {picture.shape}, expected uint8 {(*size, 3)}",

@@ -25,6 +25,7 @@ class Recipe:
     size: tuple[int, int] = (256, 256)  # (height, width) of the model's input, pixels
     steps: int = 2000  # optimiser steps
     batch: int = 16  # pictures a step
+    fusion: bool = True  # the bottleneck sees all three scales (MFF), else the coarsest alone
     optimiser: Literal["adamw", "adam"] = "adamw"
     learning_rate: float = 2e-3  # the highest
     betas: tuple[float, float] = (0.9, 0.999)
@@ -36,6 +37,10 @@ class Recipe:
     masked_share: float = 0.9  # share of best-matched locations whose gradient is scaled down; 0 switches it off
     masked_factor: float = 0.1  # what their gradient is multiplied with
     masked_ramp_share: float = 0.5  # share of the steps over which masked_share is reached, from 0
+    average_share: float = 0.0  # weights are averaged over about this share of the steps, at the end; 0: the last ones
+    copies: int = 0  # augmented copies of each picture: light and position a little different
+    pasted_share: float = 0.0  # share of the pictures of a batch with a pasted patch, which the student must undo
+    top_share: float = 0.0  # share of the map's values whose mean is the score; 0: the highest value alone
     holdout: float = 0.2  # share of the good pictures kept out of training, for calibration
     seed: int = 0
     false_reject_rate: float = 0.01  # wanted: share of good parts that may be rejected
@@ -46,14 +51,24 @@ class Recipe:
         _check("teacher", self.teacher, self.teacher in TEACHERS, f"one of {', '.join(TEACHERS)}")
         check_size(self.size)
         _check("optimiser", self.optimiser, self.optimiser in ("adamw", "adam"), "adamw or adam")
+        _check("fusion", self.fusion, isinstance(self.fusion, bool), "true or false")
         _check("guarantee", self.guarantee, self.guarantee in get_args(Guarantee), "average or confidence")
         pattern = isinstance(self.blocks, str) and blocks.usable(self.blocks)
         _check("blocks", self.blocks, pattern, f"empty, {blocks.FOLDERS} or a regular expression with one group")
         _check("schedule", self.schedule, self.schedule in ("cosine", "constant"), "cosine or constant")
-        for name, low, high in (("steps", 1, 10**7), ("batch", 1, 4096), ("seed", 0, 2**63 - 1)):
+        for name, low, high in (("steps", 1, 10**7), ("batch", 1, 4096), ("copies", 0, 100), ("seed", 0, 2**63 - 1)):
             value = getattr(self, name)
             _check(name, value, _whole(value) and low <= value <= high, f"a whole number from {low} to {high}")
-        for name in ("final_share", "warmup_share", "masked_share", "masked_factor", "masked_ramp_share"):
+        for name in (
+            "final_share",
+            "warmup_share",
+            "masked_share",
+            "masked_factor",
+            "masked_ramp_share",
+            "average_share",
+            "pasted_share",
+            "top_share",
+        ):
             value = getattr(self, name)
             _check(name, value, _finite(value) and 0 <= value <= 1, "between 0 and 1")
         for name in ("holdout", "false_reject_rate"):
@@ -102,9 +117,10 @@ def check_product(name: object) -> None:
 def default(teacher: str) -> Recipe:
     """The recipe that goes with a teacher where the user asks for nothing else. Raises RecipeError for an unknown one.
 
-    The small student of efficientnet_lite0 bears a higher learning rate and is made to be trained without a GPU.
+    Masking, pasting and averaging are what the ablation in model/README.md supports. The small student of
+    efficientnet_lite0 bears a higher learning rate and is made to be trained without a GPU.
     """
-    plain = replace(Recipe(), teacher=cast(TeacherName, teacher))
+    plain = replace(Recipe(), teacher=cast(TeacherName, teacher), pasted_share=0.5, average_share=0.1)
     if teacher == "efficientnet_lite0":
         return replace(plain, size=(224, 224), steps=450, batch=8, learning_rate=5e-3)
     return plain

@@ -1,12 +1,13 @@
 """The state of a stopped training run: a folder beside the bundle-to-be, without pickle.
 
-state.json says what the run is and how far it came; state.safetensors holds student and optimiser.
+state.json says what the run is and how far it came; state.safetensors holds student, their average and optimiser.
 """
 
 from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,9 +32,11 @@ class Checkpoint:
     folder: Path
     run: dict[str, Any]
 
-    def save(self, student: nn.Module, optimiser: torch.optim.Optimizer, losses: list[float]) -> None:
+    def save(self, models: Mapping[str, nn.Module], optimiser: torch.optim.Optimizer, losses: list[float]) -> None:
         """Write the state after `len(losses)` steps, in one step. Raises TrainError where the disk is full."""
-        tensors = {f"student.{name}": value for name, value in student.state_dict().items()}
+        tensors = {
+            f"{model}.{name}": value for model, module in models.items() for name, value in module.state_dict().items()
+        }
         for index, state in optimiser.state_dict()["state"].items():
             tensors |= {f"optimiser.{index}.{name}": value for name, value in state.items()}
         content = safetensors.torch.save({name: value.cpu().contiguous() for name, value in tensors.items()})
@@ -43,7 +46,7 @@ class Checkpoint:
         except OSError as error:
             raise TrainError(f"{self.folder}: cannot keep the state of the run: {error.strerror}") from error
 
-    def restore(self, student: nn.Module, optimiser: torch.optim.Optimizer) -> list[float]:
+    def restore(self, models: Mapping[str, nn.Module], optimiser: torch.optim.Optimizer) -> list[float]:
         """Take up the state and return the losses so far; an empty list where there is none.
 
         Raises TrainError for the state of another run, or a damaged one.
@@ -55,7 +58,8 @@ class Checkpoint:
             saved = json.loads((self.folder / _JSON).read_text())
             self._check_same(saved, delete)
             tensors = safetensors.torch.load((self.folder / _TENSORS).read_bytes())
-            student.load_state_dict(_below("student", tensors))
+            for model, module in models.items():
+                module.load_state_dict(_below(model, tensors))
             optimiser.load_state_dict(
                 {"state": _optimiser_state(tensors), "param_groups": optimiser.state_dict()["param_groups"]}
             )

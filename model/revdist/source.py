@@ -41,6 +41,9 @@ class Source:
             len(pictures), *pictures[0].shape[:2], needed / 1e9, "kept" if self._cache else "computed at each step",
         )  # fmt: skip
 
+    def __len__(self) -> int:
+        return len(self._pictures)
+
     def features(self, rows: list[int]) -> Sequence[torch.Tensor]:
         """Three maps (B, C, H, W), channels last, without gradients."""
         if self._cache is None:

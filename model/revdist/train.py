@@ -21,7 +21,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from revdist import blocks, bundle, detector, evaluate, holdout, images, loss, synthetic
+from revdist import augment, blocks, bundle, detector, evaluate, holdout, images, loss, synthetic
+from revdist.average import Average
 from revdist.bundle import Bundle, Golden, Parts, TeacherId
 from revdist.conformal import Calibration
 from revdist.engine import Engine
@@ -67,9 +68,9 @@ def train(job: Job, teacher: Teacher, *, device: str = "auto") -> Bundle:
     checkpoint = Checkpoint(Path(f"{job.output}.training"), run | recipe.to_json())
 
     with _deterministic(), _stop_on_signal() as stop:
-        student, losses = _fit(engine, evaluate.read_prepared(fitted, recipe.size), recipe, checkpoint, stop)
+        made = fit(engine, evaluate.read_prepared(fitted, recipe.size), recipe, checkpoint, stop)
 
-    engine.add(job.product, student, recipe.size)
+    engine.add(job.product, made.average, recipe.size, top_share=recipe.top_share)
     calibration = holdout.calibrate(engine, job.product, good, held_out, recipe)
     golden = _golden(engine, job.product, evaluate.read_prepared(held_out[:GOLDEN_GOOD], recipe.size), recipe.seed)
     parts = Parts(
@@ -78,11 +79,11 @@ def train(job: Job, teacher: Teacher, *, device: str = "auto") -> Bundle:
         teacher=TeacherId(name=teacher.name, sha256=teacher.sha256),
         fingerprint=fingerprint,
         trained_on=[images.content_hash(path) for path in fitted],
-        quality=_quality(losses, calibration, golden) | {"pictures_trained": len(fitted)},
+        quality=_quality(made.losses, calibration, golden) | {"pictures_trained": len(fitted)},
         versions={name: importlib.metadata.version(name) for name in VERSIONS},
         calibration=calibration,
         golden=golden,
-        student=student,
+        student=made.average,
     )
     bundle.write(job.output, parts)
     checkpoint.remove()
@@ -128,31 +129,45 @@ def split(pictures: Sequence[Path], recipe: Recipe, block_of: Sequence[str] = ()
     return [pictures[row] for row in fitted], [pictures[row] for row in drawn]
 
 
-def _fit(
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fitted:
+    """What the training loop ends with."""
+
+    last: nn.Module  # the student after the last step
+    average: nn.Module  # the student to be used: the average, where the recipe asks for one
+    losses: list[float]
+
+
+def fit(
     engine: Engine, pictures: list[images.Pixels], recipe: Recipe, checkpoint: Checkpoint, stop: threading.Event
-) -> tuple[detector.Student, list[float]]:
-    """The training loop: `recipe.steps` steps from the start or the checkpoint. Returns student and all losses."""
-    source = Source(engine, pictures)
+) -> Fitted:
+    """The training loop: `recipe.steps` steps from the start or the checkpoint."""
+    source = Source(engine, augment.copies(pictures, recipe.copies, recipe.seed))
     student = _student(recipe, engine.device)
     optimiser = _optimiser(student, recipe)
-    losses = checkpoint.restore(student, optimiser)
+    average = Average(student, recipe.average_share * recipe.steps)
+    models = {"student": student, "average": average.module} if recipe.average_share else {"student": student}
+    losses = checkpoint.restore(models, optimiser)
     if losses:
         log.info("going on after step %d of %d", len(losses), recipe.steps)
     begun_s = saved_s = time.monotonic()
     with Progress(steps=recipe.steps, batch=recipe.batch, done=len(losses)) as progress:
         for step in range(len(losses), recipe.steps):
-            rows = batch_rows(recipe, len(pictures), step)
+            rows = batch_rows(recipe, len(source), step)
             losses.append(_step(student, optimiser, source.features(rows), recipe, step))
+            if recipe.average_share:
+                average.update(student, step)
             progress.advance(losses[-1])
             now_s = time.monotonic()
             ends_long_run = step + 1 == recipe.steps and now_s - begun_s > SAVE_EVERY_S
             if stop.is_set() or ends_long_run or now_s - saved_s > SAVE_EVERY_S:
-                checkpoint.save(student, optimiser, losses)
+                checkpoint.save(models, optimiser, losses)
                 saved_s = now_s
             if stop.is_set():
                 log.warning("stopped after step %d of %d; the same command goes on from there", step + 1, recipe.steps)
                 raise KeyboardInterrupt
-    return student.eval(), losses
+    used = average.module if recipe.average_share else student
+    return Fitted(last=student.eval(), average=used.eval(), losses=losses)
 
 
 def _step(
@@ -161,8 +176,11 @@ def _step(
     """One optimiser step; returns the loss. `taught`: three maps (B, C, H, W) without gradients."""
     for group in optimiser.param_groups:
         group["lr"] = learning_rate(recipe, step)
+    seen = taught
+    if recipe.pasted_share:
+        seen = augment.paste(taught, recipe.pasted_share, np.random.default_rng((recipe.seed, step, 1)))
     share = masked_share(recipe, step)
-    rebuilt = [loss.mask_easy(t, s, share, recipe.masked_factor) for t, s in zip(taught, student(taught), strict=True)]
+    rebuilt = [loss.mask_easy(t, s, share, recipe.masked_factor) for t, s in zip(taught, student(seen), strict=True)]
     distance = loss.flattened_cosine(taught, rebuilt)
     value = float(distance.item())  # waits for the device: a loss that is not finite must not reach the weights
     if not math.isfinite(value):
@@ -180,7 +198,7 @@ def _step(
 def _student(recipe: Recipe, device: torch.device) -> detector.Student:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(recipe.seed)
-        student = detector.Student(recipe.teacher)
+        student = detector.Student(recipe.teacher, fusion=recipe.fusion)
     return student.to(device=device, memory_format=torch.channels_last).train()  # type: ignore[call-overload, no-any-return]
 
 

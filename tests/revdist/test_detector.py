@@ -57,6 +57,19 @@ def test_student_rebuilds_the_shapes_of_the_teacher(name: str, size: tuple[int, 
     assert tuple(each.shape[1] for each in taught) == teacher.channels(name)
 
 
+def test_without_fusion_the_student_sees_the_coarsest_map_alone(noise: np.random.Generator) -> None:
+    torch.manual_seed(0)
+    student = detector.Student("efficientnet_lite0", fusion=False).eval()
+    first, other = (
+        [torch.from_numpy(noise.random((1, channels, side, side), np.float32)) for channels, side in shapes]
+        for shapes in [((144, 16), (240, 8), (672, 4))] * 2
+    )
+    with torch.no_grad():
+        fused = student([other[0], other[1], first[2]])
+        assert all(torch.equal(a, b) for a, b in zip(student(first), fused, strict=True))
+        assert not torch.equal(student(first)[0], student([*first[:2], other[2]])[0])
+
+
 def test_initialisation_is_the_official_one() -> None:
     torch.manual_seed(1)
     student = detector.Student("resnet50")
@@ -122,3 +135,6 @@ def test_smoothing_equals_scipy_at_every_border(shape: tuple[int, int]) -> None:
 def test_the_score_is_the_raw_maximum() -> None:
     maps = torch.rand(3, 8, 8)
     assert torch.equal(detector.scores(maps), maps.flatten(1).max(1).values)
+    tenth = maps.flatten(1).sort(descending=True).values[:, : round(maps[0].numel() / 10)]
+    torch.testing.assert_close(detector.scores(maps, 0.1), tenth.mean(1))
+    assert torch.equal(detector.scores(maps, 1e-9), detector.scores(maps)), "one value at least"

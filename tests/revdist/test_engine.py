@@ -85,6 +85,25 @@ def test_the_maps_of_the_scales_add_up_to_the_map(loaded: Engine, mixed: tuple[l
     assert len({float(scale.max()) for scale in scales}) == 3
 
 
+def test_each_product_is_scored_as_its_recipe_says(
+    lite0: teacher.Teacher, mixed: tuple[list[Pixels], list[str]]
+) -> None:
+    engine = Engine(lite0, device="cpu")
+    shares = {"bolt": 0.0, "nut": 0.1, "plate": 0.01}
+    for seed, (product, share) in enumerate(shares.items(), 1):
+        engine.add(
+            product,
+            _student("efficientnet_lite0", seed),
+            mixed[0][1 if product == "plate" else 0].shape[:2],
+            top_share=share,
+        )
+    inspection = engine.inspect(*mixed)
+    for row, product in enumerate(mixed[1]):
+        values = np.sort(inspection.map(row), axis=None)[::-1]
+        expected = values[: max(1, round(shares[product] * values.size))].mean()
+        assert inspection.scores[row] == pytest.approx(expected, rel=1e-5)
+
+
 def test_the_engine_computes_what_the_plain_parts_compute(loaded: Engine, lite0: teacher.Teacher) -> None:
     rng = np.random.default_rng(0)
     picture = rng.integers(0, 256, (64, 96, 3), np.uint8)

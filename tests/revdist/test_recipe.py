@@ -32,7 +32,8 @@ def test_the_official_recipe_can_be_said() -> None:
         {"betas": (0.9, 1.0)}, {"betas": (0.9,)}, {"weight_decay": -1}, {"schedule": "linear"}, {"final_share": 2},
         {"warmup_share": -0.1}, {"gradient_clip": float("inf")}, {"masked_share": 1.1}, {"masked_factor": -1},
         {"masked_ramp_share": 3}, {"holdout": 0}, {"holdout": 1}, {"seed": -1}, {"false_reject_rate": 0},
-        {"false_reject_rate": 1},
+        {"false_reject_rate": 1}, {"copies": -1}, {"copies": 0.5}, {"average_share": 1.5}, {"pasted_share": -0.1},
+        {"fusion": 1}, {"top_share": 2},
     ],
 )  # fmt: skip
 def test_a_wrong_value_is_named_with_what_it_must_be(wrong: dict[str, Any]) -> None:

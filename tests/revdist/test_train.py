@@ -74,6 +74,29 @@ def test_a_run_stopped_by_ctrl_c_goes_on_to_the_same_bundle(
     assert [path.name for path in tmp_path.iterdir()] == ["cell"], "nothing is left of the state"
 
 
+def test_a_run_with_every_option_goes_on_to_the_same_bundle_too(
+    tiny: Bundle, good_folder: Path, lite0: teacher.Teacher, tmp_path: Path
+) -> None:
+    options = {"average_share": 0.5, "copies": 1, "pasted_share": 0.5, "steps": 4}
+    whole = train.train(_job(tiny, good_folder, tmp_path / "whole", **options), lite0, device="cpu")
+    job = _job(tiny, good_folder, tmp_path / "stopped", **options)
+    with pytest.MonkeyPatch.context() as patch:
+        _PressCtrlC(patch, 2)
+        with pytest.raises(KeyboardInterrupt):
+            train.train(job, lite0, device="cpu")
+    assert _files(train.train(job, lite0, device="cpu").path) == _files(whole.path)
+
+
+@pytest.mark.parametrize("option", [{"average_share": 0.5}, {"copies": 1}, {"pasted_share": 0.5}, {"fusion": False}])
+def test_each_option_changes_the_student_but_not_what_is_held_out(
+    option: dict[str, object], tiny: Bundle, good_folder: Path, lite0: teacher.Teacher, tmp_path: Path
+) -> None:
+    made = train.train(_job(tiny, good_folder, tmp_path / "made", **option), lite0, device="cpu")
+    assert _files(made.path)["student.safetensors"] != _files(tiny.path)["student.safetensors"]
+    assert made.trained_on == tiny.trained_on
+    bundle.load(made.path, Engine(lite0, device="cpu"))  # its golden pictures score as they did
+
+
 def test_the_state_of_another_run_is_refused_with_the_difference(
     tiny: Bundle, good_folder: Path, lite0: teacher.Teacher, tmp_path: Path
 ) -> None:

@@ -1,0 +1,296 @@
+"""What each part of the recipe and of the score is worth: several sets and seeds, last iterate, nothing selected.
+
+    python tests/bench/ablation.py --tiles ../shared/data/magnetic_tile --output results.jsonl
+
+Each run appends one line; runs that are there already are skipped, so it can be stopped at any time. The table of all
+lines is printed in the end (`--table` prints it alone). One teacher, one input size, one number of steps for all.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import json
+import logging
+import os
+import sys
+import tempfile
+import threading
+import time
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+import torch.nn.functional as F
+
+from revdist import detector, evaluate, images, measures, recipe, teacher, train
+from revdist.engine import Engine
+from revdist.recipe import Recipe
+from revdist.resume import Checkpoint
+
+KEY = ("set", "variant", "seed", "steps", "size")
+SHOWN = {
+    "Image AUROC, last weights": "last sum",
+    "Image AUROC, averaged weights": "average sum",
+    "Image AUROC, averaged weights, doubtful cells too": "average sum, doubtful too",
+    "Image AUROC, averaged weights, mean of the top 1 %": "average top 1 %",
+    "Image AUROC, averaged weights, mean of the top 10 %": "average top 10 %",
+    "Image AUROC, averaged weights, maps multiplied": "average product",
+    "Image AUROC, averaged weights, middle and coarse scale": "average middle + coarse",
+    "Image AUROC, Mahalanobis head on pooled features alone": "average head spread",
+    "Image AUROC, map and head, sum of z": "average sum of z, head spread",
+    "Pixel AUROC, averaged weights": "average pixel map of sum",
+    "PRO, averaged weights": "average PRO map of sum",
+}
+SETS = ("magnetic_tile", "elpv mono", "elpv poly")
+TRAINED, HELD_OUT, TESTED = 200, 50, 150  # good pictures to train with and held out; tested of each kind
+ADAM: dict[str, Any] = {
+    "optimiser": "adam", "learning_rate": 5e-3, "betas": (0.5, 0.999), "weight_decay": 0.0, "schedule": "constant",
+    "warmup_share": 0.0, "gradient_clip": 0.0, "masked_share": 0.0,
+}  # fmt: skip
+VARIANTS: dict[str, dict[str, Any]] = {
+    "rd4ad": ADAM,
+    "AdamW, cosine": {"masked_share": 0.0},
+    "AdamW, cosine, masking": {},
+    "... and pasting": {"pasted_share": 0.5},
+    "... and copies": {"copies": 2},
+    "... and pasting, no fusion": {"pasted_share": 0.5, "fusion": False},
+    "AdamW, cosine, pasting": {"masked_share": 0.0, "pasted_share": 0.5},
+    "rd4ad, masking, pasting": ADAM | {"masked_share": 0.9, "pasted_share": 0.5},
+    "rd4ad, pasting": ADAM | {"pasted_share": 0.5},
+}
+
+
+@dataclass(frozen=True)
+class Data:
+    """Prepared pictures."""
+
+    good: list[images.Pixels]
+    held_out: list[images.Pixels]  # good too, not trained with
+    tested: list[images.Pixels]
+    defective: npt.NDArray[np.bool_]
+    doubtful: list[images.Pixels]  # solar cells with a defect that is likely but not sure, tested apart
+    masks: npt.NDArray[np.bool_] | None
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--tiles", type=Path, required=True, metavar="ROOT", help="magnetic_tile in the MVTec layout")
+    parser.add_argument("--output", type=Path, required=True, metavar="FILE")
+    parser.add_argument("--steps", type=int, default=300)
+    parser.add_argument("--size", type=int, default=160)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], metavar="N")
+    parser.add_argument("--variants", nargs="+", choices=VARIANTS, default=list(VARIANTS), metavar="NAME")
+    parser.add_argument("--sets", nargs="+", choices=SETS, default=list(SETS), metavar="NAME")
+    parser.add_argument("--others", type=Path, nargs="+", default=[], metavar="FILE", help="runs that are done already")
+    parser.add_argument("--table", action="store_true", help="run nothing, print what there is")
+    options = parser.parse_args()
+    logging.basicConfig(level=logging.WARNING)
+    if not options.table:
+        run_all(options)
+    print_table([options.output, *options.others])
+    return 0
+
+
+def run_all(options: argparse.Namespace) -> None:
+    engine = Engine(teacher.load("efficientnet_lite0"), device="cpu")
+    size = (options.size, options.size)
+    plain = replace(recipe.default("efficientnet_lite0"), steps=options.steps, size=size, pasted_share=0.0)
+    for seed in options.seeds:
+        for name in options.sets:
+            data = load(name, options.tiles, plain.size, seed)
+            for variant in options.variants:
+                key = {"set": name, "variant": variant, "seed": seed, "steps": options.steps, "size": options.size}
+                if any(key.items() <= line.items() for line in lines(options.output, *options.others)):
+                    continue
+                found = run(engine, data, replace(plain, seed=seed, average_share=0.1, **VARIANTS[variant]))
+                with options.output.open("a") as file:
+                    file.write(json.dumps(key | found | {"load": os.getloadavg()[0]}) + "\n")
+                print(key, found, flush=True)
+
+
+def load(name: str, tiles: Path, size: tuple[int, int], seed: int) -> Data:
+    """Draw pictures of a set. What is tested was never trained with."""
+    rng = np.random.default_rng((seed, 7))
+    if name == "magnetic_tile":
+        samples = images.labelled_pictures(tiles)
+        good = draw(images.good_pictures(tiles), TRAINED + HELD_OUT, rng)
+        tested, defective, doubtful = [each.path for each in samples], [each.defective for each in samples], []
+        masks = [images.read_mask(each.mask, size) if each.mask else np.zeros(size, bool) for each in samples]
+    else:
+        all_good, doubtful, bad = cells(name.removeprefix("elpv "))
+        drawn = draw(all_good, TRAINED + HELD_OUT + TESTED, rng)
+        good, rest, bad = drawn[:-TESTED], drawn[-TESTED:], draw(bad, TESTED, rng)
+        doubtful = draw(doubtful, TESTED, rng)
+        tested, defective, masks = rest + bad, [False] * len(rest) + [True] * len(bad), []
+    fitted, held_out = good[:TRAINED], good[TRAINED:]
+    return Data(
+        evaluate.read_prepared(fitted, size),
+        evaluate.read_prepared(held_out, size),
+        evaluate.read_prepared(tested, size),
+        np.array(defective),
+        evaluate.read_prepared(doubtful, size),
+        np.stack(masks) if masks else None,
+    )
+
+
+def cells(kind: str) -> tuple[list[Path], list[Path], list[Path]]:
+    """Photographs of solar cells: functional (probability of a defect 0), doubtful (1/3, 2/3), surely defective (1)."""
+    found = importlib.util.find_spec("elpv_dataset")
+    assert found
+    assert found.origin
+    data = Path(found.origin).parent / "data"
+    rows = [line.split() for line in (data / "labels.csv").read_text().splitlines()]
+    good, doubtful, bad = (
+        [data / path for path, label, each in rows if each == kind and low <= float(label) <= high]
+        for low, high in ((0.0, 0.0), (0.1, 0.9), (1.0, 1.0))
+    )
+    return good, doubtful, bad
+
+
+def draw(paths: list[Path], count: int, rng: np.random.Generator) -> list[Path]:
+    return [paths[row] for row in rng.permutation(len(paths))[:count]]
+
+
+def run(engine: Engine, data: Data, made: Recipe) -> dict[str, Any]:
+    """Train once; measure the last student and the average, each with several scores."""
+    begun = time.monotonic()
+    with tempfile.TemporaryDirectory() as folder:
+        fitted = train.fit(engine, data.good, made, Checkpoint(Path(folder) / "state", {}), threading.Event())
+    seconds = time.monotonic() - begun
+    found: dict[str, Any] = {"seconds": seconds}
+    heads = {name: Head(engine, data.good, pool) for name, pool in POOLS.items()}
+    for name, student in (("last", fitted.last), ("average", fitted.average)):
+        tested = scores(engine, student, data.tested, heads)
+        usual = scores(engine, student, data.held_out, heads)
+        doubtful = scores(engine, student, data.doubtful, heads) if data.doubtful else {}
+        for head in heads:
+            tested |= together(tested, usual, head)
+        for score, values in tested.items():
+            if values.ndim == 1:
+                found[f"{name} {score}"] = measures.auroc(data.defective, values)
+                if score in doubtful:
+                    everything = np.concatenate([values, doubtful[score]])
+                    labels = np.concatenate([data.defective, np.ones(len(doubtful[score]), bool)])
+                    found[f"{name} {score}, doubtful too"] = measures.auroc(labels, everything)
+            elif data.masks is not None:
+                found[f"{name} pixel {score}"] = measures.auroc(data.masks, values)
+                found[f"{name} PRO {score}"] = measures.pro(data.masks, values)
+    return found
+
+
+def together(
+    tested: Mapping[str, npt.NDArray[Any]], usual: Mapping[str, npt.NDArray[Any]], head: str
+) -> dict[str, npt.NDArray[Any]]:
+    """Map and head in one score, each in units of what held-out good pictures have."""
+    z = [(tested[each] - usual[each].mean()) / usual[each].std() for each in ("sum", head)]
+    scaled = [tested[each] / np.quantile(usual[each], 0.9) for each in ("sum", head)]
+    return {
+        f"sum of z, {head}": z[0] + z[1],
+        f"max of z, {head}": np.maximum(*z),
+        f"max of ratios, {head}": np.maximum(*scaled),
+    }
+
+
+Taught = tuple[torch.Tensor, ...]
+POOLS: dict[str, Callable[[Taught], torch.Tensor]] = {
+    "head coarse": lambda taught: taught[2].mean((2, 3)),
+    "head all": lambda taught: torch.cat([each.mean((2, 3)) for each in taught], 1),
+    "head spread": lambda taught: torch.cat([taught[2].mean((2, 3)), taught[2].std((2, 3))], 1),
+}
+
+
+class Head:
+    """Mahalanobis distance of pooled features to those of the good pictures."""
+
+    def __init__(self, engine: Engine, good: list[images.Pixels], pool: Callable[[Taught], torch.Tensor]) -> None:
+        self._pool = pool
+        pooled = np.concatenate([self._pooled(engine.features(good[at : at + 8])) for at in range(0, len(good), 8)])
+        self._mean, self._std = pooled.mean(0), pooled.std(0) + 1e-6
+        whitened = (pooled - self._mean) / self._std
+        correlation, share = np.cov(whitened.T), shrinkage(whitened)
+        self._inverse = np.linalg.inv((1 - share) * correlation + share * np.eye(len(correlation)))
+
+    def _pooled(self, taught: Taught) -> npt.NDArray[np.float64]:
+        return self._pool(taught).double().numpy()
+
+    def __call__(self, taught: Taught) -> npt.NDArray[np.float64]:
+        away = (self._pooled(taught) - self._mean) / self._std
+        return np.asarray(np.einsum("ni,ij,nj->n", away, self._inverse, away) ** 0.5)
+
+
+def shrinkage(x: npt.NDArray[np.float64]) -> float:
+    """How far to shrink a correlation matrix to the identity: Schaefer & Strimmer 2005. x: standardised (n, d)."""
+    n = len(x)
+    mean = x.T @ x / n
+    variance = ((x**2).T @ (x**2) / n - mean**2) * n / (n - 1) ** 2 / 1.0
+    off = ~np.eye(len(mean), dtype=bool)
+    return float(np.clip(variance[off].sum() / (mean[off] ** 2).sum(), 0.01, 1.0))
+
+
+@torch.no_grad()
+def scores(
+    engine: Engine, student: torch.nn.Module, pictures: list[images.Pixels], heads: Mapping[str, Head]
+) -> dict[str, npt.NDArray[Any]]:
+    """Scores (n,) and maps (n, h, w) of pictures by their names."""
+    found: dict[str, list[npt.NDArray[Any]]] = defaultdict(list)
+    size = pictures[0].shape[:2]
+    for at in range(0, len(pictures), 8):
+        taught = engine.features(pictures[at : at + 8])
+        scales = [
+            F.interpolate(detector.cosine_distance(t, s)[:, None], size, mode="bilinear", align_corners=True)[:, 0]
+            for t, s in zip(taught, student(taught), strict=True)
+        ]
+        for name, fused in fusions(scales).items():
+            smoothed = detector.smooth(fused)
+            found[name].append(smoothed.amax((1, 2)).numpy())
+            if name in ("sum", "product"):
+                found[f"map of {name}"].append(smoothed.numpy())
+            if name == "sum":
+                found["top 1 %"].append(detector.scores(smoothed, 0.01).numpy())
+                found["top 10 %"].append(detector.scores(smoothed, 0.1).numpy())
+        for name, head in heads.items():
+            found[name].append(head(taught))
+    return {name: np.concatenate(parts) for name, parts in found.items()}
+
+
+def fusions(scales: list[torch.Tensor]) -> dict[str, torch.Tensor]:
+    fine, middle, coarse = scales
+    return {
+        "sum": fine + middle + coarse, "product": fine * middle * coarse, "fine": fine, "middle": middle,
+        "coarse": coarse, "middle + coarse": middle + coarse, "fine + middle": fine + middle,
+    }  # fmt: skip
+
+
+def lines(*paths: Path) -> list[dict[str, Any]]:
+    """The runs of some files, each once."""
+    found = [json.loads(line) for path in paths if path.exists() for line in path.read_text().splitlines()]
+    return list({tuple(line[name] for name in KEY): line for line in found}.values())
+
+
+def print_table(paths: Sequence[Path]) -> None:
+    """Mean and standard deviation over the seeds, percent; in brackets the number of seeds where it is not three."""
+    groups: dict[tuple[Any, ...], dict[str, list[Mapping[str, Any]]]] = defaultdict(lambda: defaultdict(list))
+    for line in lines(*paths):
+        groups[line["size"], line["steps"], line["variant"]][line["set"]].append(line)
+    for title, what in SHOWN.items():
+        print(f"\n{title}\n\n| size, steps, recipe | " + " | ".join(SETS) + " |\n| --- |" + " --- |" * len(SETS))
+        for (size, steps, variant), by_set in groups.items():
+            cells = [cell([line[what] for line in by_set[name] if what in line]) for name in SETS]
+            print(f"| {size}, {steps}, {variant} | " + " | ".join(cells) + " |")
+
+
+def cell(values: Sequence[float]) -> str:
+    if not values:
+        return "-"
+    spread = f" ± {100 * np.std(values, ddof=1):.1f}" if len(values) > 1 else ""
+    return f"{100 * np.mean(values):.1f}{spread}" + (f" ({len(values)})" if len(values) != 3 else "")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

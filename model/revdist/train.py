@@ -6,7 +6,6 @@ N pictures to train with, B of a step, C H W of a feature map.
 from __future__ import annotations
 
 import contextlib
-import importlib.metadata
 import logging
 import math
 import signal
@@ -21,10 +20,9 @@ import numpy as np
 import torch
 from torch import nn
 
-from revdist import augment, blocks, bundle, detector, evaluate, holdout, images, loss, synthetic
+from revdist import augment, blocks, bundle, detector, evaluate, holdout, images, loss, packing
 from revdist.average import Average
-from revdist.bundle import Bundle, Golden, Parts, TeacherId
-from revdist.conformal import Calibration
+from revdist.bundle import Bundle
 from revdist.engine import Engine
 from revdist.errors import TrainError
 from revdist.progress import Progress
@@ -37,9 +35,6 @@ log = logging.getLogger("revdist")
 
 FEWEST_PICTURES = 10
 SAVE_EVERY_S = 300.0  # a power cut, or a full disk in the end, costs at most this much
-VERSIONS = ("rejectd", "torch", "numpy")
-GOLDEN_GOOD = 4
-GOLDEN_SCRATCHED = 2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,10 +53,10 @@ def train(job: Job, teacher: Teacher, *, device: str = "auto") -> Bundle:
 
     Ctrl-C or SIGTERM keeps the state in `<output>.training` and raises KeyboardInterrupt. Raises RevdistError.
     """
-    recipe = job.recipe
     _check(job, teacher)
-    good = holdout.gather(job.good, recipe.blocks, job.exclude)
-    fitted, held_out = split(good.used, recipe, good.blocks)
+    good = holdout.gather(job.good, job.recipe.blocks, job.exclude)
+    fitted, held_out = split(good.used, job.recipe, good.blocks)
+    recipe = job.recipe.for_pictures(len(fitted))
     fingerprint = images.fingerprint(good.used)
     engine = Engine(teacher, device=device)
     run = {"product": job.product, "teacher": teacher.sha256, "data": fingerprint, "engine": engine.identity}
@@ -70,35 +65,19 @@ def train(job: Job, teacher: Teacher, *, device: str = "auto") -> Bundle:
     with _deterministic(), _stop_on_signal() as stop:
         made = fit(engine, evaluate.read_prepared(fitted, recipe.size), recipe, checkpoint, stop)
 
-    engine.add(job.product, made.average, recipe.size, top_share=recipe.top_share)
-    calibration = holdout.calibrate(engine, job.product, good, held_out, recipe)
-    golden = _golden(engine, job.product, evaluate.read_prepared(held_out[:GOLDEN_GOOD], recipe.size), recipe.seed)
-    parts = Parts(
+    packed = packing.pack(
+        engine,
+        made.average,
+        recipe,
         product=job.product,
-        recipe=recipe,
-        teacher=TeacherId(name=teacher.name, sha256=teacher.sha256),
-        fingerprint=fingerprint,
-        trained_on=[images.content_hash(path) for path in fitted],
-        quality=_quality(made.losses, calibration, golden) | {"pictures_trained": len(fitted)},
-        versions={name: importlib.metadata.version(name) for name in VERSIONS},
-        calibration=calibration,
-        golden=golden,
-        student=made.average,
+        output=job.output,
+        good=good,
+        fitted=fitted,
+        held_out=held_out,
+        quality={"final_loss": float(np.mean(made.losses[-50:]))},
     )
-    bundle.write(job.output, parts)
     checkpoint.remove()
-    return bundle.read(job.output)
-
-
-def _quality(
-    losses: Sequence[float], calibration: Calibration, golden: Sequence[tuple[Golden, images.Pixels]]
-) -> dict[str, float]:
-    caught = [vector.score > calibration.threshold for vector, _ in golden if vector.kind == "scratch"]
-    return {
-        "final_loss": float(np.mean(losses[-50:])),
-        "pictures_held_out": len(calibration.scores),
-        "scratches_caught": float(np.mean(caught)),
-    }
+    return packed
 
 
 def _check(job: Job, teacher: Teacher) -> None:
@@ -226,27 +205,20 @@ def masked_share(recipe: Recipe, step: int) -> float:
 
 
 def batch_rows(recipe: Recipe, pictures: int, step: int) -> list[int]:
-    """Rows of a step's batch (B): an endless stream of shuffled passes over all pictures, a function of the seed."""
-    places = range(step * recipe.batch, (step + 1) * recipe.batch)
+    """Rows of a step's batch (B), a function of the seed: shuffled passes over all pictures, one after the other.
+
+    A recipe in epochs ends each pass with a smaller batch where they do not divide; else the passes flow on endlessly.
+    """
+    first, end = step * recipe.batch, (step + 1) * recipe.batch
+    if recipe.epochs:
+        turn, within = divmod(step, recipe.steps_of_epoch(pictures))
+        first, end = (turn * pictures + min(pictures, place * recipe.batch) for place in (within, within + 1))
+    places = range(first, end)
     orders = {
         turn: np.random.default_rng((recipe.seed, turn)).permutation(pictures)
         for turn in {place // pictures for place in places}
     }
     return [int(orders[place // pictures][place % pictures]) for place in places]
-
-
-def _golden(
-    engine: Engine, product: str, pictures: list[images.Pixels], seed: int
-) -> list[tuple[Golden, images.Pixels]]:
-    """Held-out pictures as they are, and some with a scratch painted on, with their scores when inspected alone."""
-    scratched = [synthetic.scratch(each, seed + row) for row, each in enumerate(pictures[:GOLDEN_SCRATCHED])]
-    named = [(f"golden/good-{row}.png", "good", each) for row, each in enumerate(pictures)]
-    named += [(f"golden/scratch-{row}.png", "scratch", each) for row, each in enumerate(scratched)]
-    golden = []
-    for file, kind, pixels in named:
-        score = float(engine.inspect([pixels], [product]).scores[0])
-        golden.append((Golden(file=file, kind="good" if kind == "good" else "scratch", score=score), pixels))
-    return golden
 
 
 @contextlib.contextmanager

@@ -1,0 +1,223 @@
+"""What the commands of `revdist` do with their arguments, and print."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import replace
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from revdist import (
+    benchmark,
+    bundle,
+    calibrate,
+    evaluate,
+    heatmaps,
+    holdout,
+    images,
+    official,
+    recipe,
+    sensitivity,
+    summary,
+    train,
+)
+from revdist.bundle import Bundle
+from revdist.conformal import Calibration
+from revdist.engine import Engine, Inspection
+from revdist.errors import ImageError, RevdistError
+from revdist.report import gather, page
+from revdist.teacher import load
+
+FAILED = 2
+
+
+def run_train(options: argparse.Namespace) -> int:
+    made = _recipe(options)
+    job = train.Job(
+        good=options.good,
+        product=options.product,
+        output=options.output,
+        recipe=made,
+        exclude=tuple(options.exclude),
+    )
+    teacher = load(options.teacher, options.teacher_weights)
+    trained = train.train(job, teacher, device=options.device)
+    print(trained.path)
+    for calibration in trained.calibrations.values():
+        _print(summary.calibration(calibration))
+    if options.suspects:
+        engine = Engine(teacher, device=options.device)
+        _write_suspects(options, engine, bundle.load(trained.path, engine))
+    return 0
+
+
+def _print(lines: Iterable[str]) -> None:
+    print("\n".join(lines))
+
+
+def _write_suspects(options: argparse.Namespace, engine: Engine, found: Bundle) -> None:
+    calibration = found.calibration(engine.identity)
+    holdout.write_suspects(options.suspects, engine, found.product, calibration, options.good)
+
+
+def _recipe(options: argparse.Namespace) -> recipe.Recipe:
+    names = ("size", "steps", "batch", "holdout", "seed", "false_reject_rate", "guarantee", "blocks")
+    given: dict[str, Any] = {name: value for name in names if (value := getattr(options, name, None)) is not None}
+    if "steps" in given:
+        given["epochs"] = 0
+    return replace(recipe.NAMED[options.recipe](options.teacher), **given)
+
+
+def run_import_rd4ad(options: argparse.Namespace) -> int:
+    wanted = official.Import(
+        checkpoint=options.checkpoint,
+        product=options.product,
+        good=options.good,
+        output=options.output,
+        size=options.size,
+        false_reject_rate=options.false_reject_rate,
+    )
+    made = official.import_checkpoint(wanted, load(options.teacher, options.teacher_weights), device=options.device)
+    print(made.path)
+    for calibration in made.calibrations.values():
+        _print(summary.calibration(calibration))
+    return 0
+
+
+def run_benchmark(options: argparse.Namespace) -> int:
+    plan = benchmark.Plan(
+        root=options.root,
+        output=options.output,
+        products=benchmark.products(options.root, options.products),
+        recipe=lambda _data: _recipe(options),
+        seeds=options.seeds,
+    )
+    rows = benchmark.run(plan, load(options.teacher, options.teacher_weights), device=options.device)
+    print(benchmark.table(rows))
+    return 0
+
+
+def _open(options: argparse.Namespace) -> tuple[Bundle, Engine, Calibration]:
+    found = bundle.read(options.bundle)
+    engine = Engine(load(found.teacher.name, options.teacher_weights), device=options.device)
+    calibration = found.calibration(engine.identity)
+    return bundle.load(options.bundle, engine), engine, calibration
+
+
+def run_evaluate(options: argparse.Namespace) -> int:
+    found, engine, calibration = _open(options)
+    result = evaluate.evaluate(engine, found.product, calibration, options.data)
+    if options.json:
+        print(json.dumps(result.to_json()))
+        return 0
+    print(f"{found.product}: {result.good} good and {result.defective} defective pictures on {result.engine}")
+    _print(summary.evaluation(result))
+    return 0
+
+
+def run_calibrate(options: argparse.Namespace) -> int:
+    found = bundle.read(options.bundle)
+    engine = Engine(load(found.teacher.name, options.teacher_weights), device=options.device)
+    request = calibrate.Request(
+        good=options.good,
+        false_reject_rate=options.false_reject_rate,
+        guarantee=options.guarantee,
+        blocks=options.blocks,
+        exclude=tuple(options.exclude),
+    )
+    done = calibrate.recalibrate(options.bundle, request, engine)
+    if done.left_out:
+        print(f"{done.left_out} pictures left out: the student was trained on them")
+    print(options.bundle)
+    _print(summary.calibration(done.bundle.calibration(engine.identity)))
+    if options.suspects:
+        _write_suspects(options, engine, done.bundle)
+    return 0
+
+
+def run_sensitivity(options: argparse.Namespace) -> int:
+    grid = sensitivity.Grid(pictures=options.pictures)
+    found, engine, calibration = _open(options)
+    unseen = holdout.unseen(found, images.pictures_below(images.good_folder(options.good)))
+    pictures = evaluate.read_prepared(sensitivity.draw(unseen, grid.pictures, options.seed), found.size)
+    result = sensitivity.measure(engine, found.product, calibration, pictures, seed=options.seed, grid=grid)
+    if options.json:
+        print(json.dumps(result.to_json()))
+    else:
+        _print(summary.sensitivity(result))
+    return 0
+
+
+def run_report(options: argparse.Namespace) -> int:
+    page.check_place(options.output)
+    found, engine, _ = _open(options)
+    request = gather.Request(data=options.data, good=options.good)
+    page.write(options.output, gather.gather(found, engine, request, datetime.now().astimezone()))
+    print(options.output)
+    return 0
+
+
+def run_predict(options: argparse.Namespace) -> int:
+    _check_stems(options)
+    found, engine, calibration = _open(options)
+    as_json = options.json or not sys.stdout.isatty()
+    for folder in filter(None, (options.maps, options.heatmaps)):
+        folder.mkdir(parents=True, exist_ok=True)
+    failed = 0
+    for path in options.images:
+        try:
+            picture = images.read(path)
+        except ImageError as error:  # told, and the others are scored
+            print(f"revdist: {error}", file=sys.stderr)
+            failed = FAILED
+            continue
+        inspection = engine.inspect([images.prepare(picture, found.size)], [found.product])
+        _tell(path, float(inspection.scores[0]), calibration, as_json=as_json)
+        _write_maps(options, path, picture, inspection, calibration)
+    return failed
+
+
+def _check_stems(options: argparse.Namespace) -> None:
+    twice = [stem for stem, count in Counter(path.stem for path in options.images).items() if count > 1]
+    if twice and (options.maps or options.heatmaps):
+        same = ", ".join(str(path) for path in options.images if path.stem == twice[0])
+        raise RevdistError(f"{same} would overwrite each other's {twice[0]}.npy or .png", hint="run them one by one")
+
+
+def _tell(path: Path, score: float, calibration: Calibration, *, as_json: bool) -> None:
+    decision, p_value, estimate = calibration.decide(score), calibration.p_value(score), calibration.p_estimate(score)
+    if as_json:
+        line = {"image": str(path), "score": score, "threshold": calibration.threshold}
+        print(json.dumps(line | {"decision": decision, "p_value": p_value, "p_estimate": estimate}), flush=True)
+    else:
+        told = "" if estimate is None else f" (estimated {estimate:.5f})"
+        print(f"{decision:6}  {score / calibration.threshold:6.2f} x threshold  p {p_value:.4f}{told}  {path}")
+
+
+def _write_maps(
+    options: argparse.Namespace, path: Path, picture: images.Pixels, inspection: Inspection, calibration: Calibration
+) -> None:
+    try:
+        if options.maps:
+            np.save(options.maps / f"{path.stem}.npy", inspection.map(0))
+        if options.heatmaps:
+            overlay = heatmaps.heatmap(picture, inspection.map(0), calibration.threshold)
+            Image.fromarray(overlay).save(options.heatmaps / f"{path.stem}.png")
+    except OSError as error:
+        raise RevdistError(
+            f"{error.filename or options.maps or options.heatmaps}: cannot be written: {error}"
+        ) from error
+
+
+def run_show(options: argparse.Namespace) -> int:
+    found = bundle.read(options.bundle)
+    _print(summary.bundle(found))
+    return 0

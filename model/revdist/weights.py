@@ -1,0 +1,66 @@
+"""Weights files: read without executing a pickle, and compared with what a network wants, tensor by tensor."""
+
+from __future__ import annotations
+
+import io
+import pickle
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import safetensors
+import safetensors.torch
+import torch
+from torch import nn
+
+from revdist.errors import RevdistError
+
+Kind = type[RevdistError]
+
+
+def read(path: Path, kind: Kind) -> tuple[bytes, Any]:
+    """A .safetensors, .pth or .pt file: its bytes, and what is in it. Raises `kind`, for a pickle with code too."""
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise kind(f"{path}: cannot read the weights: {error.strerror}") from error
+    try:
+        if path.suffix == ".safetensors":
+            return content, safetensors.torch.load(content)
+        return content, torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+    except (safetensors.SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError, KeyError, ValueError) as error:
+        raise kind(f"{path}: not a readable weights file: {error}", hint="fetch it again") from error
+
+
+def state_dict(value: Any, what: str, kind: Kind) -> dict[str, torch.Tensor]:
+    """The value, if it is a state dict. Raises `kind`."""
+    if not isinstance(value, dict) or not all(isinstance(each, torch.Tensor) for each in value.values()):
+        raise kind(f"{what}: not a state dict", hint="names and tensors are expected")
+    return value
+
+
+def fill(
+    module: nn.Module, state: Mapping[str, torch.Tensor], what: str, kind: Kind, *, unused: tuple[str, ...], hint: str
+) -> None:
+    """Load strictly: of what the module does not want, only names that begin with one of `unused` are dropped.
+
+    Raises `kind`, with the names of tensors that are missing, unexpected or of a wrong shape.
+    """
+    wanted = module.state_dict()
+    kept = {key: value for key, value in state.items() if key in wanted or not key.startswith(unused)}
+    missing, unexpected = sorted(set(wanted) - set(kept)), sorted(set(kept) - set(wanted))
+    if missing or unexpected:
+        parts = [f"missing {_some(missing)}"] * bool(missing) + [f"unexpected {_some(unexpected)}"] * bool(unexpected)
+        raise kind(f"{what}: {'; '.join(parts)}", hint=hint)
+    odd = [
+        f"{key} {tuple(kept[key].shape)} for {tuple(value.shape)}"
+        for key, value in wanted.items()
+        if kept[key].shape != value.shape
+    ]
+    if odd:
+        raise kind(f"{what}: wrong shapes: {_some(odd)}", hint=hint)
+    module.load_state_dict(kept)
+
+
+def _some(keys: list[str]) -> str:
+    return ", ".join(keys[:4]) + (f" and {len(keys) - 4} more" if len(keys) > 4 else "")

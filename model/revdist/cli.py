@@ -1,4 +1,4 @@
-"""The command `revdist`: train, evaluate, calibrate, sensitivity, predict, show."""
+"""The command `revdist`: train, evaluate, calibrate, sensitivity, report, predict, show."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
+from datetime import datetime
 from pathlib import Path
 from typing import get_args
 
@@ -33,6 +34,7 @@ from revdist.bundle import Bundle
 from revdist.conformal import Calibration, Guarantee
 from revdist.engine import Engine, Inspection
 from revdist.errors import ImageError, RevdistError
+from revdist.report import gather, page
 from revdist.teacher import NAMES, load
 
 FAILED = 2
@@ -88,6 +90,14 @@ def _parser() -> argparse.ArgumentParser:
     one.add_argument("--seed", type=int, default=0, metavar="N", help="(default: %(default)s)")
     one.add_argument("--json", action="store_true", help="print JSON for programs")
     _add_engine(one, _sensitivity)
+
+    one = commands.add_parser("report", help="make a page about a bundle: its promise, what it misses, where it looks")
+    one.add_argument("bundle", type=Path, metavar="BUNDLE")
+    one.add_argument("--data", type=Path, metavar="ROOT", help="test pictures as for evaluate")
+    painted = "good pictures to paint synthetic defects on (default: test/good of ROOT)"
+    one.add_argument("--good", type=Path, metavar="DIR", help=painted)
+    one.add_argument("--output", type=Path, required=True, metavar="FILE", help="the page, such as report.html")
+    _add_engine(one, _report)
 
     one = commands.add_parser("predict", help="score pictures")
     one.add_argument("bundle", type=Path, metavar="BUNDLE")
@@ -220,14 +230,8 @@ def _evaluate(options: argparse.Namespace) -> int:
     if options.json:
         print(json.dumps(result.to_json()))
         return 0
-    percent = {"image AUROC": result.image_auroc, "pixel AUROC": result.pixel_auroc, "PRO (data set)": result.pro}
-    percent |= {"PRO (per image)": result.pro_per_image, "false rejects": result.false_reject_rate}
-    percent |= {"escapes": result.escape_rate}
-    percent |= {f"  of {kind}": rate for kind, rate in result.escape_rate_by_kind.items()}
     print(f"{found.product}: {result.good} good and {result.defective} defective pictures on {result.engine}")
-    for name, value in percent.items():
-        print(f"{name:18} {'no masks' if value is None else f'{value:8.2%}'}")
-    print(f"{'threshold':18} {result.threshold:8.4f}\n{'images/s':18} {result.images_per_second:8.1f}")
+    _print(summary.evaluation(result))
     return 0
 
 
@@ -261,6 +265,15 @@ def _sensitivity(options: argparse.Namespace) -> int:
         print(json.dumps(result.to_json()))
     else:
         _print(summary.sensitivity(result))
+    return 0
+
+
+def _report(options: argparse.Namespace) -> int:
+    page.check_place(options.output)
+    found, engine, _ = _open(options)
+    request = gather.Request(data=options.data, good=options.good)
+    page.write(options.output, gather.gather(found, engine, request, datetime.now().astimezone()))
+    print(options.output)
     return 0
 
 
@@ -318,18 +331,7 @@ def _write_maps(
 
 def _show(options: argparse.Namespace) -> int:
     found = bundle.read(options.bundle)
-    made = found.recipe
-    print(f"product      {found.product}")
-    print(f"digest       {found.digest}")
-    print(f"teacher      {found.teacher.name} {found.teacher.sha256}")
-    print(f"input        {found.size[0]}x{found.size[1]} pixels (height x width)")
-    print(f"training     {made.steps} steps of {made.batch}, seed {made.seed}, data {found.fingerprint}")
-    print(f"quality      {', '.join(f'{name} {value:.6g}' for name, value in found.quality.items())}")
-    print(f"versions     {', '.join(f'{name} {value}' for name, value in found.versions.items())}")
-    for calibration in found.calibrations.values():
-        print("calibration  ", end="")
-        _print(summary.calibration(calibration))
-    print(f"golden       {len(found.golden)} pictures; all files agree with the manifest")
+    _print(summary.bundle(found))
     return 0
 
 

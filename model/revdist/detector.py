@@ -5,7 +5,7 @@ B batch, C channels, h w the model's input. Everything stays on the device of it
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -78,17 +78,24 @@ def normalise(pixels: torch.Tensor, teacher: Teacher) -> torch.Tensor:
 def anomaly_maps(
     taught: Sequence[torch.Tensor], rebuilt: Sequence[torch.Tensor], size: tuple[int, int]
 ) -> torch.Tensor:
-    """Sum over the scales of 1 - cos at each location, brought to `size`: (B, h, w) float32, 0..2 a scale.
+    """Sum of the `scale_maps`: (B, h, w) float32, 0..2 a scale."""
+    total: torch.Tensor | None = None
+    for scaled in scale_maps(taught, rebuilt, size):
+        total = scaled if total is None else total + scaled
+    assert total is not None
+    return total
+
+
+def scale_maps(
+    taught: Sequence[torch.Tensor], rebuilt: Sequence[torch.Tensor], size: tuple[int, int]
+) -> Iterator[torch.Tensor]:
+    """For each scale 1 - cos at each location, brought to `size`: (B, h, w) float32, 0..2.
 
     The cosine is taken in float32 whatever the features are in: 1 - cos in bfloat16 would keep three distinct values.
     """
-    total: torch.Tensor | None = None
     for t, s in zip(taught, rebuilt, strict=True):
         distance = cosine_distance(t.float(), s.float()).unsqueeze(1)  # (B, 1, H, W)
-        scaled = F.interpolate(distance, size, mode="bilinear", align_corners=True)  # (B, 1, h, w)
-        total = scaled if total is None else total + scaled
-    assert total is not None
-    return total[:, 0]
+        yield F.interpolate(distance, size, mode="bilinear", align_corners=True)[:, 0]
 
 
 def cosine_distance(taught: torch.Tensor, rebuilt: torch.Tensor) -> torch.Tensor:

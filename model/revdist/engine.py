@@ -130,6 +130,17 @@ class Engine:
             return [detector.scores(maps, top_shares[0])]
         return [detector.scores(maps[row : row + 1], share) for row, share in enumerate(top_shares)]
 
+    @torch.inference_mode()
+    def scale_maps(self, pixels: npt.NDArray[np.uint8], product: str) -> npt.NDArray[np.float32]:
+        """The smoothed map of each scale of one prepared picture (h, w, 3): float32 (3, h, w), fine to coarse.
+
+        They add up to the map that `inspect` gives, because smoothing is linear.
+        """
+        placed = self._placed(self._students, product)
+        taught = self.features([pixels])
+        scales = detector.scale_maps(taught, placed.student(taught), placed.size)  # three (1, h, w)
+        return np.asarray(detector.smooth(torch.cat(list(scales))).cpu().numpy())
+
     @torch.no_grad()
     def features(self, pixels: Sequence[npt.NDArray[np.uint8]]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """The three maps of the teacher for prepared pictures of one size, on the device: what training needs."""

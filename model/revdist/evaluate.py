@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -43,6 +44,34 @@ class Evaluation:
         return dataclasses.asdict(self)
 
 
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Pixelwise:
+    """Anomaly maps of pictures and where they are truly defective; not without any defective pixel."""
+
+    maps: npt.NDArray[np.float32]  # (n, h, w)
+    masks: npt.NDArray[np.bool_]  # (n, h, w)
+
+    @cached_property
+    def pro_curve(self) -> measures.Curve:
+        return measures.pro_curve(self.masks, self.maps)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Inspected:
+    """Labelled test pictures with what an engine found in them."""
+
+    samples: tuple[images.Sample, ...]
+    scores: npt.NDArray[np.float64]  # (n,)
+    pixelwise: Pixelwise | None  # None where the data has no masks
+    elapsed_s: float  # from the first file to the last score and map
+    engine: str  # its identity
+
+    @property
+    def defective(self) -> npt.NDArray[np.bool_]:
+        """Which pictures (n,) are defective."""
+        return np.array([sample.defective for sample in self.samples])
+
+
 def read_prepared(paths: Sequence[Path], size: images.Size) -> list[images.Pixels]:
     """Read and prepare pictures, in order, on all cores."""
     with ThreadPoolExecutor(thread_name_prefix="read") as pool:
@@ -64,7 +93,12 @@ def scores(engine: Engine, product: str, paths: Sequence[Path]) -> npt.NDArray[n
 
 
 def evaluate(engine: Engine, product: str, calibration: Calibration, root: Path) -> Evaluation:
-    """Evaluate on the test pictures of an MVTec layout. The folder decides what is defective, not the resized mask.
+    """Evaluate on the test pictures of an MVTec layout. Raises DataError or ImageError as `inspect_labelled`."""
+    return measure(inspect_labelled(engine, product, root), calibration)
+
+
+def inspect_labelled(engine: Engine, product: str, root: Path) -> Inspected:
+    """Inspect the test pictures of an MVTec layout; maps and masks are kept where every defect has a mask.
 
     Raises DataError for a wrong layout, ImageError for a broken picture.
     """
@@ -76,36 +110,43 @@ def evaluate(engine: Engine, product: str, calibration: Calibration, root: Path)
         found.append(inspection.scores)
         maps += [inspection.map(index) for index in range(len(chunk))] if masked else []
     elapsed_s = time.perf_counter() - begun
-    anomaly = np.concatenate(found).astype(np.float64)  # (n,)
-    defective = np.array([sample.defective for sample in samples])
-    rejected = anomaly > calibration.threshold
-    pixel = _pixel_measures(np.stack(maps), samples, engine.size(product)) if masked else (None, None, None)
-    return Evaluation(
-        image_auroc=measures.auroc(defective, anomaly),
-        pixel_auroc=pixel[0],
-        pro=pixel[1],
-        pro_per_image=pixel[2],
-        false_reject_rate=float(rejected[~defective].mean()),
-        escape_rate=float((~rejected[defective]).mean()),
-        threshold=calibration.threshold,
-        images_per_second=len(samples) / elapsed_s,
-        good=int((~defective).sum()),
-        defective=int(defective.sum()),
-        escape_rate_by_kind=_by_kind(samples, rejected),
+    return Inspected(
+        samples=tuple(samples),
+        scores=np.concatenate(found).astype(np.float64),
+        pixelwise=_pixelwise(np.stack(maps), samples) if masked else None,
+        elapsed_s=elapsed_s,
         engine=engine.identity,
     )
 
 
-def _pixel_measures(
-    maps: npt.NDArray[np.float32], samples: Sequence[images.Sample], size: images.Size
-) -> tuple[float | None, float | None, float | None]:
-    masks = np.zeros(maps.shape, bool)  # (n, h, w)
+def measure(inspected: Inspected, calibration: Calibration) -> Evaluation:
+    """What inspected test pictures say of a threshold. The folder decides what is defective, not the resized mask."""
+    defective, samples = inspected.defective, inspected.samples
+    rejected = inspected.scores > calibration.threshold
+    pixel = inspected.pixelwise
+    return Evaluation(
+        image_auroc=measures.auroc(defective, inspected.scores),
+        pixel_auroc=measures.auroc(pixel.masks, pixel.maps) if pixel else None,
+        pro=pixel.pro_curve.area(measures.FPR_LIMIT) / measures.FPR_LIMIT if pixel else None,
+        pro_per_image=measures.pro_per_image(pixel.masks, pixel.maps) if pixel else None,
+        false_reject_rate=float(rejected[~defective].mean()),
+        escape_rate=float((~rejected[defective]).mean()),
+        threshold=calibration.threshold,
+        images_per_second=len(samples) / inspected.elapsed_s,
+        good=int((~defective).sum()),
+        defective=int(defective.sum()),
+        escape_rate_by_kind=_by_kind(samples, rejected),
+        engine=inspected.engine,
+    )
+
+
+def _pixelwise(maps: npt.NDArray[np.float32], samples: Sequence[images.Sample]) -> Pixelwise | None:
+    """The maps (n, h, w) with the samples' masks; None where no defective pixel is left at this size."""
+    masks = np.zeros(maps.shape, bool)
     for row, sample in enumerate(samples):
         if sample.mask is not None:
-            masks[row] = images.read_mask(sample.mask, size)
-    if not masks.any():
-        return None, None, None
-    return measures.auroc(masks, maps), measures.pro(masks, maps), measures.pro_per_image(masks, maps)
+            masks[row] = images.read_mask(sample.mask, maps.shape[1:])
+    return Pixelwise(maps=maps, masks=masks) if masks.any() else None
 
 
 def _by_kind(samples: Sequence[images.Sample], rejected: npt.NDArray[np.bool_]) -> dict[str, float]:

@@ -1,4 +1,4 @@
-"""Folders on disk that are either whole or not there: written beside their place, synced, then moved in one step."""
+"""Folders and files that are either whole or not there: written beside their place, synced, then moved in one step."""
 
 from __future__ import annotations
 
@@ -36,6 +36,18 @@ def write(folder: Path, files: Mapping[str, bytes]) -> None:
         _sync(folder.parent)
     finally:
         shutil.rmtree(part, ignore_errors=True)  # what is left of the attempt, or the old folder after the exchange
+
+
+def write_file(path: Path, content: bytes) -> None:
+    """Write a file in the place of one that is there already, as `write` does with folders. Raises OSError."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f".{path.name}.part")
+    try:
+        _write_file(part, content)
+        part.replace(path)
+        _sync(path.parent)
+    finally:
+        part.unlink(missing_ok=True)
 
 
 def _write_file(path: Path, content: bytes) -> None:

@@ -6,6 +6,8 @@ handled as in the literature (half for AUROC, together for PRO).
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
@@ -15,6 +17,28 @@ from revdist.errors import DataError
 FPR_LIMIT = 0.3
 THRESHOLDS = 200  # of the official per-image PRO
 _EIGHT = np.ones((3, 3), bool)  # 8-connected
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Curve:
+    """What is found against what is falsely found, as a threshold falls: from (0, 0) on, one point a distinct value."""
+
+    false: npt.NDArray[np.float64]  # (m + 1,) 0..1, ascending
+    found: npt.NDArray[np.float64]  # (m + 1,) 0..1, ascending
+    values: npt.NDArray[np.floating]  # (m,) descending; point k counts everything that is at least values[k - 1]
+
+    def at(self, threshold: float) -> tuple[float, float]:
+        """The point (false, found) where everything greater than a threshold counts."""
+        point = int(np.count_nonzero(self.values > np.float64(threshold)))
+        return float(self.false[point]), float(self.found[point])
+
+    def area(self, limit: float) -> float:
+        """Trapezoids below the curve from 0 to `limit`, where it is interpolated."""
+        inside = self.false <= limit
+        x, y = self.false[inside], self.found[inside]
+        if len(x) < len(self.false):
+            x, y = np.append(x, limit), np.append(y, np.interp(limit, self.false, self.found))
+        return float(np.trapezoid(y, x))
 
 
 def auroc(labels: npt.NDArray[np.bool_], scores: npt.NDArray[np.floating]) -> float:
@@ -34,23 +58,46 @@ def auroc(labels: npt.NDArray[np.bool_], scores: npt.NDArray[np.floating]) -> fl
     return area if few is positive else 1 - area
 
 
+def roc_curve(labels: npt.NDArray[np.bool_], scores: npt.NDArray[np.floating]) -> Curve:
+    """Share of the positive ones found against share of the negative ones falsely found. Any equal shapes.
+
+    Raises DataError where one of the classes is missing.
+    """
+    positives, negatives = np.count_nonzero(labels), np.count_nonzero(~labels)
+    if not positives or not negatives:
+        raise DataError("a ROC curve needs both good and defective ones")
+    return _curve(scores, labels / positives, ~labels / negatives)
+
+
 def pro(masks: npt.NDArray[np.bool_], maps: npt.NDArray[np.floating], limit: float = FPR_LIMIT) -> float:
-    """Data-set level PRO: area under mean region overlap against false-positive rate up to `limit`, divided by it.
+    """Data-set level PRO: area below `pro_curve` up to a false-positive rate of `limit`, divided by it.
+
+    The curve is interpolated at the limit. Raises DataError without defect or background.
+    """
+    return pro_curve(masks, maps).area(limit) / limit
+
+
+def pro_curve(masks: npt.NDArray[np.bool_], maps: npt.NDArray[np.floating]) -> Curve:
+    """Mean overlap of the defective regions against the share of good pixels falsely found.
 
     masks bool and maps float, both (n, h, w). One threshold for all pictures, good ones included; regions are
-    8-connected and each counts alike; every distinct value is a threshold; the curve is interpolated at the limit.
+    8-connected and each counts alike; every distinct value is a threshold.
     Bergmann et al., "The MVTec Anomaly Detection Dataset", IJCV 2021. Raises DataError without defect or background.
     """
     weight, regions = _region_weights(masks)
     normal = ~masks
     if not regions or not normal.any():
         raise DataError("PRO needs both defective and good pixels")
-    order = np.argsort(maps, axis=None, kind="stable")[::-1]
-    values = maps.ravel()[order]
-    overlap = np.cumsum(weight.ravel()[order]) / regions
-    false = np.cumsum(normal.ravel()[order]) / np.count_nonzero(normal)
-    last = np.append(np.flatnonzero(np.diff(values)), len(values) - 1)  # equal values cross a threshold together
-    return _area(np.append(0.0, false[last]), np.append(0.0, overlap[last]), limit) / limit
+    return _curve(maps, weight / regions, normal / np.count_nonzero(normal))
+
+
+def _curve(values: npt.NDArray[np.floating], gain: npt.NDArray[np.float64], harm: npt.NDArray[np.float64]) -> Curve:
+    """The curve over all values, each of which adds its gain and its harm (equal shapes, each sums up to 1)."""
+    order = np.argsort(values, axis=None, kind="stable")[::-1]
+    ordered = values.ravel()[order]
+    last = np.append(np.flatnonzero(np.diff(ordered)), len(ordered) - 1)  # equal values cross a threshold together
+    found = np.append(0.0, np.cumsum(gain.ravel()[order])[last])
+    return Curve(false=np.append(0.0, np.cumsum(harm.ravel()[order])[last]), found=found, values=ordered[last])
 
 
 def _region_weights(masks: npt.NDArray[np.bool_]) -> tuple[npt.NDArray[np.float64], int]:
@@ -64,15 +111,6 @@ def _region_weights(masks: npt.NDArray[np.bool_]) -> tuple[npt.NDArray[np.float6
         weight[row] = 1 / areas[labels]
         regions += count
     return weight, regions
-
-
-def _area(x: npt.NDArray[np.float64], y: npt.NDArray[np.float64], limit: float) -> float:
-    """Trapezoids below a curve with ascending x, from 0 to `limit`, where it is interpolated."""
-    inside = x <= limit
-    x_in, y_in = x[inside], y[inside]
-    if len(x_in) < len(x):
-        x_in, y_in = np.append(x_in, limit), np.append(y_in, np.interp(limit, x, y))
-    return float(np.trapezoid(y_in, x_in))
 
 
 def pro_per_image(masks: npt.NDArray[np.bool_], maps: npt.NDArray[np.floating]) -> float:

@@ -1,11 +1,42 @@
-"""What calibrations and sensitivities say, in lines for a terminal."""
+"""What bundles, evaluations, calibrations and sensitivities say, in lines for a terminal."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
+from revdist.bundle import Bundle
 from revdist.conformal import Calibration
+from revdist.evaluate import Evaluation
 from revdist.sensitivity import DETECTED, Sensitivity
+
+
+def bundle(found: Bundle) -> Iterator[str]:
+    """What a bundle is; its files were checked when it was read."""
+    made = found.recipe
+    yield f"product      {found.product}"
+    yield f"digest       {found.digest}"
+    yield f"teacher      {found.teacher.name} {found.teacher.sha256}"
+    yield f"input        {found.size[0]}x{found.size[1]} pixels (height x width)"
+    yield f"training     {made.steps} steps of {made.batch}, seed {made.seed}, data {found.fingerprint}"
+    yield f"quality      {', '.join(f'{name} {value:.6g}' for name, value in found.quality.items())}"
+    yield f"versions     {', '.join(f'{name} {value}' for name, value in found.versions.items())}"
+    for each in found.calibrations.values():
+        first, *rest = calibration(each)
+        yield f"calibration  {first}"
+        yield from rest
+    yield f"golden       {len(found.golden)} pictures; all files agree with the manifest"
+
+
+def evaluation(result: Evaluation) -> Iterator[str]:
+    """The figures of a test set, one a line."""
+    percent = {"image AUROC": result.image_auroc, "pixel AUROC": result.pixel_auroc, "PRO (data set)": result.pro}
+    percent |= {"PRO (per image)": result.pro_per_image, "false rejects": result.false_reject_rate}
+    percent |= {"escapes": result.escape_rate}
+    percent |= {f"  of {kind}": rate for kind, rate in result.escape_rate_by_kind.items()}
+    for name, value in percent.items():
+        yield f"{name:18} {'no masks' if value is None else f'{value:8.2%}'}"
+    yield f"{'threshold':18} {result.threshold:8.4f}"
+    yield f"{'images/s':18} {result.images_per_second:8.1f}"
 
 
 def calibration(made: Calibration) -> Iterator[str]:

@@ -96,6 +96,14 @@ def test_each_product_is_scored_as_its_recipe_says(
         assert inspection.scores[row] == pytest.approx(expected, rel=1e-5)
 
 
+def test_the_maps_of_the_scales_add_up_to_the_map(loaded: Engine, mixed: tuple[list[Pixels], list[str]]) -> None:
+    pixels, products = mixed
+    scales = loaded.scale_maps(pixels[0], products[0])
+    assert scales.shape == (3, *pixels[0].shape[:2])
+    np.testing.assert_allclose(scales.sum(0), loaded.inspect(pixels[:1], products[:1]).map(0), rtol=1e-5, atol=1e-6)
+    assert len({float(scale.max()) for scale in scales}) == 3
+
+
 def test_the_engine_computes_what_the_plain_parts_compute(loaded: Engine, lite0: teacher.Teacher) -> None:
     rng = np.random.default_rng(0)
     picture = rng.integers(0, 256, (64, 96, 3), np.uint8)

@@ -37,6 +37,16 @@ def test_a_failed_write_leaves_the_old_folder_and_no_debris(tmp_path: Path) -> N
     assert [path.name for path in tmp_path.iterdir()] == ["x"]
 
 
+def test_a_file_replaces_an_older_one_or_leaves_it_without_debris(tmp_path: Path) -> None:
+    folders.write_file(tmp_path / "deep" / "x", b"1")
+    folders.write_file(tmp_path / "deep" / "x", b"2")
+    assert {path.name: path.read_bytes() for path in (tmp_path / "deep").iterdir()} == {"x": b"2"}
+    (tmp_path / "deep" / "folder" / "inner").mkdir(parents=True)
+    with pytest.raises(OSError, match="directory"):
+        folders.write_file(tmp_path / "deep" / "folder", b"3")
+    assert sorted(path.name for path in (tmp_path / "deep").iterdir()) == ["folder", "x"]
+
+
 WRITER = """
 import sys
 from pathlib import Path

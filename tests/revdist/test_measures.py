@@ -121,3 +121,25 @@ def test_all_measures_of_a_hundred_maps_take_seconds() -> None:
     measures.pro_per_image(masks, maps)
     measures.auroc(masks, maps)
     assert time.perf_counter() - begun < 20
+
+
+def test_the_curves_end_at_one_and_tell_the_point_of_a_threshold() -> None:
+    masks, maps = _made(8, levels=7)
+    labels, scores = masks.any(axis=(1, 2)), maps.mean(axis=(1, 2))
+    roc, overlap = measures.roc_curve(labels, scores), measures.pro_curve(masks, maps)
+    for curve in (roc, overlap):
+        assert (curve.false[0], curve.found[0]) == (0, 0)
+        assert (curve.false[-1], curve.found[-1]) == pytest.approx((1, 1))
+    assert roc.area(1.0) == pytest.approx(measures.auroc(labels, scores), abs=1e-12)
+    threshold = float(np.median(scores))
+    assert roc.at(threshold) == pytest.approx(
+        ((scores > threshold)[~labels].mean(), (scores > threshold)[labels].mean())
+    )
+    tied = float(np.unique(maps)[3])  # what equals a threshold is not over it
+    assert overlap.at(tied)[0] == pytest.approx((maps > tied)[~masks].mean())
+    assert overlap.at(np.inf) == (0, 0)
+
+
+def test_a_roc_curve_of_one_class_is_refused() -> None:
+    with pytest.raises(DataError, match="both good and defective"):
+        measures.roc_curve(np.ones(3, bool), np.ones(3))

@@ -1,0 +1,131 @@
+"""Which pictures a report shows, and what it shows of them: small JPEG files in the page itself.
+
+h w the model's input.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from revdist import heatmaps, images
+from revdist.conformal import Calibration
+from revdist.engine import Engine
+
+WORST = 6  # escapes, and false rejects
+TYPICAL = 8  # kinds
+SIDE, SMALL = 320, 128  # longer side of a shown picture and of a scale's map, pixels
+QUALITY = 80  # of JPEG
+STRIDES = (4, 8, 16)  # pixels of the input for one location of each scale
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Chosen:
+    """A picture to show."""
+
+    name: str
+    path: Path
+    mask: Path | None
+    defective: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Case:
+    """A picture with what the model saw in it. The pictures are data URIs."""
+
+    name: str
+    defective: bool
+    rejected: bool
+    times: float  # score in multiples of the threshold
+    p_value: float
+    outlined: bool  # whether the true defect is drawn
+    width: int  # of `picture` and `heat`, pixels
+    height: int
+    picture: str
+    heat: str
+    scales: tuple[str, ...]  # fine to coarse
+
+
+def worst_escapes(samples: Sequence[images.Sample], scores: npt.NDArray[np.float64], threshold: float) -> list[int]:
+    """Rows of the defective pictures that pass, the lowest score first."""
+    order = np.argsort(scores, kind="stable").tolist()
+    return [row for row in order if samples[row].defective and scores[row] <= threshold][:WORST]
+
+
+def worst_false_rejects(
+    samples: Sequence[images.Sample], scores: npt.NDArray[np.float64], threshold: float
+) -> list[int]:
+    """Rows of the good pictures that are rejected, the highest score first."""
+    order = np.argsort(-scores, kind="stable").tolist()
+    return [row for row in order if not samples[row].defective and scores[row] > threshold][:WORST]
+
+
+def typical(samples: Sequence[images.Sample], scores: npt.NDArray[np.float64]) -> list[int]:
+    """For each kind, good first, the row with the median score (the lower one of two)."""
+    kinds = sorted({sample.kind for sample in samples}, key=lambda kind: (kind != "good", kind))
+    rows = [[row for row, sample in enumerate(samples) if sample.kind == kind] for kind in kinds[:TYPICAL]]
+    return [sorted(each, key=lambda row: float(scores[row]))[(len(each) - 1) // 2] for each in rows]
+
+
+def show(engine: Engine, product: str, calibration: Calibration, chosen: Chosen) -> Case:
+    """Inspect a picture once more, now with the map of each scale. Raises ImageError for a broken one."""
+    picture = images.read(chosen.path)
+    prepared = images.prepare(picture, engine.size(product))
+    inspection = engine.inspect([prepared], [product])
+    score, threshold = float(inspection.scores[0]), calibration.threshold
+    small = _fitted(picture, SIDE)
+    mask = images.read_mask(chosen.mask, (small.shape[0], small.shape[1])) if chosen.mask else None
+    tiny = _fitted(picture, SMALL)
+    scales = [heatmaps.heatmap(tiny, each, threshold / len(STRIDES)) for each in engine.scale_maps(prepared, product)]
+    return Case(
+        name=chosen.name,
+        defective=chosen.defective,
+        rejected=calibration.decide(score) == "reject",
+        times=score / threshold,
+        p_value=calibration.p_value(score),
+        outlined=mask is not None and bool(mask.any()),
+        width=small.shape[1],
+        height=small.shape[0],
+        picture=jpeg(outline(small, mask)),
+        heat=jpeg(outline(heatmaps.heatmap(small, inspection.map(0), threshold), mask)),
+        scales=tuple(jpeg(each) for each in scales),
+    )
+
+
+def outline(picture: images.Pixels, mask: npt.NDArray[np.bool_] | None) -> images.Pixels:
+    """A copy of a picture (H, W, 3) with a white line on black round the regions of a mask (H, W), outside of them."""
+    drawn = np.array(picture)
+    if mask is not None:
+        grown = cv2.dilate(mask.astype(np.uint8), np.ones((7, 7), np.uint8))
+        contours, _ = cv2.findContours(grown, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
+        cv2.drawContours(drawn, contours, -1, (0, 0, 0), 3)
+        cv2.drawContours(drawn, contours, -1, (255, 255, 255), 1)
+    return drawn
+
+
+def colour_bar() -> str:
+    """The heat maps' colours over a grey picture, from 0.5 to 1.5 times the threshold: what they themselves do."""
+    ramp = np.linspace(heatmaps.TRANSPARENT, heatmaps.SATURATED, SIDE, dtype=np.float32)[None].repeat(20, 0)
+    return jpeg(heatmaps.heatmap(np.full((*ramp.shape, 3), 128, np.uint8), ramp, 1.0))
+
+
+def jpeg(picture: images.Pixels) -> str:
+    """A data URI of a picture as JPEG."""
+    encoded = io.BytesIO()
+    Image.fromarray(picture).save(encoded, format="JPEG", quality=QUALITY, optimize=True)
+    return f"data:image/jpeg;base64,{base64.b64encode(encoded.getvalue()).decode()}"
+
+
+def _fitted(picture: images.Pixels, side: int) -> images.Pixels:
+    """The picture with a longer side of at most `side`, its shape kept, at least a pixel each way."""
+    height, width = picture.shape[:2]
+    share = min(1.0, side / max(height, width))
+    return images.prepare(picture, (max(1, round(height * share)), max(1, round(width * share))))

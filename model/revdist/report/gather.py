@@ -1,0 +1,139 @@
+"""The figures of a report: what the bundle says, and, with data, what test pictures and painted defects say."""
+
+from __future__ import annotations
+
+import importlib.metadata
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+from revdist import evaluate, holdout, images, sensitivity
+from revdist.bundle import Bundle
+from revdist.conformal import Calibration
+from revdist.engine import Engine
+from revdist.evaluate import Evaluation, Inspected
+from revdist.report import cases
+from revdist.report.cases import Case, Chosen
+from revdist.sensitivity import Grid, Sensitivity
+
+SEED = 0  # of the painted defects
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """What to report on besides the bundle."""
+
+    data: Path | None = None  # root of an MVTec layout
+    good: Path | None = None  # pictures of good parts to paint defects on; default: the good ones of the data
+    grid: Grid = Grid()  # noqa: RUF009 - frozen
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Test:
+    """What the labelled pictures say."""
+
+    inspected: Inspected
+    evaluation: Evaluation
+    fingerprint: str  # of the test pictures
+    trained_on: int  # of them, which should be none
+    escapes: tuple[Case, ...]  # the worst ones
+    false_rejects: tuple[Case, ...]  # the same
+    typical: tuple[Case, ...]
+
+    @property
+    def missed(self) -> int:
+        """How many defective pictures pass."""
+        return round(self.evaluation.escape_rate * self.evaluation.defective)
+
+    @property
+    def rejected(self) -> int:
+        """How many good pictures are rejected."""
+        return round(self.evaluation.false_reject_rate * self.evaluation.good)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Figures:
+    """Everything that a report shows."""
+
+    bundle: Bundle
+    calibration: Calibration
+    made: datetime
+    revdist: str  # version
+    golden: tuple[Case, ...]
+    test: Test | None
+    sensitivity: Sensitivity | None
+    painted_on: str  # which good pictures
+
+
+def gather(bundle: Bundle, engine: Engine, request: Request, made: datetime) -> Figures:
+    """Measure a bundle that the engine holds. Each test picture is inspected once, the shown ones once more.
+
+    Raises DataError, ImageError, or CalibrationError where the engine has no calibration or the student was trained
+    on all pictures that defects could be painted on.
+    """
+    calibration = bundle.calibration(engine.identity)
+    good, painted_on = _good(request)
+    return Figures(
+        bundle=bundle,
+        calibration=calibration,
+        made=made,
+        revdist=importlib.metadata.version("rejectd"),
+        golden=_golden(bundle, engine, calibration),
+        test=_test(bundle, engine, calibration, request.data) if request.data else None,
+        sensitivity=_sensitivity(bundle, engine, calibration, good, request.grid) if good else None,
+        painted_on=painted_on,
+    )
+
+
+def _good(request: Request) -> tuple[list[Path], str]:
+    """The pictures of good parts to paint on, and what to call them."""
+    if request.good:
+        return images.pictures_below(images.good_folder(request.good)), "the given pictures of good parts"
+    if request.data:
+        samples = images.labelled_pictures(request.data)
+        return [sample.path for sample in samples if not sample.defective], "the good test pictures"
+    return [], ""
+
+
+def _sensitivity(
+    bundle: Bundle, engine: Engine, calibration: Calibration, good: Sequence[Path], grid: Grid
+) -> Sensitivity:
+    drawn = sensitivity.draw(holdout.unseen(bundle, good), grid.pictures, SEED)
+    pictures = evaluate.read_prepared(drawn, bundle.size)
+    return sensitivity.measure(engine, bundle.product, calibration, pictures, seed=SEED, grid=grid)
+
+
+def _golden(bundle: Bundle, engine: Engine, calibration: Calibration) -> tuple[Case, ...]:
+    chosen = [
+        Chosen(name=each.file, path=bundle.path / each.file, mask=None, defective=each.kind == "scratch")
+        for each in bundle.golden
+    ]
+    return tuple(cases.show(engine, bundle.product, calibration, each) for each in chosen)
+
+
+def _test(bundle: Bundle, engine: Engine, calibration: Calibration, root: Path) -> Test:
+    inspected = evaluate.inspect_labelled(engine, bundle.product, root)
+    samples, scores, threshold = inspected.samples, inspected.scores, calibration.threshold
+
+    def shown(rows: Sequence[int]) -> tuple[Case, ...]:
+        chosen = [
+            Chosen(
+                name=samples[row].path.relative_to(root / "test").as_posix(),
+                path=samples[row].path,
+                mask=samples[row].mask,
+                defective=samples[row].defective,
+            )
+            for row in rows
+        ]
+        return tuple(cases.show(engine, bundle.product, calibration, each) for each in chosen)
+
+    return Test(
+        inspected=inspected,
+        evaluation=evaluate.measure(inspected, calibration),
+        fingerprint=images.fingerprint([sample.path for sample in samples]),
+        trained_on=sum(images.content_hash(sample.path) in bundle.trained_on for sample in samples),
+        escapes=shown(cases.worst_escapes(samples, scores, threshold)),
+        false_rejects=shown(cases.worst_false_rejects(samples, scores, threshold)),
+        typical=shown(cases.typical(samples, scores)),
+    )

@@ -1,0 +1,63 @@
+"""HTML and SVG whose text is escaped unless it was made here, and whose tags are closed by construction."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from html import escape
+from typing import TypeAlias
+
+VOID = frozenset({"br", "col", "hr", "img", "link", "meta"})
+
+
+class Markup(str):
+    """Finished HTML: goes into a page as it is. Only `tag`, `join` and the page's own constants make it."""
+
+    __slots__ = ()
+
+
+Content: TypeAlias = "str | Markup"  # a plain string is from outside until it is escaped
+
+
+def text(content: Content) -> Markup:
+    """A string made safe; finished markup stays as it is."""
+    return content if isinstance(content, Markup) else Markup(escape(content, quote=True))
+
+
+def join(*parts: Content) -> Markup:
+    return Markup("".join(text(part) for part in parts))
+
+
+def tag(name: str, /, *children: Content, **attributes: str | float | None) -> Markup:
+    """An element. `class_` is the attribute class and `stroke_width` is stroke-width; None leaves an attribute out."""
+    named = {key.rstrip("_").replace("_", "-"): value for key, value in attributes.items() if value is not None}
+    opening = name + "".join(f' {key}="{escape(_plain(value), quote=True)}"' for key, value in named.items())
+    if name in VOID:
+        assert not children, f"{name} has no content"
+        return Markup(f"<{opening}>")
+    return Markup(f"<{opening}>{join(*children)}</{name}>")
+
+
+def section(name: str, title: str, *content: Content) -> Markup:
+    """A section with its heading, to be linked to by name."""
+    heading = tag("h2", title, id=f"{name}-title")
+    return tag("section", heading, *content, id=name, aria_labelledby=f"{name}-title")
+
+
+def table(caption: str, heads: Sequence[str], rows: Iterable[Sequence[Content]]) -> Markup:
+    """A table whose first column names the row."""
+    head = tag("thead", tag("tr", *(tag("th", each, scope="col") for each in heads)))
+    body = [tag("tr", tag("th", first, scope="row"), *(tag("td", each) for each in rest)) for first, *rest in rows]
+    whole = tag("table", tag("caption", caption), head, tag("tbody", *body))
+    return tag("div", whole, class_="scroll", role="region", aria_label=caption, tabindex=0)
+
+
+def terms(pairs: Iterable[tuple[str, Content]]) -> Markup:
+    """A list of names and values."""
+    return tag("dl", *(tag("div", tag("dt", name), tag("dd", value)) for name, value in pairs))
+
+
+def _plain(value: str | float) -> str:
+    """A number with three decimals at most: drawings need no more, and pages stay small."""
+    if isinstance(value, str):
+        return value
+    return f"{value:.3f}".rstrip("0").rstrip(".") if isinstance(value, float) else str(value)

@@ -1,0 +1,123 @@
+"""The page: figures to one HTML document that needs nothing but itself, with JavaScript off, on paper as well."""
+
+from __future__ import annotations
+
+import importlib.resources
+import os
+from pathlib import Path
+
+from revdist import folders
+from revdist.errors import RevdistError
+from revdist.report import cases, records, sections, verdict
+from revdist.report.gather import Figures
+from revdist.report.markup import Markup, join, tag
+from revdist.report.verdict import Finding
+
+# Nothing may be fetched or run, whatever a file name holds; pictures and styles are in the page.
+POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
+
+
+def check_place(path: Path) -> None:
+    """Raises RevdistError unless a page may be written there: said before minutes of measuring, not after."""
+    above = next(folder for folder in path.absolute().parents if folder.exists())
+    if path.is_dir() or not above.is_dir() or not os.access(above, os.W_OK):
+        raise RevdistError(f"{path}: a page cannot be written there", hint="name a file, such as report.html")
+
+
+def write(path: Path, figures: Figures) -> None:
+    """Write the report as one file, whole or not at all. Raises RevdistError where it cannot be written."""
+    try:
+        folders.write_file(path, render(figures).encode())
+    except OSError as error:
+        raise RevdistError(f"{path}: cannot be written: {error.strerror}", hint="choose another --output") from error
+
+
+def render(figures: Figures) -> Markup:
+    """The document."""
+    title = f"{figures.bundle.product}: inspection report"
+    style = importlib.resources.files("revdist.report").joinpath("style.css").read_text()
+    head = tag(
+        "head",
+        tag("meta", charset="utf-8"),
+        tag("meta", name="viewport", content="width=device-width, initial-scale=1"),
+        tag("meta", http_equiv="Content-Security-Policy", content=POLICY),
+        tag("meta", name="color-scheme", content="light dark"),
+        tag("title", title),
+        tag("style", Markup(style)),
+    )
+    parts = _sections(figures)
+    links = [tag("li", tag("a", name, href=f"#{anchor}")) for anchor, name, _ in parts]
+    body = tag(
+        "body",
+        tag("a", "To the figures", class_="skip", href="#main"),
+        _header(figures),
+        tag("nav", tag("ul", *links), aria_label="Sections"),
+        tag("main", *(part for _, _, part in parts), id="main"),
+        tag("footer", tag("p", f"Made by revdist {figures.revdist}. This page fetches nothing and holds no programs.")),
+    )
+    return join(Markup("<!DOCTYPE html>\n"), tag("html", head, body, lang="en"))
+
+
+def _sections(figures: Figures) -> list[tuple[str, str, Markup]]:
+    """Anchor, name and content of each."""
+    parts = [("scores", "Scores", sections.scores(figures))]
+    if figures.test:
+        parts.append(("curves", "Curves", sections.curves(figures.test)))
+    parts.append(("pictures", "Pictures", sections.pictures(figures, cases.colour_bar())))
+    parts.append(("calibration", "Calibration", records.calibration(figures.calibration, figures.test)))
+    if figures.sensitivity:
+        drawn = sections.sensitivity(figures.sensitivity, figures.painted_on)
+        parts.append(("sensitivity", "Sensitivity", drawn))
+    parts.append(("provenance", "Provenance", records.provenance(figures)))
+    return parts
+
+
+def _header(figures: Figures) -> Markup:
+    found = verdict.findings(figures)
+    overall = verdict.overall(found)
+    bundle = figures.bundle
+    sub = f"{bundle.teacher.name} at {bundle.size[0]} x {bundle.size[1]} pixels, {figures.made:%d %B %Y}"
+    return tag(
+        "header",
+        tag("p", "Inspection report", class_="kicker"),
+        tag("h1", bundle.product),
+        tag("p", sub, class_="sub"),
+        tag(
+            "div",
+            tag("p", _status(overall), tag("strong", verdict.headline(figures)), class_="headline"),
+            tag("ul", *(_finding(each) for each in found), class_="findings"),
+            class_=f"verdict {overall}",
+        ),
+        tag("dl", *_tiles(figures), class_="tiles"),
+    )
+
+
+def _status(status: verdict.Status) -> Markup:
+    sign, word = verdict.WORDS[status]
+    return tag("span", tag("span", sign, aria_hidden="true", class_="sign"), f" {word}", class_=f"badge {status}")
+
+
+def _finding(finding: Finding) -> Markup:
+    return tag("li", _status(finding.status), tag("h2", finding.subject), tag("p", finding.sentence))
+
+
+def _tiles(figures: Figures) -> list[Markup]:
+    """The figures that people ask for first."""
+    made = figures.calibration
+    tiles = []
+    if figures.test:
+        measured = figures.test.evaluation
+        tiles += [
+            ("missed defects", f"{measured.escape_rate:.1%}", f"of {measured.defective} parts"),
+            ("false rejects", f"{measured.false_reject_rate:.1%}", f"of {measured.good} parts"),
+            ("image AUROC", f"{measured.image_auroc:.3f}", "chance 0.5, perfect 1"),
+        ]
+        if measured.pro is not None:
+            tiles.append(("PRO", f"{measured.pro:.3f}", "up to 30% false pixels"))
+    tiles += [
+        ("promise on average", f"≤\N{NO-BREAK SPACE}{made.attained_rate:.2%}", "of good parts rejected"),
+        ("promise, 95% sure", f"≤\N{NO-BREAK SPACE}{made.bound95:.2%}", "of good parts rejected"),
+    ]
+    return [
+        tag("div", tag("dt", name), tag("dd", tag("strong", value), tag("span", unit))) for name, value, unit in tiles
+    ]

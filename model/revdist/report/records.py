@@ -1,0 +1,122 @@
+"""What is on record: the calibration with its promise, the recipe, and where everything comes from."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from revdist.conformal import Calibration, needed, needed_with_confidence
+from revdist.report import charts
+from revdist.report.charts import Range
+from revdist.report.gather import Figures, Test
+from revdist.report.markup import Content, Markup, join, section, table, tag, terms
+from revdist.sensitivity import wilson
+
+
+def calibration(made: Calibration, test: Test | None) -> Markup:
+    """The threshold, what it promises, what the test pictures say of that, and the pictures that it rests on."""
+    rate = made.false_reject_rate
+    wanted = "on average" if made.guarantee == "average" else "with 95% confidence"
+    pairs: list[tuple[str, Content]] = [
+        ("Threshold (score, no unit)", f"{made.threshold:.6g}"),
+        ("Held-out good pictures", str(len(made.scores))),
+        ("Wanted false-reject rate", f"{rate:.2%} {wanted}"),
+        ("Bound on average", f"{made.attained_rate:.2%}"),
+        ("Bound with 95% confidence", f"{made.bound95:.2%}"),
+        ("Pictures needed", f"{needed(rate)} on average, {needed_with_confidence(rate)} with 95% confidence"),
+    ]
+    sure = "It holds as long as the parts to come are like the held-out ones. It says nothing about missed defects."
+    return section(
+        "calibration",
+        "Calibration",
+        tag("p", f"{made.advice()}. {sure}"),
+        charts.ranges(_ranges(made, test), rate, "False-reject rate: wanted, promised and measured"),
+        terms(pairs),
+        *_calibration_tables(made),
+    )
+
+
+def _ranges(made: Calibration, test: Test | None) -> list[Range]:
+    """The false-reject rate by promise, by estimate and by test."""
+    bound, sure = made.attained_rate, made.bound95
+    rows = [
+        Range(name="promised on average", value=None, low=0, high=bound, note=f"at most {bound:.2%}"),
+        Range(name="promised, 95% sure", value=None, low=0, high=sure, note=f"at most {sure:.2%}"),
+    ]
+    if made.estimate:
+        low, high = made.estimate.rate_interval
+        note = f"{made.estimate.rate:.2%} ({low:.2%} to {high:.2%})"
+        rows.append(Range(name="tail ESTIMATE", value=made.estimate.rate, low=low, high=high, note=note))
+    if test:
+        good, rejected = test.evaluation.good, test.rejected
+        low, high = wilson(rejected, good)
+        note = f"{rejected / good:.2%} ({low:.2%} to {high:.2%})"
+        rows.append(Range(name="test pictures", value=rejected / good, low=low, high=high, note=note))
+    return rows
+
+
+def _calibration_tables(made: Calibration) -> list[Markup]:
+    tables = []
+    if made.blocks:
+        rows: list[tuple[str, ...]] = [
+            (each.name, str(each.pictures), f"{each.rejected / each.pictures:.2%}") for each in made.blocks
+        ]
+        caption = "Blocks, each at a threshold from the others alone"
+        tables.append(table(caption, ("block", "pictures", "rejected"), rows))
+    if made.suspects:
+        rows = [
+            (each.file, f"{each.score / made.threshold:.2f}", "OUTLIER" if each.outlier else "no")
+            for each in made.suspects
+        ]
+        caption = "Held-out pictures with the highest scores: are they good?"
+        tables.append(table(caption, ("file", "score, x threshold", "far from all others"), rows))
+    if made.excluded:
+        rows = [(each.file, f"{each.score / made.threshold:.2f}", each.sha256[:12]) for each in made.excluded]
+        tables.append(table("Excluded by hand", ("file", "score, x threshold", "SHA-256 begins"), rows))
+    else:
+        tables.append(tag("p", "No picture was excluded by hand.", class_="quiet"))
+    return tables
+
+
+def provenance(figures: Figures) -> Markup:
+    """The recipe, and everything that identifies bundle, data and programs."""
+    bundle, test = figures.bundle, figures.test
+    height, width = bundle.size
+    pairs: list[tuple[str, Content]] = [
+        ("Product", bundle.product),
+        ("Bundle digest (SHA-256)", tag("code", bundle.digest)),
+        ("Teacher", join(f"{bundle.teacher.name} ", tag("code", bundle.teacher.sha256))),
+        ("Input", f"{height} x {width} pixels (height x width)"),
+        ("Training data fingerprint (SHA-256)", tag("code", bundle.fingerprint)),
+        ("Held-out data fingerprint (SHA-256)", tag("code", figures.calibration.fingerprint)),
+    ]
+    if test:
+        pairs.append(("Test data fingerprint (SHA-256)", tag("code", test.fingerprint)))
+        pairs.append(("Speed on this machine", f"{test.evaluation.images_per_second:.1f} images/s, reading included"))
+    pairs += [
+        ("Seed", str(bundle.recipe.seed)),
+        ("Engine", figures.calibration.engine),
+        ("Trained with", ", ".join(f"{name} {version}" for name, version in bundle.versions.items())),
+        ("Report", f"revdist {figures.revdist}, {figures.made:%Y-%m-%d %H:%M %Z}"),
+    ]
+    recipe = [
+        (field.name.replace("_", " "), _plain(getattr(bundle.recipe, field.name)))
+        for field in dataclasses.fields(bundle.recipe)
+    ]
+    quality = [(name.replace("_", " "), f"{value:.6g}") for name, value in bundle.quality.items()]
+    return section(
+        "provenance",
+        "Recipe and provenance",
+        terms(pairs),
+        tag(
+            "div",
+            table("Recipe", ("setting", "value"), recipe),
+            table("Training", ("figure", "value"), quality),
+            class_="pair",
+        ),
+    )
+
+
+def _plain(value: object) -> str:
+    if isinstance(value, tuple):
+        return ", ".join(str(each) for each in value)
+    return str(value) or "-"

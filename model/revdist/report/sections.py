@@ -1,0 +1,213 @@
+"""What was measured: scores, curves, pictures and sensitivity, each from the figures to a section of the page."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from revdist import heatmaps, measures
+from revdist.report import charts, planes
+from revdist.report.cases import STRIDES, Case
+from revdist.report.charts import Row
+from revdist.report.gather import Figures, Test
+from revdist.report.markup import Content, Markup, join, section, table, tag
+from revdist.report.planes import Line
+from revdist.sensitivity import DETECTED, Sensitivity
+
+
+def scores(figures: Figures) -> Markup:
+    """Histograms of all groups of pictures, and the same in numbers."""
+    groups = _groups(figures)
+    lead = (
+        "Every picture has one score, the highest value of its anomaly map. Over the threshold it is rejected. "
+        "Hollow bars are on the wrong side. Each row has its own height."
+    )
+    rows = [
+        (row.name, str(len(row.values)), f"{np.median(row.values):.2f}", f"{row.values.max():.2f}", row.note)
+        for row in groups
+    ]
+    heads = ("pictures", "number", "median score (x threshold)", "highest (x threshold)", "at the threshold")
+    return section(
+        "scores",
+        "Scores",
+        tag("p", lead),
+        charts.histograms(groups, "Scores of each group of pictures in multiples of the threshold"),
+        tag("details", tag("summary", "In numbers"), table("Scores", heads, rows)),
+    )
+
+
+def _groups(figures: Figures) -> list[Row]:
+    threshold = figures.calibration.threshold
+    held_out = figures.calibration.scores
+    over = int((held_out > threshold).sum())
+    rows = [Row(name="held-out good", values=held_out / threshold, defective=False, note=_noted(over, len(held_out)))]
+    if figures.test is None:
+        return rows
+    inspected = figures.test.inspected
+    kinds = sorted({each.kind for each in inspected.samples}, key=lambda kind: (kind != "good", kind))
+    for kind in kinds:
+        own = inspected.scores[[each.kind == kind for each in inspected.samples]]
+        good = kind == "good"
+        wrong = int((own > threshold).sum() if good else (own <= threshold).sum())
+        note = _noted(wrong, len(own)) if good else f"{wrong} of {len(own)} missed ({wrong / len(own):.0%})"
+        rows.append(Row(name="test good" if good else kind, values=own / threshold, defective=not good, note=note))
+    return rows
+
+
+def _noted(rejected: int, total: int) -> str:
+    return f"{rejected} of {total} rejected ({rejected / total:.0%})"
+
+
+def curves(test: Test) -> Markup:
+    """ROC of pictures and PRO of pixels, with their areas and the points of the threshold."""
+    inspected, measured = test.inspected, test.evaluation
+    roc = measures.roc_curve(inspected.defective, inspected.scores)
+    names = ("good pictures rejected", "defective pictures rejected")
+    drawn = planes.curve(
+        roc.false, roc.found, at=roc.at(measured.threshold), limit=1.0, title="ROC curve of pictures", names=names
+    )
+    figures = [_figure(drawn, "ROC, pictures", f"area {measured.image_auroc:.3f} (image AUROC; chance is 0.5)")]
+    pixelwise = inspected.pixelwise
+    if pixelwise is None:
+        unmasked = tag("p", "The data has no masks: where defects lie was not measured.", class_="quiet")
+        return section("curves", "Curves", tag("div", *figures, class_="pair"), unmasked)
+    assert measured.pro is not None
+    assert measured.pro_per_image is not None
+    assert measured.pixel_auroc is not None
+    names = ("good pixels marked", "mean overlap with defects")
+    overlap = pixelwise.pro_curve
+    drawn = planes.curve(
+        overlap.false,
+        overlap.found,
+        at=overlap.at(measured.threshold),
+        limit=measures.FPR_LIMIT,
+        title="PRO curve of pixels",
+        names=names,
+    )
+    areas = (
+        f"area {measured.pro:.3f} up to {measures.FPR_LIMIT:.0%}; pixel AUROC {measured.pixel_auroc:.3f}; "
+        f"PRO per image (another measure) {measured.pro_per_image:.3f}"
+    )
+    figures.append(_figure(drawn, "PRO, pixels", areas))
+    return section("curves", "Curves", tag("div", *figures, class_="pair"))
+
+
+def _figure(drawn: Markup, title: str, told: str) -> Markup:
+    return tag("figure", tag("figcaption", tag("strong", title), tag("span", told)), drawn)
+
+
+def pictures(figures: Figures, colour_bar: str) -> Markup:
+    """The worst and the typical pictures of the test; the golden ones where there is no test."""
+    ends = (f"{heatmaps.TRANSPARENT:g} x", "threshold", f"{heatmaps.SATURATED:g} x")
+    legend = tag(
+        "figure",
+        tag("img", src=colour_bar, alt="Colours from clear over blue, green and yellow to red", width=320, height=20),
+        tag("figcaption", *(tag("span", each) for each in ends)),
+        class_="legend",
+    )
+    lead = (
+        "For each part: the picture and its heat map, then the map of each scale. Heat maps share one scale, the "
+        "threshold, so they can be compared. The three scales add up to the heat map; each is shown on a third of "
+        "the threshold. A white line on black marks the true defect where there is a mask. p is the share of good "
+        "parts that score at least as high, as far as the held-out ones can tell."
+    )
+    test = figures.test
+    if test is None:
+        told = "Pictures of the bundle itself: held-out good ones, and the same with a painted (synthetic) scratch."
+        groups = [_cases("Golden pictures", told, figures.golden, "")]
+    else:
+        groups = [
+            _cases("Worst misses", _of(test.escapes, test.missed), test.escapes, "No defective test part was missed."),
+            _cases(
+                "Worst false rejects",
+                _of(test.false_rejects, test.rejected),
+                test.false_rejects,
+                "No good test part was rejected.",
+            ),
+            _cases("Typical parts", "The picture with the median score of each kind.", test.typical, ""),
+        ]
+    return section("pictures", "Pictures", tag("p", lead), legend, *groups)
+
+
+def _of(shown: Sequence[Case], total: int) -> str:
+    return f"The {len(shown)} furthest from the threshold, of {total}." if total > len(shown) else ""
+
+
+def _cases(title: str, told: str, shown: Sequence[Case], none: str) -> Markup:
+    content = tag("div", *(_case(each) for each in shown), class_="cases") if shown else tag("p", none, class_="quiet")
+    return join(tag("h3", title), tag("p", told) if told else "", content)
+
+
+def _case(case: Case) -> Markup:
+    right = case.rejected == case.defective
+    word = ("found" if case.rejected else "missed") if case.defective else ("rejected" if case.rejected else "passed")
+    badge = tag("span", f"{'✓' if right else '✕'} {word}", class_="badge good" if right else "badge bad")
+    outlined = ", true defect outlined" if case.outlined else ""
+    shape_name = "wide" if case.width > 1.5 * case.height else "tall" if case.height > 1.5 * case.width else "square"
+    shape = {"width": case.width, "height": case.height}
+    small = [
+        tag(
+            "figure",
+            tag("img", src=each, alt=f"Map of {case.name} at stride {stride}", **shape),
+            tag("figcaption", f"stride {stride} px"),
+        )
+        for each, stride in zip(case.scales, STRIDES, strict=True)
+    ]
+    return tag(
+        "figure",
+        tag(
+            "div",
+            tag("img", src=case.picture, alt=f"Picture {case.name}{outlined}", **shape),
+            tag("img", src=case.heat, alt=f"Heat map of {case.name}{outlined}", **shape),
+            class_=f"views {shape_name}",
+        ),
+        tag("div", *small, class_="scales"),
+        tag(
+            "figcaption",
+            tag("span", case.name, class_="file"),
+            badge,
+            tag("span", f"{case.times:.2f} x threshold, p {case.p_value:.3f}", class_="figure"),
+        ),
+        class_="case",
+    )
+
+
+def sensitivity(found: Sensitivity, painted_on: str) -> Markup:
+    """Detection of painted defects by kind, size and contrast."""
+    sizes = sorted({each.size_px for each in found.probes})
+    contrasts = sorted({each.contrast for each in found.probes})
+    names = [f"contrast {contrast:.0%}" for contrast in contrasts]
+    lead = (
+        f"SYNTHETIC defects painted on {found.pictures} of {painted_on}: a probe of what is surely too small or too "
+        f"faint, no measure of real defects. Whiskers are 95% intervals; the dotted line is {DETECTED:.0%}. "
+        f"{found.clean_rejected} of the {found.pictures} are rejected with nothing painted."
+    )
+    kinds = list(dict.fromkeys(each.kind for each in found.probes))
+    drawn = []
+    rows: list[list[Content]] = []
+    for kind in kinds:
+        lines = []
+        for contrast, name in zip(contrasts, names, strict=True):
+            own = sorted(
+                (each for each in found.probes if (each.kind, each.contrast) == (kind, contrast)),
+                key=lambda each: each.size_px,
+            )
+            lines.append(Line(name=name, rates=[p.rate for p in own], intervals=[p.interval for p in own]))
+            smallest = found.smallest(kind, contrast)
+            rows.append(
+                [f"{kind}, {name}", *(f"{p.rate:.0%}" for p in own), f"{smallest:g} px" if smallest else "none"]
+            )
+        title = f"Detected synthetic defects: {kind}"
+        chart = planes.rates(sizes, lines, level=DETECTED, title=title, names=("size, pixels of the input", "detected"))
+        drawn.append(_figure(chart, f"{kind} (synthetic)", ""))
+    heads = ["synthetic defect", *(f"{size:g} px" for size in sizes), f"{DETECTED:.0%} from"]
+    numbers = tag("details", tag("summary", "In numbers"), table("Detected synthetic defects", heads, rows))
+    return section(
+        "sensitivity",
+        "Sensitivity to synthetic defects",
+        tag("p", lead),
+        planes.key(names),
+        tag("div", *drawn, class_="pair"),
+        numbers,
+    )

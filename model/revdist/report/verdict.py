@@ -1,0 +1,112 @@
+"""What an engineer should know first, in a sentence each, with a status that words tell and not colour alone."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from revdist.conformal import Calibration
+from revdist.report.gather import Figures, Test
+from revdist.sensitivity import wilson
+
+Status = Literal["good", "caution", "bad", "unknown"]
+WORDS: dict[Status, tuple[str, str]] = {  # a sign and a word
+    "good": ("✓", "good"),
+    "caution": ("!", "with care"),
+    "bad": ("✕", "poor"),
+    "unknown": ("?", "unknown"),
+}
+_WORST: tuple[Status, ...] = ("bad", "caution", "unknown", "good")
+MISSES_MOST = 0.5  # from this escape rate on, more defective parts pass than are found
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finding:
+    """One thing to know."""
+
+    subject: str
+    status: Status
+    sentence: str
+
+
+def findings(figures: Figures) -> list[Finding]:
+    """The promise, then what the test pictures say of it."""
+    found = [_promise(figures.calibration)]
+    if figures.test is None:
+        told = "No labelled test pictures were given. Good pictures alone say nothing about missed defects."
+        return [*found, Finding(subject="Missed defects", status="unknown", sentence=told)]
+    found += [_escapes(figures.test), _false_rejects(figures.test, figures.calibration)]
+    if figures.test.trained_on:
+        told = f"The student was trained on {figures.test.trained_on} of the test pictures: the figures flatter."
+        found.append(Finding(subject="Test pictures", status="bad", sentence=told))
+    return found
+
+
+def overall(found: Sequence[Finding]) -> Status:
+    """The worst of all."""
+    return next(status for status in _WORST if any(each.status == status for each in found))
+
+
+def headline(figures: Figures) -> str:
+    """The whole in one or two sentences."""
+    made = figures.calibration
+    if made.enough:
+        promise = f"Promises at most {made.attained_rate:.2%} false rejects on average"
+    else:
+        promise = f"Cannot promise {made.false_reject_rate:.2%} false rejects yet: too few held-out pictures"
+    if figures.test is None:
+        return f"{promise}. What it misses is unknown without labelled test pictures."
+    measured = figures.test.evaluation
+    missed, rejected = figures.test.missed, figures.test.rejected
+    return (
+        f"Missed {missed} of {measured.defective} defective test parts and rejected {rejected} of {measured.good} "
+        f"good ones. {promise}."
+    )
+
+
+def _promise(made: Calibration) -> Finding:
+    n, rate = len(made.scores), made.false_reject_rate
+    bound = f"at most {made.attained_rate:.2%} on average and {made.bound95:.2%} with 95% confidence"
+    if made.enough:
+        told = f"{n} held-out good pictures prove {bound}, as long as the parts to come are like them."
+        return Finding(subject="Promised false rejects", status="good", sentence=told)
+    told = f"{n} held-out good pictures prove {bound}; that is too few for the wanted {rate:.2%}."
+    if made.basis == "tail":
+        told += " The threshold is an estimate from a fitted tail."
+    return Finding(subject="Promised false rejects", status="caution", sentence=told)
+
+
+def _escapes(test: Test) -> Finding:
+    measured = test.evaluation
+    missed = test.missed
+    if not missed:
+        status: Status = "good"
+    else:
+        status = "bad" if measured.escape_rate >= MISSES_MOST else "caution"
+    told = f"{missed} of {measured.defective} defective test parts passed: {with_interval(missed, measured.defective)}."
+    kinds = sorted(measured.escape_rate_by_kind.items(), key=lambda each: -each[1])
+    if missed and len(kinds) > 1:
+        (worst, most), (best, least) = kinds[0], kinds[-1]
+        told += f" Most often {worst} ({most:.0%} passed), least often {best} ({least:.0%})."
+    return Finding(subject="Missed defects", status=status, sentence=told)
+
+
+def _false_rejects(test: Test, made: Calibration) -> Finding:
+    measured = test.evaluation
+    rejected = test.rejected
+    low, _ = wilson(rejected, measured.good)
+    told = f"{rejected} of {measured.good} good test parts were rejected: {with_interval(rejected, measured.good)}"
+    if low > made.bound95:
+        return Finding(
+            subject="False rejects",
+            status="bad",
+            sentence=f"{told}. That is more than promised: these parts differ from the held-out ones.",
+        )
+    return Finding(subject="False rejects", status="good", sentence=f"{told}, which agrees with the promise.")
+
+
+def with_interval(hits: int, total: int) -> str:
+    """A share with Wilson's 95 % interval."""
+    low, high = wilson(hits, total)
+    return f"{hits / total:.1%} (95% interval {low:.1%} to {high:.1%})"

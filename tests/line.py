@@ -52,9 +52,10 @@ class Subscriber:
         assert self._subscribed.wait(10)
 
     def _take(self, _client: Client, _data: object, message: MQTTMessage) -> None:
-        if not is_from_service(message.topic):
+        if is_from_service(message.topic):
+            self._bodies.append((message.topic, message.payload))
+        elif "/actuator/" not in message.topic:
             return
-        self._bodies.append((message.topic, message.payload))
         self.messages.append((time.time(), message.topic, json.loads(message.payload)))
 
     def of(self, kind: str) -> dict[str, dict[str, Any]]:

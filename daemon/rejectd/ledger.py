@@ -81,7 +81,10 @@ class Ledger:
         self._margin = margin
         self._book = book
         self._clock = clock
-        self._changed = threading.Condition()
+        self._lock = threading.RLock()
+        self._earlier = threading.Condition(self._lock)  # something is due before `_wakes_ns`
+        self._emptied = threading.Condition(self._lock)  # no frame is in flight
+        self._wakes_ns = 0  # when `wait_due` looks next; who opens and closes frames seldom has to wake it
         self._open: dict[str, Frame] = {}
         self._due: list[tuple[int, str]] = []  # heap of (instant, event_id); closed frames leave it lazily
         self._captured: Counter[str] = Counter()
@@ -107,7 +110,7 @@ class Ledger:
             pixels: uint8 (h, w, 3), prepared for `model`; None for a faulty picture.
             trigger: number of the part; the picture's own, or a count of the pictures, if not given.
         """
-        with self._changed:
+        with self._lock:
             self._captured[camera] += 1
             seq = self._captured[camera]
             trigger = picture.trigger if trigger is None else trigger
@@ -132,8 +135,8 @@ class Ledger:
                 self._book.open(frame)
             self._open[frame.event_id] = frame
             heapq.heappush(self._due, (frame.due_ns, frame.event_id))
-            if self._due[0][1] == frame.event_id:
-                self._changed.notify_all()
+            if frame.due_ns < self._wakes_ns:
+                self._earlier.notify_all()
         return frame
 
     def close(self, verdict: Verdict, body: bytes = b"") -> bool:
@@ -141,7 +144,7 @@ class Ledger:
 
         `body` is the verdict as the book keeps it.
         """
-        with self._changed:
+        with self._lock:
             frame = self._open.pop(verdict.event_id, None)
             if frame is None:
                 return False
@@ -150,40 +153,40 @@ class Ledger:
             self._verdicts[verdict.camera, verdict.decision, verdict.cause] += 1
             if not self._open:
                 self._due.clear()
-                self._changed.notify_all()
+                self._emptied.notify_all()
             return True
 
     def wait_due(self, timeout_s: float) -> list[Frame]:
         """Frames that must be answered now, waiting at most `timeout_s` for one. They stay open until closed."""
         until = self._clock() + int(timeout_s * 1e9)
-        with self._changed:
+        with self._lock:
             while True:
                 now = self._clock()
                 due = self._pop_due(now)
                 if due or now >= until or self._ended:
                     return due
-                wake = min(until, self._due[0][0]) if self._due else until
-                self._changed.wait((wake - now) / 1e9)
+                self._wakes_ns = min(until, self._due[0][0]) if self._due else until
+                self._earlier.wait((self._wakes_ns - now) / 1e9)
 
     def end(self) -> None:
         """Wake whoever waits: no more frames will come."""
-        with self._changed:
+        with self._lock:
             self._ended = True
-            self._changed.notify_all()
+            self._earlier.notify_all()
 
     def wait_empty(self, timeout_s: float) -> bool:
         """Wait until no frame is in flight."""
-        with self._changed:
-            return self._changed.wait_for(lambda: not self._open, timeout_s)
+        with self._lock:
+            return self._emptied.wait_for(lambda: not self._open, timeout_s)
 
     def in_flight(self) -> list[Frame]:
         """The frames that have no verdict yet, the earliest deadline first."""
-        with self._changed:
+        with self._lock:
             return sorted(self._open.values(), key=lambda frame: frame.deadline_ns)
 
     def snapshot(self) -> Snapshot:
         """All counts of one instant."""
-        with self._changed:
+        with self._lock:
             in_flight = Counter(frame.camera for frame in self._open.values())
             return Snapshot(captured=dict(self._captured), verdicts=dict(self._verdicts), in_flight=dict(in_flight))
 

@@ -31,6 +31,7 @@ _WITH_PASSES = 3072  # above this, passes are given up
 _WITH_PICTURES = 256  # above this, pictures
 _WITH_MAPS = 64  # above this, anomaly maps are not even fetched from the device
 _GROUP = 64  # records in one transaction
+_GATHER_S = 0.005  # a verdict and its acknowledgement share a transaction, which begins when both are through
 _PRUNE_S = 60.0
 _RETRY_S = 1.0
 
@@ -162,11 +163,13 @@ class Recorder:
             self._logbook.clear([verdict.event_id])
 
     def _next_group(self) -> list[_Item]:
-        """At least one item, and whatever else waits, up to a group."""
+        """At least one item, and whatever else waits or comes soon, up to a group."""
         try:
             group = [self._items.get(timeout=0 if self._ending.is_set() else 1.0)]
         except queue.Empty:
             return []
+        if self._items.qsize() < _GROUP:
+            self._ending.wait(_GATHER_S)  # the one publishing has the interpreter to itself
         while len(group) < _GROUP and group[-1] is not None:
             try:
                 group.append(self._items.get_nowait())

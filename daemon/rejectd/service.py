@@ -117,7 +117,7 @@ class Service:
 
     def _start(self) -> None:
         """Start the threads, the last stage first, so that nothing waits for a stage that is not there."""
-        sys.setswitchinterval(0.001)  # a thread that computes gives way to one that must answer
+        sys.setswitchinterval(0.0005)  # a thread that computes gives way to one that must answer
         gc.collect()
         gc.freeze()  # what lives as long as the service need not be searched for garbage while parts pass
         line = self._line

@@ -464,6 +464,7 @@ def test_a_journal_that_must_give_up_defects_says_so(rig: Rig, caplog: pytest.Lo
     rig.outbox._max_bytes = 1
     rig.judge(REJECT)
     rig.start()
+    assert rig.recorder.wait(10)
     rig.end()
     assert "journal full: 1 defect events given up before the broker had them" in caplog.text
 

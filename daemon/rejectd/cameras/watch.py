@@ -6,10 +6,12 @@ files on network shares, hard links, bursts larger than the kernel's queue, and 
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
 import time
 from collections import OrderedDict
+from collections.abc import Iterator, Mapping, Set
 from pathlib import Path
 from typing import NamedTuple
 
@@ -30,6 +32,7 @@ from rejectd.messages import Picture, Pixels
 RESCAN_S = 1.0
 ABANDONED_S = 60.0  # a file that was opened but not closed or touched for so long is taken as it is
 _WAITING_MOST = 10_000  # names; the rescan brings what is beyond
+_LOOKED_AT_ONCE = 50  # files of a rescan, half a millisecond; a picture that arrives does not wait for the rest
 _FORGET_BEYOND = 1_000  # names of files that have gone: about 0.4 MB
 
 
@@ -70,9 +73,11 @@ class Watch(FileSystemEventHandler):
         self._waiting: OrderedDict[str, _Arrival] = OrderedDict()
         self._shown: dict[str, _Stamp] = {}
         self._writing: set[str] = set()
+        self._lately: set[str] = set()  # names of which something was heard since the rescan began
         self._settling: dict[str, _Stamp] = {}
         self._started = False
         self._scan_at = 0.0
+        self._scan: Iterator[None] = iter(())  # a rescan under way
 
     def open(self) -> None:
         """Watch the folder. Raises CameraError if it cannot be listed."""
@@ -92,9 +97,11 @@ class Watch(FileSystemEventHandler):
             ) from None
         self._observer, self._root = observer, root
         if not self._started:
-            self._shown = dict(self._listing() or [])
+            with contextlib.suppress(OSError):
+                self._shown = dict(self._files())
             self._started = True
         self._scan_at = 0.0
+        self._scan = iter(())
 
     def close(self) -> None:
         """Stop watching; what is known of the files is kept for the next open."""
@@ -107,18 +114,20 @@ class Watch(FileSystemEventHandler):
         """The next file that arrived; None if there is none. Raises CameraError if the folder is gone."""
         until = time.monotonic() + timeout_s
         while True:
+            scanning = next(self._scan, self) is None
             with self._condition:
-                if not self._waiting:
+                if not (self._waiting or scanning):
                     self._condition.wait(max(0.0, min(until, self._scan_at) - time.monotonic()))
                 item = self._waiting.popitem(last=False) if self._waiting else None
                 if item is not None:
                     self._shown[item[0]] = item[1].stamp
+                    self._lately.add(item[0])
             if item is not None:
                 return self._picture(*item)
             if self._identity() != self._root:
                 raise CameraError(f"{self._path}: the folder is gone", hint="create it again; new files will be shown")
-            if time.monotonic() >= self._scan_at:
-                self._rescan()
+            if not scanning and time.monotonic() >= self._scan_at:
+                self._scan = self._rescan()
             elif time.monotonic() >= until:
                 return None
 
@@ -147,6 +156,7 @@ class Watch(FileSystemEventHandler):
                 now = self._stamp(new) if stamp else None
                 if now is not None and now.same(stamp):
                     self._shown[new] = now
+                    self._lately.add(new)
                     return
         if event.dest_path:
             self._arrived(os.fsdecode(event.dest_path))
@@ -156,6 +166,7 @@ class Watch(FileSystemEventHandler):
         if is_picture(name):
             with self._condition:
                 self._writing.add(name)
+                self._lately.add(name)
 
     def _arrived(self, path: str) -> None:
         name, monotonic_ns, unix_ns = Path(path).name, time.monotonic_ns(), time.time_ns()
@@ -193,18 +204,33 @@ class Watch(FileSystemEventHandler):
             fault=fault,
         )
 
-    def _rescan(self) -> None:
-        """Find complete files that no event told of."""
-        began = time.monotonic()
-        listing = self._listing()
-        if listing is None:
-            self._scan_at = began + RESCAN_S
+    def _rescan(self) -> Iterator[None]:
+        """Find complete files that no event told of; each step looks at a few."""
+        began, looked_s = time.monotonic(), 0.0
+        self._scan_at = began + RESCAN_S
+        with self._condition:
+            self._lately.clear()
+        listing: dict[str, _Stamp] = {}
+        try:
+            for number, (name, stamp) in enumerate(self._files(), 1):
+                listing[name] = stamp
+                if number % _LOOKED_AT_ONCE == 0:
+                    looked_s += time.monotonic() - began
+                    yield
+                    began = time.monotonic()
+        except OSError:  # a folder that cannot be listed is not an empty one; a look at its identity says what is wrong
             return
+        self._compare(listing)
+        # a huge folder is not listed more than a twentieth of the time
+        self._scan_at = time.monotonic() + max(RESCAN_S, 20 * (looked_s + time.monotonic() - began))
+
+    def _compare(self, listing: Mapping[str, _Stamp]) -> None:
+        """Show what is new in a listing and is complete."""
         monotonic_ns, unix_ns = time.monotonic_ns(), time.time_ns()
         with self._condition:
             settled = []
             settling: dict[str, _Stamp] = {}
-            for name, stamp in listing:
+            for name, stamp in listing.items():
                 if stamp.same(self._shown.get(name)) or name in self._waiting:
                     continue
                 if stamp.same(self._settling.get(name)) and self._complete(name, stamp, unix_ns):
@@ -215,9 +241,7 @@ class Watch(FileSystemEventHandler):
                 age_ns = max(0, unix_ns - arrived_unix_ns)
                 self._waiting[name] = _Arrival(monotonic_ns - age_ns, unix_ns - age_ns, stamp)
             self._settling = settling
-            self._forget({name for name, _ in listing})
-        # a huge folder is not listed more than a twentieth of the time
-        self._scan_at = time.monotonic() + max(RESCAN_S, 20 * (time.monotonic() - began))
+            self._forget(listing.keys() | self._lately)
 
     def _complete(self, name: str, stamp: _Stamp, unix_ns: int) -> bool:
         """Whether nobody is writing; called with the condition held."""
@@ -225,20 +249,19 @@ class Watch(FileSystemEventHandler):
             return True
         return unix_ns - max(stamp.modified_ns, stamp.arrived_unix_ns) > ABANDONED_S * 1e9
 
-    def _forget(self, present: set[str]) -> None:
+    def _forget(self, present: Set[str]) -> None:
         """Names of files that have gone, once they are many; called with the condition held."""
         self._writing &= present
         if len(self._shown) > 2 * len(present) + _FORGET_BEYOND:
             self._shown = {name: stamp for name, stamp in self._shown.items() if name in present}
 
-    def _listing(self) -> list[tuple[str, _Stamp]] | None:
-        """What is there; None if the folder cannot be listed now, which is not the same as an empty one."""
-        try:
-            names = [entry.name for entry in os.scandir(self._path) if is_picture(entry.name)]
-        except OSError:
-            return None  # the next look at the folder's identity says so
-        stamps = [(name, self._stamp(name)) for name in names]
-        return [(name, stamp) for name, stamp in stamps if stamp is not None]
+    def _files(self) -> Iterator[tuple[str, _Stamp]]:
+        """The pictures that are there. Raises OSError if the folder cannot be listed."""
+        with os.scandir(self._path) as entries:
+            for entry in entries:
+                stamp = self._stamp(entry.name) if is_picture(entry.name) else None
+                if stamp is not None:
+                    yield entry.name, stamp
 
     def _stamp(self, name: str) -> _Stamp | None:
         try:

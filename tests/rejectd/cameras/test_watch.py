@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import threading
+import time
 from pathlib import Path
 
 import numpy as np
@@ -199,6 +200,47 @@ def test_names_of_files_that_have_gone_are_not_remembered_for_ever(folder, monke
             camera._scan_at = 0.0
             assert camera.read(0.0) is None
             assert len(camera._shown) <= 12
+    finally:
+        camera.close()
+
+
+def test_a_picture_does_not_wait_for_a_rescan_to_end(folder, monkeypatch):
+    monkeypatch.setattr(watch, "_LOOKED_AT_ONCE", 1)
+    for number in range(20):
+        save(folder / f"{number:03}.png")
+    camera = watch.Watch(folder)
+    camera.open()
+    try:
+        assert camera.read(0.0) is None
+        assert next(camera._scan, "ended") is None  # it is under way
+        save(folder / "new.png")
+        with camera._condition:
+            assert camera._condition.wait_for(lambda: camera._waiting, 5)
+        picture = camera.read(0.0)
+        assert picture is not None
+        assert picture.source == "new.png"
+        assert next(camera._scan, "ended") is None
+    finally:
+        camera.close()
+
+
+def test_a_picture_that_is_shown_during_a_rescan_is_not_shown_again(folder, monkeypatch):
+    monkeypatch.setattr(watch, "_LOOKED_AT_ONCE", 1)
+    monkeypatch.setattr(watch, "_FORGET_BEYOND", -100)
+    monkeypatch.setattr(watch, "RESCAN_S", 0.0)
+    save(folder / "old.png")
+    camera = watch.Watch(folder)
+    camera.open()
+    try:
+        scan = camera._rescan()
+        assert next(scan, "ended") is None  # it has seen what was there
+        save(folder / "new.png")
+        assert camera.read(5.0)
+        list(scan)
+        assert "new.png" in camera._shown
+        until = time.monotonic() + 0.5
+        while time.monotonic() < until:
+            assert camera.read(0.05) is None
     finally:
         camera.close()
 

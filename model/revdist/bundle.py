@@ -31,6 +31,7 @@ from revdist.conformal import Calibration
 from revdist.engine import Engine
 from revdist.errors import BundleError, CalibrationError, ImageError, RecipeError
 from revdist.recipe import Recipe, check_product
+from revdist.weights import check_finite
 
 SCHEMA = 2
 MANIFEST = "bundle.json"
@@ -216,7 +217,7 @@ def place(path: Path, engine: Engine, *, product: str) -> Bundle:
 
 
 def student(bundle: Bundle) -> detector.Student:
-    """The trained student, loaded strictly. Raises BundleError where the weights do not fit."""
+    """The trained student, loaded strictly. Raises BundleError where the weights do not fit or are not finite."""
     manifest = json.loads(_content(bundle.path, MANIFEST))
     weights = safetensors.torch.load(_checked(bundle.path, STUDENT, manifest["files"][STUDENT]))
     model = detector.Student(bundle.teacher.name, fusion=bundle.recipe.fusion)
@@ -225,6 +226,7 @@ def student(bundle: Bundle) -> detector.Student:
     except RuntimeError as error:
         first = str(error).splitlines()[1].strip()  # the rest lists every other tensor
         raise BundleError(f"{bundle.path / STUDENT}: does not fit: {first}", hint=_FOREIGN) from error
+    check_finite(weights, str(bundle.path / STUDENT), BundleError)
     return model.eval()
 
 

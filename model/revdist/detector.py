@@ -21,6 +21,7 @@ SIGMA = 4.0
 TRUNCATE = 4.0
 RADIUS = int(TRUNCATE * SIGMA + 0.5)  # 16: a kernel of 33 taps, as scipy's gaussian_filter
 EPSILON = 1e-8
+STRIDES = (4, 8, 16)  # pixels of the input for one location of each scale
 
 
 class Student(nn.Module):
@@ -78,24 +79,18 @@ def normalise(pixels: torch.Tensor, teacher: Teacher) -> torch.Tensor:
 def anomaly_maps(
     taught: Sequence[torch.Tensor], rebuilt: Sequence[torch.Tensor], size: tuple[int, int]
 ) -> torch.Tensor:
-    """Sum of the `scale_maps`: (B, h, w) float32, 0..2 a scale."""
-    total: torch.Tensor | None = None
-    for scaled in scale_maps(taught, rebuilt, size):
-        total = scaled if total is None else total + scaled
-    assert total is not None
-    return total
+    """Sum of the `distances`, each brought to `size`: (B, h, w) float32, 0..2 a scale. `Spread` is the fast way."""
+    scales = [
+        F.interpolate(distance[:, None], size, mode="bilinear", align_corners=True)[:, 0]
+        for distance in distances(taught, rebuilt)
+    ]
+    return torch.stack(scales).sum(0)
 
 
-def scale_maps(
-    taught: Sequence[torch.Tensor], rebuilt: Sequence[torch.Tensor], size: tuple[int, int]
-) -> Iterator[torch.Tensor]:
-    """For each scale 1 - cos at each location, brought to `size`: (B, h, w) float32, 0..2.
-
-    The cosine is taken in float32 whatever the features are in: 1 - cos in bfloat16 would keep three distinct values.
-    """
-    for t, s in zip(taught, rebuilt, strict=True):
-        distance = cosine_distance(t.float(), s.float()).unsqueeze(1)  # (B, 1, H, W)
-        yield F.interpolate(distance, size, mode="bilinear", align_corners=True)[:, 0]
+def distances(taught: Sequence[torch.Tensor], rebuilt: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+    """For each scale `cosine_distance`, in float32 whatever the features are in: three distinct values are all that
+    1 - cos in bfloat16 would keep."""
+    return [cosine_distance(t.float(), r.float()) for t, r in zip(taught, rebuilt, strict=True)]
 
 
 def cosine_distance(taught: torch.Tensor, rebuilt: torch.Tensor) -> torch.Tensor:
@@ -104,19 +99,51 @@ def cosine_distance(taught: torch.Tensor, rebuilt: torch.Tensor) -> torch.Tensor
     Written out, because exporters have no rule for aten::cosine_similarity; norms are bounded from below as there.
     """
     dot = (taught * rebuilt).sum(1)
-    norms = taught.square().sum(1).sqrt().clamp_min(EPSILON) * rebuilt.square().sum(1).sqrt().clamp_min(EPSILON)
-    return 1 - dot / norms
+    norms = torch.linalg.vector_norm(taught, dim=1).clamp_min(EPSILON)
+    norms = norms * torch.linalg.vector_norm(rebuilt, dim=1).clamp_min(EPSILON)
+    distance: torch.Tensor = 1 - dot / norms
+    return distance
 
 
 def smooth(maps: torch.Tensor) -> torch.Tensor:
     """Gaussian of sigma 4 with 33 taps, edge-repeating border: (B, h, w) float32 -> the same, as scipy's "reflect"."""
-    x = torch.arange(-RADIUS, RADIUS + 1, dtype=torch.float64, device=maps.device)
-    weights = torch.exp(-0.5 * (x / SIGMA) ** 2)
-    taps = (weights / weights.sum()).float()
+    taps = _taps(maps.device).float()
     for axis in (1, 2):
         padded = maps.index_select(axis, _mirror(maps.shape[axis], maps.device)).unsqueeze(1)  # (B, 1, h + 32, w)
         maps = F.conv2d(padded, taps.view(1, 1, -1, 1) if axis == 1 else taps.view(1, 1, 1, -1))[:, 0]
     return maps
+
+
+class Spread:
+    """Distances of the three scales -> the smoothed anomaly map, in one step.
+
+    Interpolation and smoothing are linear and separable, so that both together are a matrix on each side of a scale's
+    distances. Equal to `smooth` of `anomaly_maps` by rounding, at a tenth of its time.
+    """
+
+    def __init__(self, size: tuple[int, int], device: torch.device) -> None:
+        """`size`: (h, w) of the map."""
+        self._rows = [_spreading(size[0] // stride, size[0]).to(device) for stride in STRIDES]  # (h, H)
+        self._columns = [_spreading(size[1] // stride, size[1]).T.contiguous().to(device) for stride in STRIDES]
+        self._all_rows = torch.cat(self._rows, 1)
+
+    def __call__(self, distances: Sequence[torch.Tensor]) -> torch.Tensor:
+        """Three (B, H, W) float32 on the device, fine to coarse -> (B, h, w)."""
+        wide = [distance @ columns for distance, columns in zip(distances, self._columns, strict=True)]  # (B, H, w)
+        return self._all_rows @ torch.cat(wide, 1)
+
+    def scales(self, distances: Sequence[torch.Tensor]) -> Iterator[torch.Tensor]:
+        """Each scale's part of the map: three (B, h, w)."""
+        for rows, distance, columns in zip(self._rows, distances, self._columns, strict=True):
+            yield rows @ distance @ columns
+
+
+def _spreading(inputs: int, outputs: int) -> torch.Tensor:
+    """(outputs, inputs) float32: bilinear interpolation with aligned corners, then the Gaussian, along one axis."""
+    unit = torch.eye(inputs, dtype=torch.float64)[:, None]  # (inputs, 1, inputs)
+    wide = F.interpolate(unit, outputs, mode="linear", align_corners=True)  # (inputs, 1, outputs)
+    padded = wide[:, :, _mirror(outputs, torch.device("cpu"))]
+    return F.conv1d(padded, _taps(torch.device("cpu"))[None, None])[:, 0].T.float()
 
 
 def scores(maps: torch.Tensor, top_share: float = 0.0) -> torch.Tensor:
@@ -128,6 +155,13 @@ def scores(maps: torch.Tensor, top_share: float = 0.0) -> torch.Tensor:
         return maps.amax(dim=(1, 2))
     count = max(1, round(top_share * maps[0].numel()))
     return maps.flatten(1).topk(count, dim=1).values.mean(1)
+
+
+def _taps(device: torch.device) -> torch.Tensor:
+    """(33,) float64: the Gaussian's weights, which add up to 1."""
+    x = torch.arange(-RADIUS, RADIUS + 1, dtype=torch.float64, device=device)
+    weights = torch.exp(-0.5 * (x / SIGMA) ** 2)
+    return weights / weights.sum()
 
 
 def _mirror(length: int, device: torch.device) -> torch.Tensor:

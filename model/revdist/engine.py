@@ -1,14 +1,15 @@
 """A detector made fast for one device and precision: one teacher, and a student for each product.
 
 B pictures of a batch, h w their size. Batch norms are folded into the convolutions, memory is channels last, and the
-only copy from the device that `inspect` makes is the one of the scores.
+only copy from the device that `inspect` makes is the one of the scores. On a processor operations are fused (fused.py)
+and a batch goes through in parts that its caches hold.
 """
 
 from __future__ import annotations
 
 import copy
 import threading
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TypeVar
@@ -19,7 +20,7 @@ import torch
 from torch import nn
 from torch.nn.utils import fusion
 
-from revdist import detector
+from revdist import detector, fused
 from revdist.errors import ImageError, RevdistError
 from revdist.recipe import check_size
 from revdist.teacher import Teacher
@@ -33,11 +34,16 @@ class Placed:
     """A student in an engine, ready to run."""
 
     student: nn.Module
+    spread: detector.Spread
     size: Size  # of its input
     top_share: float  # of the map's values whose mean is the score; 0 for the highest
 
 
 Table = Mapping[str, Placed]
+
+_AT_ONCE = {"efficientnet_lite0": 2}  # pictures that a processor has under way: its maps are large, its weights small
+_AT_ONCE_ELSE = 4  # here the weights are large
+_EXAMPLE = 64  # pixels a side of the picture that a network is recorded on; any would do
 
 
 class Inspection:
@@ -66,7 +72,11 @@ class Engine:
         self.identity = f"torch-{self.device.type}-{precision}"
         self.teacher_name = teacher.name
         self.teacher_sha256 = teacher.sha256
+        self._fuses = self.device.type == "cpu" and fused.available()
         self._teacher = optimise(teacher, self.device)
+        if self._fuses:
+            self._teacher.trunk = fused.fuse(self._teacher.trunk, torch.zeros(1, 3, _EXAMPLE, _EXAMPLE))
+        self._at_once = _AT_ONCE.get(teacher.name, _AT_ONCE_ELSE) if self.device.type == "cpu" else 0  # 0: all
         self._students: Table = MappingProxyType({})
         self._writing = threading.Lock()
         if self.device.type == "cuda":  # float32 means float32: TF32 would change the scores in the third digit
@@ -84,9 +94,12 @@ class Engine:
     def add(self, product: str, student: nn.Module, size: Size, *, top_share: float = 0.0) -> None:
         """Take in a trained student (it is copied), scored as its recipe says; one of the same name is replaced."""
         check_size(size)
-        ready = optimise(student, self.device)
+        ready: nn.Module = optimise(student, self.device)
+        if self._fuses:
+            ready = fused.fuse(ready, *self._teacher(torch.zeros(1, 3, _EXAMPLE, _EXAMPLE)))
+        spread = detector.Spread(size, self.device)
         with self._writing:
-            self._students = MappingProxyType({**self._students, product: Placed(ready, size, top_share)})
+            self._students = MappingProxyType({**self._students, product: Placed(ready, spread, size, top_share)})
 
     def remove(self, product: str) -> None:
         """Forget a product; nothing happens where there is none of that name."""
@@ -131,8 +144,8 @@ class Engine:
         """
         placed = self._placed(self._students, product)
         taught = self.features([pixels])
-        scales = detector.scale_maps(taught, placed.student(taught), placed.size)  # three (1, h, w)
-        return np.asarray(detector.smooth(torch.cat(list(scales))).cpu().numpy())
+        distances = detector.distances(taught, placed.student(taught))
+        return np.asarray(torch.cat(list(placed.spread.scales(distances))).cpu().numpy())
 
     @staticmethod
     def _scores(maps: torch.Tensor, top_shares: Sequence[float]) -> list[torch.Tensor]:
@@ -149,22 +162,37 @@ class Engine:
     def maps(self, batch: torch.Tensor, products: Sequence[str], students: Table | None = None) -> torch.Tensor:
         """Smoothed anomaly maps of one batch: uint8 (b, h, w, 3) on the device -> float32 (b, h, w) on the device."""
         table = self._students if students is None else students
-        size = (batch.shape[1], batch.shape[2])
-        taught = self._teacher(detector.normalise(batch, self._teacher))  # one pass for the whole mixed batch
         rows_of = _rows(products)
-        parts, order = [], []
-        for product, rows in rows_of.items():
-            student = self._placed(table, product).student
-            own = taught if len(rows_of) == 1 else [_take(features, rows) for features in taught]
-            parts.append(detector.smooth(detector.anomaly_maps(own, student(own), size)))
-            order += rows
-        if len(parts) == 1:
-            return parts[0]
-        back = sorted(range(len(order)), key=order.__getitem__)
-        return _take(torch.cat(parts), back)
+        order = [row for rows in rows_of.values() for row in rows]  # each product's pictures side by side
+        batch = batch if len(rows_of) == 1 else _take(batch, order)
+        parts: list[torch.Tensor] = []
+        for part in self._parts(len(order)):
+            parts += self._maps(batch[part], [products[row] for row in order[part]], table)
+        maps = parts[0] if len(parts) == 1 else torch.cat(parts)
+        return maps if len(rows_of) == 1 else _take(maps, sorted(range(len(order)), key=order.__getitem__))
+
+    def _maps(self, batch: torch.Tensor, products: Sequence[str], table: Table) -> Iterator[torch.Tensor]:
+        """Maps of pictures that are ordered by product, in one tensor (b', h, w) for each product."""
+        taught = self._teacher(detector.normalise(batch, self._teacher))  # one pass for all products
+        for product, rows in _rows(products).items():
+            placed = self._placed(table, product)
+            for part in self._parts(len(rows)):
+                own = [features[rows[0] :][part] for features in taught]
+                yield placed.spread(detector.distances(own, placed.student(own)))
+
+    def _parts(self, count: int) -> Iterator[slice]:
+        """How many pictures run together on a processor: of few sizes, because weights are packed for each."""
+        begin, at_once = 0, self._at_once or count
+        while begin < count:
+            while at_once > count - begin:
+                at_once //= 2
+            yield slice(begin, begin + at_once)
+            begin += at_once
 
     def warm(self, batch_sizes: Iterable[int]) -> None:
         """Run each product once at each batch size, so that no first frame waits for set-up."""
+        if self._at_once:
+            batch_sizes = {count for each in batch_sizes for count in range(1, min(each, self._at_once) + 1)}
         for product, placed in self._students.items():
             for count in batch_sizes:
                 self.inspect([np.zeros((*placed.size, 3), np.uint8)] * count, [product] * count)

@@ -44,7 +44,7 @@ def fill(
 ) -> None:
     """Load strictly: of what the module does not want, only names that begin with one of `unused` are dropped.
 
-    Raises `kind`, with the names of tensors that are missing, unexpected or of a wrong shape.
+    Raises `kind`, with the names of tensors that are missing, unexpected, of a wrong shape or not finite.
     """
     wanted = module.state_dict()
     kept = {key: value for key, value in state.items() if key in wanted or not key.startswith(unused)}
@@ -59,7 +59,15 @@ def fill(
     ]
     if odd:
         raise kind(f"{what}: wrong shapes: {_some(odd)}", hint=hint)
+    check_finite(kept, what, kind)
     module.load_state_dict(kept)
+
+
+def check_finite(state: Mapping[str, torch.Tensor], what: str, kind: Kind) -> None:
+    """Raises `kind` for a weight that is no number, which a fused ReLU would hide: its maximum of NaN and 0 is 0."""
+    odd = sorted(key for key, value in state.items() if not value.isfinite().all())
+    if odd:
+        raise kind(f"{what}: weights that are not finite: {_some(odd)}", hint="train again; check the pictures")
 
 
 def _some(keys: list[str]) -> str:

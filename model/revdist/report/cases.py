@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from revdist import heatmaps, images
+from revdist import detector, heatmaps, images
 from revdist.conformal import Calibration
 from revdist.engine import Engine
 
@@ -24,7 +24,6 @@ WORST = 6  # escapes, and false rejects
 TYPICAL = 8  # kinds
 SIDE, SMALL = 320, 128  # longer side of a shown picture and of a scale's map, pixels
 QUALITY = 80  # of JPEG
-STRIDES = (4, 8, 16)  # pixels of the input for one location of each scale
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,7 +83,9 @@ def show(engine: Engine, product: str, calibration: Calibration, chosen: Chosen)
     small = _fitted(picture, SIDE)
     mask = images.read_mask(chosen.mask, (small.shape[0], small.shape[1])) if chosen.mask else None
     tiny = _fitted(picture, SMALL)
-    scales = [heatmaps.heatmap(tiny, each, threshold / len(STRIDES)) for each in engine.scale_maps(prepared, product)]
+    scales = [
+        heatmaps.heatmap(tiny, each, threshold / len(detector.STRIDES)) for each in engine.scale_maps(prepared, product)
+    ]
     return Case(
         name=chosen.name,
         defective=chosen.defective,

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from revdist import heatmaps, measures
+from revdist import detector, heatmaps, measures
 from revdist.report import charts, planes
-from revdist.report.cases import STRIDES, Case
+from revdist.report.cases import Case
 from revdist.report.charts import Row
 from revdist.report.gather import Figures, Test
 from revdist.report.markup import Content, Markup, join, section, table, tag
@@ -152,7 +152,7 @@ def _case(case: Case) -> Markup:
             tag("img", src=each, alt=f"Map of {case.name} at stride {stride}", **shape),
             tag("figcaption", f"stride {stride} px"),
         )
-        for each, stride in zip(case.scales, STRIDES, strict=True)
+        for each, stride in zip(case.scales, detector.STRIDES, strict=True)
     ]
     return tag(
         "figure",

@@ -1,0 +1,88 @@
+"""Fused networks give what the plain ones give, of every architecture, and fuse what they are made for."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from revdist import detector, fused, teacher
+from revdist.engine import optimise
+from revdist.errors import RevdistError
+
+CPU = torch.device("cpu")
+
+pytestmark = pytest.mark.skipif(not fused.available(), reason="this torch has no oneDNN: NOT TESTED")
+
+
+def _random(module: nn.Module, seed: int) -> nn.Module:
+    """In evaluation mode, with batch norms that do something and biases where there are any."""
+    torch.manual_seed(seed)
+    for part in module.modules():
+        if isinstance(part, nn.BatchNorm2d):
+            nn.init.uniform_(part.weight, 0.5, 1.0)
+            nn.init.normal_(part.bias, 0.1, 0.1)
+    return module.eval()
+
+
+@pytest.mark.parametrize("name", teacher.NAMES)
+@torch.no_grad()
+def test_fused_networks_give_what_the_plain_ones_give(name: str) -> None:
+    trunk = optimise(_random(teacher.build(name), 1), CPU)
+    student = optimise(_random(detector.Student(name), 2), CPU)
+    example = torch.zeros(1, 3, 64, 64)
+    fast_trunk, fast_student = fused.fuse(trunk, example), fused.fuse(student, *trunk(example))
+    for shape in [(2, 3, 64, 96), (1, 3, 128, 64), (2, 3, 64, 96)]:
+        picture = torch.randn(shape).contiguous(memory_format=torch.channels_last)
+        taught = trunk(picture)
+        for expected, found in zip(
+            [*taught, *student(taught)], [*fast_trunk(picture), *fast_student(taught)], strict=True
+        ):
+            torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5 * float(expected.abs().max()))
+            assert found.is_contiguous(memory_format=torch.channels_last)
+
+
+def test_convolutions_take_in_all_that_they_can() -> None:
+    student = optimise(detector.Student("wide_resnet50_2"), CPU)
+    taught = [torch.zeros(1, c, 64 // s, 64 // s) for c, s in ((256, 4), (512, 8), (1024, 16))]
+    steps = [type(step.operation) for step in fused.fuse(student, *taught)._steps]
+    rest = [step for step in steps if step not in (fused.Convolution, fused.Doubling)]
+    assert len(rest) == 1, "the concatenation alone is left: no ReLU, no addition"
+    lite0 = optimise(teacher.build("efficientnet_lite0"), CPU)
+    steps = [type(step.operation) for step in fused.fuse(lite0, torch.zeros(1, 3, 64, 64))._steps]
+    assert set(steps) == {fused.Convolution}, "padding of odd pixels and ReLU6 are taken in too"
+
+
+class _Shared(nn.Module):
+    """What a convolution gives is read twice, once before its activation."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.one, self.two = nn.Conv2d(4, 4, 1), nn.Conv2d(4, 4, 3, padding=1)
+
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        y = self.one(x)
+        return F.relu(y) + y, self.two(F.relu6(y)) + 1
+
+
+@torch.no_grad()
+def test_what_is_read_twice_stays() -> None:
+    plain, x = _Shared(), torch.randn(2, 4, 8, 8).contiguous(memory_format=torch.channels_last)
+    for found, expected in zip(fused.fuse(plain, torch.randn(1, 4, 8, 8))(x), plain(x), strict=True):
+        torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-6)
+
+
+@torch.no_grad()
+def test_shapes_with_one_order_share_their_weights() -> None:
+    program = fused.fuse(nn.Conv2d(672, 112, 1), torch.zeros(1, 672, 8, 8))
+    for count in (1, 2, 4):
+        program(torch.zeros(count, 672, 16, 16).contiguous(memory_format=torch.channels_last))
+    convolution = program._steps[0].operation
+    assert len(convolution._packed) == 3
+    assert len({id(packed) for packed in convolution._packed.values()}) == len(convolution._orders)
+
+
+def test_unknown_operations_are_refused() -> None:
+    with pytest.raises(RevdistError, match=r"cannot fuse a network with the operation aten\.sigmoid"):
+        fused.fuse(nn.Sigmoid(), torch.zeros(1))

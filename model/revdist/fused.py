@@ -8,23 +8,18 @@ those that torch's own compiler emits for x86. Results differ from the plain net
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import nn
-from torch.utils._python_dispatch import TorchDispatchMode
 
-from revdist.errors import RevdistError
+from revdist import recording
+from revdist.recording import Recording, Step, Value, aten, values
 
-aten = torch.ops.aten
 _RELU, _RELU6 = "relu", "hardtanh"  # oneDNN's names
-_ALLOWED = (  # what a network may be made of: with these no step depends on the size of the example
-    *(aten.convolution, aten.constant_pad_nd, aten.max_pool2d_with_indices),
-    *(aten.relu, aten.hardtanh, aten.add, aten.cat, aten.zeros_like, aten.detach),
-)
 
 
 def available() -> bool:
@@ -41,33 +36,32 @@ def fuse(module: nn.Module, *example: torch.Tensor) -> Program:
     Batch norms must be folded already. The network takes batches and pictures of any size. Nothing global is changed,
     so that other threads may run modules meanwhile. Raises RevdistError for an operation that is not known here.
     """
-    with torch.inference_mode(mode=False), torch.no_grad(), _Recorder(example) as recorder:
-        outputs = module(example[0] if len(example) == 1 else example)
-    given = recorder.values_of(outputs)
-    return Program([_ready(step) for step in _joined(recorder.steps, given)], recorder.inputs, given)
+    recorded = recording.record(module, *example)
+    steps = [_ready(step) for step in _joined(recorded)]
+    return Program(steps, recorded.inputs, recorded.outputs)
 
 
 class Program(nn.Module):
     """A fused network: it takes and gives what its module did, and has no weights that torch sees."""
 
-    def __init__(self, steps: Sequence[_Step], inputs: Sequence[_Value], outputs: Any) -> None:
+    def __init__(self, steps: Sequence[Step], inputs: Sequence[Value], outputs: Sequence[Value]) -> None:
         super().__init__()
         self._steps, self._inputs, self._outputs = steps, inputs, outputs
-        last = {value: number for number, step in enumerate(steps) for value in _values(step.arguments)}
-        kept = set(_values(outputs))
+        last = {value: number for number, step in enumerate(steps) for value in values(step.arguments)}
+        kept = set(outputs)
         self._done = [  # what no later step reads: its memory is free for the next
             [value for value, at in last.items() if at == number and value not in kept] for number in range(len(steps))
         ]
 
-    def forward(self, x: torch.Tensor | Sequence[torch.Tensor]) -> Any:
+    def forward(self, x: torch.Tensor | Sequence[torch.Tensor]) -> tuple[torch.Tensor, ...]:
         """One tensor or a sequence, as in the example; maps are channels last in memory."""
-        known: dict[_Value, Any] = dict(zip(self._inputs, [x] if isinstance(x, torch.Tensor) else x, strict=True))
+        known: dict[Value, Any] = dict(zip(self._inputs, [x] if isinstance(x, torch.Tensor) else x, strict=True))
         for step, done in zip(self._steps, self._done, strict=True):
             found = step.operation(*_filled(step.arguments, known))
             known[step.result] = found[0] if isinstance(found, tuple) else found
             for value in done:
                 del known[value]
-        return _filled(self._outputs, known)
+        return tuple(known[value] for value in self._outputs)
 
 
 class Convolution:
@@ -77,7 +71,7 @@ class Convolution:
     shapes with the same order share them.
     """
 
-    def __init__(self, plain: _Plain) -> None:
+    def __init__(self, plain: recording.Convolution) -> None:
         self._bias, self._activation = plain.bias, plain.activation
         self._limits = [0.0, 6.0] if plain.activation == _RELU6 else []
         self._layout = list(plain.padding), list(plain.stride), list(plain.dilation), plain.groups
@@ -109,7 +103,7 @@ class Convolution:
 class Doubling:
     """A transposed convolution of 2x2 with stride 2, then an activation: (B, in, H, W) -> (B, out, 2H, 2W)."""
 
-    def __init__(self, plain: _Plain) -> None:
+    def __init__(self, plain: recording.Convolution) -> None:
         inputs, self._outputs = plain.weight.shape[:2]
         weight = plain.weight.permute(2, 3, 1, 0).reshape(-1, inputs, 1, 1)  # (4 * out, in, 1, 1)
         bias = None if plain.bias is None else plain.bias.repeat(4)
@@ -123,113 +117,55 @@ class Doubling:
         return squares.reshape(b, 2 * h, 2 * w, self._outputs).permute(0, 3, 1, 2)
 
 
-@dataclass(frozen=True, slots=True)
-class _Value:
-    """A tensor that is known only when the network runs."""
-
-    number: int
-
-
-@dataclass(frozen=True, slots=True)
-class _Step:
-    operation: Any  # a callable, or the description of a convolution
-    arguments: tuple[Any, ...]  # a _Value in place of a tensor that is given or comes from a step before
-    result: _Value
-
-    @property
-    def name(self) -> Any:
-        """The operation whatever types it is for."""
-        return getattr(self.operation, "overloadpacket", None)
-
-
-@dataclass(frozen=True, slots=True)
-class _Plain:
-    """A convolution as aten has it, behind its input; its step may have a second argument that is added."""
-
-    weight: torch.Tensor
-    bias: torch.Tensor | None
-    stride: Sequence[int]
-    padding: Sequence[int]
-    dilation: Sequence[int]
-    transposed: bool
-    output_padding: Sequence[int]
-    groups: int
-    activation: str = ""
-
-
-class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Writes down what torch does in this thread."""
-
-    def __init__(self, example: Sequence[torch.Tensor]) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
-        self.steps: list[_Step] = []
-        self.inputs = [_Value(number) for number in range(len(example))]
-        self._known = {id(tensor): value for tensor, value in zip(example, self.inputs, strict=True)}
-        self._alive: list[torch.Tensor] = list(example)  # an id means one tensor only as long as that lives
-
-    def __torch_dispatch__(
-        self, operation: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
-        packet = operation.overloadpacket
-        if packet not in _ALLOWED or (kwargs and packet is not aten.zeros_like):
-            raise RevdistError(f"engine: cannot fuse a network with the operation {operation}")
-        found = operation(*args, **(kwargs or {}))
-        result = _Value(len(self._alive))
-        self.steps.append(_Step(operation, self.values_of(args), result))
-        self._alive.append(found[0] if isinstance(found, tuple) else found)
-        self._known[id(self._alive[-1])] = result
-        return found
-
-    def values_of(self, arguments: Any) -> Any:
-        """The same, with a _Value in place of each tensor that is given or comes from a step."""
-        if isinstance(arguments, tuple | list):
-            return type(arguments)(self.values_of(each) for each in arguments)
-        return self._known.get(id(arguments), arguments) if isinstance(arguments, torch.Tensor) else arguments
-
-
-def _joined(steps: Sequence[_Step], outputs: Any) -> list[_Step]:
+def _joined(recorded: Recording) -> list[Step]:
     """Convolutions take in the padding before them, and the addition and activation behind them.
 
     A step goes where its last part was: all that it reads is known there.
     """
-    readers = Counter(value for step in steps for value in _values(step.arguments)) + Counter(_values(outputs))
-    made: dict[_Value, _Step] = {}  # by result
+    readers = Counter(value for step in recorded.steps for value in values(step.arguments))
+    readers.update(recorded.outputs)
+    made: dict[Value, Step] = {}  # by result
 
-    def alone(value: Any) -> _Step | None:
-        return made.get(value) if isinstance(value, _Value) and readers[value] == 1 else None
+    def alone(value: Any) -> Step | None:
+        return made.get(value) if isinstance(value, Value) and readers[value] == 1 else None
 
-    for step in steps:
+    for step in recorded.steps:
         new, before = step, None
-        if step.name is aten.convolution:
-            x, plain = step.arguments[0], _Plain(*step.arguments[1:])
-            before = alone(x)
-            if before is not None and before.name is aten.constant_pad_nd and not any(plain.padding):
-                plain, x = _padded(plain, before.arguments[1]), before.arguments[0]
-            else:
-                before = None
-            new = _Step(plain, (x,), step.result)
+        if isinstance(step.operation, recording.Convolution):
+            found = alone(step.arguments[0])
+            if found is not None and found.name is aten.constant_pad_nd and not any(step.operation.padding):
+                padded = _padded(step.operation, found.arguments[1])
+                before, new = found, Step(padded, found.arguments[:1], step.result)
         elif step.name is aten.add and len(step.arguments) == 2:
             for one, other in (step.arguments, step.arguments[::-1]):
                 found = alone(one)
-                if found is not None and _takes_addition(found) and isinstance(other, _Value):
-                    before, new = found, _Step(found.operation, (*found.arguments, other), step.result)
+                if found is not None and _takes_addition(found) and isinstance(other, Value):
+                    before, new = found, Step(found.operation, (*found.arguments, other), step.result)
         elif step.name is aten.relu or (step.name is aten.hardtanh and step.arguments[1:] == (0.0, 6.0)):
             found = alone(step.arguments[0])
-            if found is not None and isinstance(found.operation, _Plain) and not found.operation.activation:
+            if (
+                found is not None
+                and isinstance(found.operation, recording.Convolution)
+                and not found.operation.activation
+            ):
                 activated = replace(found.operation, activation=_RELU if step.name is aten.relu else _RELU6)
-                before, new = found, _Step(activated, found.arguments, step.result)
+                before, new = found, Step(activated, found.arguments, step.result)
         if before is not None:
             del made[before.result]
         made[step.result] = new
     return list(made.values())
 
 
-def _takes_addition(step: _Step) -> bool:
+def _takes_addition(step: Step) -> bool:
     plain = step.operation
-    return isinstance(plain, _Plain) and not (plain.activation or plain.transposed) and len(step.arguments) == 1
+    return (
+        isinstance(plain, recording.Convolution)
+        and not (plain.activation or plain.transposed)
+        and len(step.arguments) == 1
+    )
 
 
-def _padded(plain: _Plain, zeros: Sequence[int]) -> _Plain:
+def _padded(plain: recording.Convolution, zeros: Sequence[int]) -> recording.Convolution:
     """With the zeros on each side; those that one side has more than the other go into the kernel."""
     left, right, above, below = zeros
     assert right >= left, "of SAME the odd pixel is on the right"
@@ -238,24 +174,16 @@ def _padded(plain: _Plain, zeros: Sequence[int]) -> _Plain:
     return replace(plain, weight=weight, padding=(below, right))
 
 
-def _ready(step: _Step) -> _Step:
+def _ready(step: Step) -> Step:
     plain = step.operation
-    if not isinstance(plain, _Plain):
+    if not isinstance(plain, recording.Convolution):
         return step
     operation: Callable[..., torch.Tensor] = Convolution(plain) if not plain.transposed else Doubling(plain)
-    return _Step(operation, step.arguments, step.result)
+    return Step(operation, step.arguments, step.result)
 
 
-def _values(arguments: Any) -> Iterator[_Value]:
-    if isinstance(arguments, _Value):
-        yield arguments
-    elif isinstance(arguments, tuple | list):
-        for each in arguments:
-            yield from _values(each)
-
-
-def _filled(arguments: Any, known: dict[_Value, Any]) -> Any:
-    if isinstance(arguments, _Value):
+def _filled(arguments: Any, known: dict[Value, Any]) -> Any:
+    if isinstance(arguments, Value):
         return known[arguments]
     if isinstance(arguments, tuple | list):
         return type(arguments)(_filled(each, known) for each in arguments)

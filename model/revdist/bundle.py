@@ -226,7 +226,7 @@ def student(bundle: Bundle) -> detector.Student:
     except RuntimeError as error:
         first = str(error).splitlines()[1].strip()  # the rest lists every other tensor
         raise BundleError(f"{bundle.path / STUDENT}: does not fit: {first}", hint=_FOREIGN) from error
-    check_finite(weights, str(bundle.path / STUDENT), BundleError)
+    check_finite(weights, str(bundle.path / STUDENT), BundleError, hint="train it again")
     return model.eval()
 
 

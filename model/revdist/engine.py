@@ -23,7 +23,7 @@ from torch.nn.utils import fusion
 from revdist import detector, fused
 from revdist.errors import ImageError, RevdistError
 from revdist.recipe import check_size
-from revdist.teacher import Teacher
+from revdist.teacher import Teacher, channels
 
 Size = tuple[int, int]
 Module = TypeVar("Module", bound=nn.Module)
@@ -96,7 +96,8 @@ class Engine:
         check_size(size)
         ready: nn.Module = optimise(student, self.device)
         if self._fuses:
-            ready = fused.fuse(ready, *self._teacher(torch.zeros(1, 3, _EXAMPLE, _EXAMPLE)))
+            example = zip(channels(self.teacher_name), detector.STRIDES, strict=True)
+            ready = fused.fuse(ready, *(torch.zeros(1, c, _EXAMPLE // s, _EXAMPLE // s) for c, s in example))
         spread = detector.Spread(size, self.device)
         with self._writing:
             self._students = MappingProxyType({**self._students, product: Placed(ready, spread, size, top_share)})
@@ -181,7 +182,7 @@ class Engine:
                 yield placed.spread(detector.distances(own, placed.student(own)))
 
     def _parts(self, count: int) -> Iterator[slice]:
-        """How many pictures run together on a processor: of few sizes, because weights are packed for each."""
+        """Which pictures run together. On a processor in powers of two, because weights are packed for each number."""
         begin, at_once = 0, self._at_once or count
         while begin < count:
             while at_once > count - begin:
@@ -190,9 +191,13 @@ class Engine:
             begin += at_once
 
     def warm(self, batch_sizes: Iterable[int]) -> None:
-        """Run each product once at each batch size, so that no first frame waits for set-up."""
+        """Run each product once at each batch size, so that no first frame waits for set-up.
+
+        Where batches go through in parts, at each size that a part of them can have, in mixed batches too.
+        """
         if self._at_once:
-            batch_sizes = {count for each in batch_sizes for count in range(1, min(each, self._at_once) + 1)}
+            most = min(self._at_once, max(batch_sizes, default=0))
+            batch_sizes = [2**power for power in range(most.bit_length())]
         for product, placed in self._students.items():
             for count in batch_sizes:
                 self.inspect([np.zeros((*placed.size, 3), np.uint8)] * count, [product] * count)
@@ -312,5 +317,4 @@ def _take(tensor: torch.Tensor, rows: Sequence[int]) -> torch.Tensor:
     """Rows of a batch. Slices and stacks, because an index from the host would be one more transfer."""
     if list(rows) == list(range(rows[0], rows[-1] + 1)):
         return tensor[rows[0] : rows[-1] + 1]
-    taken = torch.stack([tensor[row] for row in rows])
-    return taken.contiguous(memory_format=torch.channels_last) if taken.dim() == 4 else taken
+    return torch.stack([tensor[row] for row in rows])

@@ -2,13 +2,13 @@
 
 A convolution takes its ReLU and its addition along, so that no map is read again for them; a transposed convolution of
 2x2 with stride 2 is a 1x1 convolution whose outputs are put side by side; weights are packed once. The operations are
-those that torch's own compiler emits for x86. Results differ from the plain network's by rounding (1e-6 relative).
+those that torch's own compiler emits for x86. Results differ from the plain network's by rounding.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from revdist import recording
+from revdist.errors import RevdistError
 from revdist.recording import Recording, Step, Value, aten, values
 
 _RELU, _RELU6 = "relu", "hardtanh"  # oneDNN's names
@@ -25,9 +26,8 @@ _RELU, _RELU6 = "relu", "hardtanh"  # oneDNN's names
 def available() -> bool:
     """Whether this torch has the operations."""
     names = "_convolution_pointwise", "_reorder_convolution_weight", "_get_mkldnn_serialized_md"
-    return torch.backends.mkldnn.is_available() and all(  # type: ignore[no-untyped-call]
-        hasattr(torch.ops.mkldnn, name) for name in names
-    )
+    there: bool = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]  # torch has no types here
+    return there and all(hasattr(torch.ops.mkldnn, name) for name in names)
 
 
 def fuse(module: nn.Module, *example: torch.Tensor) -> Program:
@@ -68,7 +68,7 @@ class Convolution:
     """A convolution with bias, then optionally + `other`, then an activation: (B, in, H, W) -> (B, out, H', W').
 
     oneDNN's best order of the weights depends on the shape of the input, so they are packed when a shape is first seen;
-    shapes with the same order share them.
+    shapes with the same order share them. Two threads may do so at once: both orders hold the same weights.
     """
 
     def __init__(self, plain: recording.Convolution) -> None:
@@ -178,8 +178,12 @@ def _ready(step: Step) -> Step:
     plain = step.operation
     if not isinstance(plain, recording.Convolution):
         return step
-    operation: Callable[..., torch.Tensor] = Convolution(plain) if not plain.transposed else Doubling(plain)
-    return Step(operation, step.arguments, step.result)
+    if not plain.transposed:
+        return Step(Convolution(plain), step.arguments, step.result)
+    kernel, stride = tuple(plain.weight.shape[2:]), tuple(plain.stride)
+    if (kernel, stride, plain.groups) != ((2, 2), (2, 2), 1) or any((*plain.padding, *plain.output_padding)):
+        raise RevdistError(f"engine: a transposed convolution of {kernel} with stride {stride} cannot be fused")
+    return Step(Doubling(plain), step.arguments, step.result)
 
 
 def _filled(arguments: Any, known: dict[Value, Any]) -> Any:

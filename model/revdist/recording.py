@@ -1,4 +1,4 @@
-"""What torch does when a network runs, written down as a list of steps: the source of fused networks and of exports.
+"""What torch does when a network runs, written down as a list of steps: what fused networks are made from.
 
 The recording is made in one thread by the dispatcher's own means. Nothing global is changed, unlike in torch's tracers,
 so that other threads may run modules meanwhile.
@@ -87,7 +87,7 @@ def values(arguments: Any) -> Iterator[Value]:
             yield from values(each)
 
 
-class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
+class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch has no types here
     """Writes down what torch does in this thread."""
 
     def __init__(self, example: Sequence[torch.Tensor]) -> None:
@@ -102,7 +102,7 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
     ) -> Any:
         packet = operation.overloadpacket
         if packet not in _ALLOWED or (kwargs and packet is not aten.zeros_like):
-            raise RevdistError(f"engine: a network with the operation {operation} cannot be made fast or exported")
+            raise RevdistError(f"engine: a network with the operation {operation} cannot be fused")
         found = operation(*args, **(kwargs or {}))
         result = Value(len(self._alive))
         if packet is aten.convolution:

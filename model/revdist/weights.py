@@ -59,15 +59,15 @@ def fill(
     ]
     if odd:
         raise kind(f"{what}: wrong shapes: {_some(odd)}", hint=hint)
-    check_finite(kept, what, kind)
+    check_finite(kept, what, kind, hint="the file is damaged, or its training failed")
     module.load_state_dict(kept)
 
 
-def check_finite(state: Mapping[str, torch.Tensor], what: str, kind: Kind) -> None:
+def check_finite(state: Mapping[str, torch.Tensor], what: str, kind: Kind, *, hint: str) -> None:
     """Raises `kind` for a weight that is no number, which a fused ReLU would hide: its maximum of NaN and 0 is 0."""
     odd = sorted(key for key, value in state.items() if not value.isfinite().all())
     if odd:
-        raise kind(f"{what}: weights that are not finite: {_some(odd)}", hint="train again; check the pictures")
+        raise kind(f"{what}: weights that are not finite: {_some(odd)}", hint=hint)
 
 
 def _some(keys: list[str]) -> str:

@@ -181,6 +181,13 @@ def test_weights_that_are_not_numbers_are_refused(tiny_copy: Path, engine: Engin
     assert not engine.products
 
 
+def test_weights_that_overflow_fail_at_the_golden_pictures(tiny_copy: Path, engine: Engine) -> None:
+    _other_student(tiny_copy, lambda weights: weights["decoder.head1.weight"].fill_(1e38))
+    with pytest.raises(BundleError, match="scores nan"):
+        bundle.load(tiny_copy, engine)
+    assert not engine.products
+
+
 def test_a_new_calibration_leaves_every_other_file_as_it_was(tiny_copy: Path) -> None:
     before = {path: path.read_bytes() for path in tiny_copy.rglob("*") if path.is_file()}
     read = bundle.read(tiny_copy)

@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from revdist import detector, images, teacher
+from revdist import detector, fused, images, teacher
 from revdist.engine import Engine, fold_batch_norms, optimise
 from revdist.errors import ImageError, RecipeError, RevdistError
 from revdist.images import Pixels
@@ -160,6 +160,27 @@ def test_sizes_that_the_strides_do_not_allow_are_refused(loaded: Engine) -> None
 
 def test_an_empty_batch_has_no_scores(loaded: Engine) -> None:
     assert loaded.inspect([], []).scores.shape == (0,)
+
+
+@pytest.mark.skipif(not fused.available(), reason="this torch has no oneDNN: NOT TESTED")
+def test_after_warming_no_batch_waits_for_weights_to_be_packed(
+    lite0: teacher.Teacher, mixed: tuple[list[Pixels], list[str]]
+) -> None:
+    def packed() -> list[int]:
+        programs = [engine._teacher.trunk, *(placed.student for placed in engine._students.values())]
+        steps = [step.operation for program in programs for step in program._steps]
+        return [len(step._packed) for step in steps if isinstance(step, fused.Convolution)]
+
+    engine = Engine(lite0, device="cpu")
+    for seed, (product, picture) in enumerate(dict(zip(mixed[1], mixed[0], strict=True)).items()):
+        engine.add(product, _student("efficientnet_lite0", seed), picture.shape[:2])
+    assert not any(packed()), "packed for the pictures, not for the example"
+    engine.warm([1, 5])
+    before = packed()
+    assert all(before)
+    for rows in ([0], [0, 1], [2, 1, 0], list(range(len(mixed[0])))):
+        engine.inspect([mixed[0][row] for row in rows], [mixed[1][row] for row in rows])
+    assert packed() == before
 
 
 def test_a_removed_product_is_gone(lite0: teacher.Teacher) -> None:

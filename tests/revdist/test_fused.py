@@ -17,7 +17,7 @@ pytestmark = pytest.mark.skipif(not fused.available(), reason="this torch has no
 
 
 def _random(module: nn.Module, seed: int) -> nn.Module:
-    """In evaluation mode, with batch norms that do something and biases where there are any."""
+    """In evaluation mode, with batch norms that do something."""
     torch.manual_seed(seed)
     for part in module.modules():
         if isinstance(part, nn.BatchNorm2d):
@@ -91,5 +91,7 @@ def test_shapes_with_one_order_share_their_weights() -> None:
 
 
 def test_unknown_operations_are_refused() -> None:
-    with pytest.raises(RevdistError, match=r"the operation aten\.sigmoid\.default cannot be made fast"):
+    with pytest.raises(RevdistError, match=r"the operation aten\.sigmoid\.default cannot be fused"):
         fused.fuse(nn.Sigmoid(), torch.zeros(1))
+    with pytest.raises(RevdistError, match=r"transposed convolution of \(3, 3\) with stride \(2, 2\) cannot be fused"):
+        fused.fuse(_Single(nn.ConvTranspose2d(4, 4, 3, 2)), torch.zeros(1, 4, 8, 8))

@@ -94,6 +94,12 @@ def test_what_does_not_fit_is_an_error_that_lists_the_tensors(
         official.student(saved(tmp_path, parts), "resnet18")
 
 
+def test_a_checkpoint_that_is_not_finite_is_refused(parts: dict[str, dict[str, torch.Tensor]], tmp_path: Path) -> None:
+    parts["bn"]["conv1.weight"][0] = float("nan")
+    with pytest.raises(BundleError, match=r"bn: weights that are not finite: conv1\.weight"):
+        official.student(saved(tmp_path, parts), "resnet18")
+
+
 def test_another_teacher_s_checkpoint_is_told_by_its_shapes(
     parts: dict[str, dict[str, torch.Tensor]], tmp_path: Path
 ) -> None:

@@ -104,6 +104,14 @@ def test_weights_of_another_width_are_refused(tmp_path: Path) -> None:
         teacher.load("wide_resnet50_2", tmp_path / "resnet50.pth")
 
 
+def test_weights_that_are_not_finite_are_refused(resnet18_file: Path, tmp_path: Path) -> None:
+    state = torch.load(resnet18_file, weights_only=True)
+    state["layer1.0.conv1.weight"][0, 0, 0, 0] = float("inf")
+    torch.save(state, tmp_path / "odd.pth")
+    with pytest.raises(TeacherError, match=r"not finite: layer1\.0\.conv1\.weight; the file is damaged"):
+        teacher.load("resnet18", tmp_path / "odd.pth")
+
+
 class Evil:
     def __reduce__(self) -> tuple[object, tuple[str]]:
         return print, ("executed",)

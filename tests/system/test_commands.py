@@ -115,7 +115,7 @@ def test_a_changeover_that_fails_changes_nothing(
         manifest = json.loads((broken / "bundle.json").read_text())
         manifest["golden"][0]["score"] *= 1.5
         (broken / "bundle.json").write_text(json.dumps(manifest))
-    wait_for(lambda: subscriber.of("verdict"), "parts pass")
+    wait_for(lambda: _verdicts(subscriber, "left"), "parts pass on the left")
     before = _verdicts(subscriber, "left")[0]["bundle"]
     answer = operator.ask("product", product="cell", bundle="broken")
     assert not answer["ok"]

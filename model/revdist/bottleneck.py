@@ -1,7 +1,8 @@
 """The bottleneck: multi-scale feature fusion (MFF) and one-class embedding (OCE), section 3.2 of the paper.
 
 B batch, e expansion of the teacher's blocks (4 with bottleneck blocks, 1 with basic blocks), H W the picture.
-`Bottleneck` is the official graph under the official names, without its unused layers conv4 and bn4.
+`Bottleneck` is the official graph under the official names, without its unused layers conv4 and bn4. `Frozen` is what
+the paper's ablation puts in its place.
 """
 
 from __future__ import annotations
@@ -68,4 +69,26 @@ class SlimBottleneck(nn.Module):
         middle = self.relu(self.bn3(self.conv3(middle)))  # (B, 128, H/16, W/16)
         coarse = self.relu(self.bn4(self.conv4(coarse)))  # (B, 128, H/16, W/16)
         embedded: torch.Tensor = self.bn_layer(torch.cat([fine, middle, coarse], dim=1))  # (B, 256, H/32, W/32)
+        return embedded
+
+
+class Frozen(nn.Module):
+    """The last stage of a pretrained network, fed with the coarsest map alone: the baseline "Pre" of the ablation.
+
+    Always in evaluation mode, never with gradients, whatever is done to the student that it is part of.
+    """
+
+    def __init__(self, stage: nn.Module) -> None:
+        super().__init__()
+        self.stage = stage
+        self.requires_grad_(False)
+        self.train(False)
+
+    def train(self, mode: bool = True) -> Frozen:  # noqa: ARG002 - torch's signature
+        super().train(False)
+        return self
+
+    def forward(self, features: Features) -> torch.Tensor:
+        """Three maps, the last at H/16 -> what the stage gives at H/32."""
+        embedded: torch.Tensor = self.stage(features[2])
         return embedded

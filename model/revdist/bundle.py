@@ -30,10 +30,11 @@ from revdist import conformal, detector, folders, images
 from revdist.conformal import Calibration
 from revdist.engine import Engine
 from revdist.errors import BundleError, CalibrationError, ImageError, RecipeError
-from revdist.recipe import Recipe, check_product
+from revdist.recipe import SCALES, Recipe, check_product
 from revdist.weights import check_finite
 
-SCHEMA = 2
+SCHEMA = 3
+READABLE = (2, SCHEMA)
 MANIFEST = "bundle.json"
 STUDENT = "student.safetensors"
 CALIBRATION = "calibration.safetensors"
@@ -116,7 +117,7 @@ def read(path: Path) -> Bundle:
             path=path,
             product=manifest["product"],
             size=_size(manifest["size"]),
-            recipe=Recipe.from_json(manifest["recipe"]),
+            recipe=_recipe(manifest),
             teacher=TeacherId(**manifest["teacher"]),
             fingerprint=manifest["fingerprint"],
             trained_on=frozenset(manifest["trained_on"]),
@@ -131,9 +132,10 @@ def read(path: Path) -> Bundle:
 
 
 def _check_version(path: Path, manifest: dict[str, Any]) -> None:
-    if manifest["schema"] != SCHEMA:
+    if manifest["schema"] not in READABLE:
+        known = " and ".join(map(str, READABLE))
         raise BundleError(
-            f"{path}: written in schema {manifest['schema']}, this revdist reads {SCHEMA}",
+            f"{path}: written in schema {manifest['schema']}, this revdist reads {known}",
             hint="use a matching revdist",
         )
     if manifest["preprocessing"] != images.PREPROCESSING:
@@ -141,6 +143,15 @@ def _check_version(path: Path, manifest: dict[str, Any]) -> None:
             f"{path}: made for preprocessing {manifest['preprocessing']!r}, this revdist does {images.PREPROCESSING!r}",
             hint="use a matching revdist, or train it again",
         )
+
+
+def _recipe(manifest: dict[str, Any]) -> Recipe:
+    """Schema 2 had `fusion` in the place of `bottleneck`, and scored in one way. Raises RecipeError."""
+    values = dict(manifest["recipe"])
+    if manifest["schema"] == 2:
+        bottleneck = {True: "full", False: "oce"}[values.pop("fusion")]
+        values |= {"bottleneck": bottleneck, "scales": SCALES, "combine": "add"}
+    return Recipe.from_json(values)
 
 
 def _content(path: Path, name: str) -> bytes:
@@ -212,7 +223,7 @@ def place(path: Path, engine: Engine, *, product: str) -> Bundle:
             f"{engine.teacher_name} {engine.teacher_sha256[:12]}",
             hint="pass the weights file that it was trained with (--teacher-weights), or train it again",
         )
-    engine.add(product, student(bundle), bundle.size, top_share=bundle.recipe.top_share)
+    engine.add(product, student(bundle), bundle.size, detector.Scoring.of(bundle.recipe))
     return bundle
 
 
@@ -220,7 +231,7 @@ def student(bundle: Bundle) -> detector.Student:
     """The trained student, loaded strictly. Raises BundleError where the weights do not fit or are not finite."""
     manifest = json.loads(_content(bundle.path, MANIFEST))
     weights = safetensors.torch.load(_checked(bundle.path, STUDENT, manifest["files"][STUDENT]))
-    model = detector.Student(bundle.teacher.name, fusion=bundle.recipe.fusion)
+    model = detector.Student(bundle.teacher.name, bottleneck=bundle.recipe.bottleneck)
     try:
         model.load_state_dict(weights)
     except RuntimeError as error:

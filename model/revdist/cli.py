@@ -130,6 +130,13 @@ def _add_recipe(one: argparse.ArgumentParser) -> None:
     one.add_argument("--steps", type=int, metavar="N", help="optimiser steps (default: by recipe and teacher)")
     one.add_argument("--size", type=_size, metavar="N|HxW", help="input size, multiples of 32 (default: by teacher)")
     one.add_argument("--batch", type=int, metavar="N", help="pictures a step (default: by teacher)")
+    bottlenecks = "full: all scales, trained (MFF and OCE); oce: the coarsest alone; pretrained: the teacher's own last"
+    bottlenecks += f" stage, frozen, so that only the decoder is trained (default: {plain.bottleneck})"
+    one.add_argument("--bottleneck", choices=get_args(recipe.BottleneckName), help=bottlenecks)
+    scales = "scales that count in the anomaly map: 1 fine, 2 middle, 3 coarse (default: 1,2,3)"
+    one.add_argument("--scales", type=_scales, metavar="A,B", help=scales)
+    combine = f"how the maps of the scales become one (default: {plain.combine})"
+    one.add_argument("--combine", choices=get_args(recipe.Combine), help=combine)
     one.add_argument("--holdout", type=float, metavar="SHARE", help=f"for calibration (default: {plain.holdout})")
     rate = f"wanted share of good parts rejected (default: {plain.false_reject_rate})"
     one.add_argument("--false-reject-rate", type=float, metavar="R", help=rate)
@@ -152,6 +159,13 @@ def _add_engine(one: argparse.ArgumentParser, command: Callable[[argparse.Namesp
     one.add_argument("--teacher-weights", type=Path, metavar="FILE", help="state dict, .pth or .safetensors")
     one.add_argument("--device", default="auto", help="auto, cpu or cuda (%(default)s)")
     one.set_defaults(command=command)
+
+
+def _scales(text: str) -> tuple[int, ...]:
+    scales = text.split(",")
+    if not all(scale.isdecimal() for scale in scales):
+        raise argparse.ArgumentTypeError(f"{text!r} are no scales, write 2 or 1,2,3")
+    return tuple(sorted(map(int, scales)))
 
 
 def _size(text: str) -> tuple[int, int]:

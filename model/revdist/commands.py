@@ -69,7 +69,8 @@ def _write_suspects(options: argparse.Namespace, engine: Engine, found: Bundle) 
 
 
 def _recipe(options: argparse.Namespace) -> recipe.Recipe:
-    names = ("size", "steps", "batch", "holdout", "seed", "false_reject_rate", "guarantee", "blocks")
+    names = ["size", "steps", "batch", "bottleneck", "scales", "combine", "holdout", "seed", "false_reject_rate"]
+    names += ["guarantee", "blocks"]
     given: dict[str, Any] = {name: value for name in names if (value := getattr(options, name, None)) is not None}
     if "steps" in given:
         given["epochs"] = 0

@@ -5,15 +5,18 @@ B batch, C channels, h w the model's input. Everything stays on the device of it
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 
 from revdist import bottleneck, decoder, resnet
+from revdist.efficientnet import LAST_CHANNELS as LITE0_LAST_CHANNELS
 from revdist.errors import TeacherError
-from revdist.teacher import Teacher, channels
+from revdist.recipe import SCALES, BottleneckName, Combine, Recipe
+from revdist.teacher import NAMES, Teacher, build_last_stage, channels
 
 Features = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
 
@@ -27,34 +30,42 @@ STRIDES = (4, 8, 16)  # pixels of the input for one location of each scale
 class Student(nn.Module):
     """Bottleneck and decoder: the teacher's three maps -> three maps of the same shapes.
 
-    Without `fusion` the bottleneck is given the coarsest map alone, as in the paper's ablation of MFF.
+    The paper's ablation has two more bottlenecks than the `full` one, MFF and OCE: `oce` is given the coarsest map
+    alone, and `pretrained` is the teacher's last stage, frozen; its weights are those of `teacher.load_last_stage`.
     """
 
-    def __init__(self, teacher: str, *, fusion: bool = True) -> None:
+    def __init__(self, teacher: str, *, bottleneck: BottleneckName = "full") -> None:
         super().__init__()
-        self.bottleneck, self.decoder = _parts(teacher)
-        self.fusion = fusion
+        if teacher not in NAMES:
+            raise TeacherError(f"there is no student for teacher {teacher!r}")
+        self.bottleneck = _bottleneck(teacher, bottleneck)
+        self.decoder = _decoder(teacher, bottleneck)
+        self.coarse_alone = bottleneck == "oce"
 
     def forward(self, features: Sequence[torch.Tensor]) -> Features:
-        if not self.fusion:
+        if self.coarse_alone:
             fine, middle, coarse = features
             features = torch.zeros_like(fine), torch.zeros_like(middle), coarse
         rebuilt: Features = self.decoder(self.bottleneck(features))
         return rebuilt
 
 
-def _parts(teacher: str) -> tuple[nn.Module, nn.Module]:
+def _bottleneck(teacher: str, name: BottleneckName) -> nn.Module:
+    if name == "pretrained":
+        return bottleneck.Frozen(build_last_stage(teacher))
     if teacher == "efficientnet_lite0":
-        slim = initialise(bottleneck.SlimBottleneck(channels(teacher)))
-        return slim, initialise(decoder.SlimDecoder(bottleneck.SlimBottleneck.EMBEDDED, channels(teacher)))
-    if teacher not in resnet.NAMES:
-        raise TeacherError(f"there is no student for teacher {teacher!r}")
-    block, (layer1, layer2, layer3, last), width = resnet.layout(teacher)
-    down = bottleneck.Bottleneck(block, last, width)
-    initialise(down)
+        return initialise(bottleneck.SlimBottleneck(channels(teacher)))
+    block, (_, _, _, last), width = resnet.layout(teacher)
+    return initialise(bottleneck.Bottleneck(block, last, width))
+
+
+def _decoder(teacher: str, name: BottleneckName) -> nn.Module:
+    if teacher == "efficientnet_lite0":
+        embedded = LITE0_LAST_CHANNELS if name == "pretrained" else bottleneck.SlimBottleneck.EMBEDDED
+        return initialise(decoder.SlimDecoder(embedded, channels(teacher)))
+    block, (layer1, layer2, layer3, _), width = resnet.layout(teacher)
     mirrored = decoder.BasicBlock if block is resnet.BasicBlock else decoder.BottleneckBlock
-    up = decoder.Decoder(mirrored, (layer1, layer2, layer3), width)
-    return down, initialise(up)
+    return initialise(decoder.Decoder(mirrored, (layer1, layer2, layer3), width))
 
 
 def initialise(module: nn.Module) -> nn.Module:
@@ -76,15 +87,61 @@ def normalise(pixels: torch.Tensor, teacher: Teacher) -> torch.Tensor:
     return ((pixels.float() - teacher.mean) / teacher.std).permute(0, 3, 1, 2)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scoring:
+    """How the distances of the three scales become an anomaly map, and a map a score; the paper's way by default.
+
+    `scales` leaves scales out of the map alone, as the paper's ablation does (github.com/hq-deng/RD4AD/issues/1): the
+    loss and the student have all three.
+    """
+
+    scales: tuple[int, ...] = SCALES  # those that count: 1 fine, 2 middle, 3 coarse
+    combine: Combine = "add"
+    top_share: float = 0.0  # of the map's values whose mean is the score; 0 for the highest
+
+    @classmethod
+    def of(cls, recipe: Recipe) -> Scoring:
+        """What a recipe says of it."""
+        return cls(scales=recipe.scales, combine=recipe.combine, top_share=recipe.top_share)
+
+    @property
+    def strides(self) -> tuple[int, ...]:
+        """Of the scales that count, in pixels of the input for one location."""
+        return tuple(STRIDES[scale - 1] for scale in self.scales)
+
+    def chosen(self, distances: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+        """Those of the three scales that count, fine to coarse."""
+        return [distances[scale - 1] for scale in self.scales]
+
+    def combined(self, maps: Sequence[torch.Tensor]) -> torch.Tensor:
+        """The maps of the scales that count, as one: (B, h, w) each -> (B, h, w)."""
+        stacked = torch.stack(list(maps))
+        return stacked.sum(0) if self.combine == "add" else stacked.prod(0)
+
+    def level_of_a_scale(self, level: float) -> float:
+        """What each scale has where all have the same and together they have `level`, such as the threshold."""
+        return level / len(self.scales) if self.combine == "add" else level ** (1 / len(self.scales))
+
+
+PLAIN = Scoring()
+
+
 def anomaly_maps(
-    taught: Sequence[torch.Tensor], rebuilt: Sequence[torch.Tensor], size: tuple[int, int]
+    taught: Sequence[torch.Tensor],
+    rebuilt: Sequence[torch.Tensor],
+    size: tuple[int, int],
+    scoring: Scoring = PLAIN,
 ) -> torch.Tensor:
-    """Sum of the `distances`, each brought to `size`: (B, h, w) float32, 0..2 a scale. `Spread` is the fast way."""
-    scales = [
-        F.interpolate(distance[:, None], size, mode="bilinear", align_corners=True)[:, 0]
-        for distance in distances(taught, rebuilt)
-    ]
-    return torch.stack(scales).sum(0)
+    """The `distances` that count, each brought to `size`, combined: (B, h, w) float32. `Spread` is the fast way.
+
+    Each is 0..2, so that a sum of n is 0..2n and a product 0..2^n.
+    """
+    return scoring.combined(
+        [
+            F.interpolate(distance[:, None], size, mode="bilinear", align_corners=True)[:, 0]
+            for distance in scoring.chosen(distances(taught, rebuilt))
+        ]
+    )
 
 
 def distances(taught: Sequence[torch.Tensor], rebuilt: Sequence[torch.Tensor]) -> list[torch.Tensor]:
@@ -115,35 +172,63 @@ def smooth(maps: torch.Tensor) -> torch.Tensor:
 
 
 class Spread:
-    """Distances of the three scales -> the smoothed anomaly map, in one step.
+    """Distances of the three scales -> the smoothed anomaly map.
 
     Interpolation and smoothing are linear and separable, so that both together are a matrix on each side of a scale's
-    distances. Equal to `smooth` of `anomaly_maps` by rounding, at a tenth of its time.
+    distances. Maps that add up are made with these alone; those that multiply are interpolated by matrices, multiplied
+    and then smoothed. Equal to `smooth` of `anomaly_maps` by rounding; for a sum at a tenth of its time.
     """
 
-    def __init__(self, size: tuple[int, int], device: torch.device) -> None:
+    def __init__(self, size: tuple[int, int], device: torch.device, scoring: Scoring = PLAIN) -> None:
         """`size`: (h, w) of the map."""
-        self._rows = [_spreading(size[0] // stride, size[0]).to(device) for stride in STRIDES]  # (h, H)
-        self._columns = [_spreading(size[1] // stride, size[1]).T.contiguous().to(device) for stride in STRIDES]
-        self._all_rows = torch.cat(self._rows, 1)
+        self._scoring, self._adds = scoring, scoring.combine == "add"
+        along = _spreading if self._adds else _interpolating
+        self._sides = [_Sides(size, stride, along, device) for stride in scoring.strides]
+        self._all_rows = torch.cat([sides.rows for sides in self._sides], 1)
 
     def __call__(self, distances: Sequence[torch.Tensor]) -> torch.Tensor:
         """Three (B, H, W) float32 on the device, fine to coarse -> (B, h, w)."""
-        wide = [distance @ columns for distance, columns in zip(distances, self._columns, strict=True)]  # (B, H, w)
-        return self._all_rows @ torch.cat(wide, 1)
+        pairs = list(zip(self._sides, self._scoring.chosen(distances), strict=True))
+        if self._adds:
+            wide = [distance @ sides.columns for sides, distance in pairs]  # (B, H, w) each
+            return self._all_rows @ torch.cat(wide, 1)
+        return smooth(self._scoring.combined([sides(distance) for sides, distance in pairs]))
 
     def scales(self, distances: Sequence[torch.Tensor]) -> Iterator[torch.Tensor]:
-        """Each scale's part of the map: three (B, h, w)."""
-        for rows, distance, columns in zip(self._rows, distances, self._columns, strict=True):
-            yield rows @ distance @ columns
+        """The smoothed map of each scale that counts, fine to coarse: (B, h, w). Those of a sum add up to its map."""
+        for sides, distance in zip(self._sides, self._scoring.chosen(distances), strict=True):
+            yield sides(distance) if self._adds else smooth(sides(distance))
+
+
+class _Sides:
+    """A linear operation along each side of a scale's distances (B, H, W) -> (B, h, w), as matrices."""
+
+    def __init__(
+        self, size: tuple[int, int], stride: int, along: Callable[[int, int], torch.Tensor], device: torch.device
+    ) -> None:
+        rows, columns = (along(side // stride, side) for side in size)
+        self.rows = rows.to(device)  # (h, H)
+        self.columns = columns.T.contiguous().to(device)  # (W, w)
+
+    def __call__(self, distance: torch.Tensor) -> torch.Tensor:
+        return self.rows @ distance @ self.columns
 
 
 def _spreading(inputs: int, outputs: int) -> torch.Tensor:
     """(outputs, inputs) float32: bilinear interpolation with aligned corners, then the Gaussian, along one axis."""
-    unit = torch.eye(inputs, dtype=torch.float64)[:, None]  # (inputs, 1, inputs)
-    wide = F.interpolate(unit, outputs, mode="linear", align_corners=True)  # (inputs, 1, outputs)
-    padded = wide[:, :, _mirror(outputs, torch.device("cpu"))]
+    padded = _wide(inputs, outputs)[:, :, _mirror(outputs, torch.device("cpu"))]
     return F.conv1d(padded, _taps(torch.device("cpu"))[None, None])[:, 0].T.float()
+
+
+def _interpolating(inputs: int, outputs: int) -> torch.Tensor:
+    """(outputs, inputs) float32: bilinear interpolation with aligned corners along one axis."""
+    return _wide(inputs, outputs)[:, 0].T.float()
+
+
+def _wide(inputs: int, outputs: int) -> torch.Tensor:
+    """(inputs, 1, outputs) float64: each unit vector, interpolated linearly with aligned corners."""
+    unit = torch.eye(inputs, dtype=torch.float64)[:, None]  # (inputs, 1, inputs)
+    return F.interpolate(unit, outputs, mode="linear", align_corners=True)
 
 
 def scores(maps: torch.Tensor, top_share: float = 0.0) -> torch.Tensor:

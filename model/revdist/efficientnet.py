@@ -1,4 +1,4 @@
-"""EfficientNet-Lite0 up to its stride of 16, in the weights' own (lukemelas) names.
+"""EfficientNet-Lite0 up to its stride of 16, and apart what comes behind, in the weights' own (lukemelas) names.
 
 B batch, H W the picture. The expansion convolution that closes each resolution, the last layer before the next stride,
 gives the features: ReLU6, 144/240/672 channels at strides 4/8/16. The linear projections gave maps ruled by background
@@ -40,6 +40,14 @@ _BLOCKS = (
     _Block(112, 6, 5, 2, 192),  # of this one the expansion alone
 )
 _CLOSING = (3, 5, 11)  # the first block of strides 8, 16 and 32: its expansion still has the resolution before
+_LAST_STAGE = {  # by the blocks' numbers; of the first the expansion is made already: its features are the coarsest map
+    "11": _Block(672, 1, 5, 2, 192),
+    "12": _Block(192, 6, 5, 1, 192),
+    "13": _Block(192, 6, 5, 1, 192),
+    "14": _Block(192, 6, 5, 1, 192),
+    "15": _Block(192, 6, 3, 1, 320),
+}
+LAST_CHANNELS = _LAST_STAGE["15"].outputs
 CHANNELS = tuple(_BLOCKS[index].inputs * _BLOCKS[index].expansion for index in _CLOSING)
 
 
@@ -108,6 +116,20 @@ class EfficientNetLite0(nn.Module):
                 x = block.project(wide, x)
         fine, middle, coarse = features
         return fine, middle, coarse
+
+
+class LastStage(nn.Module):
+    """The blocks at stride 32: (B, 672, H/16, W/16) -> (B, 320, H/32, W/32), a linear projection."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._blocks = nn.ModuleDict({number: InvertedResidual(block) for number, block in _LAST_STAGE.items()})
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        for block in self._blocks.values():
+            assert isinstance(block, InvertedResidual)
+            x = block.project(block.expand(x), x)
+        return x
 
 
 def _norm(channels: int) -> nn.BatchNorm2d:

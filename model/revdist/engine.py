@@ -91,16 +91,17 @@ class Engine:
         """The input size (h, w) of a product. Raises RevdistError for a product that was not added."""
         return self._placed(self._students, product).size
 
-    def add(self, product: str, student: nn.Module, size: Size, *, top_share: float = 0.0) -> None:
+    def add(self, product: str, student: nn.Module, size: Size, scoring: detector.Scoring = detector.PLAIN) -> None:
         """Take in a trained student (it is copied), scored as its recipe says; one of the same name is replaced."""
         check_size(size)
         ready: nn.Module = optimise(student, self.device)
         if self._fuses:
             example = zip(channels(self.teacher_name), detector.STRIDES, strict=True)
             ready = fused.fuse(ready, *(torch.zeros(1, c, _EXAMPLE // s, _EXAMPLE // s) for c, s in example))
-        spread = detector.Spread(size, self.device)
+        spread = detector.Spread(size, self.device, scoring)
+        placed = Placed(ready, spread, size, scoring.top_share)
         with self._writing:
-            self._students = MappingProxyType({**self._students, product: Placed(ready, spread, size, top_share)})
+            self._students = MappingProxyType({**self._students, product: placed})
 
     def remove(self, product: str) -> None:
         """Forget a product; nothing happens where there is none of that name."""
@@ -139,9 +140,10 @@ class Engine:
 
     @torch.inference_mode()
     def scale_maps(self, pixels: npt.NDArray[np.uint8], product: str) -> npt.NDArray[np.float32]:
-        """The smoothed map of each scale of one prepared picture (h, w, 3): float32 (3, h, w), fine to coarse.
+        """Smoothed maps of the scales that count, of a prepared picture (h, w, 3): float32 (n, h, w), fine to coarse.
 
-        They add up to the map that `inspect` gives, because smoothing is linear.
+        They add up to the map that `inspect` gives, because smoothing is linear. Where scales multiply, the product of
+        their smoothed maps is only near it.
         """
         placed = self._placed(self._students, product)
         taught = self.features([pixels])

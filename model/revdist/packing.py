@@ -11,6 +11,7 @@ from torch import nn
 
 from revdist import bundle, evaluate, holdout, images, synthetic
 from revdist.bundle import Bundle, Golden, Parts, TeacherId
+from revdist.detector import Scoring
 from revdist.engine import Engine
 from revdist.holdout import GoodPictures
 from revdist.recipe import Recipe
@@ -36,7 +37,7 @@ def pack(
 
     Raises CalibrationError, ImageError, or BundleError where it cannot be written.
     """
-    engine.add(product, student, recipe.size, top_share=recipe.top_share)
+    engine.add(product, student, recipe.size, Scoring.of(recipe))
     calibration = holdout.calibrate(engine, product, good, held_out, recipe)
     golden = _golden(engine, product, evaluate.read_prepared(held_out[:GOLDEN_GOOD], recipe.size), recipe.seed)
     caught = [vector.score > calibration.threshold for vector, _ in golden if vector.kind == "scratch"]

@@ -13,6 +13,9 @@ from revdist.errors import RecipeError
 
 TeacherName = Literal["wide_resnet50_2", "resnet18", "resnet34", "resnet50", "efficientnet_lite0"]
 TEACHERS: tuple[str, ...] = get_args(TeacherName)
+BottleneckName = Literal["full", "oce", "pretrained"]
+Combine = Literal["add", "multiply"]
+SCALES = (1, 2, 3)  # fine, middle, coarse
 _PRODUCT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 STRIDE = 32  # of the embedding: height and width of the input must be multiples of it
 
@@ -26,7 +29,7 @@ class Recipe:
     steps: int = 2000  # optimiser steps
     epochs: int = 0  # passes over all pictures, which then set the steps; 0: the steps count
     batch: int = 16  # pictures a step
-    fusion: bool = True  # the bottleneck sees all three scales (MFF), else the coarsest alone
+    bottleneck: BottleneckName = "full"  # MFF and OCE, OCE on the coarsest scale alone, or the teacher's own last stage
     optimiser: Literal["adamw", "adam"] = "adamw"
     learning_rate: float = 2e-3  # the highest
     betas: tuple[float, float] = (0.9, 0.999)
@@ -41,6 +44,8 @@ class Recipe:
     average_share: float = 0.0  # weights are averaged over about this share of the steps, at the end; 0: the last ones
     copies: int = 0  # augmented copies of each picture: light and position a little different
     pasted_share: float = 0.0  # share of the pictures of a batch with a pasted patch, which the student must undo
+    scales: tuple[int, ...] = SCALES  # those that count in the anomaly map; a student is trained with all three
+    combine: Combine = "add"  # how the maps of the scales become one
     top_share: float = 0.0  # share of the map's values whose mean is the score; 0: the highest value alone
     holdout: float = 0.2  # share of the good pictures kept out of training, for calibration
     seed: int = 0
@@ -51,12 +56,18 @@ class Recipe:
     def __post_init__(self) -> None:
         _check("teacher", self.teacher, self.teacher in TEACHERS, f"one of {', '.join(TEACHERS)}")
         check_size(self.size)
-        _check("optimiser", self.optimiser, self.optimiser in ("adamw", "adam"), "adamw or adam")
-        _check("fusion", self.fusion, isinstance(self.fusion, bool), "true or false")
-        _check("guarantee", self.guarantee, self.guarantee in get_args(Guarantee), "average or confidence")
+        for name, names in (
+            ("bottleneck", get_args(BottleneckName)),
+            ("optimiser", ("adamw", "adam")),
+            ("schedule", ("cosine", "constant")),
+            ("combine", get_args(Combine)),
+            ("guarantee", get_args(Guarantee)),
+        ):
+            value = getattr(self, name)
+            _check(name, value, value in names, " or ".join(names))
+        _check("scales", self.scales, _scales(self.scales), "some of 1 (fine), 2 and 3 (coarse), each once, ascending")
         pattern = isinstance(self.blocks, str) and blocks.usable(self.blocks)
         _check("blocks", self.blocks, pattern, f"empty, {blocks.FOLDERS} or a regular expression with one group")
-        _check("schedule", self.schedule, self.schedule in ("cosine", "constant"), "cosine or constant")
         for name, low, high in (
             ("steps", 1, 10**7),
             ("batch", 1, 4096),
@@ -170,6 +181,12 @@ NAMED = {"default": default, "rd4ad": official}
 
 def _whole(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _scales(value: object) -> bool:
+    if not isinstance(value, tuple) or not all(map(_whole, value)):
+        return False
+    return bool(value) and value == tuple(scale for scale in SCALES if scale in value)
 
 
 def _finite(value: object) -> bool:

@@ -90,7 +90,7 @@ def layer(block: Block, inputs: int, planes: int, blocks: int, stride: int, base
 
 
 class Trunk(nn.Module):
-    """A ResNet up to layer3. layer4 and fc are neither kept nor run."""
+    """A ResNet up to layer3. layer4 (see `LastStage`) and fc are neither kept nor run."""
 
     def __init__(self, name: str) -> None:
         super().__init__()
@@ -111,3 +111,17 @@ class Trunk(nn.Module):
         middle = self.layer2(fine)
         coarse = self.layer3(middle)
         return fine, middle, coarse
+
+
+class LastStage(nn.Module):
+    """layer4 of a ResNet, under its own name: what comes behind `Trunk`."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__()
+        block, blocks, base_width = layout(name)
+        self.layer4 = layer(block, 256 * block.expansion, 512, blocks[3], 2, base_width)
+
+    def forward(self, coarse: torch.Tensor) -> torch.Tensor:
+        """(B, 256e, H/16, W/16) -> (B, 512e, H/32, W/32), e the expansion of the blocks."""
+        embedded: torch.Tensor = self.layer4(coarse)
+        return embedded

@@ -21,6 +21,7 @@ from revdist import resnet
 from revdist import weights as weights_files
 from revdist.efficientnet import CHANNELS as LITE0_CHANNELS
 from revdist.efficientnet import EfficientNetLite0
+from revdist.efficientnet import LastStage as Lite0LastStage
 from revdist.errors import TeacherError
 
 Features = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
@@ -42,13 +43,15 @@ LITE = Normalisation((127.0, 127.0, 127.0), (128.0, 128.0, 128.0))
 class Teacher(nn.Module):
     """A frozen encoder: always in evaluation mode, never with gradients.
 
-    name, sha256 (of the weights file, hexadecimal), channels (of the three maps) and normalisation describe it.
+    name, sha256 (of the weights file, hexadecimal), channels (of the three maps) and normalisation describe it. `file`
+    is where the weights were read from: it holds the last stage, which a teacher does not keep.
     """
 
-    def __init__(self, name: str, trunk: nn.Module, sha256: str) -> None:
+    def __init__(self, name: str, trunk: nn.Module, sha256: str, file: Path | None = None) -> None:
         super().__init__()
         self.name = name
         self.sha256 = sha256
+        self.file = file
         self.channels = channels(name)
         self.normalisation = LITE if name == "efficientnet_lite0" else IMAGENET
         self.mean: torch.Tensor
@@ -88,6 +91,11 @@ def build(name: str) -> nn.Module:
     return EfficientNetLite0() if name == "efficientnet_lite0" else resnet.Trunk(name)
 
 
+def build_last_stage(name: str) -> nn.Module:
+    """What comes behind a teacher's trunk, without weights: the coarsest map -> (B, C, H/32, W/32)."""
+    return Lite0LastStage() if name == "efficientnet_lite0" else resnet.LastStage(name)
+
+
 def load(name: str, weights: Path | None = None) -> Teacher:
     """Load a teacher with its ImageNet weights.
 
@@ -106,7 +114,28 @@ def load(name: str, weights: Path | None = None) -> Teacher:
         unused=("layer4.", "fc.") if name in resnet.NAMES else _behind_lite0(),
         hint="check --teacher",
     )
-    return Teacher(name, trunk, hashlib.sha256(content).hexdigest())
+    return Teacher(name, trunk, hashlib.sha256(content).hexdigest(), path)
+
+
+def load_last_stage(teacher: Teacher) -> nn.Module:
+    """The pretrained stage behind a teacher's maps, read from the teacher's own file: see `build_last_stage`.
+
+    Raises TeacherError where the file does not hold it, or is no longer the one that the teacher was read from.
+    """
+    assert teacher.file, "a teacher that was not loaded has no last stage"
+    content, loaded = weights_files.read(teacher.file, TeacherError)
+    if hashlib.sha256(content).hexdigest() != teacher.sha256:
+        raise TeacherError(f"{teacher.file}: has changed since teacher {teacher.name} was loaded", hint="try again")
+    stage = build_last_stage(teacher.name)
+    weights_files.fill(
+        stage,
+        weights_files.state_dict(loaded, str(teacher.file), TeacherError),
+        f"{teacher.file}: the last stage of {teacher.name} is not in it whole",
+        TeacherError,
+        unused=("",),  # all the rest: `load` has checked it
+        hint="pass a whole state dict, such as torchvision's, with --teacher-weights, or use --bottleneck full or oce",
+    )
+    return stage
 
 
 def _behind_lite0() -> tuple[str, ...]:

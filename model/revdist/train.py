@@ -22,6 +22,7 @@ from torch import nn
 
 from revdist import augment, blocks, bundle, detector, evaluate, holdout, images, loss, packing
 from revdist.average import Average
+from revdist.bottleneck import Frozen
 from revdist.bundle import Bundle
 from revdist.engine import Engine
 from revdist.errors import TrainError
@@ -29,7 +30,7 @@ from revdist.progress import Progress
 from revdist.recipe import Recipe, check_product
 from revdist.resume import Checkpoint
 from revdist.source import Source
-from revdist.teacher import Teacher
+from revdist.teacher import Teacher, load_last_stage
 
 log = logging.getLogger("revdist")
 
@@ -59,11 +60,12 @@ def train(job: Job, teacher: Teacher, *, device: str = "auto") -> Bundle:
     recipe = job.recipe.for_pictures(len(fitted))
     fingerprint = images.fingerprint(good.used)
     engine = Engine(teacher, device=device)
+    student = make_student(recipe, teacher, engine.device)
     run = {"product": job.product, "teacher": teacher.sha256, "data": fingerprint, "engine": engine.identity}
     checkpoint = Checkpoint(Path(f"{job.output}.training"), run | recipe.to_json())
 
     with _deterministic(), _stop_on_signal() as stop:
-        made = fit(engine, evaluate.read_prepared(fitted, recipe.size), recipe, checkpoint, stop)
+        made = fit(engine, student, evaluate.read_prepared(fitted, recipe.size), recipe, checkpoint, stop)
 
     packed = packing.pack(
         engine,
@@ -117,12 +119,26 @@ class Fitted:
     losses: list[float]
 
 
+def make_student(recipe: Recipe, teacher: Teacher, device: torch.device) -> detector.Student:
+    """A student to train, by the recipe's seed. Raises TeacherError where it needs weights that the teacher lacks."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(recipe.seed)
+        student = detector.Student(recipe.teacher, bottleneck=recipe.bottleneck)
+    if recipe.bottleneck == "pretrained":
+        student.bottleneck = Frozen(load_last_stage(teacher))
+    return student.to(device=device, memory_format=torch.channels_last).train()  # type: ignore[call-overload, no-any-return]
+
+
 def fit(
-    engine: Engine, pictures: list[images.Pixels], recipe: Recipe, checkpoint: Checkpoint, stop: threading.Event
+    engine: Engine,
+    student: detector.Student,
+    pictures: list[images.Pixels],
+    recipe: Recipe,
+    checkpoint: Checkpoint,
+    stop: threading.Event,
 ) -> Fitted:
     """The training loop: `recipe.steps` steps from the start or the checkpoint."""
     source = Source(engine, augment.copies(pictures, recipe.copies, recipe.seed))
-    student = _student(recipe, engine.device)
     optimiser = _optimiser(student, recipe)
     average = Average(student, recipe.average_share * recipe.steps)
     models = {"student": student, "average": average.module} if recipe.average_share else {"student": student}
@@ -174,17 +190,11 @@ def _step(
     return value
 
 
-def _student(recipe: Recipe, device: torch.device) -> detector.Student:
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(recipe.seed)
-        student = detector.Student(recipe.teacher, fusion=recipe.fusion)
-    return student.to(device=device, memory_format=torch.channels_last).train()  # type: ignore[call-overload, no-any-return]
-
-
 def _optimiser(student: detector.Student, recipe: Recipe) -> torch.optim.Optimizer:
     parameters = [*student.decoder.parameters(), *student.bottleneck.parameters()]  # the official order
     kind = torch.optim.AdamW if recipe.optimiser == "adamw" else torch.optim.Adam
-    return kind(parameters, lr=recipe.learning_rate, betas=recipe.betas, weight_decay=recipe.weight_decay)
+    learning = [each for each in parameters if each.requires_grad]
+    return kind(learning, lr=recipe.learning_rate, betas=recipe.betas, weight_decay=recipe.weight_decay)
 
 
 def learning_rate(recipe: Recipe, step: int) -> float:

@@ -59,7 +59,8 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "AdamW, cosine, masking": {},
     "... and pasting": {"pasted_share": 0.5},
     "... and copies": {"copies": 2},
-    "... and pasting, no fusion": {"pasted_share": 0.5, "fusion": False},
+    "... and pasting, no fusion": {"pasted_share": 0.5, "bottleneck": "oce"},
+    "... and pasting, pretrained bottleneck": {"pasted_share": 0.5, "bottleneck": "pretrained"},
     "AdamW, cosine, pasting": {"masked_share": 0.0, "pasted_share": 0.5},
     "rd4ad, masking, pasting": ADAM | {"masked_share": 0.9, "pasted_share": 0.5},
     "rd4ad, pasting": ADAM | {"pasted_share": 0.5},
@@ -98,7 +99,8 @@ def main() -> int:
 
 
 def run_all(options: argparse.Namespace) -> None:
-    engine = Engine(teacher.load("efficientnet_lite0"), device="cpu")
+    encoder = teacher.load("efficientnet_lite0")
+    engine = Engine(encoder, device="cpu")
     size = (options.size, options.size)
     plain = replace(recipe.default("efficientnet_lite0"), steps=options.steps, size=size, pasted_share=0.0)
     for seed in options.seeds:
@@ -108,7 +110,8 @@ def run_all(options: argparse.Namespace) -> None:
                 key = {"set": name, "variant": variant, "seed": seed, "steps": options.steps, "size": options.size}
                 if any(key.items() <= line.items() for line in lines(options.output, *options.others)):
                     continue
-                found = run(engine, data, replace(plain, seed=seed, average_share=0.1, **VARIANTS[variant]))
+                made = replace(plain, seed=seed, average_share=0.1, **VARIANTS[variant])
+                found = run(engine, train.make_student(made, encoder, engine.device), data, made)
                 with options.output.open("a") as file:
                     file.write(json.dumps(key | found | {"load": os.getloadavg()[0]}) + "\n")
                 print(key, found, flush=True)
@@ -157,18 +160,19 @@ def draw(paths: list[Path], count: int, rng: np.random.Generator) -> list[Path]:
     return [paths[row] for row in rng.permutation(len(paths))[:count]]
 
 
-def run(engine: Engine, data: Data, made: Recipe) -> dict[str, Any]:
+def run(engine: Engine, student: detector.Student, data: Data, made: Recipe) -> dict[str, Any]:
     """Train once; measure the last student and the average, each with several scores."""
     begun = time.monotonic()
     with tempfile.TemporaryDirectory() as folder:
-        fitted = train.fit(engine, data.good, made, Checkpoint(Path(folder) / "state", {}), threading.Event())
+        state = Checkpoint(Path(folder) / "state", {})
+        fitted = train.fit(engine, student, data.good, made, state, threading.Event())
     seconds = time.monotonic() - begun
     found: dict[str, Any] = {"seconds": seconds}
     heads = {name: Head(engine, data.good, pool) for name, pool in POOLS.items()}
-    for name, student in (("last", fitted.last), ("average", fitted.average)):
-        tested = scores(engine, student, data.tested, heads)
-        usual = scores(engine, student, data.held_out, heads)
-        doubtful = scores(engine, student, data.doubtful, heads) if data.doubtful else {}
+    for name, trained in (("last", fitted.last), ("average", fitted.average)):
+        tested = scores(engine, trained, data.tested, heads)
+        usual = scores(engine, trained, data.held_out, heads)
+        doubtful = scores(engine, trained, data.doubtful, heads) if data.doubtful else {}
         for head in heads:
             tested |= together(tested, usual, head)
         for score, values in tested.items():

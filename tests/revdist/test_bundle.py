@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 import subprocess
@@ -116,7 +117,42 @@ def test_a_newer_schema_and_another_preprocessing_are_refused(tiny_copy: Path) -
     with pytest.raises(BundleError, match="made for preprocessing 'cubic'"):
         bundle.read(tiny_copy)
     _change_manifest(tiny_copy, lambda manifest: manifest.update(schema=99))
-    with pytest.raises(BundleError, match="schema 99, this revdist reads 2; use a matching revdist"):
+    with pytest.raises(BundleError, match="schema 99, this revdist reads 2 and 3; use a matching revdist"):
+        bundle.read(tiny_copy)
+
+
+def _to_schema_2(manifest: dict[str, Any], fusion: object) -> None:
+    manifest["schema"] = 2
+    for name in ("bottleneck", "scales", "combine"):
+        del manifest["recipe"][name]
+    manifest["recipe"]["fusion"] = fusion
+
+
+def test_a_bundle_of_schema_2_scores_as_it_did(tiny: Bundle, tiny_copy: Path, engine: Engine) -> None:
+    _change_manifest(tiny_copy, lambda manifest: _to_schema_2(manifest, fusion=True))
+    try:
+        assert bundle.load(tiny_copy, engine).recipe == tiny.recipe
+    finally:
+        engine.remove("cell")
+    calibration = tiny.calibration(engine.identity)
+    assert bundle.recalibrate(bundle.read(tiny_copy), calibration).recipe == tiny.recipe, "and stays one of schema 2"
+    _change_manifest(tiny_copy, lambda manifest: manifest["recipe"].update(fusion=False))
+    assert bundle.read(tiny_copy).recipe == dataclasses.replace(tiny.recipe, bottleneck="oce")
+
+
+@pytest.mark.parametrize("schema", [2, 3])
+def test_a_recipe_of_another_schema_than_the_manifest_says_is_refused(tiny_copy: Path, schema: int) -> None:
+    if schema == 3:
+        _change_manifest(tiny_copy, lambda manifest: _to_schema_2(manifest, fusion=True))
+    _change_manifest(tiny_copy, lambda manifest: manifest.update(schema=schema))
+    with pytest.raises(BundleError, match=r"not a bundle's manifest: .*fusion"):
+        bundle.read(tiny_copy)
+
+
+@pytest.mark.parametrize("fusion", [None, "yes", []])
+def test_fusion_that_is_neither_true_nor_false_is_refused(tiny_copy: Path, fusion: object) -> None:
+    _change_manifest(tiny_copy, lambda manifest: _to_schema_2(manifest, fusion))
+    with pytest.raises(BundleError, match="not a bundle's manifest"):
         bundle.read(tiny_copy)
 
 

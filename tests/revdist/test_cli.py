@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import shutil
 from collections.abc import Callable
@@ -11,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from revdist import bundle, cli, evaluate
+from revdist import bundle, cli, commands, evaluate, recipe
 from revdist.bundle import Bundle
 from revdist.engine import Engine
 
@@ -158,3 +159,48 @@ def test_sizes_can_be_one_number_or_two(text: str, size: tuple[int, int]) -> Non
 def test_other_sizes_are_refused(text: str, run: Run) -> None:
     with pytest.raises(SystemExit, match="2"):
         run("train", "--good", "g", "--product", "p", "--output", "o", "--size", text)
+
+
+def test_the_options_of_the_ablation_reach_the_bundle(run: Run, good_folder: Path, tmp_path: Path) -> None:
+    status, _, _ = run(
+        "train", "--good", good_folder, "--product", "cell", "--output", tmp_path / "cell", "--teacher",
+        "efficientnet_lite0", "--steps", 1, "--size", 64, "--batch", 2, "--false-reject-rate", 0.2, "--device", "cpu",
+        "--bottleneck", "pretrained", "--scales", "3,2", "--combine", "multiply",
+    )  # fmt: skip
+    assert status == 0
+    made = bundle.read(tmp_path / "cell").recipe
+    assert (made.bottleneck, made.scales, made.combine) == ("pretrained", (2, 3), "multiply")
+    assert run("predict", tmp_path / "cell", next(good_folder.iterdir()), "--device", "cpu")[0] == 0
+    status, out, _ = run("show", tmp_path / "cell")
+    assert status == 0
+    assert "bottleneck pretrained; scales 2, 3 of the map, combine multiply" in out
+
+
+def test_without_these_options_the_recipe_is_the_default_one(tmp_path: Path) -> None:
+    common = ["benchmark", str(tmp_path), "--output", str(tmp_path), "--teacher", "resnet18"]
+    options = cli._parser().parse_args(common)
+    assert commands._recipe(options) == recipe.default("resnet18")
+    options = cli._parser().parse_args([*common, "--bottleneck", "oce", "--scales", "2"])
+    assert commands._recipe(options) == dataclasses.replace(recipe.default("resnet18"), bottleneck="oce", scales=(2,))
+
+
+@pytest.mark.parametrize(
+    ("option", "text", "message"),
+    [
+        ("--bottleneck", "mff", "invalid choice: 'mff'"), ("--combine", "max", "invalid choice: 'max'"),
+        ("--scales", "fine", "'fine' are no scales, write 2 or 1,2,3"), ("--scales", "", "'' are no scales"),
+    ],
+)  # fmt: skip
+def test_options_that_are_none_are_refused(
+    option: str, text: str, message: str, run: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        run("train", "--good", "g", "--product", "p", "--output", "o", option, text)
+    assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("text", ["0", "4", "1,1", "1,2,3,4"])
+def test_scales_that_are_not_there_are_refused(text: str, run: Run, good_folder: Path, tmp_path: Path) -> None:
+    status, _, err = run("train", "--good", good_folder, "--product", "p", "--output", tmp_path / "p", "--scales", text)
+    assert status == 2
+    assert "must be some of 1 (fine), 2 and 3 (coarse), each once" in err

@@ -12,7 +12,9 @@ from torch import nn
 from torch.nn import functional as F
 
 from revdist import detector, teacher
+from revdist.detector import Scoring
 from revdist.errors import TeacherError
+from revdist.recipe import BottleneckName, Combine
 
 
 @pytest.mark.parametrize(
@@ -48,18 +50,24 @@ def test_names_are_those_of_official_checkpoints() -> None:
 
 @pytest.mark.parametrize("name", ["resnet18", "resnet34", "resnet50", "wide_resnet50_2", "efficientnet_lite0"])
 @pytest.mark.parametrize("size", [(64, 64), (96, 160)])
-def test_student_rebuilds_the_shapes_of_the_teacher(name: str, size: tuple[int, int]) -> None:
+@pytest.mark.parametrize("bottleneck", ["full", "oce", "pretrained"])
+def test_student_rebuilds_the_shapes_of_the_teacher(
+    name: str, size: tuple[int, int], bottleneck: BottleneckName
+) -> None:
     with torch.device("meta"):
-        student, trunk = detector.Student(name), teacher.build(name)
+        student, trunk = detector.Student(name, bottleneck=bottleneck), teacher.build(name)
         taught = trunk(torch.empty(2, 3, *size))
         assert student.bottleneck(taught).shape[2:] == (size[0] // 32, size[1] // 32)
         assert [each.shape for each in student(taught)] == [each.shape for each in taught]
     assert tuple(each.shape[1] for each in taught) == teacher.channels(name)
 
 
-def test_without_fusion_the_student_sees_the_coarsest_map_alone(noise: np.random.Generator) -> None:
+@pytest.mark.parametrize("bottleneck", ["oce", "pretrained"])
+def test_with_one_of_the_ablation_s_bottlenecks_the_student_sees_the_coarsest_map_alone(
+    bottleneck: BottleneckName, noise: np.random.Generator
+) -> None:
     torch.manual_seed(0)
-    student = detector.Student("efficientnet_lite0", fusion=False).eval()
+    student = detector.Student("efficientnet_lite0", bottleneck=bottleneck).eval()
     first, other = (
         [torch.from_numpy(noise.random((1, channels, side, side), np.float32)) for channels, side in shapes]
         for shapes in [((144, 16), (240, 8), (672, 4))] * 2
@@ -110,6 +118,42 @@ def test_maps_are_the_summed_cosine_distances_brought_to_the_picture() -> None:
     assert detector.anomaly_maps(taught, taught, (64, 96)).abs().max() < 1e-6
 
 
+def test_scales_that_do_not_count_change_nothing_and_the_others_are_added_or_multiplied() -> None:
+    taught = [torch.rand(2, c, 64 // s, 96 // s) for c, s in ((8, 4), (16, 8), (32, 16))]
+    rebuilt = [torch.rand_like(each) for each in taught]
+    alone = [detector.anomaly_maps(taught, rebuilt, (64, 96), Scoring(scales=(scale,))) for scale in (1, 2, 3)]
+    for scales in [(1, 2), (1, 3), (2, 3), (1, 2, 3)]:
+        chosen = torch.stack([alone[scale - 1] for scale in scales])
+        added = detector.anomaly_maps(taught, rebuilt, (64, 96), Scoring(scales=scales))
+        torch.testing.assert_close(added, chosen.sum(0))
+        multiplied = detector.anomaly_maps(taught, rebuilt, (64, 96), Scoring(scales=scales, combine="multiply"))
+        torch.testing.assert_close(multiplied, chosen.prod(0))
+
+
+@pytest.mark.parametrize("combine", ["add", "multiply"])
+@pytest.mark.parametrize("scales", [(1, 2, 3), (1, 3), (2,)])
+def test_the_level_of_a_scale_is_what_together_makes_the_level_of_the_map(
+    combine: Combine, scales: tuple[int, ...]
+) -> None:
+    scoring = Scoring(scales=scales, combine=combine)
+    same = torch.full((1, 1, 1), scoring.level_of_a_scale(0.4))
+    assert scoring.combined([same] * len(scales)).item() == pytest.approx(0.4)
+
+
+@pytest.mark.parametrize("combine", ["add", "multiply"])
+@pytest.mark.parametrize("scales", [(1, 2), (1, 3), (3,), (1, 2, 3)])
+def test_spreading_takes_the_scales_that_count(combine: Combine, scales: tuple[int, ...]) -> None:
+    taught = [torch.rand(2, c, 64 // s, 96 // s) for c, s in ((8, 4), (16, 8), (32, 16))]
+    rebuilt = [torch.rand_like(each) for each in taught]
+    scoring = Scoring(scales=scales, combine=combine)
+    spread, distances = detector.Spread((64, 96), torch.device("cpu"), scoring), detector.distances(taught, rebuilt)
+    expected = detector.smooth(detector.anomaly_maps(taught, rebuilt, (64, 96), scoring))
+    torch.testing.assert_close(spread(distances), expected, rtol=1e-5, atol=1e-6)
+    for scale, found in zip(scales, spread.scales(distances), strict=True):
+        alone = detector.smooth(detector.anomaly_maps(taught, rebuilt, (64, 96), Scoring(scales=(scale,))))
+        torch.testing.assert_close(found, alone, rtol=1e-5, atol=1e-6)
+
+
 @pytest.mark.parametrize("size", [(64, 96), (32, 32), (256, 224)])
 def test_spreading_is_interpolating_and_smoothing(size: tuple[int, int]) -> None:
     taught = [torch.rand(2, c, size[0] // s, size[1] // s) for c, s in ((8, 4), (16, 8), (32, 16))]
@@ -124,7 +168,7 @@ def test_cosine_is_taken_in_float32_from_half_precision_features() -> None:
     taught = torch.rand(1, 64, 8, 8) + 0.5
     rebuilt = taught * (1 + 0.01 * torch.randn_like(taught))  # distances near 1e-4
     exact = detector.cosine_distance(taught.bfloat16().double(), rebuilt.bfloat16().double())
-    maps = detector.anomaly_maps([taught.bfloat16()], [rebuilt.bfloat16()], (8, 8))
+    maps = detector.anomaly_maps([taught.bfloat16()], [rebuilt.bfloat16()], (8, 8), Scoring(scales=(1,)))
     assert maps.dtype == torch.float32
     assert (maps - exact).abs().max() < 1e-6
 

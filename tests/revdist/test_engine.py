@@ -85,6 +85,25 @@ def test_the_maps_of_the_scales_add_up_to_the_map(loaded: Engine, mixed: tuple[l
     assert len({float(scale.max()) for scale in scales}) == 3
 
 
+def test_a_scale_that_does_not_count_has_no_map(lite0: teacher.Teacher, mixed: tuple[list[Pixels], list[str]]) -> None:
+    engine, picture = Engine(lite0, device="cpu"), mixed[0][0]
+    for name, scoring in {
+        "all": detector.Scoring(),
+        "some": detector.Scoring(scales=(1, 3)),
+        "product": detector.Scoring(combine="multiply"),
+    }.items():
+        engine.add(name, _student("efficientnet_lite0", 1), picture.shape[:2], scoring)
+    fine, middle, coarse = engine.scale_maps(picture, "all")
+    some = engine.scale_maps(picture, "some")
+    np.testing.assert_allclose(some, [fine, coarse], rtol=1e-5, atol=1e-6)
+    inspection = engine.inspect([picture] * 3, ["some", "all", "product"])
+    np.testing.assert_allclose(inspection.map(0), fine + coarse, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(inspection.map(1), fine + middle + coarse, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(engine.scale_maps(picture, "product"), [fine, middle, coarse], rtol=1e-4, atol=1e-5)
+    assert inspection.map(2).max() == inspection.scores[2]
+    assert 0.5 < inspection.map(2).mean() / (fine * middle * coarse).mean() < 2, "near the product of smoothed maps"
+
+
 def test_each_product_is_scored_as_its_recipe_says(
     lite0: teacher.Teacher, mixed: tuple[list[Pixels], list[str]]
 ) -> None:
@@ -95,7 +114,7 @@ def test_each_product_is_scored_as_its_recipe_says(
             product,
             _student("efficientnet_lite0", seed),
             mixed[0][1 if product == "plate" else 0].shape[:2],
-            top_share=share,
+            detector.Scoring(top_share=share),
         )
     inspection = engine.inspect(*mixed)
     for row, product in enumerate(mixed[1]):
@@ -242,8 +261,8 @@ def fake_cuda() -> Iterator[None]:
 @pytest.mark.usefixtures("fake_cuda")
 def test_the_cuda_path_never_mixes_devices(name: str) -> None:
     engine = Engine(teacher.Teacher(name, teacher.build(name), "0" * 64), device="cuda")
-    for product in ("bolt", "nut"):
-        engine.add(product, detector.Student(name), (64, 96))
+    engine.add("bolt", detector.Student(name), (64, 96))
+    engine.add("nut", detector.Student(name, bottleneck="pretrained"), (64, 96), detector.Scoring(combine="multiply"))
     maps = engine.maps(torch.empty((3, 64, 96, 3), dtype=torch.uint8, device="cuda"), ["bolt", "nut", "bolt"])
     scores = detector.scores(maps)
     with pytest.raises(Exception, match="device"):  # the proof that a mix-up would be noticed

@@ -10,6 +10,7 @@ from torch import nn
 from revdist import detector, fused, teacher
 from revdist.engine import optimise
 from revdist.errors import RevdistError
+from revdist.recipe import BottleneckName
 
 CPU = torch.device("cpu")
 
@@ -26,11 +27,14 @@ def _random(module: nn.Module, seed: int) -> nn.Module:
     return module.eval()
 
 
-@pytest.mark.parametrize("name", teacher.NAMES)
+@pytest.mark.parametrize(
+    ("name", "bottleneck"),
+    [*((name, "full") for name in teacher.NAMES), ("efficientnet_lite0", "pretrained"), ("resnet18", "pretrained")],
+)
 @torch.no_grad()
-def test_fused_networks_give_what_the_plain_ones_give(name: str) -> None:
+def test_fused_networks_give_what_the_plain_ones_give(name: str, bottleneck: BottleneckName) -> None:
     trunk = optimise(_random(teacher.build(name), 1), CPU)
-    student = optimise(_random(detector.Student(name), 2), CPU)
+    student = optimise(_random(detector.Student(name, bottleneck=bottleneck), 2), CPU)
     example = torch.zeros(1, 3, 64, 64)
     fast_trunk, fast_student = fused.fuse(trunk, example), fused.fuse(student, *trunk(example))
     for shape in [(2, 3, 64, 96), (1, 3, 128, 64), (2, 3, 64, 96)]:

@@ -13,7 +13,10 @@ from revdist.recipe import Recipe
 
 
 def test_a_recipe_survives_json() -> None:
-    made = Recipe(teacher="resnet18", size=(96, 160), optimiser="adam", learning_rate=5e-3, betas=(0.5, 0.999))
+    made = Recipe(
+        teacher="resnet18", size=(96, 160), optimiser="adam", learning_rate=5e-3, betas=(0.5, 0.999),
+        bottleneck="pretrained", scales=(2, 3), combine="multiply",
+    )  # fmt: skip
     assert Recipe.from_json(json.loads(json.dumps(made.to_json()))) == made
 
 
@@ -33,7 +36,9 @@ def test_the_official_recipe_can_be_said() -> None:
         {"warmup_share": -0.1}, {"gradient_clip": float("inf")}, {"masked_share": 1.1}, {"masked_factor": -1},
         {"masked_ramp_share": 3}, {"holdout": 0}, {"holdout": 1}, {"seed": -1}, {"false_reject_rate": 0},
         {"false_reject_rate": 1}, {"copies": -1}, {"copies": 0.5}, {"average_share": 1.5}, {"pasted_share": -0.1},
-        {"fusion": 1}, {"top_share": 2},
+        {"top_share": 2}, {"bottleneck": "mff"}, {"bottleneck": True}, {"combine": "max"}, {"scales": ()},
+        {"scales": (0, 1)}, {"scales": (1, 4)}, {"scales": (2, 1)}, {"scales": (1, 1)}, {"scales": 3},
+        {"scales": (True, 2)}, {"scales": "12"},
     ],
 )  # fmt: skip
 def test_a_wrong_value_is_named_with_what_it_must_be(wrong: dict[str, Any]) -> None:
@@ -46,6 +51,8 @@ def test_unknown_and_missing_values_are_named() -> None:
     del values["steps"]
     with pytest.raises(RecipeError, match="unknown or missing: speed, steps"):
         Recipe.from_json(values | {"speed": 1})
+    with pytest.raises(RecipeError, match="unknown or missing: fusion"):
+        Recipe.from_json(Recipe().to_json() | {"fusion": True})
 
 
 def test_every_teacher_has_a_recipe() -> None:

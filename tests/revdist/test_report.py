@@ -21,7 +21,7 @@ import pytest
 from browser import Browser
 from PIL import Image
 
-from revdist import bundle, cli, conformal, evaluate, images
+from revdist import bundle, cli, conformal, evaluate, images, teacher, train
 from revdist.bundle import Bundle
 from revdist.engine import Engine
 from revdist.report import cases, page, verdict
@@ -331,3 +331,36 @@ def test_the_page_is_drawn_and_printed(browser: Browser, written: Path, tmp_path
     sheets = re.findall(rb"/MediaBox \[0 0 ([\d.]+) ([\d.]+)\]", printed)
     assert 2 <= len(sheets) <= 12
     assert {(round(float(wide)), round(float(high))) for wide, high in sheets} == {(595, 842)}  # A4 in points
+
+
+@pytest.mark.parametrize(
+    ("option", "strides", "told"),
+    [
+        ({}, (4, 8, 16), "The three scales add up to the heat map; each is shown on a third of the threshold."),
+        ({"scales": (2, 3)}, (8, 16), "The two scales add up to the heat map; each is shown on half of the threshold."),
+        ({"scales": (1,)}, (4,), "One scale alone counts, and is the heat map."),
+        ({"combine": "multiply"}, (4, 8, 16), "The three scales multiply to the heat map, before they are smoothed;"),
+    ],
+)
+def test_the_page_shows_the_scales_that_count_and_how_they_combine(
+    option: dict[str, Any],
+    strides: tuple[int, ...],
+    told: str,
+    tiny: Bundle,
+    good_folder: Path,
+    lite0: teacher.Teacher,
+    tmp_path: Path,
+) -> None:
+    job = train.Job(
+        good=good_folder,
+        product="cell",
+        output=tmp_path / "cell",
+        recipe=dataclasses.replace(tiny.recipe, steps=1, **option),
+    )
+    engine = Engine(lite0, device="cpu")
+    made = bundle.load(train.train(job, lite0, device="cpu").path, engine)
+    figures = gather(made, engine, Request(), MADE)
+    assert {tuple(stride for stride, _ in case.scales) for case in figures.golden} == {strides}
+    text = " ".join(_render(figures).text.split())
+    assert told in text
+    assert f"stride {strides[0]} px" in text

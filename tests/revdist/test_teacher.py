@@ -158,3 +158,46 @@ def test_a_damaged_download_is_noticed(tmp_path: Path, monkeypatch: pytest.Monke
 def test_an_unknown_teacher_is_refused_with_the_known_ones() -> None:
     with pytest.raises(TeacherError, match="choose one of wide_resnet50_2, resnet18"):
         teacher.load("vgg16")
+
+
+def test_the_last_stage_of_a_resnet_is_that_of_torchvision(resnet18_file: Path) -> None:
+    whole = torchvision.models.resnet18(weights=None).eval()
+    whole.load_state_dict(torch.load(resnet18_file, weights_only=True))
+    coarse = torch.randn(2, 256, 4, 6)
+    loaded = teacher.load_last_stage(teacher.load("resnet18", resnet18_file)).eval()
+    with torch.no_grad():
+        assert torch.equal(loaded(coarse), whole.layer4(coarse))
+
+
+@pytest.mark.parametrize("size", [(64, 64), (96, 160), (224, 32)])
+def test_the_last_stage_of_efficientnet_is_that_of_timm(lite0: teacher.Teacher, size: tuple[int, int]) -> None:
+    reference = timm.create_model("tf_efficientnet_lite0").eval()
+    weights = torch.load(teacher.own_weights("efficientnet_lite0"), weights_only=True)
+    reference.load_state_dict(dict(zip(reference.state_dict(), weights.values(), strict=True)))  # the same order
+    taken: list[torch.Tensor] = []
+    reference.blocks[6].register_forward_hook(lambda _module, _inputs, output: taken.append(output))
+    x = torch.randn(2, 3, *size)
+    with torch.no_grad():
+        reference(x)
+        ours = teacher.load_last_stage(lite0).eval()(lite0(x)[2])
+    assert ours.shape == (2, 320, size[0] // 32, size[1] // 32)
+    torch.testing.assert_close(ours, taken[0], rtol=1e-4, atol=1e-4)
+
+
+def test_a_file_that_has_changed_gives_no_last_stage(resnet18_file: Path, tmp_path: Path) -> None:
+    path = tmp_path / "resnet18.pth"
+    path.write_bytes(resnet18_file.read_bytes())
+    loaded = teacher.load("resnet18", path)
+    torch.save({}, path)
+    with pytest.raises(TeacherError, match=r"resnet18\.pth: has changed since teacher resnet18 was loaded; try again"):
+        teacher.load_last_stage(loaded)
+
+
+def test_a_last_stage_that_is_not_whole_is_refused_with_what_to_do(resnet18_file: Path, tmp_path: Path) -> None:
+    state = torch.load(resnet18_file, weights_only=True)
+    del state["layer4.1.bn2.weight"]
+    torch.save(state, tmp_path / "cut.pth")
+    with pytest.raises(TeacherError) as caught:
+        teacher.load_last_stage(teacher.load("resnet18", tmp_path / "cut.pth"))
+    assert "the last stage of resnet18 is not in it whole: missing layer4.1.bn2.weight" in caught.value.message
+    assert "with --teacher-weights, or use --bottleneck full or oce" in caught.value.hint

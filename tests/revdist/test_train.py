@@ -18,7 +18,7 @@ import torch
 from revdist import bundle, evaluate, images, source, teacher, train
 from revdist.bundle import Bundle
 from revdist.engine import Engine
-from revdist.errors import BundleError, DataError, ImageError, RecipeError, TrainError
+from revdist.errors import BundleError, DataError, ImageError, RecipeError, TeacherError, TrainError
 from revdist.images import Pixels
 from revdist.recipe import Recipe
 from revdist.source import Source
@@ -87,7 +87,13 @@ def test_a_run_with_every_option_goes_on_to_the_same_bundle_too(
     assert _files(train.train(job, lite0, device="cpu").path) == _files(whole.path)
 
 
-@pytest.mark.parametrize("option", [{"average_share": 0.5}, {"copies": 1}, {"pasted_share": 0.5}, {"fusion": False}])
+@pytest.mark.parametrize(
+    "option",
+    [
+        {"average_share": 0.5}, {"copies": 1}, {"pasted_share": 0.5}, {"bottleneck": "oce"},
+        {"bottleneck": "pretrained"},
+    ],
+)  # fmt: skip
 def test_each_option_changes_the_student_but_not_what_is_held_out(
     option: dict[str, object], tiny: Bundle, good_folder: Path, lite0: teacher.Teacher, tmp_path: Path
 ) -> None:
@@ -95,6 +101,67 @@ def test_each_option_changes_the_student_but_not_what_is_held_out(
     assert _files(made.path)["student.safetensors"] != _files(tiny.path)["student.safetensors"]
     assert made.trained_on == tiny.trained_on
     bundle.load(made.path, Engine(lite0, device="cpu"))  # its golden pictures score as they did
+
+
+@pytest.mark.parametrize("option", [{"scales": (2, 3)}, {"combine": "multiply"}, {"top_share": 0.1}])
+def test_each_option_of_the_score_changes_the_scores_but_not_the_student(
+    option: dict[str, object], tiny: Bundle, good_folder: Path, lite0: teacher.Teacher, tmp_path: Path
+) -> None:
+    made = train.train(_job(tiny, good_folder, tmp_path / "made", **option), lite0, device="cpu")
+    ours, theirs = _files(made.path), _files(tiny.path)
+    differing = {name for name, content in ours.items() if content != theirs[name]}
+    assert differing == {"bundle.json", "calibration.safetensors"}
+    engine = Engine(lite0, device="cpu")
+    loaded = bundle.load(made.path, engine)
+    scores = [loaded.calibration(engine.identity).scores, tiny.calibration(engine.identity).scores]
+    assert not set(scores[0]) & set(scores[1])
+
+
+def test_a_pretrained_bottleneck_is_the_teacher_s_own_last_stage_to_the_end(
+    good_folder: Path, resnet18_file: Path, tmp_path: Path
+) -> None:
+    recipe = Recipe(
+        teacher="resnet18", size=(64, 64), steps=3, batch=4, bottleneck="pretrained", average_share=0.5,
+        weight_decay=0.1, pasted_share=0.5,
+    )  # fmt: skip
+    job = train.Job(good=good_folder, product="cell", output=tmp_path / "cell", recipe=recipe)
+    encoder = teacher.load("resnet18", resnet18_file)
+    made = train.train(job, encoder, device="cpu")
+    student = bundle.student(made)
+    weights = torch.load(resnet18_file, weights_only=True)
+    kept = student.bottleneck.state_dict()
+    assert {f"stage.{name}" for name in weights if name.startswith("layer4.")} == set(kept)
+    assert all(torch.equal(value, weights[name.removeprefix("stage.")]) for name, value in kept.items())
+    untrained = train.make_student(recipe, encoder, torch.device("cpu")).decoder.state_dict()
+    learnt = student.decoder.state_dict()
+    assert not any(torch.equal(learnt[name], untrained[name]) for name in learnt if name.endswith("weight"))
+    engine = Engine(encoder, device="cpu")
+    bundle.load(made.path, engine)  # its golden pictures score as they did
+
+
+def test_a_student_with_a_pretrained_bottleneck_trains_its_decoder_alone(lite0: teacher.Teacher) -> None:
+    recipe = Recipe(teacher="efficientnet_lite0", bottleneck="pretrained")
+    student = train.make_student(recipe, lite0, torch.device("cpu"))
+    assert not any(part.training for part in student.bottleneck.modules())
+    assert all(part.training for part in student.decoder.modules())
+    [group] = train._optimiser(student, recipe).param_groups
+    assert [id(each) for each in group["params"]] == [id(each) for each in student.decoder.parameters()]
+
+
+def test_weights_without_the_last_stage_are_refused_before_anything_is_made(
+    good_folder: Path, resnet18_file: Path, tmp_path: Path
+) -> None:
+    state = torch.load(resnet18_file, weights_only=True)
+    cut = {name: value for name, value in state.items() if not name.startswith(("layer4.", "fc."))}
+    torch.save(cut, tmp_path / "cut.pth")
+    encoder = teacher.load("resnet18", tmp_path / "cut.pth")
+    recipe = Recipe(teacher="resnet18", size=(64, 64), steps=1, bottleneck="pretrained")
+    job = train.Job(good=good_folder, product="cell", output=tmp_path / "cell", recipe=recipe)
+    with pytest.raises(
+        TeacherError, match=r"cut\.pth: the last stage of resnet18 is not in it whole: missing layer4\."
+    ):
+        train.train(job, encoder, device="cpu")
+    assert not list(tmp_path.glob("cell*"))
 
 
 def test_the_state_of_another_run_is_refused_with_the_difference(
@@ -158,11 +225,11 @@ def test_free_memory_is_a_sane_figure() -> None:
     assert 1e7 < source.free_memory_bytes(torch.device("cpu")) < 1e14
 
 
-def test_the_student_learns(engine: Engine, good_cells: list[Path]) -> None:
+def test_the_student_learns(engine: Engine, lite0: teacher.Teacher, good_cells: list[Path]) -> None:
     recipe = Recipe(teacher="efficientnet_lite0", size=(64, 64), steps=12, batch=4, masked_share=0.5)
     pictures: list[Pixels] = evaluate.read_prepared(good_cells[:8], recipe.size)
     features = Source(engine, pictures)
-    student = train._student(recipe, engine.device)
+    student = train.make_student(recipe, lite0, engine.device)
     optimiser = train._optimiser(student, recipe)
     losses = [
         train._step(student, optimiser, features.features(train.batch_rows(recipe, 8, step)), recipe, step)

@@ -16,8 +16,9 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from revdist import detector, heatmaps, images
+from revdist import heatmaps, images
 from revdist.conformal import Calibration
+from revdist.detector import Scoring
 from revdist.engine import Engine
 
 WORST = 6  # escapes, and false rejects
@@ -50,7 +51,7 @@ class Case:
     height: int
     picture: str
     heat: str
-    scales: tuple[str, ...]  # fine to coarse
+    scales: tuple[tuple[int, str], ...]  # stride in pixels of the input, and map; fine to coarse, those that count
 
 
 def worst_escapes(samples: Sequence[images.Sample], scores: npt.NDArray[np.float64], threshold: float) -> list[int]:
@@ -74,8 +75,8 @@ def typical(samples: Sequence[images.Sample], scores: npt.NDArray[np.float64]) -
     return [sorted(each, key=lambda row: float(scores[row]))[(len(each) - 1) // 2] for each in rows]
 
 
-def show(engine: Engine, product: str, calibration: Calibration, chosen: Chosen) -> Case:
-    """Inspect a picture once more, now with the map of each scale. Raises ImageError for a broken one."""
+def show(engine: Engine, product: str, calibration: Calibration, scoring: Scoring, chosen: Chosen) -> Case:
+    """Inspect a picture once more, now with the map of each scale that counts. Raises ImageError for a broken one."""
     picture = images.read(chosen.path)
     prepared = images.prepare(picture, engine.size(product))
     inspection = engine.inspect([prepared], [product])
@@ -83,9 +84,8 @@ def show(engine: Engine, product: str, calibration: Calibration, chosen: Chosen)
     small = _fitted(picture, SIDE)
     mask = images.read_mask(chosen.mask, (small.shape[0], small.shape[1])) if chosen.mask else None
     tiny = _fitted(picture, SMALL)
-    scales = [
-        heatmaps.heatmap(tiny, each, threshold / len(detector.STRIDES)) for each in engine.scale_maps(prepared, product)
-    ]
+    level = scoring.level_of_a_scale(threshold)
+    scales = [heatmaps.heatmap(tiny, each, level) for each in engine.scale_maps(prepared, product)]
     return Case(
         name=chosen.name,
         defective=chosen.defective,
@@ -97,7 +97,7 @@ def show(engine: Engine, product: str, calibration: Calibration, chosen: Chosen)
         height=small.shape[0],
         picture=jpeg(outline(small, mask)),
         heat=jpeg(outline(heatmaps.heatmap(small, inspection.map(0), threshold), mask)),
-        scales=tuple(jpeg(each) for each in scales),
+        scales=tuple((stride, jpeg(each)) for stride, each in zip(scoring.strides, scales, strict=True)),
     )
 
 

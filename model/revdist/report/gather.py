@@ -11,6 +11,7 @@ from pathlib import Path
 from revdist import evaluate, holdout, images, sensitivity
 from revdist.bundle import Bundle
 from revdist.conformal import Calibration
+from revdist.detector import Scoring
 from revdist.engine import Engine
 from revdist.evaluate import Evaluation, Inspected
 from revdist.report import cases
@@ -109,7 +110,12 @@ def _golden(bundle: Bundle, engine: Engine, calibration: Calibration) -> tuple[C
         Chosen(name=each.file, path=bundle.path / each.file, mask=None, defective=each.kind == "scratch")
         for each in bundle.golden
     ]
-    return tuple(cases.show(engine, bundle.product, calibration, each) for each in chosen)
+    return _shown(bundle, engine, calibration, chosen)
+
+
+def _shown(bundle: Bundle, engine: Engine, calibration: Calibration, chosen: Sequence[Chosen]) -> tuple[Case, ...]:
+    scoring = Scoring.of(bundle.recipe)
+    return tuple(cases.show(engine, bundle.product, calibration, scoring, each) for each in chosen)
 
 
 def _test(bundle: Bundle, engine: Engine, calibration: Calibration, root: Path) -> Test:
@@ -126,7 +132,7 @@ def _test(bundle: Bundle, engine: Engine, calibration: Calibration, root: Path) 
             )
             for row in rows
         ]
-        return tuple(cases.show(engine, bundle.product, calibration, each) for each in chosen)
+        return _shown(bundle, engine, calibration, chosen)
 
     return Test(
         inspected=inspected,

@@ -108,8 +108,8 @@ def pictures(figures: Figures, colour_bar: str) -> Markup:
     )
     lead = (
         "For each part: the picture and its heat map, then the map of each scale. Heat maps share one scale, the "
-        "threshold, so they can be compared. The three scales add up to the heat map; each is shown on a third of "
-        "the threshold. A white line on black marks the true defect where there is a mask. p is the share of good "
+        f"threshold, so they can be compared. {_scales(detector.Scoring.of(figures.bundle.recipe))} "
+        "A white line on black marks the true defect where there is a mask. p is the share of good "
         "parts that score at least as high, as far as the held-out ones can tell."
     )
     test = figures.test
@@ -128,6 +128,23 @@ def pictures(figures: Figures, colour_bar: str) -> Markup:
             _cases("Typical parts", "The picture with the median score of each kind.", test.typical, ""),
         ]
     return section("pictures", "Pictures", tag("p", lead), legend, *groups)
+
+
+def _scales(scoring: detector.Scoring) -> str:
+    """What the maps of the scales are to the heat map, and on which colours they are shown."""
+    count = len(scoring.scales)
+    if count == 1:
+        return "One scale alone counts, and is the heat map."
+    number = {2: "two", 3: "three"}[count]
+    rest = "" if count == len(detector.STRIDES) else " The scale that is not shown does not count."
+    if scoring.combine == "add":
+        part = {2: "half", 3: "a third"}[count]
+        return f"The {number} scales add up to the heat map; each is shown on {part} of the threshold.{rest}"
+    root = {2: "square", 3: "cube"}[count]
+    return (
+        f"The {number} scales multiply to the heat map, before they are smoothed; each is shown smoothed and on the "
+        f"{root} root of the threshold.{rest}"
+    )
 
 
 def _of(shown: Sequence[Case], total: int) -> str:
@@ -152,7 +169,7 @@ def _case(case: Case) -> Markup:
             tag("img", src=each, alt=f"Map of {case.name} at stride {stride}", **shape),
             tag("figcaption", f"stride {stride} px"),
         )
-        for each, stride in zip(case.scales, detector.STRIDES, strict=True)
+        for stride, each in case.scales
     ]
     return tag(
         "figure",

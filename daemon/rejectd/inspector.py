@@ -15,7 +15,7 @@ from rejectd.messages import Frame, Pixels, RejectdError, Result
 from rejectd.settings import Engine as EngineSettings
 from rejectd.settings import Product
 from revdist import bundle as bundles
-from revdist import images
+from revdist import images, target
 from revdist import teacher as teachers
 from revdist.conformal import Calibration
 from revdist.engine import Engine
@@ -114,7 +114,9 @@ class Inspector:
                 self._engine.inspect([blank] * size, [model.key] * size)
                 elapsed_ns[size] = time.perf_counter_ns() - started
         except (RevdistError, RuntimeError) as error:
-            raise InspectorError(f"the engine fails: {error}", hint="try engine.device: cpu") from error
+            raise InspectorError(
+                f"the engine fails: {error}", hint="try engine.device: cpu, engine.precision: float32"
+            ) from error
         return elapsed_ns
 
     def inspect(self, frames: Sequence[Frame], *, maps: bool = True) -> list[Result]:
@@ -169,10 +171,11 @@ class Inspector:
                 GoldenPicture(
                     kind=each.kind,
                     pixels=pixels,
-                    expected=each.score,
-                    tolerance=bundles.GOLDEN_TOLERANCE * abs(each.score),
+                    expected=expected,
+                    tolerance=bundles.tolerance(self._engine.identity) * abs(expected),
                 )
                 for each, pixels in bundles.golden_pictures(bundle)
+                for expected in (bundle.expected(each, self._engine.identity),)
             ]
         except (RevdistError, RuntimeError) as error:
             raise InspectorError(f"product {product}: {error}") from error
@@ -253,7 +256,10 @@ class Inspector:
             raise InspectorError(f"the products need different teachers ({which})", hint=hint)
         try:
             teacher = teachers.load(names.pop(), self._settings.teacher_weights)
-            return Engine(teacher, device=str(self._settings.device))
+            device, precision = str(self._settings.device), str(self._settings.precision)
+            if precision == "auto":
+                precision = target.fastest(device, [bundle.calibrations for bundle in read.values()])
+            return Engine(teacher, device=device, precision=precision)
         except (RevdistError, RuntimeError) as error:
             hint = "" if isinstance(error, RevdistError) else "set engine.device to one that is there"
             raise InspectorError(f"the engine cannot start: {error}", hint=hint) from error

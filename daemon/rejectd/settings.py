@@ -48,6 +48,16 @@ class Device(StrEnum):
     CUDA = "cuda"
 
 
+class Precision(StrEnum):
+    """In which numbers the model runs."""
+
+    AUTO = "auto"
+    FLOAT32 = "float32"
+    BFLOAT16 = "bfloat16"
+    FLOAT16 = "float16"
+    INT8 = "int8"
+
+
 class Protocol(StrEnum):
     """Version of MQTT; `auto` tries 5 and falls back."""
 
@@ -232,6 +242,11 @@ class Engine:
     """Where and how the model runs."""
 
     device: Device = setting("Device; `auto` takes a GPU if there is one.", default=Device.AUTO)
+    precision: Precision = setting(
+        "Precision of the networks; `auto` takes the fastest that this machine has and that every product's bundle is "
+        "calibrated for.",
+        default=Precision.AUTO,
+    )
     threads: int = setting("Processor threads of the model; 0 means all cores.", default=0, low=0, high=1024)
     teacher_weights: Path | None = setting("Weights of the teacher, where they cannot be downloaded.", default=None)
     hang_s: float = setting(

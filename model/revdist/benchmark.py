@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from revdist import bundle, evaluate, images, train
+from revdist import bundle, bundle_files, evaluate, images, train
 from revdist.engine import Engine
 from revdist.errors import DataError
 from revdist.recipe import Recipe
@@ -149,7 +149,7 @@ def _keep(file: Path, result: dict[str, Any]) -> None:
 
 def _trained(job: train.Job, teacher: Teacher, engine: Engine) -> bool:
     """Whether the run's bundle is there already: it was stopped between training and evaluation."""
-    if not (job.output / bundle.MANIFEST).is_file():
+    if not (job.output / bundle_files.MANIFEST).is_file():
         return False
     found = bundle.read(job.output)
     same_data = found.fingerprint == images.fingerprint(images.good_pictures(job.good))

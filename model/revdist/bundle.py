@@ -3,19 +3,18 @@
 bundle.json           everything that explains the rest, with the SHA-256 of every other file
 student.safetensors   weights of bottleneck and decoder, float32
 calibration.safetensors   held-out good scores for each engine, float64, ascending
+ranges.safetensors    where it is calibrated for int8: the ranges of the maps of teacher and student
 golden/*.png          prepared pictures whose scores are known; scored again whenever the bundle is loaded
 """
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import json
 import math
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Literal
 
@@ -24,22 +23,23 @@ import numpy.typing as npt
 import safetensors
 import safetensors.numpy
 import safetensors.torch
-from torch import nn
 
-from revdist import conformal, detector, folders, images
+from revdist import bundle_files, conformal, detector, images
+from revdist.bundle_files import MANIFEST
 from revdist.conformal import Calibration
-from revdist.engine import Engine
+from revdist.engine import Engine, Ranges
 from revdist.errors import BundleError, CalibrationError, ImageError, RecipeError
+from revdist.quantised import Ranges as NetworkRanges
 from revdist.recipe import SCALES, Recipe, check_product
 from revdist.weights import check_finite
 
 SCHEMA = 3
 READABLE = (2, SCHEMA)
-MANIFEST = "bundle.json"
 STUDENT = "student.safetensors"
 CALIBRATION = "calibration.safetensors"
-GOLDEN_TOLERANCE = 2e-3  # relative: float32 of one processor against another's; weights mixed up differ by far more
-_FOREIGN = "copy or train the bundle again, then `revdist show` it"
+RANGES = "ranges.safetensors"
+_TOLERANCES = {"float32": 2e-3}  # relative, one processor against another; weights mixed up differ by far more
+_TOLERANCE_ELSE = 2e-2  # what is rounded to 8 bits of a mantissa, or to 8 bits, falls on the other side now and then
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,45 +74,34 @@ class Bundle:
     versions: Mapping[str, str]
     calibrations: Mapping[str, Calibration]  # by engine identity
     golden: tuple[Golden, ...]
+    golden_scores: Mapping[str, Mapping[str, float]]  # by engine and file: where precision changes them
+    ranges: Ranges | None  # for int8
     digest: str
+
+    def expected(self, vector: Golden, engine_identity: str) -> float:
+        """The score of a golden picture on an engine."""
+        return self.golden_scores.get(engine_identity, {}).get(vector.file, vector.score)
 
     def calibration(self, engine_identity: str) -> Calibration:
         """The calibration for an engine. Raises CalibrationError that names the command where there is none."""
         if engine_identity in self.calibrations:
             return self.calibrations[engine_identity]
-        device = engine_identity.split("-")[1] if engine_identity.count("-") >= 2 else "auto"
         known = ", ".join(self.calibrations) or "none"
         raise CalibrationError(
             f"{self.path}: no calibration for engine {engine_identity}, only for {known}",
             hint=f"make one: revdist calibrate {self.path} --good DIR --false-reject-rate "
-            f"{self.recipe.false_reject_rate} --device {device}",
+            f"{self.recipe.false_reject_rate} --engine {engine_identity}",
         )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Parts:
-    """What a new bundle is made of."""
-
-    product: str
-    recipe: Recipe
-    teacher: TeacherId
-    fingerprint: str
-    trained_on: Sequence[str]
-    quality: Mapping[str, float]
-    versions: Mapping[str, str]
-    calibration: Calibration
-    golden: Sequence[tuple[Golden, npt.NDArray[np.uint8]]]  # with its prepared picture (h, w, 3)
-    student: nn.Module
 
 
 def read(path: Path) -> Bundle:
     """Read a bundle and check every file by its SHA-256. Raises BundleError that names the file that is wrong."""
-    content = _content(path, MANIFEST)
+    content = bundle_files.content(path, MANIFEST)
     try:
         manifest = json.loads(content)
         _check_version(path, manifest)
         check_product(manifest["product"])
-        files = {name: _checked(path, name, sha256) for name, sha256 in manifest["files"].items()}
+        files = {name: bundle_files.checked(path, name, sha256) for name, sha256 in manifest["files"].items()}
         return Bundle(
             path=path,
             product=manifest["product"],
@@ -125,10 +114,14 @@ def read(path: Path) -> Bundle:
             versions=MappingProxyType(manifest["versions"]),
             calibrations=_calibrations(manifest["calibrations"], files[CALIBRATION]),
             golden=_golden(manifest["golden"], files),
+            golden_scores=MappingProxyType(manifest.get("golden_scores", {})),
+            ranges=_ranges(files[RANGES]) if RANGES in files else None,
             digest=hashlib.sha256(content).hexdigest(),
         )
     except (KeyError, TypeError, ValueError, AttributeError, RecipeError, safetensors.SafetensorError) as error:
-        raise BundleError(f"{path / MANIFEST}: not a bundle's manifest: {error!r}", hint=_FOREIGN) from error
+        raise BundleError(
+            f"{path / MANIFEST}: not a bundle's manifest: {error!r}", hint=bundle_files.FOREIGN
+        ) from error
 
 
 def _check_version(path: Path, manifest: dict[str, Any]) -> None:
@@ -154,26 +147,6 @@ def _recipe(manifest: dict[str, Any]) -> Recipe:
     return Recipe.from_json(values)
 
 
-def _content(path: Path, name: str) -> bytes:
-    try:
-        return (path / name).read_bytes()
-    except OSError as error:
-        raise BundleError(f"{path / name}: cannot be read: {error.strerror}", hint=_FOREIGN) from error
-
-
-def _checked(path: Path, name: str, sha256: str) -> bytes:
-    """A file's content, if it is what the manifest says. Names must stay inside of the bundle."""
-    pure = PurePosixPath(name)
-    if pure.is_absolute() or ".." in pure.parts or "\\" in name or name in ("", MANIFEST):
-        raise BundleError(f"{path / MANIFEST}: the file name {name!r} leads out of the bundle", hint="do not use it")
-    if not (path / name).resolve().is_relative_to(path.resolve()):
-        raise BundleError(f"{path / name}: a link that leads out of the bundle", hint="do not use it")
-    content = _content(path, name)
-    if hashlib.sha256(content).hexdigest() != sha256:
-        raise BundleError(f"{path / name}: differs from the manifest ({len(content)} bytes)", hint=_FOREIGN)
-    return content
-
-
 def _size(value: Sequence[int]) -> tuple[int, int]:
     height, width = value
     return int(height), int(width)
@@ -184,6 +157,11 @@ def _calibrations(entries: dict[str, dict[str, Any]], content: bytes) -> Mapping
     return MappingProxyType(
         {engine: conformal.restore(scores[engine], entry, engine=engine) for engine, entry in entries.items()}
     )
+
+
+def _ranges(content: bytes) -> Ranges:
+    tables = safetensors.numpy.load(content)
+    return Ranges(teacher=NetworkRanges(tables["teacher"]), student=NetworkRanges(tables["student"]))
 
 
 def _golden(entries: list[dict[str, Any]], files: dict[str, bytes]) -> tuple[Golden, ...]:
@@ -214,7 +192,7 @@ def load(path: Path, engine: Engine, *, product: str | None = None) -> Bundle:
 def place(path: Path, engine: Engine, *, product: str) -> Bundle:
     """Read a bundle and put its student into an engine as `product`, unproven: `golden_pictures` are for the proof.
 
-    Raises BundleError, also where the engine has another teacher.
+    Raises BundleError, also where the engine has another teacher, or CalibrationError.
     """
     bundle = read(path)
     if (bundle.teacher.name, bundle.teacher.sha256) != (engine.teacher_name, engine.teacher_sha256):
@@ -223,20 +201,40 @@ def place(path: Path, engine: Engine, *, product: str) -> Bundle:
             f"{engine.teacher_name} {engine.teacher_sha256[:12]}",
             hint="pass the weights file that it was trained with (--teacher-weights), or train it again",
         )
-    engine.add(product, student(bundle), bundle.size, detector.Scoring.of(bundle.recipe))
+    if engine.needs_ranges:
+        bundle.calibration(engine.identity)  # its error says more than that the ranges are missing
+    add(bundle, engine, product=product)
     return bundle
+
+
+def add(bundle: Bundle, engine: Engine, *, product: str, ranges: Ranges | None = None) -> None:
+    """Put a bundle's student into an engine as `product`. `ranges`: in the place of the bundle's own, for int8."""
+    scoring = detector.Scoring.of(bundle.recipe)
+    engine.add(product, student(bundle), bundle.size, scoring, ranges=ranges or bundle.ranges)
+
+
+def golden_scores(bundle: Bundle, engine: Engine, product: str) -> dict[str, float]:
+    """What the golden pictures score on an engine that holds the bundle's student as `product`, each alone, by file."""
+    return {
+        vector.file: float(engine.inspect([pixels], [product]).scores[0]) for vector, pixels in golden_pictures(bundle)
+    }
+
+
+def tolerance(engine_identity: str) -> float:
+    """How far, relative to it, a golden picture's score on this engine may be from what the bundle says."""
+    return _TOLERANCES.get(engine_identity.rpartition("-")[2], _TOLERANCE_ELSE)
 
 
 def student(bundle: Bundle) -> detector.Student:
     """The trained student, loaded strictly. Raises BundleError where the weights do not fit or are not finite."""
-    manifest = json.loads(_content(bundle.path, MANIFEST))
-    weights = safetensors.torch.load(_checked(bundle.path, STUDENT, manifest["files"][STUDENT]))
+    manifest = json.loads(bundle_files.content(bundle.path, MANIFEST))
+    weights = safetensors.torch.load(bundle_files.checked(bundle.path, STUDENT, manifest["files"][STUDENT]))
     model = detector.Student(bundle.teacher.name, bottleneck=bundle.recipe.bottleneck)
     try:
         model.load_state_dict(weights)
     except RuntimeError as error:
         first = str(error).splitlines()[1].strip()  # the rest lists every other tensor
-        raise BundleError(f"{bundle.path / STUDENT}: does not fit: {first}", hint=_FOREIGN) from error
+        raise BundleError(f"{bundle.path / STUDENT}: does not fit: {first}", hint=bundle_files.FOREIGN) from error
     check_finite(weights, str(bundle.path / STUDENT), BundleError, hint="train it again")
     return model.eval()
 
@@ -246,76 +244,15 @@ def golden_pictures(bundle: Bundle) -> list[tuple[Golden, npt.NDArray[np.uint8]]
     try:
         return [(each, images.prepare(images.read(bundle.path / each.file), bundle.size)) for each in bundle.golden]
     except ImageError as error:
-        raise BundleError(f"{bundle.path}: golden picture: {error}", hint=_FOREIGN) from error
+        raise BundleError(f"{bundle.path}: golden picture: {error}", hint=bundle_files.FOREIGN) from error
 
 
 def _prove(bundle: Bundle, engine: Engine, candidate: str) -> None:
-    for vector, pixels in golden_pictures(bundle):
-        score = float(engine.inspect([pixels], [candidate]).scores[0])
-        if not abs(score - vector.score) <= GOLDEN_TOLERANCE * abs(vector.score):
+    scores = golden_scores(bundle, engine, candidate)
+    for vector in bundle.golden:
+        score, expected = scores[vector.file], bundle.expected(vector, engine.identity)
+        if not abs(score - expected) <= tolerance(engine.identity) * abs(expected):
             raise BundleError(
-                f"{bundle.path / vector.file}: scores {score:.6g} on {engine.identity}, expected {vector.score:.6g}",
+                f"{bundle.path / vector.file}: scores {score:.6g} on {engine.identity}, expected {expected:.6g}",
                 hint="this machine computes otherwise than the one that trained; do not use the bundle here",
             )
-
-
-def write(path: Path, parts: Parts) -> None:
-    """Write a bundle in one step, in the place of one that is there. It holds no time: equal parts, equal bytes.
-
-    Raises BundleError where the disk is full or the place is taken by something else; nothing is left behind then.
-    """
-    state = {key: value.detach().cpu().contiguous() for key, value in parts.student.state_dict().items()}
-    files = {STUDENT: safetensors.torch.save(state), CALIBRATION: _scores([parts.calibration])}
-    files |= {vector.file: images.encode_png(pixels) for vector, pixels in parts.golden}
-    manifest = {
-        "schema": SCHEMA,
-        "product": parts.product,
-        "size": parts.recipe.size,
-        "recipe": parts.recipe.to_json(),
-        "teacher": dataclasses.asdict(parts.teacher),
-        "preprocessing": images.PREPROCESSING,
-        "fingerprint": parts.fingerprint,
-        "trained_on": sorted(parts.trained_on),
-        "quality": dict(parts.quality),
-        "versions": dict(parts.versions),
-        "calibrations": {parts.calibration.engine: parts.calibration.to_json()},
-        "golden": [dataclasses.asdict(vector) for vector, _ in parts.golden],
-    }
-    _commit(path, manifest, files)
-
-
-def recalibrate(bundle: Bundle, calibration: Calibration) -> Bundle:
-    """Put a calibration into a bundle, in the place of an older one for the same engine; every other byte stays."""
-    manifest = json.loads(_content(bundle.path, MANIFEST))
-    files = {name: _checked(bundle.path, name, sha256) for name, sha256 in manifest["files"].items()}
-    calibrations = {**bundle.calibrations, calibration.engine: calibration}
-    files[CALIBRATION] = _scores(list(calibrations.values()))
-    manifest["calibrations"] = {engine: each.to_json() for engine, each in calibrations.items()}
-    _commit(bundle.path, manifest, files)
-    return read(bundle.path)
-
-
-def check_place(path: Path) -> None:
-    """Raises BundleError unless a bundle may be written there: nothing is in the way but an older bundle."""
-    if path.is_symlink() or (path.exists() and not (path / MANIFEST).is_file()):
-        raise BundleError(f"{path}: exists and is no bundle", hint="choose another --output")
-    above = next(folder for folder in path.absolute().parents if folder.exists())
-    if not above.is_dir() or not os.access(above, os.W_OK):
-        raise BundleError(f"{path}: nothing can be written in {above}", hint="choose another --output")
-
-
-def _commit(path: Path, manifest: dict[str, Any], files: dict[str, bytes]) -> None:
-    check_place(path)
-    manifest["files"] = {name: hashlib.sha256(content).hexdigest() for name, content in sorted(files.items())}
-    text = json.dumps(manifest, indent=1, sort_keys=True, allow_nan=False) + "\n"
-    try:
-        folders.write(path, {**files, MANIFEST: text.encode()})
-    except OSError as error:
-        raise BundleError(
-            f"{path}: cannot be written: {error.strerror}",
-            hint="an older bundle there is as it was; make room, try again",
-        ) from error
-
-
-def _scores(calibrations: Sequence[Calibration]) -> bytes:
-    return safetensors.numpy.save({each.engine: np.array(each.scores) for each in calibrations})

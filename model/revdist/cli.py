@@ -57,8 +57,15 @@ def _parser() -> argparse.ArgumentParser:
     one.add_argument("bundle", type=Path, metavar="BUNDLE")
     one.add_argument("--good", type=Path, required=True, metavar="DIR", help="pictures of good parts")
     one.add_argument("--false-reject-rate", type=float, required=True, metavar="R", help="such as 0.01")
+    share = "for int8: take the teacher's ranges from another bundle, so that one pass of it serves both products"
+    one.add_argument("--share", type=Path, metavar="BUNDLE", help=share)
     _add_good(one)
-    _add_engine(one, commands.run_calibrate)
+    _add_teacher_weights(one)
+    names = (
+        "what to calibrate for, such as torch-cpu-bfloat16, cpu-int8 or cuda-float16 (default: float32 on %(default)s)"
+    )
+    one.add_argument("--engine", default="auto", metavar="NAME", help=names)
+    one.set_defaults(command=commands.run_calibrate)
 
     one = known.add_parser("sensitivity", help="measure which synthetic defects, painted on good pictures, are seen")
     one.add_argument("bundle", type=Path, metavar="BUNDLE")
@@ -91,7 +98,7 @@ def _parser() -> argparse.ArgumentParser:
     one.add_argument("--products", type=lambda text: text.split(","), default=[], metavar="A,B", help="(default: all)")
     one.add_argument("--seeds", type=int, default=1, metavar="N", help="runs of each product (%(default)s)")
     _add_recipe(one)
-    _add_engine(one, commands.run_benchmark)
+    _add_device(one, commands.run_benchmark)
 
     one = known.add_parser("import-rd4ad", help="make a bundle of a checkpoint of the paper's official code")
     one.add_argument("checkpoint", type=Path, metavar="CHECKPOINT", help="a .pth file that holds bn and decoder")
@@ -103,7 +110,7 @@ def _parser() -> argparse.ArgumentParser:
     one.add_argument("--size", type=_size, default=(256, 256), metavar="N|HxW", help="input size (default: 256)")
     rate = "wanted share of good parts rejected (default: %(default)s)"
     one.add_argument("--false-reject-rate", type=float, default=0.01, metavar="R", help=rate)
-    _add_engine(one, commands.run_import_rd4ad)
+    _add_device(one, commands.run_import_rd4ad)
 
     one = known.add_parser("show", help="tell what a bundle is, and check its files")
     one.add_argument("bundle", type=Path, metavar="BUNDLE")
@@ -119,7 +126,7 @@ def _add_train(one: argparse.ArgumentParser) -> None:
     _add_recipe(one)
     one.add_argument("--seed", type=int, metavar="N", help=f"(default: {plain.seed})")
     _add_good(one)
-    _add_engine(one, commands.run_train)
+    _add_device(one, commands.run_train)
 
 
 def _add_recipe(one: argparse.ArgumentParser) -> None:
@@ -156,9 +163,23 @@ def _add_good(one: argparse.ArgumentParser) -> None:
 
 
 def _add_engine(one: argparse.ArgumentParser, command: Callable[[argparse.Namespace], int]) -> None:
-    one.add_argument("--teacher-weights", type=Path, metavar="FILE", help="state dict, .pth or .safetensors")
+    """For commands that run a bundle."""
+    _add_teacher_weights(one)
+    names = "auto, or an engine that the bundle is calibrated for, such as cpu or torch-cpu-bfloat16 (%(default)s: the "
+    names += "fastest of them on this machine)"
+    one.add_argument("--engine", default="auto", metavar="NAME", help=names)
+    one.set_defaults(command=command)
+
+
+def _add_device(one: argparse.ArgumentParser, command: Callable[[argparse.Namespace], int]) -> None:
+    """For commands that make bundles, in float32."""
+    _add_teacher_weights(one)
     one.add_argument("--device", default="auto", help="auto, cpu or cuda (%(default)s)")
     one.set_defaults(command=command)
+
+
+def _add_teacher_weights(one: argparse.ArgumentParser) -> None:
+    one.add_argument("--teacher-weights", type=Path, metavar="FILE", help="state dict, .pth or .safetensors")
 
 
 def _scales(text: str) -> tuple[int, ...]:

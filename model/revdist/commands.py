@@ -27,6 +27,7 @@ from revdist import (
     recipe,
     sensitivity,
     summary,
+    target,
     train,
 )
 from revdist.bundle import Bundle
@@ -108,7 +109,10 @@ def run_benchmark(options: argparse.Namespace) -> int:
 
 def _open(options: argparse.Namespace) -> tuple[Bundle, Engine, Calibration]:
     found = bundle.read(options.bundle)
-    engine = Engine(load(found.teacher.name, options.teacher_weights), device=options.device)
+    device, precision = target.parse(options.engine)
+    if options.engine == "auto":
+        precision = target.fastest(device, [found.calibrations])
+    engine = Engine(load(found.teacher.name, options.teacher_weights), device=device, precision=precision)
     calibration = found.calibration(engine.identity)
     return bundle.load(options.bundle, engine), engine, calibration
 
@@ -126,17 +130,26 @@ def run_evaluate(options: argparse.Namespace) -> int:
 
 def run_calibrate(options: argparse.Namespace) -> int:
     found = bundle.read(options.bundle)
-    engine = Engine(load(found.teacher.name, options.teacher_weights), device=options.device)
+    teacher = load(found.teacher.name, options.teacher_weights)
+    device, precision = target.parse(options.engine)
+    plain = Engine(teacher, device=device)
+    engine = plain if precision == "float32" else Engine(teacher, device=device, precision=precision)
     request = calibrate.Request(
         good=options.good,
         false_reject_rate=options.false_reject_rate,
         guarantee=options.guarantee,
         blocks=options.blocks,
         exclude=tuple(options.exclude),
+        share=options.share,
     )
-    done = calibrate.recalibrate(options.bundle, request, engine)
+    done = calibrate.recalibrate(options.bundle, request, engine, plain)
     if done.left_out:
         print(f"{done.left_out} pictures left out: the student was trained on them")
+    if done.observed:
+        print(f"{done.observed} unseen pictures were taken for the ranges of maps")
+    if len(done.deviations):
+        median, most = np.median(done.deviations), done.deviations.max()
+        print(f"scores differ from float32 by {median:.2%} (median), {most:.2%} at most")
     print(options.bundle)
     _print(summary.calibration(done.bundle.calibration(engine.identity)))
     if options.suspects:

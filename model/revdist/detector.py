@@ -16,7 +16,7 @@ from revdist import bottleneck, decoder, resnet
 from revdist.efficientnet import LAST_CHANNELS as LITE0_LAST_CHANNELS
 from revdist.errors import TeacherError
 from revdist.recipe import SCALES, BottleneckName, Combine, Recipe
-from revdist.teacher import NAMES, Teacher, build_last_stage, channels
+from revdist.teacher import NAMES, build_last_stage, channels
 
 Features = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
 
@@ -82,9 +82,9 @@ def initialise(module: nn.Module) -> nn.Module:
     return module
 
 
-def normalise(pixels: torch.Tensor, teacher: Teacher) -> torch.Tensor:
-    """uint8 (B, h, w, 3) RGB -> float32 (B, 3, h, w), channels last in memory, as the teacher expects it."""
-    return ((pixels.float() - teacher.mean) / teacher.std).permute(0, 3, 1, 2)
+def normalise(pixels: torch.Tensor, mean: torch.Tensor, std: torch.Tensor) -> torch.Tensor:
+    """uint8 (B, h, w, 3) RGB -> float32 (B, 3, h, w), channels last in memory, by mean and std (3,) of the teacher."""
+    return ((pixels.float() - mean) / std).permute(0, 3, 1, 2)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

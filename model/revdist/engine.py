@@ -1,38 +1,48 @@
 """A detector made fast for one device and precision: one teacher, and a student for each product.
 
 B pictures of a batch, h w their size. Batch norms are folded into the convolutions, memory is channels last, and the
-only copy from the device that `inspect` makes is the one of the scores. On a processor operations are fused (fused.py)
-and a batch goes through in parts that its caches hold.
+only copy from the device that `inspect` makes is the one of the scores, which are float32 in any precision. On a
+processor operations are fused (fused.py), or 8-bit (quantised.py), and a batch goes through in parts that its caches
+hold.
 """
 
 from __future__ import annotations
 
-import copy
 import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import nn
-from torch.nn.utils import fusion
 
-from revdist import detector, fused
+from revdist import detector, quantised
 from revdist.errors import ImageError, RevdistError
+from revdist.folding import on_device
+from revdist.fused import Program
 from revdist.recipe import check_size
+from revdist.target import target
 from revdist.teacher import Teacher, channels
 
 Size = tuple[int, int]
-Module = TypeVar("Module", bound=nn.Module)
+
+
+@dataclass(frozen=True, slots=True)
+class Ranges:
+    """Of the maps of teacher and student on good pictures of a product: what int8 needs to know of them."""
+
+    teacher: quantised.Ranges
+    student: quantised.Ranges
 
 
 @dataclass(frozen=True, slots=True)
 class Placed:
-    """A student in an engine, ready to run."""
+    """A student in an engine, ready to run, and the teacher that it is run with."""
 
+    teacher: nn.Module
+    teacher_key: str  # engines have one teacher, but in int8 one for each set of ranges
     student: nn.Module
     spread: detector.Spread
     size: Size  # of its input
@@ -43,7 +53,6 @@ Table = Mapping[str, Placed]
 
 _AT_ONCE = {"efficientnet_lite0": 2}  # pictures that a processor has under way: its maps are large, its weights small
 _AT_ONCE_ELSE = 4  # here the weights are large
-_EXAMPLE = 64  # pixels a side of the picture that a network is recorded on; any would do
 
 
 class Inspection:
@@ -66,16 +75,15 @@ class Engine:
     """
 
     def __init__(self, teacher: Teacher, *, device: str = "auto", precision: str = "float32") -> None:
-        if precision != "float32":
-            raise RevdistError(f"engine: precision {precision!r} is not supported", hint="use float32")
-        self.device = _device(device)
-        self.identity = f"torch-{self.device.type}-{precision}"
+        """Raises RevdistError for a device that is not there or a precision that it has not."""
+        self._target = target(device, precision)
+        self.device = self._target.device
+        self.identity = self._target.identity
         self.teacher_name = teacher.name
         self.teacher_sha256 = teacher.sha256
-        self._fuses = self.device.type == "cpu" and fused.available()
-        self._teacher = optimise(teacher, self.device)
-        if self._fuses:
-            self._teacher.trunk = fused.fuse(self._teacher.trunk, torch.zeros(1, 3, _EXAMPLE, _EXAMPLE))
+        self._mean, self._std = (on_device(each, self.device) for each in (teacher.mean, teacher.std))
+        self._trunk = teacher.trunk  # as it was given: int8 needs it for each set of ranges
+        self._teacher = None if self.needs_ranges else self._make_teacher(None)
         self._at_once = _AT_ONCE.get(teacher.name, _AT_ONCE_ELSE) if self.device.type == "cpu" else 0  # 0: all
         self._students: Table = MappingProxyType({})
         self._writing = threading.Lock()
@@ -87,21 +95,59 @@ class Engine:
     def products(self) -> frozenset[str]:
         return frozenset(self._students)
 
+    @property
+    def needs_ranges(self) -> bool:
+        """Whether students can only be added with their ranges."""
+        return self._target.precision == "int8"
+
     def size(self, product: str) -> Size:
         """The input size (h, w) of a product. Raises RevdistError for a product that was not added."""
         return self._placed(self._students, product).size
 
-    def add(self, product: str, student: nn.Module, size: Size, scoring: detector.Scoring = detector.PLAIN) -> None:
-        """Take in a trained student (it is copied), scored as its recipe says; one of the same name is replaced."""
+    def add(
+        self,
+        product: str,
+        student: nn.Module,
+        size: Size,
+        scoring: detector.Scoring = detector.PLAIN,
+        *,
+        ranges: Ranges | None = None,
+    ) -> None:
+        """Take in a trained student (it is copied), scored as its recipe says; one of the same name is replaced.
+
+        Raises RevdistError where this engine needs ranges and there are none.
+        """
         check_size(size)
-        ready: nn.Module = optimise(student, self.device)
-        if self._fuses:
-            example = zip(channels(self.teacher_name), detector.STRIDES, strict=True)
-            ready = fused.fuse(ready, *(torch.zeros(1, c, _EXAMPLE // s, _EXAMPLE // s) for c, s in example))
+        if ranges is None and self.needs_ranges:
+            raise RevdistError(
+                f"engine: {product} has no ranges for int8", hint="make them: revdist calibrate --engine cpu-int8"
+            )
+        inputs = list(zip(channels(self.teacher_name), detector.STRIDES, strict=True))
+        ready = self._target.network(student, inputs, None if ranges is None else ranges.student)
+        key = "" if ranges is None else ranges.teacher.digest
+        there = {placed.teacher_key: placed.teacher for placed in self._students.values()}
+        teacher = there[key] if key in there else self._teacher or self._make_teacher(ranges)
         spread = detector.Spread(size, self.device, scoring)
-        placed = Placed(ready, spread, size, scoring.top_share)
+        placed = Placed(teacher, key, ready, spread, size, scoring.top_share)
         with self._writing:
             self._students = MappingProxyType({**self._students, product: placed})
+
+    def _make_teacher(self, ranges: Ranges | None) -> nn.Module:
+        return self._target.network(self._trunk, [(3, 1)], None if ranges is None else ranges.teacher)
+
+    @torch.inference_mode()
+    def observe(self, product: str, pictures: Iterable[npt.NDArray[np.uint8]]) -> Ranges:
+        """The ranges of the networks' maps on prepared pictures (h, w, 3), for int8. This engine is float32 itself.
+
+        Raises RevdistError where it has no fused operations.
+        """
+        placed = self._placed(self._students, product)
+        if self.identity != "torch-cpu-float32" or not isinstance(placed.student, Program):
+            raise RevdistError("engine: int8 needs torch with oneDNN on a processor", hint="use float32")
+        assert isinstance(placed.teacher, Program)
+        seen = [self._normalise(self._upload([picture])) for picture in pictures]
+        taught = quantised.observe(placed.teacher, seen)
+        return Ranges(taught, quantised.observe(placed.student, map(placed.teacher, seen)))
 
     def remove(self, product: str) -> None:
         """Forget a product; nothing happens where there is none of that name."""
@@ -146,7 +192,7 @@ class Engine:
         their smoothed maps is only near it.
         """
         placed = self._placed(self._students, product)
-        taught = self.features([pixels])
+        taught = placed.teacher(self._normalise(self._upload([pixels])))
         distances = detector.distances(taught, placed.student(taught))
         return np.asarray(torch.cat(list(placed.spread.scales(distances))).cpu().numpy())
 
@@ -160,7 +206,12 @@ class Engine:
     @torch.no_grad()
     def features(self, pixels: Sequence[npt.NDArray[np.uint8]]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """The three maps of the teacher for prepared pictures of one size, on the device: what training needs."""
-        return self._teacher(detector.normalise(self._upload(pixels), self._teacher))  # type: ignore[no-any-return]
+        assert self._teacher is not None, "nothing is trained in int8"
+        return self._teacher(self._normalise(self._upload(pixels)))  # type: ignore[no-any-return]
+
+    def _normalise(self, pixels: torch.Tensor) -> torch.Tensor:
+        """uint8 (b, h, w, 3) on the device -> (b, 3, h, w) as the networks take it."""
+        return detector.normalise(pixels, self._mean, self._std).to(self._target.dtype)
 
     def maps(self, batch: torch.Tensor, products: Sequence[str], students: Table | None = None) -> torch.Tensor:
         """Smoothed anomaly maps of one batch: uint8 (b, h, w, 3) on the device -> float32 (b, h, w) on the device."""
@@ -176,7 +227,8 @@ class Engine:
 
     def _maps(self, batch: torch.Tensor, products: Sequence[str], table: Table) -> Iterator[torch.Tensor]:
         """Maps of pictures that are ordered by product, in one tensor (b', h, w) for each product."""
-        taught = self._teacher(detector.normalise(batch, self._teacher))  # one pass for all products
+        teacher = self._placed(table, products[0]).teacher
+        taught = teacher(self._normalise(batch))  # one pass for all products
         for product, rows in _rows(products).items():
             placed = self._placed(table, product)
             for part in self._parts(len(rows)):
@@ -217,16 +269,18 @@ class Engine:
         pixels: Sequence[npt.NDArray[np.uint8]],
         products: Sequence[str],
         students: Table,
-    ) -> dict[Size, list[int]]:
-        groups: dict[Size, list[int]] = {}
+    ) -> dict[tuple[Size, str], list[int]]:
+        """Rows that go through the teacher together: of one size, and in int8 of the same ranges."""
+        groups: dict[tuple[Size, str], list[int]] = {}
         for row, (picture, product) in enumerate(zip(pixels, products, strict=True)):
-            size = self._placed(students, product).size
+            placed = self._placed(students, product)
+            size = placed.size
             if picture.dtype != np.uint8 or picture.shape != (*size, 3):
                 raise ImageError(
                     f"engine: a picture of {product} is {picture.dtype} {picture.shape}, expected uint8 {(*size, 3)}",
                     hint="call images.prepare first",
                 )
-            groups.setdefault(size, []).append(row)
+            groups.setdefault((size, placed.teacher_key), []).append(row)
         return groups
 
     def _upload(self, pictures: Sequence[npt.NDArray[np.uint8]]) -> torch.Tensor:
@@ -235,77 +289,6 @@ class Engine:
         staged = torch.empty((len(pictures), *pictures[0].shape), dtype=torch.uint8, pin_memory=pinned)
         np.stack(pictures, out=staged.numpy())
         return staged.to(self.device, non_blocking=True)
-
-
-def optimise(module: Module, device: torch.device) -> Module:
-    """A copy for inference: evaluation mode, batch norms folded, channels last, on the device."""
-    try:
-        copied = _copy(module, device).eval()
-    except (RuntimeError, AssertionError) as error:  # torch has no class of its own for a device that is not there
-        raise RevdistError(f"engine: cannot use device {device}: {error}", hint="use cpu or auto") from error
-    fold_batch_norms(copied)
-    for part in copied.modules():
-        if isinstance(part, nn.Conv2d | nn.ConvTranspose2d):
-            part.weight = _frozen(part.weight.contiguous(memory_format=torch.channels_last))
-    return copied
-
-
-def _copy(module: Module, device: torch.device) -> Module:
-    """The module with tensors of its own on the device. Not deepcopy and `to`: those fail in torch's FakeTensorMode."""
-    twin = copy.copy(module)
-    tensors, buffers = module._parameters.items(), module._buffers.items()
-    twin._parameters = {name: None if each is None else _frozen(each.to(device, copy=True)) for name, each in tensors}
-    twin._buffers = {name: None if each is None else each.to(device, copy=True) for name, each in buffers}
-    twin._modules = {name: None if part is None else _copy(part, device) for name, part in module._modules.items()}
-    return twin
-
-
-def _frozen(tensor: torch.Tensor) -> nn.Parameter:
-    return nn.Parameter(tensor.detach(), requires_grad=False)
-
-
-def fold_batch_norms(module: nn.Module) -> None:
-    """Fold each batch norm into the convolution registered right before it, in place. None may remain.
-
-    A transposed convolution folds over dim 1 of its weight (in, out, k, k).
-    """
-    for parent in list(module.modules()):
-        before: nn.Module | None = None
-        for name, part in list(parent.named_children()):
-            if isinstance(part, nn.BatchNorm2d):
-                assert isinstance(before, nn.Conv2d | nn.ConvTranspose2d), f"no convolution before {name}"
-                _fold(before, part)
-                setattr(parent, name, nn.Identity())
-            before = part
-
-
-def _fold(convolution: nn.Conv2d | nn.ConvTranspose2d, norm: nn.BatchNorm2d) -> None:
-    assert norm.running_mean is not None
-    assert norm.running_var is not None
-    transposed = isinstance(convolution, nn.ConvTranspose2d)
-    weight, bias = fusion.fuse_conv_bn_weights(
-        convolution.weight,
-        convolution.bias,
-        norm.running_mean,
-        norm.running_var,
-        norm.eps,
-        norm.weight,
-        norm.bias,
-        transpose=transposed,
-    )
-    convolution.weight, convolution.bias = weight, bias
-
-
-def _device(name: str) -> torch.device:
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        device = torch.device(name)
-    except RuntimeError as error:
-        raise RevdistError(f"engine: there is no device {name!r}", hint="use auto, cpu or cuda") from error
-    if device.type not in ("cpu", "cuda"):
-        raise RevdistError(f"engine: device {name!r} is not supported", hint="use auto, cpu or cuda")
-    return device
 
 
 def _rows(products: Sequence[str]) -> dict[str, list[int]]:

@@ -1,4 +1,4 @@
-"""A network as a list of fused oneDNN operations: what makes float32 fast on a processor without a compiler.
+"""A network as a list of fused oneDNN operations: what makes it fast on a processor without a compiler.
 
 A convolution takes its ReLU and its addition along, so that no map is read again for them; a transposed convolution of
 2x2 with stride 2 is a 1x1 convolution whose outputs are put side by side; weights are packed once. The operations are
@@ -8,7 +8,7 @@ those that torch's own compiler emits for x86. Results differ from the plain net
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -30,15 +30,15 @@ def available() -> bool:
     return there and all(hasattr(torch.ops.mkldnn, name) for name in names)
 
 
-def fuse(module: nn.Module, *example: torch.Tensor) -> Program:
+def fuse(module: nn.Module, *example: torch.Tensor, dtype: torch.dtype = torch.float32) -> Program:
     """The same network of fused operations, recorded on an example: one tensor, or several that it takes as a sequence.
 
-    Batch norms must be folded already. The network takes batches and pictures of any size. Nothing global is changed,
-    so that other threads may run modules meanwhile. Raises RevdistError for an operation that is not known here.
+    The module and the example are float32 and batch norms folded; what is made takes and gives `dtype`, float32 or
+    bfloat16, in batches and pictures of any size. Nothing global is changed, so that other threads may run modules
+    meanwhile. Raises RevdistError for an operation that is not known here.
     """
     recorded = recording.record(module, *example)
-    steps = [_ready(step) for step in _joined(recorded)]
-    return Program(steps, recorded.inputs, recorded.outputs)
+    return Program([ready(step, dtype) for step in joined(recorded)], recorded.inputs, recorded.outputs)
 
 
 class Program(nn.Module):
@@ -47,18 +47,29 @@ class Program(nn.Module):
     def __init__(self, steps: Sequence[Step], inputs: Sequence[Value], outputs: Sequence[Value]) -> None:
         super().__init__()
         self._steps, self._inputs, self._outputs = steps, inputs, outputs
+        self.values = [*inputs, *(step.result for step in steps)]  # all that is given or made, in this order
         last = {value: number for number, step in enumerate(steps) for value in values(step.arguments)}
         kept = set(outputs)
         self._done = [  # what no later step reads: its memory is free for the next
             [value for value, at in last.items() if at == number and value not in kept] for number in range(len(steps))
         ]
 
-    def forward(self, x: torch.Tensor | Sequence[torch.Tensor]) -> tuple[torch.Tensor, ...]:
-        """One tensor or a sequence, as in the example; maps are channels last in memory."""
+    def forward(
+        self, x: torch.Tensor | Sequence[torch.Tensor], *, see: Callable[[Value, torch.Tensor], None] | None = None
+    ) -> tuple[torch.Tensor, ...]:
+        """One tensor or a sequence, as in the example; maps are channels last in memory.
+
+        `see` is called with each value that is given or made on the way.
+        """
         known: dict[Value, Any] = dict(zip(self._inputs, [x] if isinstance(x, torch.Tensor) else x, strict=True))
+        if see is not None:
+            for value, given in known.items():
+                see(value, given)
         for step, done in zip(self._steps, self._done, strict=True):
-            found = step.operation(*_filled(step.arguments, known))
+            found = step.operation(*filled(step.arguments, known))
             known[step.result] = found[0] if isinstance(found, tuple) else found
+            if see is not None:
+                see(step.result, known[step.result])
             for value in done:
                 del known[value]
         return tuple(known[value] for value in self._outputs)
@@ -71,11 +82,11 @@ class Convolution:
     shapes with the same order share them. Two threads may do so at once: both orders hold the same weights.
     """
 
-    def __init__(self, plain: recording.Convolution) -> None:
-        self._bias, self._activation = plain.bias, plain.activation
-        self._limits = [0.0, 6.0] if plain.activation == _RELU6 else []
+    def __init__(self, plain: recording.Convolution, dtype: torch.dtype) -> None:
+        self._bias = None if plain.bias is None else plain.bias.detach().to(dtype)
+        self._activation, self._limits = plain.activation, limits(plain)
         self._layout = list(plain.padding), list(plain.stride), list(plain.dilation), plain.groups
-        self._weight = plain.weight.detach().contiguous(memory_format=torch.channels_last)  # packed or not
+        self._weight = plain.weight.detach().to(dtype).contiguous(memory_format=torch.channels_last)  # packed or not
         self._orders: dict[bytes, torch.Tensor] = {}
         self._packed: dict[torch.Size, torch.Tensor] = {}
 
@@ -103,21 +114,37 @@ class Convolution:
 class Doubling:
     """A transposed convolution of 2x2 with stride 2, then an activation: (B, in, H, W) -> (B, out, 2H, 2W)."""
 
-    def __init__(self, plain: recording.Convolution) -> None:
-        inputs, self._outputs = plain.weight.shape[:2]
-        weight = plain.weight.permute(2, 3, 1, 0).reshape(-1, inputs, 1, 1)  # (4 * out, in, 1, 1)
-        bias = None if plain.bias is None else plain.bias.repeat(4)
-        self._flat = Convolution(replace(plain, weight=weight, bias=bias, stride=(1, 1)))
+    def __init__(self, flat: Callable[[torch.Tensor], torch.Tensor]) -> None:
+        """`flat` computes what `flattened` gives."""
+        self._flat = flat
 
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
         """Each location's four outputs become a square of 2x2."""
         flat = self._flat(x).permute(0, 2, 3, 1)  # (B, H, W, 4 * out)
-        b, h, w, _ = flat.shape
-        squares = flat.reshape(b, h, w, 2, 2, self._outputs).permute(0, 1, 3, 2, 4, 5)
-        return squares.reshape(b, 2 * h, 2 * w, self._outputs).permute(0, 3, 1, 2)
+        b, h, w, outputs = flat.shape
+        squares = flat.reshape(b, h, w, 2, 2, outputs // 4).permute(0, 1, 3, 2, 4, 5)
+        return squares.reshape(b, 2 * h, 2 * w, outputs // 4).permute(0, 3, 1, 2)
 
 
-def _joined(recorded: Recording) -> list[Step]:
+def flattened(plain: recording.Convolution) -> recording.Convolution:
+    """A transposed convolution of 2x2 with stride 2 as one of 1x1 that gives four times the channels.
+
+    Raises RevdistError for any other.
+    """
+    kernel, stride = tuple(plain.weight.shape[2:]), tuple(plain.stride)
+    if (kernel, stride, plain.groups) != ((2, 2), (2, 2), 1) or any((*plain.padding, *plain.output_padding)):
+        raise RevdistError(f"engine: a transposed convolution of {kernel} with stride {stride} cannot be fused")
+    weight = plain.weight.permute(2, 3, 1, 0).reshape(-1, plain.weight.shape[0], 1, 1)  # (4 * out, in, 1, 1)
+    bias = None if plain.bias is None else plain.bias.repeat(4)
+    return replace(plain, weight=weight, bias=bias, stride=(1, 1), transposed=False)
+
+
+def limits(plain: recording.Convolution) -> list[float]:
+    """What the operations want to know beside the name of the activation."""
+    return [0.0, 6.0] if plain.activation == _RELU6 else []
+
+
+def joined(recorded: Recording) -> list[Step]:
     """Convolutions take in the padding before them, and the addition and activation behind them.
 
     A step goes where its last part was: all that it reads is known there.
@@ -174,21 +201,20 @@ def _padded(plain: recording.Convolution, zeros: Sequence[int]) -> recording.Con
     return replace(plain, weight=weight, padding=(below, right))
 
 
-def _ready(step: Step) -> Step:
+def ready(step: Step, dtype: torch.dtype) -> Step:
+    """The step with an operation that can run: in the place of a recorded convolution one of `dtype`."""
     plain = step.operation
     if not isinstance(plain, recording.Convolution):
         return step
-    if not plain.transposed:
-        return Step(Convolution(plain), step.arguments, step.result)
-    kernel, stride = tuple(plain.weight.shape[2:]), tuple(plain.stride)
-    if (kernel, stride, plain.groups) != ((2, 2), (2, 2), 1) or any((*plain.padding, *plain.output_padding)):
-        raise RevdistError(f"engine: a transposed convolution of {kernel} with stride {stride} cannot be fused")
-    return Step(Doubling(plain), step.arguments, step.result)
+    if plain.transposed:
+        return replace(step, operation=Doubling(Convolution(flattened(plain), dtype)))
+    return replace(step, operation=Convolution(plain, dtype))
 
 
-def _filled(arguments: Any, known: dict[Value, Any]) -> Any:
+def filled(arguments: Any, known: dict[Value, Any]) -> Any:
+    """The arguments with what is known in the place of each value."""
     if isinstance(arguments, Value):
         return known[arguments]
     if isinstance(arguments, tuple | list):
-        return type(arguments)(_filled(each, known) for each in arguments)
+        return type(arguments)(filled(each, known) for each in arguments)
     return arguments

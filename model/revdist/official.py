@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from revdist import bundle, detector, holdout, packing, recipe, resnet, weights
+from revdist import bundle_files, detector, holdout, packing, recipe, resnet, weights
 from revdist.bundle import Bundle
 from revdist.conformal import Guarantee
 from revdist.engine import Engine
@@ -56,7 +56,7 @@ def student(checkpoint: Path, teacher: str) -> detector.Student:
 def import_checkpoint(wanted: Import, teacher: Teacher, *, device: str = "auto") -> Bundle:
     """Calibrate a checkpoint's student and write it as a bundle. Raises RevdistError."""
     check_product(wanted.product)
-    bundle.check_place(wanted.output)
+    bundle_files.check_place(wanted.output)
     made = replace(
         recipe.official(teacher.name),
         size=wanted.size,

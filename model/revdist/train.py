@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from revdist import augment, blocks, bundle, detector, evaluate, holdout, images, loss, packing
+from revdist import augment, blocks, bundle_files, detector, evaluate, holdout, images, loss, packing
 from revdist.average import Average
 from revdist.bottleneck import Frozen
 from revdist.bundle import Bundle
@@ -86,7 +86,7 @@ def _check(job: Job, teacher: Teacher) -> None:
     check_product(job.product)
     if teacher.name != job.recipe.teacher:
         raise TrainError(f"the recipe asks for teacher {job.recipe.teacher}, this is {teacher.name}")
-    bundle.check_place(job.output)
+    bundle_files.check_place(job.output)
 
 
 def split(pictures: Sequence[Path], recipe: Recipe, block_of: Sequence[str] = ()) -> tuple[list[Path], list[Path]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,8 @@ import pytest
 
 from rejectd.inspector import Inspector, InspectorError
 from rejectd.messages import Frame, Pixels, Policy
-from rejectd.settings import Device, Engine, Product
+from rejectd.settings import Device, Engine, Precision, Product
+from revdist import cli, target
 
 CPU = Engine(device=Device.CPU, threads=1)
 
@@ -251,3 +253,31 @@ def test_batches_of_every_size_are_tried_before_the_first_part_comes(settled: In
     elapsed_ns = settled.warm({4, 1})
     assert list(elapsed_ns) == [1, 4]
     assert all(elapsed > 0 for elapsed in elapsed_ns.values())
+
+
+@pytest.mark.skipif(not target.computes("int8"), reason="no 8-bit instructions here: NOT TESTED")
+def test_the_fastest_precision_that_every_bundle_is_calibrated_for_is_taken(
+    bundle: Path, cells: list[Path], tmp_path: Path, pictures: list[Pixels]
+) -> None:
+    good = tmp_path / "good"
+    good.mkdir()
+    for path in cells[120:140]:
+        shutil.copy(path, good)
+    both = [Path(shutil.copytree(bundle, tmp_path / name)) for name in ("cell", "wafer")]
+    for path in both:
+        command = ["calibrate", str(path), "--good", str(good), "--false-reject-rate", "0.1", "--engine"]
+        for engine in ("cpu-bfloat16", "cpu-int8") if path == both[0] else ("cpu-bfloat16",):
+            assert cli.main([*command, engine]) == 0
+    cell, wafer = (Product(bundle=path) for path in both)
+
+    def identity(precision: Precision, **products: Product) -> str:
+        made = Inspector(replace(CPU, precision=precision), products)
+        result = made.inspect([a_frame(made, pictures[0])])[0]
+        assert (result.engine, result.score > 0) == (made.models["cell"].engine, True)
+        return result.engine
+
+    assert identity(Precision.AUTO, cell=cell) == "torch-cpu-int8"
+    assert identity(Precision.AUTO, cell=cell, wafer=wafer) == "torch-cpu-bfloat16"
+    assert identity(Precision.FLOAT32, cell=cell, wafer=wafer) == "torch-cpu-float32"
+    with pytest.raises(InspectorError, match=r"no calibration for engine torch-cpu-int8.*--engine torch-cpu-int8"):
+        identity(Precision.INT8, cell=cell, wafer=wafer)

@@ -16,16 +16,16 @@ import pytest
 import safetensors.torch
 import torch
 
-from revdist import bundle, conformal, images, teacher
+from revdist import bundle, bundle_files, conformal, images, packing, teacher
 from revdist.bundle import Bundle
 from revdist.engine import Engine
 from revdist.errors import BundleError, CalibrationError, RevdistError
 
 
 def _change_manifest(path: Path, change: Callable[[dict[str, Any]], None]) -> None:
-    manifest = json.loads((path / bundle.MANIFEST).read_text())
+    manifest = json.loads((path / bundle_files.MANIFEST).read_text())
     change(manifest)
-    (path / bundle.MANIFEST).write_text(json.dumps(manifest))
+    (path / bundle_files.MANIFEST).write_text(json.dumps(manifest))
 
 
 def test_a_bundle_explains_itself(tiny: Bundle, lite0: teacher.Teacher, good_folder: Path) -> None:
@@ -62,7 +62,10 @@ def test_a_bundle_can_serve_under_another_name(tiny: Bundle, engine: Engine) -> 
 def test_another_engine_has_no_calibration_and_the_command_is_named(tiny: Bundle) -> None:
     with pytest.raises(CalibrationError) as caught:
         tiny.calibration("torch-cuda-float32")
-    assert f"revdist calibrate {tiny.path} --good DIR --false-reject-rate 0.2 --device cuda" in caught.value.hint
+    assert (
+        f"revdist calibrate {tiny.path} --good DIR --false-reject-rate 0.2 --engine torch-cuda-float32"
+        in caught.value.hint
+    )
 
 
 def test_the_wrong_teacher_is_refused(tiny: Bundle, resnet18_file: Path) -> None:
@@ -135,7 +138,9 @@ def test_a_bundle_of_schema_2_scores_as_it_did(tiny: Bundle, tiny_copy: Path, en
     finally:
         engine.remove("cell")
     calibration = tiny.calibration(engine.identity)
-    assert bundle.recalibrate(bundle.read(tiny_copy), calibration).recipe == tiny.recipe, "and stays one of schema 2"
+    assert packing.recalibrate(bundle.read(tiny_copy), calibration, {}).recipe == tiny.recipe, (
+        "and stays one of schema 2"
+    )
     _change_manifest(tiny_copy, lambda manifest: manifest["recipe"].update(fusion=False))
     assert bundle.read(tiny_copy).recipe == dataclasses.replace(tiny.recipe, bottleneck="oce")
 
@@ -228,9 +233,13 @@ def test_a_new_calibration_leaves_every_other_file_as_it_was(tiny_copy: Path) ->
     before = {path: path.read_bytes() for path in tiny_copy.rglob("*") if path.is_file()}
     read = bundle.read(tiny_copy)
     made = conformal.calibrate(np.arange(9) / 9, 0.1, engine="torch-cuda-float32", fingerprint="f")
-    changed = bundle.recalibrate(read, made)
+    changed = packing.recalibrate(read, made, {"golden/good-0.png": 0.5})
     assert set(changed.calibrations) == {"torch-cpu-float32", "torch-cuda-float32"}
     assert changed.calibration("torch-cuda-float32").threshold == 8 / 9
+    good, *others = changed.golden
+    assert changed.expected(good, "torch-cuda-float32") == 0.5
+    assert changed.expected(good, "torch-cpu-float32") == good.score
+    assert changed.expected(others[0], "torch-cuda-float32") == others[0].score
     assert changed.digest != read.digest
     differing = {path.name for path, content in before.items() if path.read_bytes() != content}
     assert differing == {"bundle.json", "calibration.safetensors"}
@@ -240,22 +249,22 @@ def test_a_folder_that_is_no_bundle_is_never_overwritten(tmp_path: Path) -> None
     (tmp_path / "photos").mkdir()
     (tmp_path / "photos" / "holiday.png").write_text("precious")
     with pytest.raises(BundleError, match="exists and is no bundle; choose another --output"):
-        bundle.check_place(tmp_path / "photos")
+        bundle_files.check_place(tmp_path / "photos")
     with pytest.raises(BundleError, match=r"nothing can be written in .*holiday\.png"):
-        bundle.check_place(tmp_path / "photos" / "holiday.png" / "bundle")
-    bundle.check_place(tmp_path / "new" / "deeper")
+        bundle_files.check_place(tmp_path / "photos" / "holiday.png" / "bundle")
+    bundle_files.check_place(tmp_path / "new" / "deeper")
 
 
 FULL_DISK = """
 import dataclasses, sys
 from pathlib import Path
 import numpy as np
-from revdist import bundle, conformal
+from revdist import bundle, conformal, packing
 from revdist.errors import BundleError
 path = Path(sys.argv[1])
 made = conformal.calibrate(np.arange(int(sys.argv[2])), 0.5, engine="torch-cuda-float32", fingerprint="f")
 try:
-    bundle.recalibrate(bundle.read(path), made)
+    packing.recalibrate(bundle.read(path), made, {})
 except BundleError as error:
     print(error)
 """

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from revdist import bundle, calibrate, conformal, images
+from revdist import bundle, calibrate, conformal, images, target
 from revdist.bundle import Bundle
 from revdist.engine import Engine
 from revdist.errors import CalibrationError
@@ -71,7 +71,7 @@ def test_what_was_excluded_stays_on_record_until_it_is_used(
             shutil.copy(path, folder)
 
     def excluded(*arguments: object) -> list[str]:
-        common = ("calibrate", tiny_copy, "--false-reject-rate", 0.2, "--device", "cpu")
+        common = ("calibrate", tiny_copy, "--false-reject-rate", 0.2, "--engine", "cpu")
         assert run(*common, *arguments)[0] == 0
         return [each.file for each in bundle.read(tiny_copy).calibration("torch-cpu-float32").excluded]
 
@@ -92,7 +92,7 @@ def test_calibrate_shows_an_outlier_before_it_spoils_the_threshold(
     noise = np.random.default_rng(0).integers(0, 256, (300, 300), np.uint8)
     Image.fromarray(noise).save(good / "spoiled.png")
     overlays = tmp_path / "overlays"
-    command = ("calibrate", tiny_copy, "--good", good, "--false-reject-rate", 0.1, "--device", "cpu")
+    command = ("calibrate", tiny_copy, "--good", good, "--false-reject-rate", 0.1, "--engine", "cpu")
     status, out, _ = run(*command, "--suspects", overlays)
     assert status == 0
     (flagged,) = (line for line in out.splitlines() if "OUTLIER" in line)
@@ -110,7 +110,7 @@ def test_an_exclusion_that_comes_too_late_for_training_is_told(
     trained_on = bundle.read(tiny_copy).trained_on
     seen = next(path for path in images.good_pictures(good_folder) if images.content_hash(path) in trained_on)
     assert run(
-        "calibrate", tiny_copy, "--good", good_folder, "--false-reject-rate", 0.2, "--device", "cpu", "--exclude", seen
+        "calibrate", tiny_copy, "--good", good_folder, "--false-reject-rate", 0.2, "--engine", "cpu", "--exclude", seen
     )[0] == 0  # fmt: skip
     assert f"{seen.name} is excluded, but the student was trained on it: train again" in caplog.text
 
@@ -118,7 +118,7 @@ def test_an_exclusion_that_comes_too_late_for_training_is_told(
 def test_sensitivity_is_measured_on_unseen_pictures_and_said_to_be_synthetic(
     run: Run, tiny: Bundle, good_folder: Path, lots: Path
 ) -> None:
-    command = ("sensitivity", tiny.path, "--device", "cpu", "--pictures", 2)
+    command = ("sensitivity", tiny.path, "--engine", "cpu", "--pictures", 2)
     status, out, err = run(*command, "--good", good_folder, "--json")
     assert (status, err) == (0, "")
     written = json.loads(out)
@@ -157,7 +157,7 @@ def test_calibrate_sets_the_threshold_from_pictures_that_were_not_trained_with(
     more = Path(shutil.copytree(good_folder, tmp_path / "more"))
     for path in good_cells[24:44]:
         shutil.copy(path, more)
-    status, out, _ = run("calibrate", tiny_copy, "--good", more, "--false-reject-rate", 0.1, "--device", "cpu")
+    status, out, _ = run("calibrate", tiny_copy, "--good", more, "--false-reject-rate", 0.1, "--engine", "cpu")
     assert status == 0
     assert "19 pictures left out: the student was trained on them" in out
     calibration = bundle.read(tiny_copy).calibration("torch-cpu-float32")
@@ -178,5 +178,86 @@ def test_pictures_that_were_all_trained_with_cannot_calibrate(
         if images.content_hash(path) in tiny.trained_on:
             shutil.copy(path, seen)
     with pytest.raises(CalibrationError, match="trained on all 19 pictures; take pictures that it has not seen"):
-        calibrate.recalibrate(tiny_copy, calibrate.Request(good=seen, false_reject_rate=0.1), engine)
+        calibrate.recalibrate(tiny_copy, calibrate.Request(good=seen, false_reject_rate=0.1), engine, engine)
     engine.remove("cell")
+
+
+@pytest.mark.skipif(not target.computes("bfloat16"), reason="no bfloat16 here: NOT TESTED")
+def test_a_bundle_is_calibrated_for_another_precision(
+    run: Run, tiny_copy: Path, good_cells: list[Path], tmp_path: Path
+) -> None:
+    more = tmp_path / "more"
+    more.mkdir()
+    for path in good_cells[60:72]:
+        shutil.copy(path, more)
+    before = bundle.read(tiny_copy)
+    status, out, _ = run("predict", tiny_copy, good_cells[50], "--engine", "cpu-bfloat16")
+    assert status == 2, "there is no calibration yet"
+    command = ("calibrate", tiny_copy, "--good", more, "--false-reject-rate", 0.1)
+    status, out, _ = run(*command, "--engine", "torch-cpu-bfloat16")
+    assert status == 0
+    assert "scores differ from float32 by 0." in out
+    assert "torch-cpu-bfloat16: threshold" in out
+    changed = bundle.read(tiny_copy)
+    assert changed.ranges is None
+    both = [each.calibration("torch-cpu-float32").scores for each in (changed, before)]
+    np.testing.assert_array_equal(*both)
+    for vector in changed.golden:
+        score = changed.expected(vector, "torch-cpu-bfloat16")
+        assert score != vector.score
+        assert score == pytest.approx(vector.score, rel=0.02)
+    by_itself = json.loads(run("predict", tiny_copy, good_cells[50], "--engine", "auto")[1])
+    assert by_itself["threshold"] == changed.calibration("torch-cpu-bfloat16").threshold, "the fastest"
+    plain = json.loads(run("predict", tiny_copy, good_cells[50], "--engine", "cpu")[1])
+    assert plain["threshold"] == changed.calibration("torch-cpu-float32").threshold
+
+
+@pytest.mark.skipif(not target.computes("int8"), reason="no 8-bit instructions here: NOT TESTED")
+def test_int8_takes_ranges_from_pictures_that_set_no_threshold(
+    run: Run, tiny_copy: Path, good_folder: Path, good_cells: list[Path], tmp_path: Path
+) -> None:
+    more = tmp_path / "more"
+    more.mkdir()
+    for path in good_cells[60:84]:
+        shutil.copy(path, more)
+    command = ("calibrate", tiny_copy, "--false-reject-rate", 0.1, "--engine", "cpu-int8", "--good")
+    status, out, _ = run(*command, more)
+    assert status == 0
+    assert "6 unseen pictures were taken for the ranges of maps" in out
+    assert len(bundle.read(tiny_copy).calibration("torch-cpu-int8").scores) == 18
+    for path in good_folder.iterdir():
+        shutil.copy(path, more)
+    status, out, _ = run(*command, more)
+    assert "unseen pictures were taken" not in out, "those that were trained with are there"
+    again = bundle.read(tiny_copy)
+    assert len(again.calibration("torch-cpu-int8").scores) == 24 + 5, "and those held out of training"
+    assert again.ranges is not None
+    status, out, _ = run("predict", tiny_copy, good_cells[50], "--engine", "cpu-int8")
+    assert json.loads(out)["threshold"] == again.calibration("torch-cpu-int8").threshold
+
+    other = Path(shutil.copytree(tiny_copy, tmp_path / "other"))
+    assert run("calibrate", other, *command[2:], more, "--share", tiny_copy)[0] == 0
+    shared = bundle.read(other).ranges
+    assert shared is not None
+    assert shared.teacher.digest == again.ranges.teacher.digest
+
+
+def test_ranges_can_only_be_shared_where_there_are_some(tiny: Bundle, good_folder: Path, engine: Engine) -> None:
+    with pytest.raises(CalibrationError, match="has no ranges to share; calibrate it for int8 first"):
+        calibrate._shared(tiny.path, tiny)
+
+
+@pytest.mark.skipif(not target.computes("bfloat16"), reason="no bfloat16 here: NOT TESTED")
+def test_a_precision_that_changes_the_scores_too_much_is_refused(
+    run: Run, tiny_copy: Path, good_cells: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    more = tmp_path / "more"
+    more.mkdir()
+    for path in good_cells[60:72]:
+        shutil.copy(path, more)
+    before = bundle.read(tiny_copy).digest
+    monkeypatch.setattr(calibrate, "TOO_FAR", 1e-6)
+    status, _, err = run("calibrate", tiny_copy, "--good", more, "--false-reject-rate", 0.1, "--engine", "cpu-bfloat16")
+    assert status == 2
+    assert "scores on torch-cpu-bfloat16 are 0% off those in float32" in err
+    assert bundle.read(tiny_copy).digest == before

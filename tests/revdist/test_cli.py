@@ -46,7 +46,7 @@ def test_train_show_and_predict_from_nothing(run: Run, good_folder: Path, tmp_pa
 
 
 def test_predict_prints_a_line_of_json_for_each_image(run: Run, tiny: Bundle, good_cells: list[Path]) -> None:
-    status, out, err = run("predict", tiny.path, *good_cells[50:53], "--device", "cpu")
+    status, out, err = run("predict", tiny.path, *good_cells[50:53], "--engine", "cpu")
     assert (status, err) == (0, "")
     lines = [json.loads(line) for line in out.splitlines()]
     assert [line["image"] for line in lines] == [str(path) for path in good_cells[50:53]]
@@ -61,7 +61,7 @@ def test_predict_prints_a_line_of_json_for_each_image(run: Run, tiny: Bundle, go
 def test_predict_writes_raw_maps_and_overlays(run: Run, tiny: Bundle, good_cells: list[Path], tmp_path: Path) -> None:
     maps, heatmaps = tmp_path / "deep" / "maps", tmp_path / "heatmaps"
     status, out, _ = run(
-        "predict", tiny.path, good_cells[50], "--maps", maps, "--heatmaps", heatmaps, "--device", "cpu"
+        "predict", tiny.path, good_cells[50], "--maps", maps, "--heatmaps", heatmaps, "--engine", "cpu"
     )
     assert status == 0
     found = np.load(maps / f"{good_cells[50].stem}.npy")
@@ -79,18 +79,18 @@ def test_two_images_of_one_name_would_overwrite_each_other_and_are_refused(
         (tmp_path / folder).mkdir()
         shutil.copy(good_cells[0], tmp_path / folder / "same.png")
     both = (tmp_path / "a" / "same.png", tmp_path / "b" / "same.png")
-    status, _, err = run("predict", tiny.path, *both, "--maps", tmp_path / "maps", "--device", "cpu")
+    status, _, err = run("predict", tiny.path, *both, "--maps", tmp_path / "maps", "--engine", "cpu")
     assert status == 2
     assert "would overwrite each other's same.npy" in err
     assert not (tmp_path / "maps").exists()
-    assert run("predict", tiny.path, *both, "--device", "cpu")[0] == 0
+    assert run("predict", tiny.path, *both, "--engine", "cpu")[0] == 0
 
 
 def test_a_broken_image_is_told_and_the_others_are_scored(
     run: Run, tiny: Bundle, good_cells: list[Path], tmp_path: Path
 ) -> None:
     (tmp_path / "broken.png").write_bytes(good_cells[0].read_bytes()[:2000])
-    status, out, err = run("predict", tiny.path, tmp_path / "broken.png", good_cells[1], "--device", "cpu")
+    status, out, err = run("predict", tiny.path, tmp_path / "broken.png", good_cells[1], "--engine", "cpu")
     assert status == 2
     assert len(out.splitlines()) == 1
     assert err.startswith("revdist: ")
@@ -123,7 +123,7 @@ def test_errors_are_one_line_and_a_hint(run: Run, tmp_path: Path, good_folder: P
 
 
 def test_evaluate_measures_unseen_pictures(run: Run, tiny: Bundle, labelled: Path) -> None:
-    status, out, _ = run("evaluate", tiny.path, "--data", labelled, "--json", "--device", "cpu")
+    status, out, _ = run("evaluate", tiny.path, "--data", labelled, "--json", "--engine", "cpu")
     assert status == 0
     result = json.loads(out)
     assert (result["good"], result["defective"]) == (10, 10)
@@ -132,7 +132,7 @@ def test_evaluate_measures_unseen_pictures(run: Run, tiny: Bundle, labelled: Pat
     for name in ("image_auroc", "false_reject_rate", "escape_rate"):
         assert 0 <= result[name] <= 1
     assert result["images_per_second"] > 0
-    status, out, _ = run("evaluate", tiny.path, "--data", labelled, "--device", "cpu")
+    status, out, _ = run("evaluate", tiny.path, "--data", labelled, "--engine", "cpu")
     assert status == 0
     assert "image AUROC" in out
     assert "no masks" in out
@@ -170,7 +170,7 @@ def test_the_options_of_the_ablation_reach_the_bundle(run: Run, good_folder: Pat
     assert status == 0
     made = bundle.read(tmp_path / "cell").recipe
     assert (made.bottleneck, made.scales, made.combine) == ("pretrained", (2, 3), "multiply")
-    assert run("predict", tmp_path / "cell", next(good_folder.iterdir()), "--device", "cpu")[0] == 0
+    assert run("predict", tmp_path / "cell", next(good_folder.iterdir()), "--engine", "cpu")[0] == 0
     status, out, _ = run("show", tmp_path / "cell")
     assert status == 0
     assert "bottleneck pretrained; scales 2, 3 of the map, combine multiply" in out

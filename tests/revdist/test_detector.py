@@ -102,7 +102,7 @@ def test_students_of_unknown_teachers_are_refused() -> None:
 def test_pixels_are_normalised_as_the_teacher_was_trained(lite0: teacher.Teacher) -> None:
     pixels = torch.tensor([0, 127, 255], dtype=torch.uint8).view(1, 1, 1, 3)
     expected = torch.tensor([-127 / 128, 0, 1]).view(1, 3, 1, 1)
-    torch.testing.assert_close(detector.normalise(pixels, lite0), expected)
+    torch.testing.assert_close(detector.normalise(pixels, lite0.mean, lite0.std), expected)
     assert teacher.IMAGENET.mean == pytest.approx((0.485 * 255, 0.456 * 255, 0.406 * 255))
     assert teacher.IMAGENET.std == pytest.approx((0.229 * 255, 0.224 * 255, 0.225 * 255))
 

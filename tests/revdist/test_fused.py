@@ -8,8 +8,8 @@ import torch.nn.functional as F
 from torch import nn
 
 from revdist import detector, fused, teacher
-from revdist.engine import optimise
 from revdist.errors import RevdistError
+from revdist.folding import optimise
 from revdist.recipe import BottleneckName
 
 CPU = torch.device("cpu")

@@ -68,7 +68,7 @@ def test_a_checkpoint_becomes_a_bundle_that_scores_as_the_checkpoint(
     plain.bottleneck.load_state_dict({k: v for k, v in parts["bn"].items() if k not in UNUSED})
     plain.decoder.load_state_dict(parts["decoder"])
     with torch.no_grad():
-        taught = loaded(detector.normalise(torch.tensor(pixels)[None], loaded))
+        taught = loaded(detector.normalise(torch.tensor(pixels)[None], loaded.mean, loaded.std))
         score = detector.scores(detector.smooth(detector.anomaly_maps(taught, plain(taught), (64, 64))))
     assert engine.inspect([pixels], ["cell"]).scores[0] == pytest.approx(float(score), rel=1e-4)
 

@@ -254,11 +254,11 @@ def test_the_verdict_follows_from_promise_and_test(
 
 def test_the_command_writes_the_page(tiny: Bundle, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     output = tmp_path / "deep" / "report.html"
-    assert cli.main(["report", str(tiny.path), "--output", str(output), "--device", "cpu"]) == 0
+    assert cli.main(["report", str(tiny.path), "--output", str(output), "--engine", "cpu"]) == 0
     assert capsys.readouterr().out.strip() == str(output)
     Checked(output.read_text())
     assert [each.name for each in output.parent.iterdir()] == ["report.html"]
-    assert cli.main(["report", str(tiny.path), "--output", str(tmp_path), "--device", "cpu"]) == 2
+    assert cli.main(["report", str(tiny.path), "--output", str(tmp_path), "--engine", "cpu"]) == 2
     assert f"{tmp_path}: a page cannot be written there" in capsys.readouterr().err
 
 

@@ -1,0 +1,59 @@
+"""The files of a bundle: each with its SHA-256 in the manifest, written together or not at all."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from revdist import folders
+from revdist.errors import BundleError
+
+MANIFEST = "bundle.json"
+FOREIGN = "copy or train the bundle again, then `revdist show` it"
+
+
+def content(path: Path, name: str) -> bytes:
+    """A file's content, unchecked. Raises BundleError."""
+    try:
+        return (path / name).read_bytes()
+    except OSError as error:
+        raise BundleError(f"{path / name}: cannot be read: {error.strerror}", hint=FOREIGN) from error
+
+
+def checked(path: Path, name: str, sha256: str) -> bytes:
+    """A file's content, if it is what the manifest says. Names must stay inside of the bundle."""
+    pure = PurePosixPath(name)
+    if pure.is_absolute() or ".." in pure.parts or "\\" in name or name in ("", MANIFEST):
+        raise BundleError(f"{path / MANIFEST}: the file name {name!r} leads out of the bundle", hint="do not use it")
+    if not (path / name).resolve().is_relative_to(path.resolve()):
+        raise BundleError(f"{path / name}: a link that leads out of the bundle", hint="do not use it")
+    found = content(path, name)
+    if hashlib.sha256(found).hexdigest() != sha256:
+        raise BundleError(f"{path / name}: differs from the manifest ({len(found)} bytes)", hint=FOREIGN)
+    return found
+
+
+def check_place(path: Path) -> None:
+    """Raises BundleError unless a bundle may be written there: nothing is in the way but an older bundle."""
+    if path.is_symlink() or (path.exists() and not (path / MANIFEST).is_file()):
+        raise BundleError(f"{path}: exists and is no bundle", hint="choose another --output")
+    above = next(folder for folder in path.absolute().parents if folder.exists())
+    if not above.is_dir() or not os.access(above, os.W_OK):
+        raise BundleError(f"{path}: nothing can be written in {above}", hint="choose another --output")
+
+
+def commit(path: Path, manifest: dict[str, Any], files: dict[str, bytes]) -> None:
+    """Write the files and the manifest, which gets their hashes, in one step, or raise BundleError."""
+    check_place(path)
+    manifest["files"] = {name: hashlib.sha256(each).hexdigest() for name, each in sorted(files.items())}
+    text = json.dumps(manifest, indent=1, sort_keys=True, allow_nan=False) + "\n"
+    try:
+        folders.write(path, {**files, MANIFEST: text.encode()})
+    except OSError as error:
+        raise BundleError(
+            f"{path}: cannot be written: {error.strerror}",
+            hint="an older bundle there is as it was; make room, try again",
+        ) from error

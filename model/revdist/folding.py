@@ -1,0 +1,79 @@
+"""A network made ready for inference: a copy on its device, batch norms folded into the convolutions, channels last."""
+
+from __future__ import annotations
+
+import copy
+from typing import TypeVar
+
+import torch
+from torch import nn
+from torch.nn.utils import fusion
+
+from revdist.errors import RevdistError
+
+Module = TypeVar("Module", bound=nn.Module)
+
+
+def optimise(module: Module, device: torch.device, dtype: torch.dtype = torch.float32) -> Module:
+    """A copy for inference: evaluation mode, batch norms folded in float32, channels last, on the device."""
+    copied = _copy(module, device).eval()
+    fold_batch_norms(copied)
+    for part in copied.modules():
+        if isinstance(part, nn.Conv2d | nn.ConvTranspose2d):
+            part.weight = _frozen(part.weight.to(dtype).contiguous(memory_format=torch.channels_last))
+            part.bias = None if part.bias is None else _frozen(part.bias.to(dtype))
+    return copied
+
+
+def _copy(module: Module, device: torch.device) -> Module:
+    """The module with tensors of its own on the device. Not deepcopy and `to`: those fail in torch's FakeTensorMode."""
+    twin = copy.copy(module)
+    tensors, buffers = module._parameters.items(), module._buffers.items()
+    twin._parameters = {name: None if each is None else _frozen(each.to(device, copy=True)) for name, each in tensors}
+    twin._buffers = {name: None if each is None else each.to(device, copy=True) for name, each in buffers}
+    twin._modules = {name: None if part is None else _copy(part, device) for name, part in module._modules.items()}
+    return twin
+
+
+def _frozen(tensor: torch.Tensor) -> nn.Parameter:
+    return nn.Parameter(tensor.detach(), requires_grad=False)
+
+
+def fold_batch_norms(module: nn.Module) -> None:
+    """Fold each batch norm into the convolution registered right before it, in place. None may remain.
+
+    A transposed convolution folds over dim 1 of its weight (in, out, k, k).
+    """
+    for parent in list(module.modules()):
+        before: nn.Module | None = None
+        for name, part in list(parent.named_children()):
+            if isinstance(part, nn.BatchNorm2d):
+                assert isinstance(before, nn.Conv2d | nn.ConvTranspose2d), f"no convolution before {name}"
+                _fold(before, part)
+                setattr(parent, name, nn.Identity())
+            before = part
+
+
+def _fold(convolution: nn.Conv2d | nn.ConvTranspose2d, norm: nn.BatchNorm2d) -> None:
+    assert norm.running_mean is not None
+    assert norm.running_var is not None
+    transposed = isinstance(convolution, nn.ConvTranspose2d)
+    weight, bias = fusion.fuse_conv_bn_weights(
+        convolution.weight,
+        convolution.bias,
+        norm.running_mean,
+        norm.running_var,
+        norm.eps,
+        norm.weight,
+        norm.bias,
+        transpose=transposed,
+    )
+    convolution.weight, convolution.bias = weight, bias
+
+
+def on_device(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """The tensor or a copy of it. Raises RevdistError for a device that is not there."""
+    try:
+        return tensor.to(device)
+    except (RuntimeError, AssertionError) as error:  # torch has no class of its own for that
+        raise RevdistError(f"engine: cannot use device {device}: {error}", hint="use cpu or auto") from error

@@ -1,4 +1,4 @@
-"""The command `revdist`: train, evaluate, calibrate, sensitivity, report, predict, show."""
+"""The command `revdist`: train, evaluate, calibrate, sensitivity, report, predict, export, show."""
 
 from __future__ import annotations
 
@@ -91,6 +91,13 @@ def _parser() -> argparse.ArgumentParser:
     one.add_argument("--heatmaps", type=Path, metavar="DIR", help="write overlays as <stem>.png")
     one.add_argument("--json", action="store_true", help="one line of JSON for each image, as without a terminal")
     _add_engine(one, commands.run_predict)
+
+    one = known.add_parser("export", help="write a bundle as an ONNX model, for runtimes other than torch")
+    one.add_argument("bundle", type=Path, metavar="BUNDLE")
+    one.add_argument("--output", type=Path, required=True, metavar="FILE", help="the model, such as cell.onnx")
+    one.add_argument("--batch", type=int, default=0, metavar="N", help="pictures at once (default: any number)")
+    _add_teacher_weights(one)
+    one.set_defaults(command=commands.run_export)
 
     one = known.add_parser("benchmark", help="train and evaluate every product of an MVTec-style folder")
     one.add_argument("root", type=Path, metavar="ROOT", help="holds <product>/train/good, test and ground_truth")

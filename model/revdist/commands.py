@@ -20,6 +20,7 @@ from revdist import (
     bundle,
     calibrate,
     evaluate,
+    export,
     heatmaps,
     holdout,
     images,
@@ -229,6 +230,18 @@ def _write_maps(
         raise RevdistError(
             f"{error.filename or options.maps or options.heatmaps}: cannot be written: {error}"
         ) from error
+
+
+def run_export(options: argparse.Namespace) -> int:
+    export.check(options.output)
+    teacher = load(bundle.read(options.bundle).teacher.name, options.teacher_weights)
+    made = export.export(options.bundle, options.output, teacher, batch=options.batch)
+    print(made.path)
+    if made.difference is None:
+        print("not compared with torch: onnxruntime is missing (pip install onnxruntime)")
+    else:
+        print(f"{made.pictures} golden pictures: scores differ from torch's by {made.difference:.1e} at most, relative")
+    return 0
 
 
 def run_show(options: argparse.Namespace) -> int:

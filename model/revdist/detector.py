@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -19,6 +20,7 @@ from revdist.recipe import SCALES, BottleneckName, Combine, Recipe
 from revdist.teacher import NAMES, build_last_stage, channels
 
 Features = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
+Each = TypeVar("Each")
 
 SIGMA = 4.0
 TRUNCATE = 4.0
@@ -109,7 +111,7 @@ class Scoring:
         """Of the scales that count, in pixels of the input for one location."""
         return tuple(STRIDES[scale - 1] for scale in self.scales)
 
-    def chosen(self, distances: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+    def chosen(self, distances: Sequence[Each]) -> list[Each]:
         """Those of the three scales that count, fine to coarse."""
         return [distances[scale - 1] for scale in self.scales]
 
@@ -182,21 +184,21 @@ class Spread:
     def __init__(self, size: tuple[int, int], device: torch.device, scoring: Scoring = PLAIN) -> None:
         """`size`: (h, w) of the map."""
         self._scoring, self._adds = scoring, scoring.combine == "add"
-        along = _spreading if self._adds else _interpolating
-        self._sides = [_Sides(size, stride, along, device) for stride in scoring.strides]
-        self._all_rows = torch.cat([sides.rows for sides in self._sides], 1)
+        along = spreading if self._adds else _interpolating
+        self.sides = [_Sides(size, stride, along, device) for stride in scoring.strides]
+        self.all_rows = torch.cat([sides.rows for sides in self.sides], 1)
 
     def __call__(self, distances: Sequence[torch.Tensor]) -> torch.Tensor:
         """Three (B, H, W) float32 on the device, fine to coarse -> (B, h, w)."""
-        pairs = list(zip(self._sides, self._scoring.chosen(distances), strict=True))
+        pairs = list(zip(self.sides, self._scoring.chosen(distances), strict=True))
         if self._adds:
             wide = [distance @ sides.columns for sides, distance in pairs]  # (B, H, w) each
-            return self._all_rows @ torch.cat(wide, 1)
+            return self.all_rows @ torch.cat(wide, 1)
         return smooth(self._scoring.combined([sides(distance) for sides, distance in pairs]))
 
     def scales(self, distances: Sequence[torch.Tensor]) -> Iterator[torch.Tensor]:
         """The smoothed map of each scale that counts, fine to coarse: (B, h, w). Those of a sum add up to its map."""
-        for sides, distance in zip(self._sides, self._scoring.chosen(distances), strict=True):
+        for sides, distance in zip(self.sides, self._scoring.chosen(distances), strict=True):
             yield sides(distance) if self._adds else smooth(sides(distance))
 
 
@@ -214,7 +216,7 @@ class _Sides:
         return self.rows @ distance @ self.columns
 
 
-def _spreading(inputs: int, outputs: int) -> torch.Tensor:
+def spreading(inputs: int, outputs: int) -> torch.Tensor:
     """(outputs, inputs) float32: bilinear interpolation with aligned corners, then the Gaussian, along one axis."""
     padded = _wide(inputs, outputs)[:, :, _mirror(outputs, torch.device("cpu"))]
     return F.conv1d(padded, _taps(torch.device("cpu"))[None, None])[:, 0].T.float()
@@ -238,8 +240,12 @@ def scores(maps: torch.Tensor, top_share: float = 0.0) -> torch.Tensor:
     """
     if not top_share:
         return maps.amax(dim=(1, 2))
-    count = max(1, round(top_share * maps[0].numel()))
-    return maps.flatten(1).topk(count, dim=1).values.mean(1)
+    return maps.flatten(1).topk(top_count(top_share, maps[0].numel()), dim=1).values.mean(1)
+
+
+def top_count(top_share: float, values: int) -> int:
+    """How many of a map's values make its score: one at least."""
+    return max(1, round(top_share * values))
 
 
 def _taps(device: torch.device) -> torch.Tensor:

@@ -38,6 +38,12 @@ def write(folder: Path, files: Mapping[str, bytes]) -> None:
         shutil.rmtree(part, ignore_errors=True)  # what is left of the attempt, or the old folder after the exchange
 
 
+def takes_file(path: Path) -> bool:
+    """Whether a file can be written there, as far as one can tell without doing so."""
+    above = next(folder for folder in path.absolute().parents if folder.exists())
+    return not path.is_dir() and above.is_dir() and os.access(above, os.W_OK)
+
+
 def write_file(path: Path, content: bytes) -> None:
     """Write a file in the place of one that is there already, as `write` does with folders. Raises OSError."""
     path.parent.mkdir(parents=True, exist_ok=True)

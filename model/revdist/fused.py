@@ -17,8 +17,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from revdist import recording
-from revdist.errors import RevdistError
-from revdist.recording import Recording, Step, Value, aten, values
+from revdist.recording import Recording, Step, Value, aten, filled, flattened, values
 
 _RELU, _RELU6 = "relu", "hardtanh"  # oneDNN's names
 
@@ -115,7 +114,7 @@ class Doubling:
     """A transposed convolution of 2x2 with stride 2, then an activation: (B, in, H, W) -> (B, out, 2H, 2W)."""
 
     def __init__(self, flat: Callable[[torch.Tensor], torch.Tensor]) -> None:
-        """`flat` computes what `flattened` gives."""
+        """`flat` computes what `recording.flattened` gives."""
         self._flat = flat
 
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
@@ -124,19 +123,6 @@ class Doubling:
         b, h, w, outputs = flat.shape
         squares = flat.reshape(b, h, w, 2, 2, outputs // 4).permute(0, 1, 3, 2, 4, 5)
         return squares.reshape(b, 2 * h, 2 * w, outputs // 4).permute(0, 3, 1, 2)
-
-
-def flattened(plain: recording.Convolution) -> recording.Convolution:
-    """A transposed convolution of 2x2 with stride 2 as one of 1x1 that gives four times the channels.
-
-    Raises RevdistError for any other.
-    """
-    kernel, stride = tuple(plain.weight.shape[2:]), tuple(plain.stride)
-    if (kernel, stride, plain.groups) != ((2, 2), (2, 2), 1) or any((*plain.padding, *plain.output_padding)):
-        raise RevdistError(f"engine: a transposed convolution of {kernel} with stride {stride} cannot be fused")
-    weight = plain.weight.permute(2, 3, 1, 0).reshape(-1, plain.weight.shape[0], 1, 1)  # (4 * out, in, 1, 1)
-    bias = None if plain.bias is None else plain.bias.repeat(4)
-    return replace(plain, weight=weight, bias=bias, stride=(1, 1), transposed=False)
 
 
 def limits(plain: recording.Convolution) -> list[float]:
@@ -209,12 +195,3 @@ def ready(step: Step, dtype: torch.dtype) -> Step:
     if plain.transposed:
         return replace(step, operation=Doubling(Convolution(flattened(plain), dtype)))
     return replace(step, operation=Convolution(plain, dtype))
-
-
-def filled(arguments: Any, known: dict[Value, Any]) -> Any:
-    """The arguments with what is known in the place of each value."""
-    if isinstance(arguments, Value):
-        return known[arguments]
-    if isinstance(arguments, tuple | list):
-        return type(arguments)(filled(each, known) for each in arguments)
-    return arguments

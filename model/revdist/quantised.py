@@ -168,7 +168,7 @@ class _Quantiser:
         for added in others:  # one at most
             other = None if result is None else self._affine[added]
             arguments.append(self._to_add(added, source, number, floats=result is None))
-        flat = fused.flattened(plain) if plain.transposed else plain
+        flat = recording.flattened(plain) if plain.transposed else plain
         operation: Any = Convolution(flat, self._affine[source], result, other)
         operation = fused.Doubling(operation) if plain.transposed else operation
         self._made.append(Step(operation, tuple(arguments), value))
@@ -188,7 +188,7 @@ class _Quantiser:
         moves = step.name is aten.cat and step.result not in self._read_as_floats
         known = {value: self._as_integers(value) if moves else self._floats[value] for value in values(step.arguments)}
         ready = fused.ready(step, torch.float32)
-        self._made.append(Step(ready.operation, fused.filled(step.arguments, known), step.result))
+        self._made.append(Step(ready.operation, recording.filled(step.arguments, known), step.result))
         (self._integers if moves else self._floats)[step.result] = step.result
 
     def _as_integers(self, value: Value) -> Value:

@@ -6,8 +6,8 @@ so that other threads may run modules meanwhile.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -85,6 +85,35 @@ def values(arguments: Any) -> Iterator[Value]:
     elif isinstance(arguments, tuple | list):
         for each in arguments:
             yield from values(each)
+
+
+def filled(arguments: Any, known: Mapping[Value, Any]) -> Any:
+    """The arguments with what is known in the place of each value."""
+    if isinstance(arguments, Value):
+        return known[arguments]
+    if isinstance(arguments, tuple | list):
+        return type(arguments)(filled(each, known) for each in arguments)
+    return arguments
+
+
+def doubles(plain: Convolution) -> bool:
+    """Whether it is a transposed convolution of 2x2 with stride 2, whose outputs do not overlap."""
+    kernel, stride, plainly = tuple(plain.weight.shape[2:]), tuple(plain.stride), (plain.groups, *plain.dilation)
+    alike = (plain.transposed, kernel, stride, plainly) == (True, (2, 2), (2, 2), (1, 1, 1))
+    return alike and not any((*plain.padding, *plain.output_padding))
+
+
+def flattened(plain: Convolution) -> Convolution:
+    """One that `doubles` as a convolution of 1x1 with four times the channels, (2, 2, out), which then become squares.
+
+    Raises RevdistError for any other.
+    """
+    if not doubles(plain):
+        kernel, stride = tuple(plain.weight.shape[2:]), tuple(plain.stride)
+        raise RevdistError(f"engine: a transposed convolution of {kernel} with stride {stride} cannot be fused")
+    weight = plain.weight.permute(2, 3, 1, 0).reshape(-1, plain.weight.shape[0], 1, 1)  # (4 * out, in, 1, 1)
+    bias = None if plain.bias is None else plain.bias.repeat(4)
+    return replace(plain, weight=weight, bias=bias, stride=(1, 1), transposed=False)
 
 
 class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch has no types here

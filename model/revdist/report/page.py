@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.resources
-import os
 from pathlib import Path
 
 from revdist import folders
@@ -19,8 +18,7 @@ POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 
 def check_place(path: Path) -> None:
     """Raises RevdistError unless a page may be written there: said before minutes of measuring, not after."""
-    above = next(folder for folder in path.absolute().parents if folder.exists())
-    if path.is_dir() or not above.is_dir() or not os.access(above, os.W_OK):
+    if not folders.takes_file(path):
         raise RevdistError(f"{path}: a page cannot be written there", hint="name a file, such as report.html")
 
 

@@ -51,8 +51,8 @@ class Placed:
 
 Table = Mapping[str, Placed]
 
-_AT_ONCE = {"efficientnet_lite0": 2}  # pictures that a processor has under way: its maps are large, its weights small
-_AT_ONCE_ELSE = 4  # here the weights are large
+_AT_ONCE = 4  # pictures that a processor has under way
+_AT_ONCE_WIDE = 2  # of efficientnet_lite0, whose maps are large and its weights small; not in int8, with maps a quarter
 
 
 class Inspection:
@@ -84,7 +84,8 @@ class Engine:
         self._mean, self._std = (on_device(each, self.device) for each in (teacher.mean, teacher.std))
         self._trunk = teacher.trunk  # as it was given: int8 needs it for each set of ranges
         self._teacher = None if self.needs_ranges else self._make_teacher(None)
-        self._at_once = _AT_ONCE.get(teacher.name, _AT_ONCE_ELSE) if self.device.type == "cpu" else 0  # 0: all
+        wide = teacher.name == "efficientnet_lite0" and precision != "int8"
+        self._at_once = 0 if self.device.type != "cpu" else _AT_ONCE_WIDE if wide else _AT_ONCE  # 0: all
         self._students: Table = MappingProxyType({})
         self._writing = threading.Lock()
         if self.device.type == "cuda":  # float32 means float32: TF32 would change the scores in the third digit
@@ -122,11 +123,14 @@ class Engine:
             raise RevdistError(
                 f"engine: {product} has no ranges for int8", hint="make them: revdist calibrate --engine cpu-int8"
             )
-        inputs = list(zip(channels(self.teacher_name), detector.STRIDES, strict=True))
-        ready = self._target.network(student, inputs, None if ranges is None else ranges.student)
         key = "" if ranges is None else ranges.teacher.digest
         there = {placed.teacher_key: placed.teacher for placed in self._students.values()}
         teacher = there[key] if key in there else self._teacher or self._make_teacher(ranges)
+        inputs = list(zip(channels(self.teacher_name), detector.STRIDES, strict=True))
+        given = teacher.results if isinstance(teacher, quantised.Program) else ()
+        ready = self._target.network(student, inputs, None if ranges is None else ranges.student, given)
+        if isinstance(ready, quantised.Program):  # then cosines are those of the integers, whatever their scale
+            assert not any(affine.zero for affine in (*given, *ready.results)), "features are never negative"
         spread = detector.Spread(size, self.device, scoring)
         placed = Placed(teacher, key, ready, spread, size, scoring.top_share)
         with self._writing:

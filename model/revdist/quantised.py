@@ -1,9 +1,9 @@
 """A network of 8-bit operations: oneDNN's integer convolutions, for processors with instructions for them.
 
 Weights are symmetric int8 with a scale for each output channel; maps are uint8 with one scale and zero point, from the
-range that the map had on good pictures; sums are exact. The convolution of the picture, and what a network gives, stay
-float32. After Jacob et al., "Quantization and Training of Neural Networks for Efficient Integer-Arithmetic-Only
-Inference", CVPR 2018 (arXiv 1712.05877), post-training.
+range that the map had on good pictures; sums are exact. The convolution of the picture stays float32. After Jacob et
+al., "Quantization and Training of Neural Networks for Efficient Integer-Arithmetic-Only Inference", CVPR 2018 (arXiv
+1712.05877), post-training.
 """
 
 from __future__ import annotations
@@ -53,8 +53,19 @@ def observe(network: fused.Program, batches: Iterable[torch.Tensor | Sequence[to
     return Ranges(table)
 
 
-def quantise(recorded: Recording, ranges: Ranges) -> fused.Program:
-    """The network of 8-bit operations; it takes and gives float32.
+class Program(fused.Program):
+    """An 8-bit network."""
+
+    def __init__(
+        self, steps: Sequence[Step], inputs: Sequence[Value], outputs: Sequence[Value], results: Sequence[Affine]
+    ) -> None:
+        """`results`: how the integers that it gives stand for values."""
+        super().__init__(steps, inputs, outputs)
+        self.results = tuple(results)
+
+
+def quantise(recorded: Recording, ranges: Ranges, given: Sequence[Affine] = ()) -> Program:
+    """The network of 8-bit operations: float32 pictures, or uint8 maps that stand for values as `given`, -> uint8 maps.
 
     Raises RevdistError where the ranges are those of another network.
     """
@@ -66,7 +77,7 @@ def quantise(recorded: Recording, ranges: Ranges) -> fused.Program:
             hint="calibrate for int8 again",
         )
     spans = {value: (float(low), float(high)) for value, (low, high) in zip(made, ranges.table, strict=True)}
-    return _Quantiser(recorded, steps, spans).program()
+    return _Quantiser(recorded, steps, spans, given).program()
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,13 +145,20 @@ class Convolution:
 class _Quantiser:
     """Writes the steps of the 8-bit network. Each map exists as float32, as integers, or as both if both are read."""
 
-    def __init__(self, recorded: Recording, steps: Sequence[Step], spans: dict[Value, tuple[float, float]]) -> None:
+    def __init__(
+        self,
+        recorded: Recording,
+        steps: Sequence[Step],
+        spans: dict[Value, tuple[float, float]],
+        given: Sequence[Affine],
+    ) -> None:
         self._recorded, self._given = recorded, steps
-        self._affine = {value: Affine.of(*span) for value, span in _shared(steps, spans).items()}
-        self._floats: dict[Value, Value] = {value: value for value in recorded.inputs}
-        self._integers: dict[Value, Value] = {}
+        known = dict(zip(recorded.inputs, given, strict=True)) if given else {}
+        self._affine = _affines(steps, spans, known)
+        there = {value: value for value in recorded.inputs}
+        self._floats, self._integers = ({}, there) if given else (there, {})
         self._last = {value: number for number, step in enumerate(steps) for value in values(step.arguments)}
-        self._read_as_floats = set(recorded.outputs)
+        self._read_as_floats: set[Value] = set()
         for step in reversed(steps):  # a concatenation's parts are read as it is
             if step.name is aten.cat:
                 if step.result in self._read_as_floats:
@@ -150,14 +168,15 @@ class _Quantiser:
         self._made: list[Step] = []
         self._free = 1 + max(value.number for value in self._affine)  # the number of the next value
 
-    def program(self) -> fused.Program:
+    def program(self) -> Program:
         for number, step in enumerate(self._given):
             if _integer(step):
                 self._convolution(step, number)
             else:
                 self._other(step)
-        outputs = [self._floats[value] for value in self._recorded.outputs]
-        return fused.Program(self._made, self._recorded.inputs, outputs)
+        results = self._recorded.outputs
+        outputs = [self._as_integers(value) for value in results]
+        return Program(self._made, self._recorded.inputs, outputs, [self._affine[value] for value in results])
 
     def _convolution(self, step: Step, number: int) -> None:
         plain, value = step.operation, step.result
@@ -176,9 +195,7 @@ class _Quantiser:
 
     def _to_add(self, value: Value, source: Value, number: int, *, floats: bool) -> Value:
         """The map that the convolution of `source` adds in place, so a copy where it is read once more."""
-        if floats and value not in self._floats:
-            return self._step(self._affine[value].restore, self._integers[value])
-        there = self._floats[value] if floats else self._as_integers(value)
+        there = self._as_floats(value) if floats else self._as_integers(value)
         again = value == source or self._last[value] > number
         again |= value in (*self._recorded.inputs, *self._recorded.outputs)
         return self._step(torch.clone, there) if again else there
@@ -186,7 +203,10 @@ class _Quantiser:
     def _other(self, step: Step) -> None:
         """A step that has no 8-bit kernel, or that only moves values."""
         moves = step.name is aten.cat and step.result not in self._read_as_floats
-        known = {value: self._as_integers(value) if moves else self._floats[value] for value in values(step.arguments)}
+        alike = self._affine[step.result]
+        known = {
+            value: self._like(value, alike) if moves else self._as_floats(value) for value in values(step.arguments)
+        }
         ready = fused.ready(step, torch.float32)
         self._made.append(Step(ready.operation, recording.filled(step.arguments, known), step.result))
         (self._integers if moves else self._floats)[step.result] = step.result
@@ -195,6 +215,17 @@ class _Quantiser:
         if value not in self._integers:
             self._integers[value] = self._step(self._affine[value].quantise, self._floats[value])
         return self._integers[value]
+
+    def _as_floats(self, value: Value) -> Value:
+        if value not in self._floats:
+            self._floats[value] = self._step(self._affine[value].restore, self._integers[value])
+        return self._floats[value]
+
+    def _like(self, value: Value, alike: Affine) -> Value:
+        """A map's integers as they stand for values elsewhere: they move side by side with others."""
+        if self._affine[value] == alike:
+            return self._as_integers(value)
+        return self._step(alike.quantise, self._as_floats(value))
 
     def _step(self, operation: Any, value: Value) -> Value:
         result = Value(self._free)
@@ -209,12 +240,14 @@ def _integer(step: Step) -> bool:
     return isinstance(plain, recording.Convolution) and plain.weight.shape[1] * plain.groups > _CHANNELS
 
 
-def _shared(steps: Sequence[Step], spans: dict[Value, tuple[float, float]]) -> dict[Value, tuple[float, float]]:
-    """The spans, with one for all that is put side by side."""
+def _affines(
+    steps: Sequence[Step], spans: dict[Value, tuple[float, float]], given: dict[Value, Affine]
+) -> dict[Value, Affine]:
+    """One for each map, and the same for all that is put side by side."""
     shared = dict(spans)
     for step in steps:
         if step.name is aten.cat:
             together = [step.result, *values(step.arguments)]
             span = min(shared[value][0] for value in together), max(shared[value][1] for value in together)
             shared.update(dict.fromkeys(together, span))
-    return shared
+    return {value: Affine.of(*span) for value, span in shared.items()} | given

@@ -37,7 +37,7 @@ class Target:
 
     @property
     def dtype(self) -> torch.dtype:
-        """Of the maps that networks take and give."""
+        """Of the pictures and maps that networks take and give; in int8 of the pictures alone."""
         return PRECISIONS[self.precision]
 
     @property
@@ -46,11 +46,16 @@ class Target:
         return self.device.type == "cpu" and fused.available()
 
     def network(
-        self, module: nn.Module, inputs: Sequence[tuple[int, int]], ranges: quantised.Ranges | None = None
+        self,
+        module: nn.Module,
+        inputs: Sequence[tuple[int, int]],
+        ranges: quantised.Ranges | None = None,
+        given: Sequence[quantised.Affine] = (),
     ) -> nn.Module:
-        """A copy of a float32 network that runs here: `dtype` in, `dtype` out.
+        """A copy of a float32 network that runs here: `dtype` in, `dtype` out; in int8 maps are uint8.
 
-        `inputs`: (channels, stride) of each map that it takes; `ranges`: of its maps, for int8.
+        `inputs`: (channels, stride) of each map that it takes; `ranges`: of its maps, and how those stand for values
+        that it is `given`, for int8.
         """
         if not self.records:
             return optimise(module, self.device, self.dtype)
@@ -59,7 +64,7 @@ class Target:
         if self.precision != "int8":
             return fused.fuse(ready, *example, dtype=self.dtype)
         assert ranges is not None, "int8 needs the ranges of the maps"
-        return quantised.quantise(recording.record(ready, *example), ranges)
+        return quantised.quantise(recording.record(ready, *example), ranges, given)
 
 
 def target(device: str = "auto", precision: str = "float32") -> Target:

@@ -1,7 +1,7 @@
 """A network of 8-bit operations: oneDNN's integer convolutions, for processors with instructions for them.
 
 Weights are symmetric int8 with a scale for each output channel; maps are uint8 with one scale and zero point, from the
-range that the map had on good pictures; sums are exact. The convolution of the picture stays float32. After Jacob et
+range that the map had on good pictures; sums are exact. The first, narrow convolutions stay float32. After Jacob et
 al., "Quantization and Training of Neural Networks for Efficient Integer-Arithmetic-Only Inference", CVPR 2018 (arXiv
 1712.05877), post-training.
 """
@@ -22,7 +22,8 @@ from revdist.errors import RevdistError
 from revdist.recording import Recording, Step, Value, aten, values
 
 Array = npt.NDArray[np.float32]
-_CHANNELS = 3  # of a picture
+_PICTURE = 3  # channels
+_NARROW = 32  # channels of what a convolution takes and gives: the first block of efficientnet_lite0, at half the size
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -235,9 +236,12 @@ class _Quantiser:
 
 
 def _integer(step: Step) -> bool:
-    """Whether a step has an 8-bit kernel here. The picture's convolution is cheap, and its rounding would be felt."""
+    """Whether a step has an 8-bit kernel here. Narrow convolutions are cheap, and their rounding is felt the most."""
     plain = step.operation
-    return isinstance(plain, recording.Convolution) and plain.weight.shape[1] * plain.groups > _CHANNELS
+    if not isinstance(plain, recording.Convolution):
+        return False
+    taken, given = plain.weight.shape[1] * plain.groups, plain.weight.shape[0]
+    return taken > _PICTURE and max(taken, given) > _NARROW
 
 
 def _affines(

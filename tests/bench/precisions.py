@@ -1,0 +1,122 @@
+"""What bfloat16 and int8 cost in accuracy on real pictures: each engine calibrated for itself, as a user would.
+
+    python tests/bench/precisions.py --tiles ../shared/data/magnetic_tile
+
+One student a set and seed, trained in float32 by the default recipe. int8 takes the ranges of maps from pictures that
+the student was trained with. The thresholds are for one of twenty good parts, from 50 held-out pictures.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import tempfile
+import threading
+from collections import defaultdict
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import ablation
+import numpy as np
+import numpy.typing as npt
+
+from revdist import conformal, images, measures, recipe, target, teacher, train
+from revdist.engine import Engine
+from revdist.resume import Checkpoint
+
+PRECISIONS = tuple(each for each in ("float32", "bfloat16", "int8") if target.computes(each))
+RATE = 0.05
+OBSERVED = 32  # pictures for the ranges
+Scores = npt.NDArray[np.float64]
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--tiles", type=Path, required=True, metavar="ROOT", help="magnetic_tile in the MVTec layout")
+    parser.add_argument("--sets", nargs="+", choices=ablation.SETS, default=ablation.SETS[:2], metavar="NAME")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], metavar="N")
+    parser.add_argument("--steps", type=int, default=recipe.default("efficientnet_lite0").steps)
+    parser.add_argument("--json", type=Path, metavar="FILE")
+    options = parser.parse_args()
+    encoder = teacher.load("efficientnet_lite0")
+    rows = []
+    for name in options.sets:
+        for seed in options.seeds:
+            made = replace(recipe.default("efficientnet_lite0"), steps=options.steps, seed=seed)
+            data = ablation.load(name, options.tiles, made.size, seed)
+            for precision, found in measure(encoder, data, made).items():
+                rows.append({"set": name, "seed": seed, "precision": precision} | found)
+                print(rows[-1], flush=True)
+    if options.json:
+        options.json.write_text(json.dumps(rows, indent=1) + "\n")
+    print_table(rows)
+    return 0
+
+
+def measure(encoder: teacher.Teacher, data: ablation.Data, made: recipe.Recipe) -> dict[str, dict[str, float]]:
+    """Train once, score everything in each precision."""
+    plain = Engine(encoder, device="cpu")
+    with tempfile.TemporaryDirectory() as folder:
+        state = Checkpoint(Path(folder) / "state", {})
+        student = train.make_student(made, encoder, plain.device)
+        fitted = train.fit(plain, student, data.good, made, state, threading.Event())
+    plain.add("product", fitted.average, made.size)
+    ranges = plain.observe("product", data.good[:: max(1, len(data.good) // OBSERVED)])
+    scores: dict[str, tuple[Scores, Scores]] = {}
+    for precision in PRECISIONS:
+        engine = plain
+        if precision != "float32":
+            engine = Engine(encoder, device="cpu", precision=precision)
+            engine.add("product", fitted.average, made.size, ranges=ranges if engine.needs_ranges else None)
+        scores[precision] = inspect(engine, data.held_out), inspect(engine, data.tested)
+    return {precision: compare(scores[precision], scores["float32"], data) for precision in PRECISIONS}
+
+
+def inspect(engine: Engine, pictures: list[images.Pixels]) -> Scores:
+    parts = [pictures[at : at + 8] for at in range(0, len(pictures), 8)]
+    return np.concatenate([engine.inspect(part, ["product"] * len(part)).scores for part in parts]).astype(np.float64)
+
+
+def compare(own: tuple[Scores, Scores], exact: tuple[Scores, Scores], data: ablation.Data) -> dict[str, float]:
+    rejected, expected = (decisions(*scores) for scores in (own, exact))
+    deviations = np.abs(own[1] / exact[1] - 1)
+    return {
+        "image AUROC": measures.auroc(data.defective, own[1]),
+        "image AUROC of float32": measures.auroc(data.defective, exact[1]),
+        "decisions alike": float((rejected == expected).mean()),
+        "false rejects": float(rejected[~data.defective].mean()),
+        "escapes": float((~rejected[data.defective]).mean()),
+        "deviation, median": float(np.median(deviations)),
+        "deviation, highest": float(deviations.max()),
+    }
+
+
+def decisions(held_out: Scores, tested: Scores) -> npt.NDArray[np.bool_]:
+    return np.asarray(tested > conformal.calibrate(held_out, RATE, engine="bench", fingerprint="").threshold)
+
+
+def print_table(rows: list[dict[str, Any]]) -> None:
+    """Means over the seeds; of the change of AUROC the range, in points."""
+    groups: dict[tuple[str, str], list[dict[str, Any]]] = defaultdict(list)
+    for row in rows:
+        groups[row["set"], row["precision"]].append(row)
+    print(
+        "\n| set | precision | image AUROC | change, points | decisions alike | false rejects | escapes | scores off |"
+    )
+    print("| --- | --- | --- | --- | --- | --- | --- | --- |")
+    for (name, precision), group in groups.items():
+        mean = {
+            key: float(np.mean([row[key] for row in group])) for key in group[0] if isinstance(group[0][key], float)
+        }
+        change = [100 * (row["image AUROC"] - row["image AUROC of float32"]) for row in group]
+        print(
+            f"| {name} | {precision} | {mean['image AUROC']:.2%} | {min(change):+.2f} to {max(change):+.2f} "
+            f"| {mean['decisions alike']:.1%} | {mean['false rejects']:.1%} | {mean['escapes']:.1%} "
+            f"| {mean['deviation, median']:.2%} |"
+        )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

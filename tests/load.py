@@ -89,6 +89,10 @@ class LoadedLine:
     def start(self) -> None:
         """Start the service and wait until each camera watches."""
         self.line.start()
+        self.wait_for_cameras()
+
+    def wait_for_cameras(self) -> None:
+        """Wait until each camera watches."""
         assert not self.line.ended(), self.line.log.read_text()[-3000:]
         wait_for(lambda: all(self.state(name) == "up" for name in self.folders), "every camera is up")
 

@@ -1,4 +1,4 @@
-"""The command `revdist`: train, evaluate, calibrate, sensitivity, report, predict, export, show."""
+"""The command `revdist`: train, evaluate, calibrate, sensitivity, report, predict, export, bench, show."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import get_args
 
-from revdist import commands, recipe, resnet, sensitivity
+from revdist import bench, commands, peers, recipe, resnet, sensitivity
 from revdist.commands import FAILED
 from revdist.conformal import Guarantee
 from revdist.errors import RevdistError
@@ -99,6 +99,8 @@ def _parser() -> argparse.ArgumentParser:
     _add_teacher_weights(one)
     one.set_defaults(command=commands.run_export)
 
+    _add_bench(known.add_parser("bench", help="measure how fast a bundle's engines are, beside peers, in one run"))
+
     one = known.add_parser("benchmark", help="train and evaluate every product of an MVTec-style folder")
     one.add_argument("root", type=Path, metavar="ROOT", help="holds <product>/train/good, test and ground_truth")
     one.add_argument("--output", type=Path, required=True, metavar="DIR", help="for bundles and results; goes on there")
@@ -123,6 +125,29 @@ def _parser() -> argparse.ArgumentParser:
     one.add_argument("bundle", type=Path, metavar="BUNDLE")
     one.set_defaults(command=commands.run_show)
     return parser
+
+
+def _add_bench(one: argparse.ArgumentParser) -> None:
+    plain = bench.Plan()
+    one.add_argument("bundle", type=Path, nargs="?", metavar="BUNDLE")
+    drawn = "random weights for this teacher in the place of a bundle: time does not depend on them"
+    one.add_argument("--random", choices=NAMES, metavar="TEACHER", help=drawn)
+    one.add_argument("--size", type=_size, metavar="N|HxW", help="input size, with --random (default: by teacher)")
+    engines = "such as cpu-int8, several times (default: every precision that this machine has)"
+    one.add_argument("--engine", action="append", default=[], metavar="NAME", help=engines)
+    others = (
+        "rd4ad: the paper's loop, written anew, or of a clone with rd4ad=CHECKOUT; openvino; anomalib (%(default)s)"
+    )
+    one.add_argument("--against", default=peers.RD4AD, metavar="PEER,PEER", help=others)
+    batches = ",".join(map(str, plain.batches))
+    one.add_argument("--batches", type=_numbers, default=plain.batches, metavar="A,B", help=f"(default: {batches})")
+    side = "pixels a side of the picture that a call begins with (default: %(default)s)"
+    one.add_argument("--picture", type=int, default=plain.picture, metavar="N", help=side)
+    time = "for the rounds of all batch sizes together, one of each at least (default: %(default)s)"
+    one.add_argument("--seconds", type=float, default=plain.seconds, metavar="S", help=time)
+    one.add_argument("--json", type=Path, metavar="FILE", help="write all figures there")
+    one.add_argument("--plot", type=Path, metavar="FILE.svg", help="draw the times a picture")
+    _add_device(one, commands.run_bench)
 
 
 def _add_train(one: argparse.ArgumentParser) -> None:
@@ -179,7 +204,7 @@ def _add_engine(one: argparse.ArgumentParser, command: Callable[[argparse.Namesp
 
 
 def _add_device(one: argparse.ArgumentParser, command: Callable[[argparse.Namespace], int]) -> None:
-    """For commands that make bundles, in float32."""
+    """For commands that run on a device, whatever a bundle is calibrated for."""
     _add_teacher_weights(one)
     one.add_argument("--device", default="auto", help="auto, cpu or cuda (%(default)s)")
     one.set_defaults(command=command)
@@ -194,6 +219,13 @@ def _scales(text: str) -> tuple[int, ...]:
     if not all(scale.isdecimal() for scale in scales):
         raise argparse.ArgumentTypeError(f"{text!r} are no scales, write 2 or 1,2,3")
     return tuple(sorted(map(int, scales)))
+
+
+def _numbers(text: str) -> tuple[int, ...]:
+    numbers = text.split(",")
+    if not all(number.isdecimal() for number in numbers):
+        raise argparse.ArgumentTypeError(f"{text!r} are no numbers, write 4 or 1,2,4,8")
+    return tuple(sorted(set(map(int, numbers))))
 
 
 def _size(text: str) -> tuple[int, int]:

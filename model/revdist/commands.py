@@ -16,17 +16,22 @@ import numpy as np
 from PIL import Image
 
 from revdist import (
+    bench,
+    bench_figures,
     benchmark,
     bundle,
     calibrate,
     evaluate,
     export,
+    folders,
     heatmaps,
     holdout,
     images,
     official,
+    peers,
     recipe,
     sensitivity,
+    subject,
     summary,
     target,
     train,
@@ -242,6 +247,45 @@ def run_export(options: argparse.Namespace) -> int:
     else:
         print(f"{made.pictures} golden pictures: scores differ from torch's by {made.difference:.1e} at most, relative")
     return 0
+
+
+def run_bench(options: argparse.Namespace) -> int:
+    if (options.bundle is None) == (options.random is None):
+        raise RevdistError("bench: name a bundle, or a teacher with --random, and not both")
+    if options.size and options.random is None:
+        raise RevdistError("bench: a bundle has its own size", hint="use --size with --random")
+    _check_files(options)
+    plan = bench.Plan(
+        engines=tuple(options.engine),
+        device=options.device,
+        against=tuple(peers.parse(options.against)),
+        batches=options.batches,
+        picture=options.picture,
+        seconds=options.seconds,
+    )
+    plan.targets()  # its error comes before the work
+    if options.random is None:
+        measured = subject.of_bundle(options.bundle, options.teacher_weights)
+    else:
+        measured = subject.random(options.random, options.size)
+    made = bench.bench(measured, plan)
+    for error in made.missing:  # told, and the others were measured
+        print(f"revdist: {error}", file=sys.stderr)
+    _print(bench_figures.table(made))
+    if options.json:
+        folders.write_file(options.json, json.dumps(bench_figures.to_json(made), indent=1).encode())
+    if options.plot:
+        folders.write_file(options.plot, bench_figures.chart(made).encode())
+    return FAILED if made.missing else 0
+
+
+def _check_files(options: argparse.Namespace) -> None:
+    """Before the work, not after."""
+    if options.plot and options.plot.suffix != ".svg":
+        raise RevdistError(f"{options.plot}: a plot is written as SVG alone", hint="name a file such as speed.svg")
+    for path in filter(None, (options.json, options.plot)):
+        if not folders.takes_file(path):
+            raise RevdistError(f"{path}: no file can be written there", hint="name another file")
 
 
 def run_show(options: argparse.Namespace) -> int:

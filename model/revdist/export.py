@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from torch import nn
 
 from revdist import bundle, detector, folders, images, recording
 from revdist.bundle import Bundle
@@ -42,6 +43,17 @@ class Exported:
     path: Path
     pictures: int  # golden ones, of the bundle
     difference: float | None  # largest, relative, of their scores in onnxruntime; None where that is not installed
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Parts:
+    """A detector that becomes a model."""
+
+    name: str
+    teacher: Teacher
+    student: nn.Module
+    size: tuple[int, int]  # (h, w) of its input
+    scoring: Scoring
 
 
 def check(output: Path) -> None:
@@ -79,39 +91,50 @@ def model(found: Bundle, teacher: Teacher, *, batch: int = 0) -> bytes:
 
     B is `batch`, or left open where that is 0. The teacher is the one that the bundle was trained with.
     """
+    parts = Parts(
+        name=found.product,
+        teacher=teacher,
+        student=bundle.student(found),
+        size=found.size,
+        scoring=Scoring.of(found.recipe),
+    )
+    return assemble(parts, _metadata(found), batch=batch)
+
+
+def assemble(parts: Parts, metadata: dict[str, str], *, batch: int = 0) -> bytes:
+    """The model of a detector, with words for programs that run it."""
     if batch < 0:
         raise RevdistError(f"batch is {batch}, must be 1 or more, or 0 for any number of pictures")
     onnx, graph = onnx_package(), Graph()
-    _add_detector(graph, found, teacher)
+    _add_detector(graph, parts)
     rows, kinds, typed = batch or "batch", onnx.TensorProto, onnx.helper.make_tensor_value_info
-    inputs = [typed(PIXELS, kinds.UINT8, [rows, *found.size, 3])]
-    outputs = [typed(MAP, kinds.FLOAT, [rows, *found.size]), typed(SCORE, kinds.FLOAT, [rows])]
+    inputs = [typed(PIXELS, kinds.UINT8, [rows, *parts.size, 3])]
+    outputs = [typed(MAP, kinds.FLOAT, [rows, *parts.size]), typed(SCORE, kinds.FLOAT, [rows])]
     made = onnx.helper.make_model(
-        onnx.helper.make_graph(graph.nodes, found.product, inputs, outputs, graph.constants),
+        onnx.helper.make_graph(graph.nodes, parts.name, inputs, outputs, graph.constants),
         opset_imports=[onnx.helper.make_opsetid("", OPSET)],
         ir_version=FORMAT,
         producer_name="revdist",
         producer_version=importlib.metadata.version("rejectd"),
         doc_string=DESCRIPTION,
     )
-    onnx.helper.set_model_props(made, _metadata(found))
+    onnx.helper.set_model_props(made, metadata)
     content: bytes = made.SerializeToString(deterministic=True)
     onnx.checker.check_model(content, full_check=True)
     return content
 
 
-def _add_detector(graph: Graph, found: Bundle, teacher: Teacher) -> None:
+def _add_detector(graph: Graph, parts: Parts) -> None:
     """All that `Engine.inspect` computes."""
-    trunk, student = optimise(teacher.trunk, _CPU), optimise(bundle.student(found), _CPU)
+    trunk, student = optimise(parts.teacher.trunk, _CPU), optimise(parts.student, _CPU)
     picture = torch.zeros(1, 3, _EXAMPLE, _EXAMPLE)
     with torch.no_grad():
         features = trunk(picture)
-    taught = graph.network(recording.record(trunk, picture), [_normalised(graph, teacher)])
+    taught = graph.network(recording.record(trunk, picture), [_normalised(graph, parts.teacher)])
     rebuilt = graph.network(recording.record(student, *features), taught)
     distances = [_distance(graph, *pair) for pair in zip(taught, rebuilt, strict=True)]
-    scoring = Scoring.of(found.recipe)
-    _add_map(graph, distances, found.size, scoring)
-    _add_score(graph, found.size, scoring)
+    _add_map(graph, distances, parts.size, parts.scoring)
+    _add_score(graph, parts.size, parts.scoring)
 
 
 def _normalised(graph: Graph, teacher: Teacher) -> str:

@@ -40,8 +40,10 @@ def write(folder: Path, files: Mapping[str, bytes]) -> None:
 
 def takes_file(path: Path) -> bool:
     """Whether a file can be written there, as far as one can tell without doing so."""
+    if path.is_dir():
+        return False
     above = next(folder for folder in path.absolute().parents if folder.exists())
-    return not path.is_dir() and above.is_dir() and os.access(above, os.W_OK)
+    return above.is_dir() and os.access(above, os.W_OK)
 
 
 def write_file(path: Path, content: bytes) -> None:

@@ -82,6 +82,13 @@ def target(device: str = "auto", precision: str = "float32") -> Target:
     return Target(found, precision)
 
 
+def available(device: str = "auto") -> list[Target]:
+    """Every precision that a device of this machine has, float32 first. Raises RevdistError for a missing device."""
+    found = _device(device)
+    there = [each for each in _FASTEST[found.type] if found.type == "cuda" or computes(each)]
+    return [Target(found, precision) for precision in reversed(there)]
+
+
 def parse(name: str) -> tuple[str, str]:
     """Device and precision of an engine's name: an identity, without the runtime, or a device alone, which is float32.
 

@@ -1,0 +1,107 @@
+"""A peer of another runtime, in a process of its own: `python -m revdist.peer_process KIND FOLDER`.
+
+Each number that comes on stdin is a call with so many pictures; the answer is a line of JSON with its seconds and the
+score of its first picture. FOLDER holds the set-up, the picture as a camera gives it and, for OpenVINO, the model.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from revdist import images
+from revdist.images import Pixels
+
+SETUP, PICTURE, MODEL = "setup.json", "picture.npy", "model.onnx"
+Call = Callable[[int], float]  # a number of pictures -> the score of the first
+_HINTS = {"openvino-float32": "f32", "openvino-bfloat16": "bf16"}
+
+
+class RefusedError(Exception):
+    """This machine has not what the peer needs."""
+
+
+def main() -> int:
+    """Answer until stdin ends. Whatever a library prints goes to stderr, because stdout is for answers."""
+    kind, folder = sys.argv[1], Path(sys.argv[2])
+    with os.fdopen(os.dup(1), "w", buffering=1) as answers:
+        os.dup2(2, 1)
+        try:
+            call = made(kind, folder)
+        except RefusedError as refused:
+            answers.write(json.dumps({"refused": str(refused)}) + "\n")
+            return 0
+        answers.write(json.dumps({"ready": kind}) + "\n")
+        for line in sys.stdin:
+            begin = time.perf_counter()
+            score = call(int(line))
+            answers.write(json.dumps({"seconds": time.perf_counter() - begin, "score": score}) + "\n")
+    return 0
+
+
+def made(kind: str, folder: Path) -> Call:
+    """What runs a peer. Raises RefusedError."""
+    setup = json.loads((folder / SETUP).read_text())
+    picture: Pixels = np.load(folder / PICTURE)
+    torch.set_num_threads(setup["threads"] if kind == "anomalib-torch" else 1)  # one runtime in a process has threads
+    if kind in _HINTS:
+        return _openvino(_HINTS[kind], (folder / MODEL).read_bytes(), picture, setup)
+    return _anomalib(kind, folder, picture, setup)
+
+
+def _openvino(hint: str, content: bytes, picture: Pixels, setup: dict[str, Any]) -> Call:
+    """The bundle's exported model, compiled for each batch size when that is first seen, as OpenVINO likes it best."""
+    import openvino
+
+    core, size = openvino.Core(), (setup["size"][0], setup["size"][1])
+    if hint == "bf16" and "BF16" not in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
+        raise RefusedError("OpenVINO has no bfloat16 on this processor")
+    ways = {"INFERENCE_PRECISION_HINT": hint, "INFERENCE_NUM_THREADS": setup["threads"], "PERFORMANCE_HINT": "LATENCY"}
+    compiled: dict[int, Any] = {}
+
+    def call(count: int) -> float:
+        if count not in compiled:
+            model = core.read_model(content)
+            model.reshape({"pixels": [count, *size, 3]})
+            compiled[count] = core.compile_model(model, "CPU", ways)
+        prepared = np.stack([images.prepare(picture, size) for _ in range(count)])
+        return float(compiled[count]({"pixels": prepared})["score"][0])
+
+    return call
+
+
+def _anomalib(kind: str, folder: Path, picture: Pixels, setup: dict[str, Any]) -> Call:
+    """anomalib's own model, with random weights: only its time can be compared. Written for anomalib 2."""
+    from anomalib.models import ReverseDistillation
+
+    model, size = ReverseDistillation(backbone=setup["teacher"], pre_trained=False).eval(), tuple(setup["size"])
+    if kind == "anomalib-torch":
+
+        @torch.inference_mode()
+        def forward(count: int) -> float:
+            floats = torch.from_numpy(np.stack([picture] * count)).permute(0, 3, 1, 2).float() / 255
+            return float(model(floats).pred_score.flatten()[0])  # it resizes and normalises by itself
+
+        return forward
+    from anomalib.deploy import OpenVINOInferencer
+
+    inferencer = OpenVINOInferencer(path=model.to_openvino(export_root=folder, input_size=size), device="CPU")
+
+    def predict(count: int) -> float:
+        for _ in range(count):  # it takes one at a time
+            found = inferencer.predict(images.prepare(picture, size).astype(np.float32) / 255)
+        return float(np.ravel(found.pred_score)[0])
+
+    return predict
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,206 @@
+"""What our engines are measured against: the paper's loop, OpenVINO and anomalib, each with the same picture.
+
+The paper's loop runs here, because it is torch as we are. Other runtimes run in processes of their own that wait for
+"go" on stdin: their memory and their threads are apart, and a crash there is a peer less, not a lost run.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import json
+import select
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from revdist import export, machine, official_loop, peer_process, resnet
+from revdist.errors import RevdistError
+from revdist.images import Pixels
+from revdist.official_loop import OfficialLoop
+from revdist.subject import Subject
+
+RD4AD, OPENVINO, ANOMALIB = NAMES = ("rd4ad", "openvino", "anomalib")
+_KINDS = {OPENVINO: ("openvino-float32", "openvino-bfloat16"), ANOMALIB: ("anomalib-torch", "anomalib-openvino")}
+_INSTALL = {OPENVINO: "pip install openvino 'rejectd[onnx]'", ANOMALIB: "pip install 'anomalib[openvino]'"}
+_TIMEOUT_S = 600.0  # for an answer: loading and compiling a model are in the first ones
+_END_S = 10.0  # for a process that has nothing more to do
+
+
+class PeerError(RevdistError):
+    """A peer cannot run here; the others can."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wanted:
+    """A peer that is asked for."""
+
+    name: str
+    checkout: Path | None = None  # of the paper's code
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Contestant:
+    """An engine or a peer that takes part in the rounds."""
+
+    name: str
+    call: Callable[[int], float]  # from pictures as a camera gives them, so many, to their scores: its seconds
+    network: Callable[[int], float] | None = None  # teacher and student alone, for so many pictures: seconds
+    most: int = 0  # pictures that one call takes at most; 0 for any number
+    precision: str = ""  # of an engine
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Peers:
+    """Those that can run here, in the order in which they were asked for."""
+
+    contestants: list[Contestant] = field(default_factory=list)
+    loops: list[OfficialLoop] = field(default_factory=list)  # one at most
+    missing: list[PeerError] = field(default_factory=list)
+    processes: list[int] = field(default_factory=list)
+
+
+def parse(text: str) -> list[Wanted]:
+    """Peers of a list such as `rd4ad=CHECKOUT,openvino`. Raises RevdistError for one that is not known."""
+    found = []
+    for each in filter(None, text.split(",")):
+        name, _, checkout = each.partition("=")
+        if name not in NAMES or (checkout and name != RD4AD):
+            known = ", ".join((f"{RD4AD}[=CHECKOUT]", *NAMES[1:]))
+            raise RevdistError(f"there is no peer {each!r}", hint=f"name some of {known}")
+        found.append(Wanted(name=name, checkout=Path(checkout) if checkout else None))
+    return found
+
+
+def start(wanted: Sequence[Wanted], subject: Subject, picture: Pixels, device: torch.device, stack: ExitStack) -> Peers:
+    """Make the peers ready; processes end with the stack. What cannot run here is in `missing`. Raises RevdistError."""
+    peers = Peers()
+    for each in wanted:
+        if each.name == RD4AD:
+            loop = _loop(each.checkout, subject, device)
+            peers.loops.append(loop)
+            peers.contestants.append(_official(loop, picture, device))
+            continue
+        try:
+            _check(each.name, subject)
+            folder = _furnish(each.name, subject, picture, stack)
+        except PeerError as error:
+            peers.missing.append(error)
+            continue
+        for kind in _KINDS[each.name]:
+            try:
+                process = stack.enter_context(PeerProcess(kind, folder))
+            except PeerError as error:
+                peers.missing.append(error)
+            else:
+                peers.contestants.append(Contestant(name=kind, call=process.call))
+                peers.processes.append(process.number)
+    return peers
+
+
+def _loop(checkout: Path | None, subject: Subject, device: torch.device) -> OfficialLoop:
+    if checkout is None:
+        return official_loop.written_anew(subject.teacher, subject.student, subject.size, device)
+    return official_loop.of_checkout(checkout, subject.teacher, subject.student, subject.size, device)
+
+
+def _official(loop: OfficialLoop, picture: Pixels, device: torch.device) -> Contestant:
+    return Contestant(name=RD4AD, call=lambda _count: machine.seconds(lambda: loop(picture), device), most=1)
+
+
+def _check(name: str, subject: Subject) -> None:
+    """Raises PeerError where something is missing: said in one line, before anything is started."""
+    needed = ("openvino", "onnx") if name == OPENVINO else ("anomalib",)
+    absent = [each for each in needed if importlib.util.find_spec(each) is None]
+    if absent:
+        raise PeerError(f"{name} takes no part: {' and '.join(absent)} not installed", hint=_INSTALL[name])
+    if name == ANOMALIB and subject.teacher.name not in resnet.NAMES:
+        raise PeerError(f"{name} takes no part: it has no teacher {subject.teacher.name}", hint="use a ResNet")
+
+
+def _furnish(name: str, subject: Subject, picture: Pixels, stack: ExitStack) -> Path:
+    """The folder that the processes of a peer read."""
+    folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="revdist-bench-")))
+    setup = {"teacher": subject.teacher.name, "size": list(subject.size), "threads": torch.get_num_threads()}
+    (folder / peer_process.SETUP).write_text(json.dumps(setup))
+    np.save(folder / peer_process.PICTURE, picture)
+    if name == OPENVINO:
+        parts = export.Parts(
+            name=subject.name,
+            teacher=subject.teacher,
+            student=subject.student,
+            size=subject.size,
+            scoring=subject.scoring,
+        )
+        (folder / peer_process.MODEL).write_bytes(export.assemble(parts, {}))
+    return folder
+
+
+class PeerProcess:
+    """A process that runs a peer, one call after the other. Ended by leaving the context."""
+
+    def __init__(self, kind: str, folder: Path) -> None:
+        """Raises PeerError with its last words where it does not come up."""
+        self._kind, self._log = kind, folder / f"{kind}.log"
+        command = [sys.executable, "-m", "revdist.peer_process", kind, str(folder)]
+        with self._log.open("wb") as log:
+            pipe = subprocess.PIPE
+            self._process = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=log, bufsize=0)
+        self.number = self._process.pid
+        self.score = float("nan")  # of the last call's first picture
+        try:
+            self._answer()
+        except PeerError:
+            self.close()
+            raise
+
+    def __enter__(self) -> PeerProcess:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def call(self, count: int) -> float:
+        """Seconds that a call with so many pictures took, by the clock of the process. Raises PeerError."""
+        assert self._process.stdin is not None
+        with contextlib.suppress(BrokenPipeError):  # its last words say more
+            self._process.stdin.write(f"{count}\n".encode())
+        answer = self._answer()
+        self.score = float(answer["score"])
+        return float(answer["seconds"])
+
+    def close(self) -> None:
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._process.stdin.close()
+        self._end()
+        self._process.stdout.close()
+
+    def _end(self) -> None:
+        """Wait for the end that it has come to, or bring it about."""
+        try:
+            self._process.wait(_END_S)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+
+    def _answer(self) -> dict[str, str]:
+        assert self._process.stdout is not None
+        there, _, _ = select.select([self._process.stdout], [], [], _TIMEOUT_S)
+        line = self._process.stdout.readline() if there else b""
+        if not line:
+            self._end()
+            said = self._log.read_text(errors="replace").strip().splitlines()
+            cause = said[-1] if said else "no answer"
+            raise PeerError(f"{self._kind} takes no part: {cause}", hint=_INSTALL[self._kind.partition("-")[0]])
+        answer: dict[str, str] = json.loads(line)
+        if "refused" in answer:
+            raise PeerError(f"{self._kind} takes no part: {answer['refused']}")
+        return answer

@@ -1,7 +1,7 @@
 """A peer of another runtime, in a process of its own: `python -m revdist.peer_process KIND FOLDER`.
 
 Each number that comes on stdin is a call with so many pictures; the answer is a line of JSON with its seconds and the
-score of its first picture. FOLDER holds the set-up, the picture as a camera gives it and, for OpenVINO, the model.
+score of its first picture. FOLDER holds the set-up, the picture as a camera gives it, and the weights or the model.
 """
 
 from __future__ import annotations
@@ -15,12 +15,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import safetensors.torch
 import torch
 
-from revdist import images
+from revdist import detector, images, official_loop, teacher
 from revdist.images import Pixels
 
 SETUP, PICTURE, MODEL = "setup.json", "picture.npy", "model.onnx"
+_ON_TORCH = ("rd4ad", "anomalib-torch")
 Call = Callable[[int], float]  # a number of pictures -> the score of the first
 _HINTS = {"openvino-float32": "f32", "openvino-bfloat16": "bf16"}
 
@@ -51,10 +53,27 @@ def made(kind: str, folder: Path) -> Call:
     """What runs a peer. Raises RefusedError."""
     setup = json.loads((folder / SETUP).read_text())
     picture: Pixels = np.load(folder / PICTURE)
-    torch.set_num_threads(setup["threads"] if kind == "anomalib-torch" else 1)  # one runtime in a process has threads
+    torch.set_num_threads(setup["threads"] if kind in _ON_TORCH else 1)  # one runtime in a process has threads
+    if kind == "rd4ad":
+        return _official(folder, picture, setup)
     if kind in _HINTS:
         return _openvino(_HINTS[kind], (folder / MODEL).read_bytes(), picture, setup)
     return _anomalib(kind, folder, picture, setup)
+
+
+def _official(folder: Path, picture: Pixels, setup: dict[str, Any]) -> Call:
+    """The paper's loop, which takes one picture."""
+    trunk = teacher.build(setup["teacher"])
+    student = detector.Student(setup["teacher"], bottleneck=setup["bottleneck"])
+    for name, module in (("teacher", trunk), ("student", student)):
+        module.load_state_dict(safetensors.torch.load_file(folder / f"{name}.safetensors"))
+    taught_by, size = teacher.Teacher(setup["teacher"], trunk, "as given"), (setup["size"][0], setup["size"][1])
+    device = torch.device(setup["device"])
+    if setup["checkout"] is None:
+        loop = official_loop.written_anew(taught_by, student, size, device)
+    else:
+        loop = official_loop.of_checkout(Path(setup["checkout"]), taught_by, student, size, device)
+    return lambda _count: loop(picture)[1]  # its score is on the host, so that the device is done
 
 
 def _openvino(hint: str, content: bytes, picture: Pixels, setup: dict[str, Any]) -> Call:

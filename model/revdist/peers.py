@@ -1,7 +1,8 @@
 """What our engines are measured against: the paper's loop, OpenVINO and anomalib, each with the same picture.
 
-The paper's loop runs here, because it is torch as we are. Other runtimes run in processes of their own that wait for
-"go" on stdin: their memory and their threads are apart, and a crash there is a peer less, not a lost run.
+Each runs in a process of its own that waits for "go" on stdin: memory and threads are apart, and a crash there is a
+peer less, not a lost run. The paper's loop too: in a process whose allocator has got used to our larger batches it
+takes a quarter less time (0.23 in the place of 0.31 s a picture was seen) than where a user runs it.
 """
 
 from __future__ import annotations
@@ -19,17 +20,22 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
+import safetensors.torch
 import torch
 
-from revdist import export, machine, official_loop, peer_process, resnet
+from revdist import export, official_loop, peer_process, resnet
 from revdist.errors import RevdistError
 from revdist.images import Pixels
 from revdist.official_loop import OfficialLoop
 from revdist.subject import Subject
 
 RD4AD, OPENVINO, ANOMALIB = NAMES = ("rd4ad", "openvino", "anomalib")
-_KINDS = {OPENVINO: ("openvino-float32", "openvino-bfloat16"), ANOMALIB: ("anomalib-torch", "anomalib-openvino")}
-_INSTALL = {OPENVINO: "pip install openvino 'rejectd[onnx]'", ANOMALIB: "pip install 'anomalib[openvino]'"}
+_KINDS = {
+    RD4AD: (RD4AD,),
+    OPENVINO: ("openvino-float32", "openvino-bfloat16"),
+    ANOMALIB: ("anomalib-torch", "anomalib-openvino"),
+}
+_INSTALL = {RD4AD: "", OPENVINO: "pip install openvino 'rejectd[onnx]'", ANOMALIB: "pip install 'anomalib[openvino]'"}
 _TIMEOUT_S = 600.0  # for an answer: loading and compiling a model are in the first ones
 _END_S = 10.0  # for a process that has nothing more to do
 
@@ -62,7 +68,7 @@ class Peers:
     """Those that can run here, in the order in which they were asked for."""
 
     contestants: list[Contestant] = field(default_factory=list)
-    loops: list[OfficialLoop] = field(default_factory=list)  # one at most
+    loops: list[OfficialLoop] = field(default_factory=list)  # one at most, in this process: for maps, not for time
     missing: list[PeerError] = field(default_factory=list)
     processes: list[int] = field(default_factory=list)
 
@@ -84,13 +90,10 @@ def start(wanted: Sequence[Wanted], subject: Subject, picture: Pixels, device: t
     peers = Peers()
     for each in wanted:
         if each.name == RD4AD:
-            loop = _loop(each.checkout, subject, device)
-            peers.loops.append(loop)
-            peers.contestants.append(_official(loop, picture, device))
-            continue
+            peers.loops.append(_loop(each.checkout, subject, device))
         try:
             _check(each.name, subject)
-            folder = _furnish(each.name, subject, picture, stack)
+            folder = _furnish(each, subject, picture, device, stack)
         except PeerError as error:
             peers.missing.append(error)
             continue
@@ -100,7 +103,8 @@ def start(wanted: Sequence[Wanted], subject: Subject, picture: Pixels, device: t
             except PeerError as error:
                 peers.missing.append(error)
             else:
-                peers.contestants.append(Contestant(name=kind, call=process.call))
+                most = 1 if kind == RD4AD else 0
+                peers.contestants.append(Contestant(name=kind, call=process.call, most=most))
                 peers.processes.append(process.number)
     return peers
 
@@ -111,13 +115,9 @@ def _loop(checkout: Path | None, subject: Subject, device: torch.device) -> Offi
     return official_loop.of_checkout(checkout, subject.teacher, subject.student, subject.size, device)
 
 
-def _official(loop: OfficialLoop, picture: Pixels, device: torch.device) -> Contestant:
-    return Contestant(name=RD4AD, call=lambda _count: machine.seconds(lambda: loop(picture), device), most=1)
-
-
 def _check(name: str, subject: Subject) -> None:
     """Raises PeerError where something is missing: said in one line, before anything is started."""
-    needed = ("openvino", "onnx") if name == OPENVINO else ("anomalib",)
+    needed = {RD4AD: (), OPENVINO: ("openvino", "onnx"), ANOMALIB: ("anomalib",)}[name]
     absent = [each for each in needed if importlib.util.find_spec(each) is None]
     if absent:
         raise PeerError(f"{name} takes no part: {' and '.join(absent)} not installed", hint=_INSTALL[name])
@@ -125,13 +125,24 @@ def _check(name: str, subject: Subject) -> None:
         raise PeerError(f"{name} takes no part: it has no teacher {subject.teacher.name}", hint="use a ResNet")
 
 
-def _furnish(name: str, subject: Subject, picture: Pixels, stack: ExitStack) -> Path:
+def _furnish(wanted: Wanted, subject: Subject, picture: Pixels, device: torch.device, stack: ExitStack) -> Path:
     """The folder that the processes of a peer read."""
     folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="revdist-bench-")))
-    setup = {"teacher": subject.teacher.name, "size": list(subject.size), "threads": torch.get_num_threads()}
+    setup = {
+        "teacher": subject.teacher.name,
+        "bottleneck": subject.bottleneck,
+        "size": list(subject.size),
+        "threads": torch.get_num_threads(),
+        "device": str(device),
+        "checkout": None if wanted.checkout is None else str(wanted.checkout.absolute()),
+    }
     (folder / peer_process.SETUP).write_text(json.dumps(setup))
     np.save(folder / peer_process.PICTURE, picture)
-    if name == OPENVINO:
+    if wanted.name == RD4AD:
+        for name, module in (("teacher", subject.teacher.trunk), ("student", subject.student)):
+            state = {key: value.contiguous() for key, value in module.state_dict().items()}
+            safetensors.torch.save_file(state, folder / f"{name}.safetensors")
+    if wanted.name == OPENVINO:
         parts = export.Parts(
             name=subject.name,
             teacher=subject.teacher,

@@ -18,6 +18,7 @@ from revdist import bundle, detector, images, recipe, teacher
 from revdist.detector import Scoring
 from revdist.engine import Engine, Ranges
 from revdist.images import Pixels
+from revdist.recipe import BottleneckName
 from revdist.teacher import Teacher
 
 PICTURES = 3  # of a random detector
@@ -33,6 +34,7 @@ class Subject:
     teacher: Teacher
     student: detector.Student
     size: tuple[int, int]
+    bottleneck: BottleneckName  # of the student
     scoring: Scoring
     pictures: Sequence[Pixels]  # golden ones, or drawn at random
     plain: Engine  # float32 on the processor; it holds the student under `name`
@@ -64,6 +66,7 @@ def of_bundle(path: Path, weights: Path | None) -> Subject:
         teacher=taught_by,
         student=bundle.student(found),
         size=found.size,
+        bottleneck=found.recipe.bottleneck,
         scoring=Scoring.of(found.recipe),
         pictures=[pixels for _, pixels in bundle.golden_pictures(found)],
         plain=plain,
@@ -93,6 +96,7 @@ def random(name: str, size: tuple[int, int] | None = None) -> Subject:
         teacher=taught_by,
         student=student,
         size=chosen,
+        bottleneck="full",
         scoring=detector.PLAIN,
         pictures=[_drawn(generator, chosen) for _ in range(PICTURES)],
         plain=plain,

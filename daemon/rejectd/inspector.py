@@ -257,9 +257,10 @@ class Inspector:
         try:
             teacher = teachers.load(names.pop(), self._settings.teacher_weights)
             device, precision = str(self._settings.device), str(self._settings.precision)
+            runtime = str(self._settings.runtime)
             if precision == "auto":
-                precision = target.fastest(device, [bundle.calibrations for bundle in read.values()])
-            return Engine(teacher, device=device, precision=precision)
+                precision = target.fastest(device, [bundle.calibrations for bundle in read.values()], runtime)
+            return Engine(teacher, device=device, precision=precision, runtime=runtime)
         except (RevdistError, RuntimeError) as error:
             hint = "" if isinstance(error, RevdistError) else "set engine.device to one that is there"
             raise InspectorError(f"the engine cannot start: {error}", hint=hint) from error

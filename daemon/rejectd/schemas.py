@@ -238,7 +238,7 @@ def _verdict_fields() -> dict[str, Schema]:
             "Share of good parts with such a score or a higher one, from the calibration.",
         ),
         "bundle": about(or_null(TEXT), "Digest of the bundle that judged."),
-        "engine": about(or_null(TEXT), "Engine that judged: backend, device and precision."),
+        "engine": about(or_null(TEXT), "Engine that judged: runtime, device and precision."),
         "engine_ms": about(or_null(DURATION), "How long its batch was on the device, in ms."),
         "source": about(or_null(TEXT), "Where the picture came from, such as the name of a file."),
         "detail": about(or_null(TEXT), "More about the cause, for people."),

@@ -48,6 +48,13 @@ class Device(StrEnum):
     CUDA = "cuda"
 
 
+class Runtime(StrEnum):
+    """What computes the model's networks."""
+
+    TORCH = "torch"
+    OPENVINO = "openvino"
+
+
 class Precision(StrEnum):
     """In which numbers the model runs."""
 
@@ -241,6 +248,12 @@ class Batch:
 class Engine:
     """Where and how the model runs."""
 
+    runtime: Runtime = setting(
+        "What computes the networks. `openvino` needs `pip install 'rejectd[openvino]'` and bundles calibrated for it, "
+        "and runs on processors alone; it is faster with the teacher efficientnet_lite0, most of all where other "
+        "programs use the processors too.",
+        default=Runtime.TORCH,
+    )
     device: Device = setting("Device; `auto` takes a GPU if there is one.", default=Device.AUTO)
     precision: Precision = setting(
         "Precision of the networks; `auto` takes the fastest that this machine has and that every product's bundle is "

@@ -61,7 +61,8 @@ class Plan:
         """Where and how the engines run. Raises RevdistError for one that this machine has not."""
         if not self.engines:
             return target.available(self.device)
-        return [target.target(*target.parse(name)) for name in dict.fromkeys(self.engines)]
+        names = [target.parse(name) for name in dict.fromkeys(self.engines)]
+        return [target.target(each.device, each.precision, each.runtime) for each in names]
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
@@ -170,7 +171,7 @@ def _versions() -> dict[str, str]:
 def _engine(where: target.Target, subject: Subject) -> Engine:
     if where.identity == subject.plain.identity:
         return subject.plain
-    engine = Engine(subject.teacher, device=str(where.device), precision=where.precision)
+    engine = Engine(subject.teacher, device=str(where.device), precision=where.precision, runtime=where.runtime)
     subject.add_to(engine)
     return engine
 

@@ -61,9 +61,8 @@ def _parser() -> argparse.ArgumentParser:
     one.add_argument("--share", type=Path, metavar="BUNDLE", help=share)
     _add_good(one)
     _add_teacher_weights(one)
-    names = (
-        "what to calibrate for, such as torch-cpu-bfloat16, cpu-int8 or cuda-float16 (default: float32 on %(default)s)"
-    )
+    names = "what to calibrate for, such as torch-cpu-bfloat16, cpu-int8, cuda-float16 or openvino-cpu-bfloat16 "
+    names += "(default: torch's float32 on %(default)s)"
     one.add_argument("--engine", default="auto", metavar="NAME", help=names)
     one.set_defaults(command=commands.run_calibrate)
 

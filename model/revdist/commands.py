@@ -7,7 +7,7 @@ import json
 import sys
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import replace
+from dataclasses import asdict, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -115,10 +115,10 @@ def run_benchmark(options: argparse.Namespace) -> int:
 
 def _open(options: argparse.Namespace) -> tuple[Bundle, Engine, Calibration]:
     found = bundle.read(options.bundle)
-    device, precision = target.parse(options.engine)
+    name = target.parse(options.engine)
     if options.engine == "auto":
-        precision = target.fastest(device, [found.calibrations])
-    engine = Engine(load(found.teacher.name, options.teacher_weights), device=device, precision=precision)
+        name = replace(name, precision=target.fastest(name.device, [found.calibrations]))
+    engine = Engine(load(found.teacher.name, options.teacher_weights), **asdict(name))
     calibration = found.calibration(engine.identity)
     return bundle.load(options.bundle, engine), engine, calibration
 
@@ -137,9 +137,9 @@ def run_evaluate(options: argparse.Namespace) -> int:
 def run_calibrate(options: argparse.Namespace) -> int:
     found = bundle.read(options.bundle)
     teacher = load(found.teacher.name, options.teacher_weights)
-    device, precision = target.parse(options.engine)
-    plain = Engine(teacher, device=device)
-    engine = plain if precision == "float32" else Engine(teacher, device=device, precision=precision)
+    name = target.parse(options.engine)
+    plain = Engine(teacher, device=name.device)
+    engine = plain if name == target.Name(name.device) else Engine(teacher, **asdict(name))
     request = calibrate.Request(
         good=options.good,
         false_reject_rate=options.false_reject_rate,
@@ -155,7 +155,7 @@ def run_calibrate(options: argparse.Namespace) -> int:
         print(f"{done.observed} unseen pictures were taken for the ranges of maps")
     if len(done.deviations):
         median, most = np.median(done.deviations), done.deviations.max()
-        print(f"scores differ from float32 by {median:.2%} (median), {most:.2%} at most")
+        print(f"scores differ from {plain.identity} by {median:.2%} (median), {most:.2%} at most")
     print(options.bundle)
     _print(summary.calibration(done.bundle.calibration(engine.identity)))
     if options.suspects:

@@ -2,8 +2,8 @@
 
 B pictures of a batch, h w their size. Batch norms are folded into the convolutions, memory is channels last, and the
 only copy from the device that `inspect` makes is the one of the scores, which are float32 in any precision. On a
-processor operations are fused (fused.py), or 8-bit (quantised.py), and a batch goes through in parts that its caches
-hold.
+processor operations are fused (fused.py), 8-bit (quantised.py) or OpenVINO's (compiled.py), and a batch goes through in
+parts that its caches hold.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ import numpy.typing as npt
 import torch
 from torch import nn
 
-from revdist import detector, quantised
+from revdist import compiled, detector, quantised
 from revdist.errors import ImageError, RevdistError
 from revdist.folding import on_device
 from revdist.fused import Program
 from revdist.recipe import check_size
-from revdist.target import target
+from revdist.target import TORCH, target
 from revdist.teacher import Teacher, channels
 
 Size = tuple[int, int]
@@ -74,9 +74,11 @@ class Engine:
     step, and an `inspect` that is under way ends with the table that it began with.
     """
 
-    def __init__(self, teacher: Teacher, *, device: str = "auto", precision: str = "float32") -> None:
-        """Raises RevdistError for a device that is not there or a precision that it has not."""
-        self._target = target(device, precision)
+    def __init__(
+        self, teacher: Teacher, *, device: str = "auto", precision: str = "float32", runtime: str = TORCH
+    ) -> None:
+        """Raises RevdistError for a runtime or device that is not there, or a precision that they have not."""
+        self._target = target(device, precision, runtime)
         self.device = self._target.device
         self.identity = self._target.identity
         self.teacher_name = teacher.name
@@ -86,6 +88,7 @@ class Engine:
         self._teacher = None if self.needs_ranges else self._make_teacher(None)
         wide = teacher.name == "efficientnet_lite0" and precision != "int8"
         self._at_once = 0 if self.device.type != "cpu" else _AT_ONCE_WIDE if wide else _AT_ONCE  # 0: all
+        self._warmed: frozenset[int] = frozenset()  # pictures that run together
         self._students: Table = MappingProxyType({})
         self._writing = threading.Lock()
         if self.device.type == "cuda":  # float32 means float32: TF32 would change the scores in the third digit
@@ -132,6 +135,10 @@ class Engine:
         if isinstance(ready, quantised.Program):  # then cosines are those of the integers, whatever their scale
             assert not any(affine.zero for affine in (*given, *ready.results)), "features are never negative"
         spread = detector.Spread(size, self.device, scoring)
+        for network in (teacher, ready):
+            if isinstance(network, compiled.Program):  # here, because the thread that inspects cannot wait for it
+                for count in self._warmed:
+                    network.prepare(count, size)
         placed = Placed(teacher, key, ready, spread, size, scoring.top_share)
         with self._writing:
             self._students = MappingProxyType({**self._students, product: placed})
@@ -177,12 +184,13 @@ class Engine:
         maps: dict[int, torch.Tensor] = {}
         found: list[torch.Tensor] = []  # scores of each group, on the device
         order: list[int] = []
-        for rows in groups.values():
-            batch = self._upload([pixels[row] for row in rows])  # (b, h, w, 3) uint8
-            smoothed = self.maps(batch, [products[row] for row in rows], students)  # (b, h, w)
-            found += self._scores(smoothed, [students[products[row]].top_share for row in rows])
-            order += rows
-            maps.update(zip(rows, smoothed, strict=True))
+        with self._target.alone():
+            for rows in groups.values():
+                batch = self._upload([pixels[row] for row in rows])  # (b, h, w, 3) uint8
+                smoothed = self.maps(batch, [products[row] for row in rows], students)  # (b, h, w)
+                found += self._scores(smoothed, [students[products[row]].top_share for row in rows])
+                order += rows
+                maps.update(zip(rows, smoothed, strict=True))
         scores = np.empty(len(order), np.float32)
         if order:
             scores[order] = torch.cat(found).cpu().numpy()  # the one copy to the host, the one synchronisation
@@ -196,9 +204,10 @@ class Engine:
         their smoothed maps is only near it.
         """
         placed = self._placed(self._students, product)
-        taught = placed.teacher(self._normalise(self._upload([pixels])))
-        distances = detector.distances(taught, placed.student(taught))
-        return np.asarray(torch.cat(list(placed.spread.scales(distances))).cpu().numpy())
+        with self._target.alone():
+            taught = placed.teacher(self._normalise(self._upload([pixels])))
+            distances = detector.distances(taught, placed.student(taught))
+            return np.asarray(torch.cat(list(placed.spread.scales(distances))).cpu().numpy())
 
     def networks(self, pixels: Sequence[npt.NDArray[np.uint8]], product: str) -> Callable[[], None]:
         """What runs teacher and student alone, in the parts that `inspect` takes, on prepared pictures: to be timed."""
@@ -268,8 +277,10 @@ class Engine:
         if self._at_once:
             most = min(self._at_once, max(batch_sizes, default=0))
             batch_sizes = [2**power for power in range(most.bit_length())]
+        sizes = frozenset(batch_sizes)
+        self._warmed |= sizes
         for product, placed in self._students.items():
-            for count in batch_sizes:
+            for count in sorted(sizes):
                 self.inspect([np.zeros((*placed.size, 3), np.uint8)] * count, [product] * count)
 
     @staticmethod

@@ -18,7 +18,7 @@ import numpy as np
 import safetensors.torch
 import torch
 
-from revdist import detector, images, official_loop, teacher
+from revdist import compiled, detector, images, official_loop, teacher
 from revdist.images import Pixels
 
 SETUP, PICTURE, MODEL = "setup.json", "picture.npy", "model.onnx"
@@ -78,21 +78,19 @@ def _official(folder: Path, picture: Pixels, setup: dict[str, Any]) -> Call:
 
 def _openvino(hint: str, content: bytes, picture: Pixels, setup: dict[str, Any]) -> Call:
     """The bundle's exported model, compiled for each batch size when that is first seen, as OpenVINO likes it best."""
-    import openvino
-
-    core, size = openvino.Core(), (setup["size"][0], setup["size"][1])
+    core, size = compiled.openvino_package().Core(), (setup["size"][0], setup["size"][1])
     if hint == "bf16" and "BF16" not in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
         raise RefusedError("OpenVINO has no bfloat16 on this processor")
     ways = {"INFERENCE_PRECISION_HINT": hint, "INFERENCE_NUM_THREADS": setup["threads"], "PERFORMANCE_HINT": "LATENCY"}
-    compiled: dict[int, Any] = {}
+    known: dict[int, Any] = {}
 
     def call(count: int) -> float:
-        if count not in compiled:
+        if count not in known:
             model = core.read_model(content)
             model.reshape({"pixels": [count, *size, 3]})
-            compiled[count] = core.compile_model(model, "CPU", ways)
+            known[count] = core.compile_model(model, "CPU", ways)
         prepared = np.stack([images.prepare(picture, size) for _ in range(count)])
-        return float(compiled[count]({"pixels": prepared})["score"][0])
+        return float(known[count]({"pixels": prepared})["score"][0])
 
     return call
 

@@ -1,49 +1,71 @@
-"""Where and how the networks of an engine run: on which device, in which precision.
+"""Where and how the networks of an engine run: by which runtime, on which device, in which precision.
 
-An engine's identity is `torch-DEVICE-PRECISION`. Maps between networks and the scoring are float32 or, where the
-precision says so, 16-bit; int8 is for processors.
+An engine's identity is `RUNTIME-DEVICE-PRECISION`. With torch, maps between networks are float32 or, where the
+precision says so, 16-bit, and int8 is for processors. All of openvino (compiled.py) is, and its maps are float32.
 """
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
 
 import torch
 from torch import nn
 
-from revdist import fused, quantised, recording
+from revdist import compiled, fused, quantised, recording
 from revdist.errors import RevdistError
 from revdist.folding import optimise
 
-RUNTIME = "torch"
+TORCH, OPENVINO = "torch", "openvino"
+RUNTIMES = (TORCH, OPENVINO)
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16, "int8": torch.float32}
-_FASTEST = {"cpu": ("int8", "bfloat16", "float32"), "cuda": ("float16", "bfloat16", "float32")}
+_FASTEST = {  # by runtime and device
+    (TORCH, "cpu"): ("int8", "bfloat16", "float32"),
+    (TORCH, "cuda"): ("float16", "bfloat16", "float32"),
+    (OPENVINO, "cpu"): ("bfloat16", "float32"),
+}
 _NEEDED = {"bfloat16": ("avx512_bf16", "amx_bf16", "bf16"), "int8": ("avx512_vnni", "avx_vnni", "amx_int8")}
 _EXAMPLE = 64  # pixels a side of the picture that a network is recorded on; any would do
 
 
 @dataclass(frozen=True, slots=True)
+class Name:
+    """What an engine's name says; `auto` is a device too."""
+
+    device: str
+    precision: str = "float32"
+    runtime: str = TORCH
+
+
+@dataclass(frozen=True, slots=True)
 class Target:
-    """A device, and a precision that it has."""
+    """A device, and a precision and a runtime that it has."""
 
     device: torch.device
     precision: str
+    runtime: str = TORCH
+    threads: int = field(default_factory=torch.get_num_threads)  # OpenVINO's too
 
     @property
     def identity(self) -> str:
         """The engine's name, under which bundles keep calibrations."""
-        return f"{RUNTIME}-{self.device.type}-{self.precision}"
+        return f"{self.runtime}-{self.device.type}-{self.precision}"
 
     @property
     def dtype(self) -> torch.dtype:
         """Of the pictures and maps that networks take and give; in int8 of the pictures alone."""
-        return PRECISIONS[self.precision]
+        return PRECISIONS[self.precision] if self.runtime == TORCH else torch.float32
 
     @property
     def records(self) -> bool:
-        """Whether networks become lists of fused operations, in the place of modules."""
-        return self.device.type == "cpu" and fused.available()
+        """Whether networks are recorded and become something else, in the place of modules."""
+        return self.runtime == OPENVINO or (self.device.type == "cpu" and fused.available())
+
+    def alone(self) -> AbstractContextManager[None]:
+        """What torch has to do between the networks is done in here, so that their threads are not in its way."""
+        return compiled.alone() if self.runtime == OPENVINO else contextlib.nullcontext()
 
     def network(
         self,
@@ -61,57 +83,72 @@ class Target:
             return optimise(module, self.device, self.dtype)
         ready = optimise(module, self.device)
         example = [torch.zeros(1, channels, _EXAMPLE // stride, _EXAMPLE // stride) for channels, stride in inputs]
+        if self.runtime == OPENVINO:
+            recorded = recording.record(ready, *example)
+            return compiled.Program(recorded, inputs, precision=self.precision, threads=self.threads)
         if self.precision != "int8":
             return fused.fuse(ready, *example, dtype=self.dtype)
         assert ranges is not None, "int8 needs the ranges of the maps"
         return quantised.quantise(recording.record(ready, *example), ranges, given)
 
 
-def target(device: str = "auto", precision: str = "float32") -> Target:
-    """Raises RevdistError for a device that is not there or a precision that it has not."""
-    found = _device(device)
+def target(device: str = "auto", precision: str = "float32", runtime: str = TORCH) -> Target:
+    """Raises RevdistError for a runtime or device that is not there, or a precision that they have not."""
+    found = Target(_device(device, runtime), precision, runtime)
     if precision not in PRECISIONS:
         hint = f"use one of {', '.join(PRECISIONS)}"
         raise RevdistError(f"engine: precision {precision!r} is not supported", hint=hint)
-    if precision not in _FASTEST[found.type]:
-        hint = f"use one of {', '.join(_FASTEST[found.type])}"
-        raise RevdistError(f"engine: there is no {precision} on {found.type}", hint=hint)
-    if found.type == "cpu" and precision in _NEEDED and not computes(precision):
+    known, kind = _FASTEST[runtime, found.device.type], found.device.type
+    if precision not in known and runtime == OPENVINO:
+        elsewhere = " torch-cpu-int8, or" if precision == "int8" else ""  # oneDNN's operations, by way of torch
+        hint = f"use{elsewhere} one of {', '.join(known)}"
+        raise RevdistError(f"engine: there is no {precision} on {kind} with openvino", hint=hint)
+    if precision not in known:
+        raise RevdistError(f"engine: there is no {precision} on {kind}", hint=f"use one of {', '.join(known)}")
+    if not _computes(found):
         needed = " or ".join(_NEEDED[precision])
         raise RevdistError(f"engine: this processor cannot compute in {precision}: no {needed}", hint="use float32")
-    return Target(found, precision)
+    return found
 
 
 def available(device: str = "auto") -> list[Target]:
-    """Every precision that a device of this machine has, float32 first. Raises RevdistError for a missing device."""
-    found = _device(device)
-    there = [each for each in _FASTEST[found.type] if found.type == "cuda" or computes(each)]
-    return [Target(found, precision) for precision in reversed(there)]
+    """What torch has on a device of this machine, float32 first. Raises RevdistError for a missing device."""
+    found = _device(device, TORCH)
+    every = [Target(found, precision) for precision in reversed(_FASTEST[TORCH, found.type])]
+    return [each for each in every if _computes(each)]
 
 
-def parse(name: str) -> tuple[str, str]:
-    """Device and precision of an engine's name: an identity, without the runtime, or a device alone, which is float32.
+def parse(name: str) -> Name:
+    """What an engine's name says: an identity, or without the runtime, which is torch, or the precision: float32.
 
     Raises RevdistError for what is no name of an engine.
     """
-    device, _, precision = name.removeprefix(f"{RUNTIME}-").partition("-")
-    if not device or "-" in precision:
+    parts = name.split("-")
+    runtime = parts.pop(0) if parts[0] in RUNTIMES else TORCH
+    if not all(parts) or len(parts) not in (1, 2):
         raise RevdistError(f"there is no engine {name!r}", hint="write auto, cpu, cuda or such as torch-cpu-bfloat16")
-    return device, precision or "float32"
+    device, precision = [*parts, "float32"][:2]
+    return Name(device, precision, runtime)
 
 
-def fastest(device: str, calibrated: Iterable[Collection[str]]) -> str:
+def fastest(device: str, calibrated: Iterable[Collection[str]], runtime: str = TORCH) -> str:
     """The fastest precision that this machine has and that all are calibrated for, by the names of their engines.
 
-    float32 where there is none, so that the error says which calibration is missing. Raises RevdistError for a device
-    that is not there.
+    float32 where there is none, so that the error says which calibration is missing. Raises RevdistError for a runtime
+    or device that is not there.
     """
-    found, known = _device(device), list(calibrated)
-    for precision in _FASTEST[found.type]:
-        identity = Target(found, precision).identity
-        if all(identity in each for each in known) and (found.type == "cuda" or computes(precision)):
+    on, known = _device(device, runtime), list(calibrated)
+    for precision in _FASTEST[runtime, on.type]:
+        found = Target(on, precision, runtime)
+        if all(found.identity in each for each in known) and _computes(found):
             return precision
     return "float32"
+
+
+def _computes(wanted: Target) -> bool:
+    if wanted.runtime == OPENVINO:
+        return compiled.computes(wanted.precision)
+    return wanted.device.type == "cuda" or computes(wanted.precision)
 
 
 def computes(precision: str) -> bool:
@@ -122,13 +159,17 @@ def computes(precision: str) -> bool:
     return fused.available() and any(there.get(name, False) for name in _NEEDED[precision])
 
 
-def _device(name: str) -> torch.device:
+def _device(name: str, runtime: str) -> torch.device:
+    if runtime not in RUNTIMES:
+        raise RevdistError(f"engine: there is no runtime {runtime!r}", hint=f"use one of {', '.join(RUNTIMES)}")
     if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
+        name = "cuda" if runtime == TORCH and torch.cuda.is_available() else "cpu"
     try:
         device = torch.device(name)
     except RuntimeError as error:
         raise RevdistError(f"engine: there is no device {name!r}", hint="use auto, cpu or cuda") from error
     if device.type not in ("cpu", "cuda"):
         raise RevdistError(f"engine: device {name!r} is not supported", hint="use auto, cpu or cuda")
+    if (runtime, device.type) not in _FASTEST:
+        raise RevdistError(f"engine: there is no {device.type} with {runtime}", hint="use cpu, or torch")
     return device

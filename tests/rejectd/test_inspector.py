@@ -15,7 +15,7 @@ import pytest
 
 from rejectd.inspector import Inspector, InspectorError
 from rejectd.messages import Frame, Pixels, Policy
-from rejectd.settings import Device, Engine, Precision, Product
+from rejectd.settings import Device, Engine, Precision, Product, Runtime
 from revdist import cli, target
 
 CPU = Engine(device=Device.CPU, threads=1)
@@ -253,6 +253,27 @@ def test_batches_of_every_size_are_tried_before_the_first_part_comes(settled: In
     elapsed_ns = settled.warm({4, 1})
     assert list(elapsed_ns) == [1, 4]
     assert all(elapsed > 0 for elapsed in elapsed_ns.values())
+
+
+def test_networks_are_computed_by_the_runtime_that_is_set(
+    bundle: Path, cells: list[Path], tmp_path: Path, pictures: list[Pixels]
+) -> None:
+    pytest.importorskip("openvino", reason="openvino is not installed (pip install 'rejectd[openvino]'): NOT TESTED")
+    good = tmp_path / "good"
+    good.mkdir()
+    for path in cells[120:130]:
+        shutil.copy(path, good)
+    copied = Path(shutil.copytree(bundle, tmp_path / "cell"))
+    settings, products = replace(CPU, runtime=Runtime.OPENVINO), {"cell": Product(bundle=copied)}
+    with pytest.raises(InspectorError, match=r"no calibration for engine openvino-cpu-float32.*--engine openvino-cpu-"):
+        Inspector(settings, products)
+    command = ["calibrate", str(copied), "--good", str(good), "--false-reject-rate", "0.1", "--engine", "openvino-cpu"]
+    assert cli.main(command) == 0
+    made, plain = Inspector(settings, products), Inspector(CPU, products)
+    made.warm({2})
+    found, expected = (each.inspect([a_frame(each, pictures[0])])[0] for each in (made, plain))
+    assert (found.engine, expected.engine) == ("openvino-cpu-float32", "torch-cpu-float32")
+    assert found.score == pytest.approx(expected.score, rel=1e-4)
 
 
 @pytest.mark.skipif(not target.computes("int8"), reason="no 8-bit instructions here: NOT TESTED")

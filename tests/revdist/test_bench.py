@@ -264,10 +264,9 @@ def test_a_process_that_does_not_come_up_is_told_with_its_last_words(tmp_path: P
 
 
 def test_openvino_scores_as_the_engine_and_its_end_is_told(small: Subject) -> None:
-    pytest.importorskip("openvino", reason="openvino is not installed: NOT TESTED")
     picture = small.picture(100)
     with ExitStack() as stack:
-        folder = peers._furnish(peers.OPENVINO, small, picture, stack)
+        folder = peers._furnish(peers.Wanted(name=peers.OPENVINO), small, picture, torch.device("cpu"), stack)
         process = stack.enter_context(peers.PeerProcess("openvino-float32", folder))
         assert process.call(2) > 0
         prepared = bench.images.prepare(picture, small.size)

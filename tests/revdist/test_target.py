@@ -7,6 +7,7 @@ import torch
 
 from revdist import fused, target
 from revdist.errors import RevdistError
+from revdist.target import Name
 
 ALL = {"avx512_bf16": True, "avx512_vnni": True}
 NONE: dict[str, bool] = {}
@@ -20,18 +21,22 @@ def _machine(monkeypatch: pytest.MonkeyPatch, capabilities: dict[str, bool]) -> 
 @pytest.mark.parametrize(
     ("name", "expected"),
     [
-        ("auto", ("auto", "float32")),
-        ("cpu", ("cpu", "float32")),
-        ("cpu-int8", ("cpu", "int8")),
-        ("torch-cpu-bfloat16", ("cpu", "bfloat16")),
-        ("torch-cuda-float16", ("cuda", "float16")),
+        ("auto", Name("auto", "float32", "torch")),
+        ("cpu", Name("cpu", "float32", "torch")),
+        ("cpu-int8", Name("cpu", "int8", "torch")),
+        ("torch-cpu-bfloat16", Name("cpu", "bfloat16", "torch")),
+        ("torch-cuda-float16", Name("cuda", "float16", "torch")),
+        ("openvino-cpu", Name("cpu", "float32", "openvino")),
+        ("openvino-cpu-bfloat16", Name("cpu", "bfloat16", "openvino")),
     ],
 )
-def test_names_of_engines(name: str, expected: tuple[str, str]) -> None:
+def test_names_of_engines(name: str, expected: Name) -> None:
     assert target.parse(name) == expected
 
 
-@pytest.mark.parametrize("name", ["", "torch-", "cpu-int8-fast", "-int8"])
+@pytest.mark.parametrize(
+    "name", ["", "torch", "torch-", "openvino-", "cpu-", "cpu-int8-fast", "-int8", "openvino-cpu-int8-fast"]
+)
 def test_what_is_no_name_is_refused(name: str) -> None:
     with pytest.raises(RevdistError, match=r"there is no engine .*write auto, cpu, cuda or such as torch-cpu-bfloat16"):
         target.parse(name)
@@ -79,4 +84,9 @@ def test_the_fastest_is_what_all_bundles_are_calibrated_for(monkeypatch: pytest.
 def test_an_identity_is_a_name() -> None:
     found = target.target("cpu")
     assert found.identity == "torch-cpu-float32"
-    assert target.parse(found.identity) == ("cpu", "float32")
+    assert target.parse(found.identity) == Name("cpu", "float32", "torch")
+
+
+def test_a_runtime_that_is_not_known_is_refused() -> None:
+    with pytest.raises(RevdistError, match="no runtime 'tvm'; use one of torch, openvino"):
+        target.target("cpu", runtime="tvm")

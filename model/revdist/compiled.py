@@ -1,0 +1,172 @@
+"""A network compiled by OpenVINO, an optional dependency: the other runtime for processors.
+
+It costs less than torch for each operation, which counts where operations are many and small. Networks are handed over
+as ONNX, compiled once for each shape of their inputs, and share memory with torch: maps are channels last there too.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import sys
+import threading
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from types import ModuleType
+from typing import Any
+
+import torch
+from torch import nn
+
+from revdist.errors import RevdistError
+from revdist.onnx_graph import Graph, onnx_package
+from revdist.recording import Recording
+
+HINTS = {"float32": "f32", "bfloat16": "bf16"}  # OpenVINO's names; the inputs and results of networks stay float32
+MOST = 24  # compiled shapes that a network keeps: some sizes, each in all parts that a batch is run in
+_OPSET, _FORMAT = 17, 8  # of ONNX, as onnx_graph writes it
+_TO_CHANNELS_FIRST, _TO_CHANNELS_LAST = [0, 3, 1, 2], [0, 2, 3, 1]
+
+Shapes = tuple[tuple[int, ...], ...]  # (B, H, W, C) of each input
+
+
+def openvino_package() -> ModuleType:
+    """The package `openvino`. Raises RevdistError that says how to install it, and what it needs.
+
+    Its telemetry is not let in: it reports to a host on the Internet, from a forked process, which can end in a
+    deadlock where another thread reads stdin.
+    """
+    sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]  # an import of it fails then
+    try:
+        import onnx  # noqa: F401  # networks are handed over in its format
+        import openvino
+    except ImportError as error:
+        raise RevdistError(
+            f"engine: openvino needs packages that are not here: {error}", hint="pip install 'rejectd[openvino]'"
+        ) from error
+    package: ModuleType = openvino
+    return package
+
+
+def computes(precision: str) -> bool:
+    """Whether OpenVINO has what a precision needs on this processor. Raises RevdistError where it is not installed."""
+    there = _core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    return precision in HINTS and (precision == "float32" or HINTS[precision].upper() in there)
+
+
+@contextlib.contextmanager
+def alone() -> Iterator[None]:
+    """What torch computes in this thread meanwhile, it computes without threads of its own.
+
+    Those would go on spinning for some milliseconds after each operation, on the processors that OpenVINO's need.
+    """
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+class Program(nn.Module):
+    """A compiled network: it takes and gives what its module did, in float32, and has no weights that torch sees."""
+
+    def __init__(self, recorded: Recording, inputs: Sequence[tuple[int, int]], *, precision: str, threads: int) -> None:
+        """`inputs`: (channels, stride) of each map that it takes. Raises RevdistError for what has no translation."""
+        super().__init__()
+        self._inputs = inputs
+        self._model = _core().read_model(_written(recorded))
+        self._settings = {
+            "PERFORMANCE_HINT": "LATENCY",
+            "INFERENCE_PRECISION_HINT": HINTS[precision],
+            "INFERENCE_NUM_THREADS": threads,
+            "ENABLE_CPU_PINNING": False,  # or the services of two lines would be pinned to the same processors
+        }
+        self._compiled: dict[Shapes, _Compiled] = {}  # the one used last is the last
+        self._choosing = threading.Lock()
+
+    def forward(self, x: torch.Tensor | Sequence[torch.Tensor]) -> tuple[torch.Tensor, ...]:
+        """One tensor or a sequence, as in the recording, (B, C, H, W) float32; best channels last, as the results are.
+
+        Any number of threads may call it.
+        """
+        tensor = openvino_package().Tensor
+        given = [x] if isinstance(x, torch.Tensor) else x
+        inputs = [each.permute(_TO_CHANNELS_LAST).contiguous() for each in given]  # no copy of what is channels last
+        compiled = self._for(tuple(tuple(each.shape) for each in inputs))
+        outputs = [torch.empty(shape) for shape in compiled.outputs]  # the caller's: the next call has others
+        with compiled.running:
+            for place, each in enumerate(inputs):
+                compiled.request.set_input_tensor(place, tensor(each.numpy(), shared_memory=True))
+            for place, each in enumerate(outputs):
+                compiled.request.set_output_tensor(place, tensor(each.numpy(), shared_memory=True))
+            compiled.request.infer()
+        return tuple(each.permute(_TO_CHANNELS_FIRST) for each in outputs)
+
+    def prepare(self, count: int, size: tuple[int, int]) -> None:
+        """Compile for so many pictures of a size (h, w), so that no call waits for it."""
+        height, width = size
+        self._for(tuple((count, height // stride, width // stride, channels) for channels, stride in self._inputs))
+
+    @property
+    def shapes(self) -> list[Shapes]:
+        """Those that it is compiled for."""
+        return list(self._compiled)
+
+    def _for(self, shapes: Shapes) -> _Compiled:
+        """The network for these shapes. Where two threads compile for the same ones, the first one's is kept."""
+        with self._choosing:
+            found = self._compiled.pop(shapes, None)
+            if found is not None:
+                self._compiled[shapes] = found
+                return found
+        made = self._compile(shapes)  # takes a tenth of a second and more: meanwhile others may run
+        with self._choosing:
+            found = self._compiled.setdefault(shapes, made)
+            while len(self._compiled) > MOST:
+                del self._compiled[next(iter(self._compiled))]
+        return found
+
+    def _compile(self, shapes: Shapes) -> _Compiled:
+        model = self._model.clone()  # shares the weights
+        model.reshape({place: list(shape) for place, shape in enumerate(shapes)})
+        compiled = _core().compile_model(model, "CPU", self._settings)
+        return _Compiled(compiled.create_infer_request(), [tuple(each.shape) for each in compiled.outputs])
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Compiled:
+    """A network for one set of shapes, which runs once at a time."""
+
+    request: Any  # openvino.InferRequest
+    outputs: list[tuple[int, ...]]  # shapes (B, H, W, C)
+    running: threading.Lock = field(default_factory=threading.Lock)
+
+
+@functools.cache
+def _core() -> Any:
+    return openvino_package().Core()
+
+
+def _written(recorded: Recording) -> bytes:
+    """The network as ONNX that takes and gives maps (B, H, W, C)."""
+    onnx, graph = onnx_package(), Graph()
+    inputs = [f"input_{place}" for place in range(len(recorded.inputs))]
+    results = [f"result_{place}" for place in range(len(recorded.outputs))]
+    first = [graph.add("Transpose", name, perm=_TO_CHANNELS_FIRST) for name in inputs]
+    for found, name in zip(graph.network(recorded, first), results, strict=True):
+        graph.add("Transpose", found, perm=_TO_CHANNELS_LAST, results=[name])
+    describe, kind = onnx.helper.make_tensor_value_info, onnx.TensorProto.FLOAT
+    made = onnx.helper.make_model(
+        onnx.helper.make_graph(
+            graph.nodes,
+            "network",
+            [describe(name, kind, [None] * 4) for name in inputs],
+            [describe(name, kind, None) for name in results],
+            graph.constants,
+        ),
+        opset_imports=[onnx.helper.make_opsetid("", _OPSET)],
+        ir_version=_FORMAT,
+    )
+    content: bytes = made.SerializeToString()
+    return content

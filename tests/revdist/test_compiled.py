@@ -1,0 +1,278 @@
+"""revdist.compiled: what OpenVINO has compiled gives what the plain networks and torch's engines give."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from revdist import bundle, compiled, detector, images, recording, target, teacher
+from revdist.engine import Engine
+from revdist.errors import RevdistError
+from revdist.folding import optimise
+from revdist.images import Pixels
+from revdist.recipe import BottleneckName
+
+pytest.importorskip("openvino", reason="openvino is not installed (pip install 'rejectd[openvino]'): NOT TESTED")
+
+Run = Callable[..., tuple[int, str, str]]
+CPU = torch.device("cpu")
+ARCHITECTURES = [
+    *((name, "full") for name in teacher.NAMES),
+    ("efficientnet_lite0", "pretrained"),
+    ("efficientnet_lite0", "oce"),
+    ("resnet18", "pretrained"),
+]
+needs_bfloat16 = pytest.mark.skipif(not compiled.computes("bfloat16"), reason="no bfloat16 here: NOT TESTED")
+
+
+def _random(module: nn.Module, seed: int) -> nn.Module:
+    """In evaluation mode, with batch norms that do something."""
+    torch.manual_seed(seed)
+    for part in module.modules():
+        if isinstance(part, nn.BatchNorm2d):
+            nn.init.uniform_(part.weight, 0.5, 1.0)
+            nn.init.normal_(part.bias, 0.1, 0.1)
+    return module.eval()
+
+
+def _compiled(module: nn.Module, inputs: list[tuple[int, int]], precision: str = "float32") -> compiled.Program:
+    example = [torch.zeros(1, channels, 64 // stride, 64 // stride) for channels, stride in inputs]
+    return compiled.Program(recording.record(module, *example), inputs, precision=precision, threads=1)
+
+
+def _maps(name: str) -> list[tuple[int, int]]:
+    return list(zip(teacher.channels(name), detector.STRIDES, strict=True))
+
+
+@pytest.mark.parametrize(("name", "bottleneck"), ARCHITECTURES)
+@torch.no_grad()
+def test_compiled_networks_give_what_the_plain_ones_give(name: str, bottleneck: BottleneckName) -> None:
+    trunk = optimise(_random(teacher.build(name), 1), CPU)
+    student = optimise(_random(detector.Student(name, bottleneck=bottleneck), 2), CPU)
+    fast_trunk, fast_student = _compiled(trunk, [(3, 1)]), _compiled(student, _maps(name))
+    for shape in [(2, 3, 64, 96), (1, 3, 128, 64), (2, 3, 64, 96)]:
+        picture = torch.randn(shape)
+        taught = trunk(picture)
+        for expected, found in zip(
+            [*taught, *student(taught)], [*fast_trunk(picture), *fast_student(taught)], strict=True
+        ):
+            torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5 * float(expected.abs().max()))
+            assert found.is_contiguous(memory_format=torch.channels_last)
+    assert len(fast_trunk.shapes) == len(fast_student.shapes) == 2
+
+
+@needs_bfloat16
+@torch.no_grad()
+def test_in_bfloat16_networks_are_coarser_and_take_and_give_float32() -> None:
+    trunk = optimise(_random(teacher.build("efficientnet_lite0"), 1), CPU)
+    picture = torch.randn(2, 3, 64, 96)
+    for expected, found in zip(trunk(picture), _compiled(trunk, [(3, 1)], "bfloat16")(picture), strict=True):
+        assert found.dtype == torch.float32
+        error = float((found - expected).norm() / expected.norm())
+        assert 1e-4 < error < 0.05
+
+
+@torch.no_grad()
+def test_results_outlive_the_next_call() -> None:
+    network = _compiled(optimise(_random(teacher.build("resnet18"), 1), CPU), [(3, 1)])
+    first = network(torch.ones(1, 3, 64, 64))
+    copies = [each.clone() for each in first]
+    network(torch.zeros(1, 3, 64, 64))
+    for kept, copy in zip(first, copies, strict=True):
+        assert torch.equal(kept, copy)
+
+
+def test_threads_compile_and_run_the_same_network_at_once() -> None:
+    network = _compiled(optimise(_random(teacher.build("efficientnet_lite0"), 1), CPU), [(3, 1)])
+    pictures = [torch.full((1, 3, 64, 64), float(value)) for value in range(4)]
+    found: dict[int, list[torch.Tensor]] = {}
+    start = threading.Barrier(len(pictures))
+
+    def work(place: int) -> None:
+        start.wait(timeout=30)
+        found[place] = [network(pictures[place])[2] for _ in range(10)]
+
+    threads = [threading.Thread(target=work, args=(place,), name=f"work {place}") for place in range(len(pictures))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(timeout=60)
+    assert network.shapes == [((1, 64, 64, 3),)]
+    for place, picture in enumerate(pictures):
+        alone = network(picture)[2]
+        assert all(torch.equal(each, alone) for each in found[place])
+
+
+def test_the_shapes_that_were_used_last_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(compiled, "MOST", 2)
+    network = _compiled(optimise(teacher.build("resnet18"), CPU), [(3, 1)])
+    for side in (32, 64, 32, 96):
+        network.prepare(1, (side, 32))
+    assert network.shapes == [((1, 32, 32, 3),), ((1, 96, 32, 3),)]
+
+
+def _student(seed: int) -> nn.Module:
+    torch.manual_seed(seed)
+    return _random(detector.Student("efficientnet_lite0"), seed)
+
+
+def _loaded(lite0: teacher.Teacher, precision: str, runtime: str) -> Engine:
+    """Three products of two sizes."""
+    engine = Engine(lite0, device="cpu", precision=precision, runtime=runtime)
+    for seed, (product, size) in enumerate({"bolt": (64, 96), "nut": (64, 96), "plate": (96, 64)}.items()):
+        engine.add(product, _student(seed), size, detector.Scoring(top_share=0.1 if product == "nut" else 0.0))
+    return engine
+
+
+@pytest.fixture(scope="module")
+def plain(lite0: teacher.Teacher) -> Engine:
+    return _loaded(lite0, "float32", "torch")
+
+
+@pytest.fixture(scope="module")
+def mixed(plain: Engine, good_cells: list[Path]) -> tuple[list[Pixels], list[str]]:
+    """A batch of three products and two sizes, in no order."""
+    products = ["bolt", "plate", "nut", "bolt", "nut", "plate", "bolt", "bolt"]
+    cells = [images.read(path) for path in good_cells[: len(products)]]
+    return [images.prepare(cell, plain.size(each)) for cell, each in zip(cells, products, strict=True)], products
+
+
+@pytest.mark.parametrize(
+    ("precision", "close"), [("float32", 1e-4), pytest.param("bfloat16", 2e-2, marks=needs_bfloat16)]
+)
+def test_an_engine_scores_mixed_batches_as_torch_does(
+    lite0: teacher.Teacher, plain: Engine, mixed: tuple[list[Pixels], list[str]], precision: str, close: float
+) -> None:
+    engine = _loaded(lite0, precision, "openvino")
+    assert (engine.identity, engine.needs_ranges) == (f"openvino-cpu-{precision}", False)
+    found, expected = engine.inspect(*mixed), plain.inspect(*mixed)
+    np.testing.assert_allclose(found.scores, expected.scores, rtol=close)
+    for row in range(len(mixed[0])):
+        np.testing.assert_allclose(found.map(row), expected.map(row), rtol=close, atol=close)
+    for row, (picture, product) in enumerate(zip(*mixed, strict=True)):
+        alone = engine.inspect([picture], [product])
+        np.testing.assert_allclose(alone.scores[0], found.scores[row], rtol=2e-6)
+    scales = engine.scale_maps(mixed[0][0], mixed[1][0])
+    np.testing.assert_allclose(scales.sum(0), found.map(0), rtol=1e-5, atol=1e-6)
+
+
+def test_after_warming_nothing_is_compiled_for_any_batch_nor_for_a_product_that_comes_later(
+    lite0: teacher.Teacher, mixed: tuple[list[Pixels], list[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = _loaded(lite0, "float32", "openvino")
+    engine.warm([1, 5])
+    engine.add("bolt", _student(7), (64, 96))
+    engine.add("long", _student(8), (32, 96))
+
+    def forbidden(network: compiled.Program, shapes: compiled.Shapes) -> None:
+        raise AssertionError(f"compiled for {shapes}")
+
+    monkeypatch.setattr(compiled.Program, "_compile", forbidden)
+    pictures, products = [*mixed[0], np.zeros((32, 96, 3), np.uint8)], [*mixed[1], "long"]
+    for rows in ([0], [0, 1], [2, 1, 0], [8], list(range(len(pictures)))):
+        engine.inspect([pictures[row] for row in rows], [products[row] for row in rows])
+
+
+def test_torch_has_its_threads_back_after_each_batch(
+    lite0: teacher.Teacher, mixed: tuple[list[Pixels], list[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[int] = []
+    whole = detector.scores
+
+    def spied(maps: torch.Tensor, top_share: float = 0.0) -> torch.Tensor:
+        seen.append(torch.get_num_threads())
+        return whole(maps, top_share)
+
+    monkeypatch.setattr(detector, "scores", spied)
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        engine = _loaded(lite0, "float32", "openvino")
+        engine.inspect(*mixed)
+        assert set(seen) == {1}
+        assert torch.get_num_threads() == 2
+        with pytest.raises(RevdistError, match="no product"):
+            engine.inspect(mixed[0][:1], ["screw"])
+        assert torch.get_num_threads() == 2
+        threads = engine._students["bolt"].student._settings["INFERENCE_NUM_THREADS"]
+        assert threads == 2
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_what_openvino_has_not_is_refused_with_a_way_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    refused = {
+        ("cuda", "float32"): "there is no cuda with openvino; use cpu, or torch",
+        ("cpu", "int8"): "there is no int8 on cpu with openvino; use torch-cpu-int8, or one of bfloat16, float32",
+        ("auto", "float16"): "there is no float16 on cpu with openvino; use one of bfloat16, float32",
+        ("cpu", "int4"): "precision 'int4' is not supported",
+    }
+    for (device, precision), message in refused.items():
+        with pytest.raises(RevdistError, match=message):
+            target.target(device, precision, "openvino")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert target.target("auto", "float32", "openvino").identity == "openvino-cpu-float32"
+
+
+class _Processor:
+    """One that has nothing but float32."""
+
+    def get_property(self, device: str, name: str) -> list[str]:
+        return {("CPU", "OPTIMIZATION_CAPABILITIES"): ["FP32", "INT8"]}[device, name]
+
+
+def test_a_processor_without_bfloat16_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(compiled, "_core", _Processor)
+    with pytest.raises(RevdistError, match=r"this processor cannot compute in bfloat16: no avx512_bf16.*use float32"):
+        target.target("cpu", "bfloat16", "openvino")
+    assert target.fastest("cpu", [{"openvino-cpu-bfloat16"}], "openvino") == "float32"
+
+
+@needs_bfloat16
+def test_the_fastest_is_that_of_the_runtime() -> None:
+    every = {"torch-cpu-int8", "torch-cpu-float32", "openvino-cpu-float32", "openvino-cpu-bfloat16"}
+    assert target.fastest("auto", [every], "openvino") == "bfloat16"
+    assert target.fastest("auto", [every, every - {"openvino-cpu-bfloat16"}], "openvino") == "float32"
+
+
+@pytest.mark.parametrize("missing", ["openvino", "onnx"])
+def test_without_the_packages_the_error_says_what_to_install(
+    run: Run, tiny: bundle.Bundle, good_cells: list[Path], monkeypatch: pytest.MonkeyPatch, missing: str
+) -> None:
+    monkeypatch.setitem(sys.modules, missing, None)
+    compiled._core.cache_clear()
+    status, out, err = run("predict", tiny.path, good_cells[50], "--engine", "openvino-cpu")
+    assert (status, out) == (2, "")
+    first, second = err.splitlines()
+    assert first.startswith("revdist: engine: openvino needs packages that are not here: ")
+    assert second == "hint: pip install 'rejectd[openvino]'"
+
+
+def test_a_bundle_is_calibrated_for_openvino(run: Run, tiny_copy: Path, good_cells: list[Path], tmp_path: Path) -> None:
+    more = tmp_path / "more"
+    more.mkdir()
+    for path in good_cells[60:72]:
+        shutil.copy(path, more)
+    status, _, err = run("predict", tiny_copy, good_cells[50], "--engine", "openvino-cpu")
+    assert status == 2
+    assert "no calibration for engine openvino-cpu-float32" in err
+    command = ("calibrate", tiny_copy, "--good", more, "--false-reject-rate", 0.1)
+    status, out, _ = run(*command, "--engine", "openvino-cpu-float32")
+    assert status == 0
+    assert "scores differ from torch-cpu-float32 by 0.00% (median)" in out
+    changed = bundle.read(tiny_copy)
+    for vector in changed.golden:
+        assert changed.expected(vector, "openvino-cpu-float32") == pytest.approx(vector.score, rel=1e-4)
+    found = json.loads(run("predict", tiny_copy, good_cells[50], "--engine", "openvino-cpu")[1])
+    assert found["threshold"] == changed.calibration("openvino-cpu-float32").threshold
+    by_itself = json.loads(run("predict", tiny_copy, good_cells[50], "--engine", "auto")[1])
+    assert by_itself["threshold"] == changed.calibration("torch-cpu-float32").threshold, "auto stays with torch"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -13,6 +14,7 @@ from rejectd.settings import NAME
 
 LARGEST_BYTES = 65_536
 
+_ESCAPED_IN_YAML = re.compile(r"[\x7f-\x9f\u2028\u2029\ufeff\ufffe\uffff]")
 _CAMERAS = {"default": None, "pattern_help": "names of cameras, such as [left, right]"}
 _TIME = {
     "default": None,
@@ -123,12 +125,18 @@ def parse(command: str, body: bytes) -> AnyRequest:
     if len(body) > LARGEST_BYTES:
         raise RequestError(f"the request has {len(body)} bytes", hint=f"send {LARGEST_BYTES} at most")
     reader = Reader(Path(command))
-    node = reader.root(json.dumps(_object(body), ensure_ascii=False))  # JSON is YAML, and holds no anchors
+    node = reader.root(_yaml(_object(body)))
     request: AnyRequest | None = reader.group(REQUESTS[command], node) if node is not None else None
     if request is None or reader.mistakes:
         first, *others = [f"{each.key}: {each.problem}; {each.hint}" for each in reader.mistakes]
         raise RequestError("\n".join([first, *others]))
     return request
+
+
+def _yaml(found: dict[str, Any]) -> str:
+    """JSON is YAML, and holds no anchors; but some characters that it may hold, YAML wants to have escaped."""
+    text = json.dumps(found, ensure_ascii=False)
+    return _ESCAPED_IN_YAML.sub(lambda each: f"\\u{ord(each[0]):04x}", text)
 
 
 def request_id(body: bytes) -> str | None:

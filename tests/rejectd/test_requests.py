@@ -202,6 +202,11 @@ def test_a_huge_request_is_refused_unread() -> None:
     assert complaint("pause", b"\xff" * (LARGEST_BYTES + 1)).startswith("the request has")
 
 
+@pytest.mark.parametrize("odd", ["\x7f", "a\x85b", "\x9f", "a\u2028b", "\ufeff", "\uffff", "\U0001f600", "\x01"])
+def test_every_letter_that_json_may_hold_comes_back_as_it_was(odd: str) -> None:
+    assert parse("golden", body(request_id=odd)) == GoldenRequest(request_id=odd)
+
+
 @pytest.mark.parametrize("depth", [50, 250, 500, 900, 2000, 5000, LARGEST_BYTES - 1])
 @pytest.mark.parametrize("opening", [b"[", b'{"a":'])
 def test_a_deeply_nested_request_is_refused_like_any_other(opening: bytes, depth: int) -> None:

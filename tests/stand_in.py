@@ -21,7 +21,8 @@ import numpy.typing as npt
 import torch
 
 from rejectd import cli, inspector
-from revdist.engine import Engine, Inspection
+from revdist.engine import Engine
+from revdist.placed import Inspection
 from revdist.teacher import Teacher
 
 _LOOK_S = 0.002  # how often a hung device looks whether it may go on

@@ -27,8 +27,9 @@ import safetensors.torch
 from revdist import bundle_files, conformal, detector, images
 from revdist.bundle_files import MANIFEST
 from revdist.conformal import Calibration
-from revdist.engine import Engine, Ranges
+from revdist.engine import Engine
 from revdist.errors import BundleError, CalibrationError, ImageError, RecipeError
+from revdist.placed import Ranges
 from revdist.quantised import Ranges as NetworkRanges
 from revdist.recipe import SCALES, Recipe, check_product
 from revdist.weights import check_finite

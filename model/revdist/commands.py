@@ -38,8 +38,9 @@ from revdist import (
 )
 from revdist.bundle import Bundle
 from revdist.conformal import Calibration
-from revdist.engine import Engine, Inspection
+from revdist.engine import Engine
 from revdist.errors import ImageError, RevdistError
+from revdist.placed import Inspection
 from revdist.report import gather, page
 from revdist.teacher import load
 

@@ -9,8 +9,7 @@ parts that its caches hold.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from types import MappingProxyType
 
 import numpy as np
@@ -22,49 +21,13 @@ from revdist import compiled, detector, quantised
 from revdist.errors import ImageError, RevdistError
 from revdist.folding import on_device
 from revdist.fused import Program
+from revdist.placed import Inspection, Placed, Ranges, Size, Table, rows_by_product, take
 from revdist.recipe import check_size
 from revdist.target import TORCH, target
 from revdist.teacher import Teacher, channels
 
-Size = tuple[int, int]
-
-
-@dataclass(frozen=True, slots=True)
-class Ranges:
-    """Of the maps of teacher and student on good pictures of a product: what int8 needs to know of them."""
-
-    teacher: quantised.Ranges
-    student: quantised.Ranges
-
-
-@dataclass(frozen=True, slots=True)
-class Placed:
-    """A student in an engine, ready to run, and the teacher that it is run with."""
-
-    teacher: nn.Module
-    teacher_key: str  # engines have one teacher, but in int8 one for each set of ranges
-    student: nn.Module
-    spread: detector.Spread
-    size: Size  # of its input
-    top_share: float  # of the map's values whose mean is the score; 0 for the highest
-
-
-Table = Mapping[str, Placed]
-
 _AT_ONCE = 4  # pictures that a processor has under way
 _AT_ONCE_WIDE = 2  # of efficientnet_lite0, whose maps are large and its weights small; not in int8, with maps a quarter
-
-
-class Inspection:
-    """What `Engine.inspect` found, in the order of the pictures."""
-
-    def __init__(self, scores: npt.NDArray[np.float32], maps: Sequence[torch.Tensor]) -> None:
-        self.scores = scores  # (B,) float32, raw
-        self._maps = maps  # B tensors (h, w) on the device
-
-    def map(self, index: int) -> npt.NDArray[np.float32]:
-        """The smoothed anomaly map of a picture, float32 (h, w), copied from the device now."""
-        return np.asarray(self._maps[index].cpu().numpy())
 
 
 class Engine:
@@ -122,6 +85,7 @@ class Engine:
         Raises RevdistError where this engine needs ranges and there are none.
         """
         check_size(size)
+        ranges = ranges if self.needs_ranges else None
         if ranges is None and self.needs_ranges:
             raise RevdistError(
                 f"engine: {product} has no ranges for int8", hint="make them: revdist calibrate --engine cpu-int8"
@@ -241,20 +205,20 @@ class Engine:
     def maps(self, batch: torch.Tensor, products: Sequence[str], students: Table | None = None) -> torch.Tensor:
         """Smoothed anomaly maps of one batch: uint8 (b, h, w, 3) on the device -> float32 (b, h, w) on the device."""
         table = self._students if students is None else students
-        rows_of = _rows(products)
+        rows_of = rows_by_product(products)
         order = [row for rows in rows_of.values() for row in rows]  # each product's pictures side by side
-        batch = batch if len(rows_of) == 1 else _take(batch, order)
+        batch = batch if len(rows_of) == 1 else take(batch, order)
         parts: list[torch.Tensor] = []
         for part in self._parts(len(order)):
             parts += self._maps(batch[part], [products[row] for row in order[part]], table)
         maps = parts[0] if len(parts) == 1 else torch.cat(parts)
-        return maps if len(rows_of) == 1 else _take(maps, sorted(range(len(order)), key=order.__getitem__))
+        return maps if len(rows_of) == 1 else take(maps, sorted(range(len(order)), key=order.__getitem__))
 
     def _maps(self, batch: torch.Tensor, products: Sequence[str], table: Table) -> Iterator[torch.Tensor]:
         """Maps of pictures that are ordered by product, in one tensor (b', h, w) for each product."""
         teacher = self._placed(table, products[0]).teacher
         taught = teacher(self._normalise(batch))  # one pass for all products
-        for product, rows in _rows(products).items():
+        for product, rows in rows_by_product(products).items():
             placed = self._placed(table, product)
             for part in self._parts(len(rows)):
                 own = [features[rows[0] :][part] for features in taught]
@@ -316,17 +280,3 @@ class Engine:
         staged = torch.empty((len(pictures), *pictures[0].shape), dtype=torch.uint8, pin_memory=pinned)
         np.stack(pictures, out=staged.numpy())
         return staged.to(self.device, non_blocking=True)
-
-
-def _rows(products: Sequence[str]) -> dict[str, list[int]]:
-    rows: dict[str, list[int]] = {}
-    for row, product in enumerate(products):
-        rows.setdefault(product, []).append(row)
-    return rows
-
-
-def _take(tensor: torch.Tensor, rows: Sequence[int]) -> torch.Tensor:
-    """Rows of a batch. Slices and stacks, because an index from the host would be one more transfer."""
-    if list(rows) == list(range(rows[0], rows[-1] + 1)):
-        return tensor[rows[0] : rows[-1] + 1]
-    return torch.stack([tensor[row] for row in rows])

@@ -18,7 +18,8 @@ import numpy.typing as npt
 
 from revdist import images, measures
 from revdist.conformal import Calibration
-from revdist.engine import Engine, Inspection
+from revdist.engine import Engine
+from revdist.placed import Inspection
 
 BATCH = 8
 

@@ -20,8 +20,9 @@ from revdist.bundle import Bundle, Golden, TeacherId
 from revdist.bundle_files import MANIFEST
 from revdist.conformal import Calibration
 from revdist.detector import Scoring
-from revdist.engine import Engine, Ranges
+from revdist.engine import Engine
 from revdist.holdout import GoodPictures
+from revdist.placed import Ranges
 from revdist.recipe import Recipe
 
 VERSIONS = ("rejectd", "torch", "numpy")

@@ -16,8 +16,9 @@ from torch import nn
 
 from revdist import bundle, detector, images, recipe, teacher
 from revdist.detector import Scoring
-from revdist.engine import Engine, Ranges
+from revdist.engine import Engine
 from revdist.images import Pixels
+from revdist.placed import Ranges
 from revdist.recipe import BottleneckName
 from revdist.teacher import Teacher
 

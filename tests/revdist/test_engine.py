@@ -275,6 +275,19 @@ def test_int8_products_share_a_teacher_where_their_ranges_are_the_same(
     np.testing.assert_allclose(scales.sum(0), found.map(0), rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.skipif(not fused.available(), reason="this torch has no oneDNN: NOT TESTED")
+def test_ranges_that_a_bundle_has_for_int8_do_not_part_products_elsewhere(
+    lite0: teacher.Teacher, loaded: Engine, mixed: tuple[list[Pixels], list[str]]
+) -> None:
+    engine = Engine(lite0, device="cpu")
+    for seed, product in enumerate(("bolt", "nut"), 1):
+        picture = next(each for each, own in zip(*mixed, strict=True) if own == product)
+        ranges = loaded.observe(product, [picture])
+        engine.add(product, _student("efficientnet_lite0", seed), loaded.size(product), ranges=ranges)
+    assert {placed.teacher_key for placed in engine._students.values()} == {""}
+    assert engine._students["bolt"].teacher is engine._students["nut"].teacher
+
+
 @pytest.mark.skipif(not target.computes("int8"), reason="no 8-bit instructions here: NOT TESTED")
 def test_int8_asks_for_ranges(lite0: teacher.Teacher) -> None:
     engine = Engine(lite0, device="cpu", precision="int8")

@@ -1,0 +1,68 @@
+"""What an engine holds for each product, and what it gives for a batch.
+
+B pictures of a batch, h w their size.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import nn
+
+from revdist import detector, quantised
+
+Size = tuple[int, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Ranges:
+    """Of the maps of teacher and student on good pictures of a product: what int8 needs to know of them."""
+
+    teacher: quantised.Ranges
+    student: quantised.Ranges
+
+
+@dataclass(frozen=True, slots=True)
+class Placed:
+    """A student in an engine, ready to run, and the teacher that it is run with."""
+
+    teacher: nn.Module
+    teacher_key: str  # engines have one teacher, but in int8 one for each set of ranges
+    student: nn.Module
+    spread: detector.Spread
+    size: Size  # of its input
+    top_share: float  # of the map's values whose mean is the score; 0 for the highest
+
+
+Table = Mapping[str, Placed]
+
+
+class Inspection:
+    """What `Engine.inspect` found, in the order of the pictures."""
+
+    def __init__(self, scores: npt.NDArray[np.float32], maps: Sequence[torch.Tensor]) -> None:
+        self.scores = scores  # (B,) float32, raw
+        self._maps = maps  # B tensors (h, w) on the device
+
+    def map(self, index: int) -> npt.NDArray[np.float32]:
+        """The smoothed anomaly map of a picture, float32 (h, w), copied from the device now."""
+        return np.asarray(self._maps[index].cpu().numpy())
+
+
+def rows_by_product(products: Sequence[str]) -> dict[str, list[int]]:
+    """Which rows of a batch are of which product."""
+    rows: dict[str, list[int]] = {}
+    for row, product in enumerate(products):
+        rows.setdefault(product, []).append(row)
+    return rows
+
+
+def take(tensor: torch.Tensor, rows: Sequence[int]) -> torch.Tensor:
+    """Rows of a batch. Slices and stacks, because an index from the host would be one more transfer."""
+    if list(rows) == list(range(rows[0], rows[-1] + 1)):
+        return tensor[rows[0] : rows[-1] + 1]
+    return torch.stack([tensor[row] for row in rows])

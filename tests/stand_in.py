@@ -53,8 +53,10 @@ class StandIn(Engine):
 
     processor: ClassVar[Processor]
 
-    def __init__(self, teacher: Teacher, *, device: str = "auto", precision: str = "float32") -> None:
-        super().__init__(teacher, device="cpu", precision=precision)
+    def __init__(
+        self, teacher: Teacher, *, device: str = "auto", precision: str = "float32", runtime: str = "torch"
+    ) -> None:
+        super().__init__(teacher, device="cpu", precision=precision, runtime=runtime)
         self._warm = False
 
     def warm(self, batch_sizes: Iterable[int]) -> None:

@@ -23,6 +23,7 @@ import numpy.typing as npt
 import safetensors
 import safetensors.numpy
 import safetensors.torch
+import torch
 
 from revdist import bundle_files, conformal, detector, images
 from revdist.bundle_files import MANIFEST
@@ -230,9 +231,10 @@ def student(bundle: Bundle) -> detector.Student:
     """The trained student, loaded strictly. Raises BundleError where the weights do not fit or are not finite."""
     manifest = json.loads(bundle_files.content(bundle.path, MANIFEST))
     weights = safetensors.torch.load(bundle_files.checked(bundle.path, STUDENT, manifest["files"][STUDENT]))
-    model = detector.Student(bundle.teacher.name, bottleneck=bundle.recipe.bottleneck)
+    with torch.device("meta"):  # no weights that are drawn at random first
+        model = detector.Student(bundle.teacher.name, bottleneck=bundle.recipe.bottleneck)
     try:
-        model.load_state_dict(weights)
+        model.load_state_dict(weights, assign=True)
     except RuntimeError as error:
         first = str(error).splitlines()[1].strip()  # the rest lists every other tensor
         raise BundleError(f"{bundle.path / STUDENT}: does not fit: {first}", hint=bundle_files.FOREIGN) from error

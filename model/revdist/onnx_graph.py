@@ -16,6 +16,8 @@ import torch
 from revdist.errors import RevdistError
 from revdist.recording import Convolution, Recording, aten, doubles, filled, flattened
 
+OPSET, FORMAT = 17, 8  # of 2022: runtimes on a line are seldom new
+
 
 def onnx_package() -> ModuleType:
     """The package `onnx`. Raises RevdistError that says how to install it."""

@@ -35,7 +35,7 @@ _KINDS = {
     OPENVINO: ("openvino-float32", "openvino-bfloat16"),
     ANOMALIB: ("anomalib-torch", "anomalib-openvino"),
 }
-_INSTALL = {RD4AD: "", OPENVINO: "pip install openvino 'rejectd[onnx]'", ANOMALIB: "pip install 'anomalib[openvino]'"}
+_INSTALL = {RD4AD: "", OPENVINO: "pip install 'rejectd[openvino]'", ANOMALIB: "pip install 'anomalib[openvino]'"}
 _TIMEOUT_S = 600.0  # for an answer: loading and compiling a model are in the first ones
 _END_S = 10.0  # for a process that has nothing more to do
 

@@ -87,7 +87,7 @@ def random_weights(name: str, path: Path) -> Path | None:
     trunk = detector.initialise(teacher.build(name))
     for part in trunk.modules():
         if isinstance(part, torch.nn.BatchNorm2d):
-            part.running_var.fill_(2.0)  # type: ignore[union-attr]
+            part.running_var.fill_(2.0)
     save_file(trunk.state_dict(), path)
     return path
 

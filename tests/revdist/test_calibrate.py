@@ -242,6 +242,20 @@ def test_int8_takes_ranges_from_pictures_that_set_no_threshold(
     assert shared.teacher.digest == again.ranges.teacher.digest
 
 
+@pytest.mark.skipif(not target.computes("int8"), reason="no 8-bit instructions here: NOT TESTED")
+def test_int8_says_when_no_picture_is_left_for_the_threshold(
+    run: Run, tiny_copy: Path, good_cells: list[Path], tmp_path: Path
+) -> None:
+    one = tmp_path / "one"
+    one.mkdir()
+    shutil.copy(good_cells[60], one)
+    command = ("calibrate", tiny_copy, "--good", one, "--false-reject-rate", 0.1, "--engine", "cpu-int8")
+    status, _, err = run(*command)
+    assert status == 2
+    assert "the ranges of maps for int8 take all 1 unseen pictures\nhint: give more of them" in err
+    assert bundle.read(tiny_copy).ranges is None
+
+
 def test_ranges_can_only_be_shared_where_there_are_some(tiny: Bundle, good_folder: Path, engine: Engine) -> None:
     with pytest.raises(CalibrationError, match="has no ranges to share; calibrate it for int8 first"):
         calibrate._shared(tiny.path, tiny)

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from networks import randomised
 from torch import nn
 
 from revdist import bundle, compiled, detector, images, recording, target, teacher
@@ -34,16 +35,6 @@ ARCHITECTURES = [
 needs_bfloat16 = pytest.mark.skipif(not compiled.computes("bfloat16"), reason="no bfloat16 here: NOT TESTED")
 
 
-def _random(module: nn.Module, seed: int) -> nn.Module:
-    """In evaluation mode, with batch norms that do something."""
-    torch.manual_seed(seed)
-    for part in module.modules():
-        if isinstance(part, nn.BatchNorm2d):
-            nn.init.uniform_(part.weight, 0.5, 1.0)
-            nn.init.normal_(part.bias, 0.1, 0.1)
-    return module.eval()
-
-
 def _compiled(module: nn.Module, inputs: list[tuple[int, int]], precision: str = "float32") -> compiled.Program:
     example = [torch.zeros(1, channels, 64 // stride, 64 // stride) for channels, stride in inputs]
     return compiled.Program(recording.record(module, *example), inputs, precision=precision, threads=1)
@@ -56,8 +47,8 @@ def _maps(name: str) -> list[tuple[int, int]]:
 @pytest.mark.parametrize(("name", "bottleneck"), ARCHITECTURES)
 @torch.no_grad()
 def test_compiled_networks_give_what_the_plain_ones_give(name: str, bottleneck: BottleneckName) -> None:
-    trunk = optimise(_random(teacher.build(name), 1), CPU)
-    student = optimise(_random(detector.Student(name, bottleneck=bottleneck), 2), CPU)
+    trunk = optimise(randomised(teacher.build(name), 1), CPU)
+    student = optimise(randomised(detector.Student(name, bottleneck=bottleneck), 2), CPU)
     fast_trunk, fast_student = _compiled(trunk, [(3, 1)]), _compiled(student, _maps(name))
     for shape in [(2, 3, 64, 96), (1, 3, 128, 64), (2, 3, 64, 96)]:
         picture = torch.randn(shape)
@@ -73,7 +64,7 @@ def test_compiled_networks_give_what_the_plain_ones_give(name: str, bottleneck: 
 @needs_bfloat16
 @torch.no_grad()
 def test_in_bfloat16_networks_are_coarser_and_take_and_give_float32() -> None:
-    trunk = optimise(_random(teacher.build("efficientnet_lite0"), 1), CPU)
+    trunk = optimise(randomised(teacher.build("efficientnet_lite0"), 1), CPU)
     picture = torch.randn(2, 3, 64, 96)
     for expected, found in zip(trunk(picture), _compiled(trunk, [(3, 1)], "bfloat16")(picture), strict=True):
         assert found.dtype == torch.float32
@@ -83,7 +74,7 @@ def test_in_bfloat16_networks_are_coarser_and_take_and_give_float32() -> None:
 
 @torch.no_grad()
 def test_results_outlive_the_next_call() -> None:
-    network = _compiled(optimise(_random(teacher.build("resnet18"), 1), CPU), [(3, 1)])
+    network = _compiled(optimise(randomised(teacher.build("resnet18"), 1), CPU), [(3, 1)])
     first = network(torch.ones(1, 3, 64, 64))
     copies = [each.clone() for each in first]
     network(torch.zeros(1, 3, 64, 64))
@@ -92,7 +83,7 @@ def test_results_outlive_the_next_call() -> None:
 
 
 def test_threads_compile_and_run_the_same_network_at_once() -> None:
-    network = _compiled(optimise(_random(teacher.build("efficientnet_lite0"), 1), CPU), [(3, 1)])
+    network = _compiled(optimise(randomised(teacher.build("efficientnet_lite0"), 1), CPU), [(3, 1)])
     pictures = [torch.full((1, 3, 64, 64), float(value)) for value in range(4)]
     found: dict[int, list[torch.Tensor]] = {}
     start = threading.Barrier(len(pictures))
@@ -122,7 +113,7 @@ def test_the_shapes_that_were_used_last_are_kept(monkeypatch: pytest.MonkeyPatch
 
 def _student(seed: int) -> nn.Module:
     torch.manual_seed(seed)
-    return _random(detector.Student("efficientnet_lite0"), seed)
+    return randomised(detector.Student("efficientnet_lite0"), seed)
 
 
 def _loaded(lite0: teacher.Teacher, precision: str, runtime: str) -> Engine:

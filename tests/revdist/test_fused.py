@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 import torch.nn.functional as F
+from networks import randomised
 from torch import nn
 
 from revdist import detector, fused, teacher
@@ -17,24 +18,14 @@ CPU = torch.device("cpu")
 pytestmark = pytest.mark.skipif(not fused.available(), reason="this torch has no oneDNN: NOT TESTED")
 
 
-def _random(module: nn.Module, seed: int) -> nn.Module:
-    """In evaluation mode, with batch norms that do something."""
-    torch.manual_seed(seed)
-    for part in module.modules():
-        if isinstance(part, nn.BatchNorm2d):
-            nn.init.uniform_(part.weight, 0.5, 1.0)
-            nn.init.normal_(part.bias, 0.1, 0.1)
-    return module.eval()
-
-
 @pytest.mark.parametrize(
     ("name", "bottleneck"),
     [*((name, "full") for name in teacher.NAMES), ("efficientnet_lite0", "pretrained"), ("resnet18", "pretrained")],
 )
 @torch.no_grad()
 def test_fused_networks_give_what_the_plain_ones_give(name: str, bottleneck: BottleneckName) -> None:
-    trunk = optimise(_random(teacher.build(name), 1), CPU)
-    student = optimise(_random(detector.Student(name, bottleneck=bottleneck), 2), CPU)
+    trunk = optimise(randomised(teacher.build(name), 1), CPU)
+    student = optimise(randomised(detector.Student(name, bottleneck=bottleneck), 2), CPU)
     example = torch.zeros(1, 3, 64, 64)
     fast_trunk, fast_student = fused.fuse(trunk, example), fused.fuse(student, *trunk(example))
     for shape in [(2, 3, 64, 96), (1, 3, 128, 64), (2, 3, 64, 96)]:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 import torch
+from networks import randomised
 from torch import nn
 
 from revdist import detector, fused, quantised, recording, target, teacher
@@ -19,13 +20,8 @@ pytestmark = pytest.mark.skipif(not target.computes("int8"), reason="no 8-bit in
 CPU = torch.device("cpu")
 
 
-def _random(module: nn.Module, seed: int) -> nn.Module:
-    torch.manual_seed(seed)
-    for part in module.modules():
-        if isinstance(part, nn.BatchNorm2d):
-            nn.init.uniform_(part.weight, 0.5, 1.0)
-            nn.init.normal_(part.bias, 0.1, 0.1)
-    return optimise(module.eval(), CPU)
+def _folded(module: nn.Module, seed: int) -> nn.Module:
+    return optimise(randomised(module, seed), CPU)
 
 
 def _pictures(*shape: int) -> torch.Tensor:
@@ -52,7 +48,7 @@ def _errors(network: quantised.Program, found: Sequence[torch.Tensor], expected:
 @pytest.mark.parametrize("name", teacher.NAMES)
 @torch.no_grad()
 def test_quantised_networks_are_near_the_plain_ones(name: str) -> None:
-    trunk, student = _random(teacher.build(name), 1), _random(detector.Student(name), 2)
+    trunk, student = _folded(teacher.build(name), 1), _folded(detector.Student(name), 2)
     pictures = [_pictures(2, 3, 64, 96) for _ in range(2)]
     fast_trunk = _quantised(trunk, *pictures)
     fast_student = _quantised(student, *(trunk(picture) for picture in pictures), given=fast_trunk.results)
@@ -73,7 +69,7 @@ def test_quantised_networks_are_near_the_plain_ones(name: str) -> None:
 
 @torch.no_grad()
 def test_all_but_the_first_convolution_is_8_bit() -> None:
-    trunk = _random(teacher.build("wide_resnet50_2"), 1)
+    trunk = _folded(teacher.build("wide_resnet50_2"), 1)
     kinds = [type(step.operation) for step in _quantised(trunk, _pictures(1, 3, 64, 64))._steps]
     assert kinds.count(fused.Convolution) == 1
     assert kinds.count(quantised.Convolution) == 42, "of the 43 up to layer3"
@@ -107,7 +103,7 @@ def test_additions_in_place_spoil_nothing() -> None:
 
 @torch.no_grad()
 def test_a_map_that_was_always_zero_stays_zero() -> None:
-    student = _random(detector.Student("efficientnet_lite0", bottleneck="oce"), 2)
+    student = _folded(detector.Student("efficientnet_lite0", bottleneck="oce"), 2)
     taught = [torch.rand(1, c, 64 // s, 64 // s) for c, s in zip((144, 240, 672), detector.STRIDES, strict=True)]
     network = _quantised(student, taught)
     assert max(_errors(network, network(taught), student(taught))) < 0.1
@@ -123,7 +119,7 @@ def test_values_outside_of_the_ranges_are_cut_off() -> None:
 
 
 def test_ranges_of_another_network_are_refused() -> None:
-    trunk = _random(teacher.build("resnet18"), 1)
+    trunk = _folded(teacher.build("resnet18"), 1)
     recorded = recording.record(trunk, torch.zeros(1, 3, 64, 64))
     with pytest.raises(RevdistError, match=r"ranges of 7 maps do not fit a network of \d+; calibrate for int8 again"):
         quantised.quantise(recorded, quantised.Ranges(np.zeros((7, 2), np.float32)))

@@ -59,6 +59,11 @@ class StandIn(Engine):
         super().__init__(teacher, device="cpu", precision=precision, runtime=runtime)
         self._warm = False
 
+    @property
+    def at_once(self) -> int:
+        """All of a batch."""
+        return 0
+
     def warm(self, batch_sizes: Iterable[int]) -> None:
         """The models are loaded."""
         self._warm = True

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -81,10 +81,11 @@ class Inspector:
         self._commanded = dict(thresholds or {})
         self._loaded: dict[str, Model] = {}  # by key
         self._changing = threading.Lock()
-        self._engine = self._start(products)
+        read = {name: self._read(name, product.bundle) for name, product in products.items()}
+        self._engine = self._start(read)
         self.models: Mapping[str, Model] = {}  # in force, by product
-        for name, product in products.items():
-            self.use(self._load(name, product.bundle, proven=True))
+        for name, bundle in read.items():
+            self.use(self._put(name, bundle, bundles.install))
 
     def prepare(self, pixels: Pixels, product: str) -> tuple[Pixels, str]:
         """Resize a picture (H, W, 3) to the input of the model in force, exactly as training did; and that model's key.
@@ -99,7 +100,9 @@ class Inspector:
             raise InspectorError(str(error)) from error
 
     def warm(self, sizes: Iterable[int]) -> dict[int, int]:
-        """Run batches of these sizes, so that the first parts do not wait. Returns the ns that each size takes.
+        """Make ready for batches of these sizes, so that the first parts do not wait. Returns the ns that each takes.
+
+        Of a batch that goes through in parts one part is run, and the time of all follows from it.
 
         Raises:
             InspectorError: if the device fails.
@@ -108,11 +111,12 @@ class Inspector:
         blank = np.zeros((*model.size, 3), dtype=np.uint8)
         elapsed_ns = {}
         try:
+            self._engine.warm(sizes)
             for size in sorted(sizes):
-                self._engine.warm([size])
+                part = min(size, self._engine.at_once or size)
                 started = time.perf_counter_ns()
-                self._engine.inspect([blank] * size, [model.key] * size)
-                elapsed_ns[size] = time.perf_counter_ns() - started
+                self._engine.inspect([blank] * part, [model.key] * part)
+                elapsed_ns[size] = (time.perf_counter_ns() - started) * size // part
         except (RevdistError, RuntimeError) as error:
             raise InspectorError(
                 f"the engine fails: {error}", hint="try engine.device: cpu, engine.precision: float32"
@@ -156,16 +160,14 @@ class Inspector:
         Raises:
             InspectorError: with the cause and what to do.
         """
-        return self._load(product, path, proven=False)
+        return self._put(product, self._read(product, path), bundles.place)
 
-    def _load(self, product: str, path: Path, *, proven: bool) -> Model:
+    def _put(self, product: str, bundle: bundles.Bundle, put: Callable[..., bundles.Bundle]) -> Model:
+        key = f"{product}@{bundle.digest}"
+        if key in self._loaded:
+            return self._loaded[key]
         try:
-            digest = bundles.read(path).digest
-            key = f"{product}@{digest}"
-            if key in self._loaded:
-                return self._loaded[key]
-            put = bundles.load if proven else bundles.place
-            bundle = put(path, self._engine, product=key)
+            put(bundle, self._engine, product=key)
             calibration = bundle.calibration(self._engine.identity)
             golden = [
                 GoldenPicture(
@@ -182,7 +184,7 @@ class Inspector:
         model = Model(
             key=key,
             product=product,
-            digest=digest,
+            digest=bundle.digest,
             engine=self._engine.identity,
             teacher=bundle.teacher.name,
             size=bundle.size,
@@ -246,9 +248,8 @@ class Inspector:
             return commanded
         return calibration.threshold if configured is None else configured
 
-    def _start(self, products: Mapping[str, Product]) -> Engine:
-        """The engine with the teacher that the bundles were trained with."""
-        read = {name: self._read(name, product.bundle) for name, product in products.items()}
+    def _start(self, read: Mapping[str, bundles.Bundle]) -> Engine:
+        """The engine with the teacher that the bundles, by product, were trained with."""
         names = {bundle.teacher.name for bundle in read.values()}
         if len(names) > 1:
             which = ", ".join(f"{name}: {bundle.teacher.name}" for name, bundle in read.items())
@@ -267,6 +268,6 @@ class Inspector:
 
     def _read(self, name: str, path: Path) -> bundles.Bundle:
         try:
-            return bundles.read(path)
+            return bundles.read(path, weights=False)
         except RevdistError as error:
             raise InspectorError(f"product {name}: {error}") from error

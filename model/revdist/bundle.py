@@ -96,14 +96,21 @@ class Bundle:
         )
 
 
-def read(path: Path) -> Bundle:
-    """Read a bundle and check every file by its SHA-256. Raises BundleError that names the file that is wrong."""
+def read(path: Path, *, weights: bool = True) -> Bundle:
+    """Read a bundle and check every file by its SHA-256. Raises BundleError that names the file that is wrong.
+
+    `weights`: those of the student too, which are large. `student` checks them in any case.
+    """
     content = bundle_files.content(path, MANIFEST)
     try:
         manifest = json.loads(content)
         _check_version(path, manifest)
         check_product(manifest["product"])
-        files = {name: bundle_files.checked(path, name, sha256) for name, sha256 in manifest["files"].items()}
+        files = {
+            name: bundle_files.checked(path, name, sha256)
+            for name, sha256 in manifest["files"].items()
+            if weights or name != STUDENT
+        }
         return Bundle(
             path=path,
             product=manifest["product"],
@@ -175,13 +182,18 @@ def _golden(entries: list[dict[str, Any]], files: dict[str, bytes]) -> tuple[Gol
 
 
 def load(path: Path, engine: Engine, *, product: str | None = None) -> Bundle:
-    """Read a bundle, put its student into an engine as `product` (default: its own name) and prove it there.
+    """Read a bundle and `install` it. Raises BundleError."""
+    return install(read(path, weights=False), engine, product=product)
+
+
+def install(bundle: Bundle, engine: Engine, *, product: str | None = None) -> Bundle:
+    """Put a bundle's student into an engine as `product` (default: its own name) and prove it there.
 
     The golden pictures are scored on this engine first; a student that was in the place of the product stays until
     then, and stays where the new one fails. Raises BundleError.
     """
-    candidate = f"{path}@candidate"
-    bundle = place(path, engine, product=candidate)
+    candidate = f"{bundle.path}@candidate"
+    place(bundle, engine, product=candidate)
     try:
         _prove(bundle, engine, candidate)
     except BundleError:
@@ -191,16 +203,15 @@ def load(path: Path, engine: Engine, *, product: str | None = None) -> Bundle:
     return bundle
 
 
-def place(path: Path, engine: Engine, *, product: str) -> Bundle:
-    """Read a bundle and put its student into an engine as `product`, unproven: `golden_pictures` are for the proof.
+def place(bundle: Bundle, engine: Engine, *, product: str) -> Bundle:
+    """Put a bundle's student into an engine as `product`, unproven: `golden_pictures` are for the proof.
 
     Raises BundleError, also where the engine has another teacher, or CalibrationError.
     """
-    bundle = read(path)
     if (bundle.teacher.name, bundle.teacher.sha256) != (engine.teacher_name, engine.teacher_sha256):
         raise BundleError(
-            f"{path}: trained with teacher {bundle.teacher.name} {bundle.teacher.sha256[:12]}, but the engine has "
-            f"{engine.teacher_name} {engine.teacher_sha256[:12]}",
+            f"{bundle.path}: trained with teacher {bundle.teacher.name} {bundle.teacher.sha256[:12]}, but the engine "
+            f"has {engine.teacher_name} {engine.teacher_sha256[:12]}",
             hint="pass the weights file that it was trained with (--teacher-weights), or train it again",
         )
     if engine.needs_ranges:

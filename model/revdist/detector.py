@@ -73,10 +73,11 @@ def _decoder(teacher: str, name: BottleneckName) -> nn.Module:
 def initialise(module: nn.Module) -> nn.Module:
     """As the official code: normal of He et al. with fan-out for convolutions, 1 and 0 for batch norms.
 
-    Transposed convolutions keep torch's default, because `nn.ConvTranspose2d` is no `nn.Conv2d`.
+    Transposed convolutions keep torch's default, because `nn.ConvTranspose2d` is no `nn.Conv2d`. Where there are no
+    weights, on torch's meta device, none are drawn: torch would import its compiler for that, which takes a second.
     """
     for part in module.modules():
-        if isinstance(part, nn.Conv2d):
+        if isinstance(part, nn.Conv2d) and not part.weight.is_meta:
             nn.init.kaiming_normal_(part.weight, mode="fan_out", nonlinearity="relu")
         elif isinstance(part, nn.BatchNorm2d):
             nn.init.ones_(part.weight)

@@ -233,10 +233,15 @@ class Engine:
             yield slice(begin, begin + at_once)
             begin += at_once
 
-    def warm(self, batch_sizes: Iterable[int]) -> None:
-        """Run each product once at each batch size, so that no first frame waits for set-up.
+    @property
+    def at_once(self) -> int:
+        """How many pictures run together: larger batches go through in parts, one after the other. 0: all."""
+        return self._at_once
 
-        Where batches go through in parts, at each size that a part of them can have, in mixed batches too.
+    def warm(self, batch_sizes: Iterable[int]) -> None:
+        """Make each product ready for each batch size, so that no first frame waits for set-up.
+
+        Where batches go through in parts, for each size that a part of them can have, in mixed batches too.
         """
         if self._at_once:
             most = min(self._at_once, max(batch_sizes, default=0))
@@ -245,7 +250,11 @@ class Engine:
         self._warmed |= sizes
         for product, placed in self._students.items():
             for count in sorted(sizes):
-                self.inspect([np.zeros((*placed.size, 3), np.uint8)] * count, [product] * count)
+                if count > 1 and isinstance(placed.teacher, Program) and isinstance(placed.student, Program):
+                    placed.teacher.prepare(count)  # one picture went before
+                    placed.student.prepare(count)
+                else:
+                    self.inspect([np.zeros((*placed.size, 3), np.uint8)] * count, [product] * count)
 
     @staticmethod
     def _placed(table: Table, product: str) -> Placed:

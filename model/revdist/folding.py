@@ -7,7 +7,6 @@ from typing import TypeVar
 
 import torch
 from torch import nn
-from torch.nn.utils import fusion
 
 from revdist.errors import RevdistError
 
@@ -29,10 +28,15 @@ def _copy(module: Module, device: torch.device) -> Module:
     """The module with tensors of its own on the device. Not deepcopy and `to`: those fail in torch's FakeTensorMode."""
     twin = copy.copy(module)
     tensors, buffers = module._parameters.items(), module._buffers.items()
-    twin._parameters = {name: None if each is None else _frozen(each.to(device, copy=True)) for name, each in tensors}
-    twin._buffers = {name: None if each is None else each.to(device, copy=True) for name, each in buffers}
+    twin._parameters = {name: None if each is None else _frozen(_twin(each, device)) for name, each in tensors}
+    twin._buffers = {name: None if each is None else _twin(each, device) for name, each in buffers}
     twin._modules = {name: None if part is None else _copy(part, device) for name, part in module._modules.items()}
     return twin
+
+
+def _twin(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
+    order = torch.channels_last if tensor.dim() == 4 else torch.preserve_format
+    return tensor.to(device, copy=True, memory_format=order)
 
 
 def _frozen(tensor: torch.Tensor) -> nn.Parameter:
@@ -54,21 +58,16 @@ def fold_batch_norms(module: nn.Module) -> None:
             before = part
 
 
+@torch.no_grad()
 def _fold(convolution: nn.Conv2d | nn.ConvTranspose2d, norm: nn.BatchNorm2d) -> None:
+    """In place: a copy of large weights costs more than the product."""
     assert norm.running_mean is not None
     assert norm.running_var is not None
-    transposed = isinstance(convolution, nn.ConvTranspose2d)
-    weight, bias = fusion.fuse_conv_bn_weights(
-        convolution.weight,
-        convolution.bias,
-        norm.running_mean,
-        norm.running_var,
-        norm.eps,
-        norm.weight,
-        norm.bias,
-        transpose=transposed,
-    )
-    convolution.weight, convolution.bias = weight, bias
+    gain = torch.rsqrt(norm.running_var + norm.eps) * norm.weight  # (out,)
+    shape = (1, -1, 1, 1) if isinstance(convolution, nn.ConvTranspose2d) else (-1, 1, 1, 1)
+    convolution.weight.mul_(gain.reshape(shape))
+    bias = 0.0 if convolution.bias is None else convolution.bias
+    convolution.bias = _frozen((bias - norm.running_mean) * gain + norm.bias)
 
 
 def on_device(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:

@@ -7,6 +7,7 @@ those that torch's own compiler emits for x86. Results differ from the plain net
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -73,21 +74,49 @@ class Program(nn.Module):
                 del known[value]
         return tuple(known[value] for value in self._outputs)
 
+    def prepare(self, count: int) -> None:
+        """Pack the weights for so many pictures, of each size that one picture was seen in."""
+        for step in self._steps:
+            if isinstance(step.operation, Packing | Doubling):
+                step.operation.prepare(count)
 
-class Convolution:
+
+class Packing(ABC):
+    """Weights that are packed for each shape of the input, because oneDNN's best order of them depends on it."""
+
+    def __init__(self) -> None:
+        self._packed: dict[torch.Size, torch.Tensor] = {}
+
+    @abstractmethod
+    def __call__(self, x: torch.Tensor, other: torch.Tensor | None = None) -> torch.Tensor:
+        """`other` is added before the activation."""
+
+    @abstractmethod
+    def _pack(self, shape: torch.Size) -> torch.Tensor:
+        """Pack and keep them for an input of this shape."""
+
+    def prepare(self, count: int) -> None:
+        """Pack for so many pictures, of each size that one picture was seen in."""
+        for one in [shape for shape in self._packed if shape[0] == 1]:
+            shape = torch.Size((count, *one[1:]))
+            if shape not in self._packed:
+                self._pack(shape)
+
+
+class Convolution(Packing):
     """A convolution with bias, then optionally + `other`, then an activation: (B, in, H, W) -> (B, out, H', W').
 
-    oneDNN's best order of the weights depends on the shape of the input, so they are packed when a shape is first seen;
-    shapes with the same order share them. Two threads may do so at once: both orders hold the same weights.
+    Weights are packed when a shape is first seen; shapes with the same order share them. Two threads may do so at once:
+    both orders hold the same weights.
     """
 
     def __init__(self, plain: recording.Convolution, dtype: torch.dtype) -> None:
+        super().__init__()
         self._bias = None if plain.bias is None else plain.bias.detach().to(dtype)
         self._activation, self._limits = plain.activation, limits(plain)
         self._layout = list(plain.padding), list(plain.stride), list(plain.dilation), plain.groups
         self._weight = plain.weight.detach().to(dtype).contiguous(memory_format=torch.channels_last)  # packed or not
         self._orders: dict[bytes, torch.Tensor] = {}
-        self._packed: dict[torch.Size, torch.Tensor] = {}
 
     def __call__(self, x: torch.Tensor, other: torch.Tensor | None = None) -> torch.Tensor:
         """`other` (B, out, H', W') is added before the activation."""
@@ -113,9 +142,13 @@ class Convolution:
 class Doubling:
     """A transposed convolution of 2x2 with stride 2, then an activation: (B, in, H, W) -> (B, out, 2H, 2W)."""
 
-    def __init__(self, flat: Callable[[torch.Tensor], torch.Tensor]) -> None:
+    def __init__(self, flat: Packing) -> None:
         """`flat` computes what `recording.flattened` gives."""
         self._flat = flat
+
+    def prepare(self, count: int) -> None:
+        """As `Packing.prepare`."""
+        self._flat.prepare(count)
 
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
         """Each location's four outputs become a square of 2x2."""

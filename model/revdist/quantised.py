@@ -102,7 +102,7 @@ class Affine:
         return x.to(torch.float32).sub_(self.zero).mul_(self.scale)
 
 
-class Convolution:
+class Convolution(fused.Packing):
     """uint8 (B, in, H, W) -> (B, out, H', W'), uint8 or float32; then optionally + `other`, then an activation.
 
     oneDNN adds in place: `other` (B, out, H', W') has the type of the result, and becomes it.
@@ -112,6 +112,7 @@ class Convolution:
         self, plain: recording.Convolution, source: Affine, result: Affine | None, other: Affine | None = None
     ) -> None:
         """`source`, `result`, `other`: of the maps; without a `result` it is float32."""
+        super().__init__()
         weight = plain.weight.detach()
         self._scales = (weight.abs().amax((1, 2, 3)) / 127).clamp_min(1e-12)  # (out,)
         integers = (weight / self._scales[:, None, None, None]).round().clamp(-127, 127).to(torch.int8)
@@ -123,7 +124,6 @@ class Convolution:
         self._result = (1.0, 0, torch.float32) if result is None else (result.scale, result.zero, torch.uint8)
         self._other = (1.0, 0) if other is None else (other.scale, other.zero)
         self._activation = plain.activation or "none", fused.limits(plain), ""
-        self._packed: dict[torch.Size, torch.Tensor] = {}
 
     def __call__(self, x: torch.Tensor, other: torch.Tensor | None = None) -> torch.Tensor:
         weight = self._packed[x.shape] if x.shape in self._packed else self._pack(x.shape)

@@ -126,6 +126,11 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch ha
         self._known = {id(tensor): value for tensor, value in zip(example, self.inputs, strict=True)}
         self._alive: list[torch.Tensor] = list(example)  # an id means one tensor only as long as that lives
 
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        """Nothing is compiled here: torch would import its compiler, a second of work, to leave this alone."""
+        return False
+
     def __torch_dispatch__(
         self, operation: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:

@@ -66,7 +66,8 @@ def fill(
 
 def check_finite(state: Mapping[str, torch.Tensor], what: str, kind: Kind, *, hint: str) -> None:
     """Raises `kind` for a weight that is no number, which a fused ReLU would hide: its maximum of NaN and 0 is 0."""
-    odd = sorted(key for key, value in state.items() if not value.isfinite().all())
+    suspects = {key: value for key, value in state.items() if not value.sum().isfinite()}  # or a sum that overflows
+    odd = sorted(key for key, value in suspects.items() if not value.isfinite().all())
     if odd:
         raise kind(f"{what}: weights that are not finite: {_some(odd)}", hint=hint)
 

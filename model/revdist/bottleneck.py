@@ -18,57 +18,67 @@ Features = Sequence[torch.Tensor]
 
 
 class Bottleneck(nn.Module):
-    """For a ResNet teacher: three feature maps of 64e, 128e, 256e channels -> (B, 512e, H/32, W/32)."""
+    """Three feature maps, a ResNet teacher's have 64e, 128e, 256e channels -> (B, 512e, H/32, W/32)."""
 
-    def __init__(self, block: resnet.Block, blocks: int, base_width: int) -> None:
+    def __init__(self, block: resnet.Block, blocks: int, base_width: int, channels: tuple[int, int, int]) -> None:
         super().__init__()
         e = block.expansion
-        self.conv1 = nn.Conv2d(64 * e, 128 * e, 3, 2, 1, bias=False)
+        fine, middle, coarse = channels
+        self.conv1 = nn.Conv2d(fine, 128 * e, 3, 2, 1, bias=False)
         self.bn1 = nn.BatchNorm2d(128 * e)
         self.conv2 = nn.Conv2d(128 * e, 256 * e, 3, 2, 1, bias=False)
         self.bn2 = nn.BatchNorm2d(256 * e)
-        self.conv3 = nn.Conv2d(128 * e, 256 * e, 3, 2, 1, bias=False)
+        self.conv3 = nn.Conv2d(middle, 256 * e, 3, 2, 1, bias=False)
         self.bn3 = nn.BatchNorm2d(256 * e)
-        self.bn_layer = resnet.layer(block, 768 * e, 512, blocks, 2, base_width)
+        self.bn_layer = resnet.layer(block, 512 * e + coarse, 512, blocks, 2, base_width)
         self.relu = nn.ReLU()
 
     def forward(self, features: Features) -> torch.Tensor:
-        fine, middle, coarse = features  # (B, 64e, H/4, W/4), (B, 128e, H/8, W/8), (B, 256e, H/16, W/16)
+        fine, middle, coarse = features  # at H/4, H/8, H/16
         fine = self.relu(self.bn1(self.conv1(fine)))  # (B, 128e, H/8, W/8)
         fine = self.relu(self.bn2(self.conv2(fine)))  # (B, 256e, H/16, W/16)
         middle = self.relu(self.bn3(self.conv3(middle)))  # (B, 256e, H/16, W/16)
-        fused = torch.cat([fine, middle, coarse], dim=1)  # (B, 768e, H/16, W/16)
+        fused = torch.cat([fine, middle, coarse], dim=1)  # of a ResNet (B, 768e, H/16, W/16)
         embedded: torch.Tensor = self.bn_layer(fused)  # (B, 512e, H/32, W/32)
         return embedded
 
 
 class SlimBottleneck(nn.Module):
-    """The same design for a small teacher: MFF to 128 channels, OCE of two basic blocks -> (B, 256, H/32, W/32)."""
+    """The same design, narrow: MFF to `width` w, OCE of two basic blocks -> (B, 2w, H/32, W/32)."""
 
-    FUSED = 128
-    EMBEDDED = 256
-
-    def __init__(self, channels: tuple[int, int, int]) -> None:
+    def __init__(self, channels: tuple[int, int, int], width: int) -> None:
         super().__init__()
         fine, middle, coarse = channels
-        self.conv1 = nn.Conv2d(fine, self.FUSED, 3, 2, 1, bias=False)
-        self.bn1 = nn.BatchNorm2d(self.FUSED)
-        self.conv2 = nn.Conv2d(self.FUSED, self.FUSED, 3, 2, 1, bias=False)
-        self.bn2 = nn.BatchNorm2d(self.FUSED)
-        self.conv3 = nn.Conv2d(middle, self.FUSED, 3, 2, 1, bias=False)
-        self.bn3 = nn.BatchNorm2d(self.FUSED)
-        self.conv4 = nn.Conv2d(coarse, self.FUSED, 1, bias=False)
-        self.bn4 = nn.BatchNorm2d(self.FUSED)
-        self.bn_layer = resnet.layer(resnet.BasicBlock, 3 * self.FUSED, self.EMBEDDED, 2, 2, 64)
+        self.conv1 = nn.Conv2d(fine, width, 3, 2, 1, bias=False)
+        self.bn1 = nn.BatchNorm2d(width)
+        self.conv2 = nn.Conv2d(width, width, 3, 2, 1, bias=False)
+        self.bn2 = nn.BatchNorm2d(width)
+        self.conv3 = nn.Conv2d(middle, width, 3, 2, 1, bias=False)
+        self.bn3 = nn.BatchNorm2d(width)
+        self.conv4 = nn.Conv2d(coarse, width, 1, bias=False)
+        self.bn4 = nn.BatchNorm2d(width)
+        self.bn_layer = resnet.layer(resnet.BasicBlock, 3 * width, 2 * width, 2, 2, 64)
         self.relu = nn.ReLU()
 
     def forward(self, features: Features) -> torch.Tensor:
         fine, middle, coarse = features
-        fine = self.relu(self.bn1(self.conv1(fine)))  # (B, 128, H/8, W/8)
-        fine = self.relu(self.bn2(self.conv2(fine)))  # (B, 128, H/16, W/16)
-        middle = self.relu(self.bn3(self.conv3(middle)))  # (B, 128, H/16, W/16)
-        coarse = self.relu(self.bn4(self.conv4(coarse)))  # (B, 128, H/16, W/16)
-        embedded: torch.Tensor = self.bn_layer(torch.cat([fine, middle, coarse], dim=1))  # (B, 256, H/32, W/32)
+        fine = self.relu(self.bn1(self.conv1(fine)))  # (B, w, H/8, W/8)
+        fine = self.relu(self.bn2(self.conv2(fine)))  # (B, w, H/16, W/16)
+        middle = self.relu(self.bn3(self.conv3(middle)))  # (B, w, H/16, W/16)
+        coarse = self.relu(self.bn4(self.conv4(coarse)))  # (B, w, H/16, W/16)
+        embedded: torch.Tensor = self.bn_layer(torch.cat([fine, middle, coarse], dim=1))  # (B, 2w, H/32, W/32)
+        return embedded
+
+
+class CoarseBottleneck(nn.Module):
+    """OCE on the coarsest map alone, without MFF and its layers -> (B, C, H/32, W/32)."""
+
+    def __init__(self, embedding: nn.Module) -> None:
+        super().__init__()
+        self.bn_layer = embedding
+
+    def forward(self, features: Features) -> torch.Tensor:
+        embedded: torch.Tensor = self.bn_layer(features[2])
         return embedded
 
 

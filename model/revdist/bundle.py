@@ -32,11 +32,11 @@ from revdist.engine import Engine
 from revdist.errors import BundleError, CalibrationError, ImageError, RecipeError
 from revdist.placed import Ranges
 from revdist.quantised import Ranges as NetworkRanges
-from revdist.recipe import SCALES, Recipe, check_product
+from revdist.recipe import SCALES, Recipe, check_product, default
 from revdist.weights import check_finite
 
-SCHEMA = 3
-READABLE = (2, SCHEMA)
+SCHEMA = 4
+READABLE = (2, 3, SCHEMA)
 STUDENT = "student.safetensors"
 CALIBRATION = "calibration.safetensors"
 RANGES = "ranges.safetensors"
@@ -135,7 +135,7 @@ def read(path: Path, *, weights: bool = True) -> Bundle:
 
 def _check_version(path: Path, manifest: dict[str, Any]) -> None:
     if manifest["schema"] not in READABLE:
-        known = " and ".join(map(str, READABLE))
+        known = f"{READABLE[0]} to {READABLE[-1]}"
         raise BundleError(
             f"{path}: written in schema {manifest['schema']}, this revdist reads {known}",
             hint="use a matching revdist",
@@ -148,11 +148,16 @@ def _check_version(path: Path, manifest: dict[str, Any]) -> None:
 
 
 def _recipe(manifest: dict[str, Any]) -> Recipe:
-    """Schema 2 had `fusion` in the place of `bottleneck`, and scored in one way. Raises RecipeError."""
+    """Schema 2 had `fusion` in the place of `bottleneck`, and scored in one way; up to 3 a teacher had one student.
+
+    Raises RecipeError.
+    """
     values = dict(manifest["recipe"])
     if manifest["schema"] == 2:
         bottleneck = {True: "full", False: "oce"}[values.pop("fusion")]
         values |= {"bottleneck": bottleneck, "scales": SCALES, "combine": "add"}
+    if manifest["schema"] <= 3 and "student" not in values:
+        values["student"] = default(manifest["teacher"]["name"]).student
     return Recipe.from_json(values)
 
 
@@ -243,7 +248,8 @@ def student(bundle: Bundle) -> detector.Student:
     manifest = json.loads(bundle_files.content(bundle.path, MANIFEST))
     weights = safetensors.torch.load(bundle_files.checked(bundle.path, STUDENT, manifest["files"][STUDENT]))
     with torch.device("meta"):  # no weights that are drawn at random first
-        model = detector.Student(bundle.teacher.name, bottleneck=bundle.recipe.bottleneck)
+        made = bundle.recipe
+        model = detector.Student(bundle.teacher.name, design=made.student, bottleneck=made.bottleneck)
     try:
         model.load_state_dict(weights, assign=True)
     except RuntimeError as error:

@@ -132,6 +132,10 @@ def _add_bench(one: argparse.ArgumentParser) -> None:
     drawn = "random weights for this teacher in the place of a bundle: time does not depend on them"
     one.add_argument("--random", choices=NAMES, metavar="TEACHER", help=drawn)
     one.add_argument("--size", type=_size, metavar="N|HxW", help="input size, with --random (default: by teacher)")
+    students = get_args(recipe.StudentName)
+    one.add_argument("--student", choices=students, help="its design, with --random (default: by teacher)")
+    bottlenecks = get_args(recipe.BottleneckName)
+    one.add_argument("--bottleneck", choices=bottlenecks, help="its bottleneck, with --random (default: by teacher)")
     engines = "such as cpu-int8, several times (default: every precision that this machine has)"
     one.add_argument("--engine", action="append", default=[], metavar="NAME", help=engines)
     others = (
@@ -168,8 +172,12 @@ def _add_recipe(one: argparse.ArgumentParser) -> None:
     one.add_argument("--steps", type=int, metavar="N", help="optimiser steps (default: by recipe and teacher)")
     one.add_argument("--size", type=_size, metavar="N|HxW", help="input size, multiples of 32 (default: by teacher)")
     one.add_argument("--batch", type=int, metavar="N", help="pictures a step (default: by teacher)")
-    bottlenecks = "full: all scales, trained (MFF and OCE); oce: the coarsest alone; pretrained: the teacher's own last"
-    bottlenecks += f" stage, frozen, so that only the decoder is trained (default: {plain.bottleneck})"
+    students = "official: the paper's; slim: narrow, several times less work (default: slim for efficientnet_lite0)"
+    one.add_argument("--student", choices=get_args(recipe.StudentName), help=students)
+    bottlenecks = "full: all scales, trained (MFF and OCE); oce: zeros for all but the coarsest; coarse: the same "
+    bottlenecks += (
+        "without layers that see zeros; pretrained: the teacher's own last stage, frozen (default: by teacher)"
+    )
     one.add_argument("--bottleneck", choices=get_args(recipe.BottleneckName), help=bottlenecks)
     scales = "scales that count in the anomaly map: 1 fine, 2 middle, 3 coarse (default: 1,2,3)"
     one.add_argument("--scales", type=_scales, metavar="A,B", help=scales)

@@ -77,7 +77,18 @@ def _write_suspects(options: argparse.Namespace, engine: Engine, found: Bundle) 
 
 
 def _recipe(options: argparse.Namespace) -> recipe.Recipe:
-    names = ["size", "steps", "batch", "bottleneck", "scales", "combine", "holdout", "seed", "false_reject_rate"]
+    names = [
+        "size",
+        "steps",
+        "batch",
+        "student",
+        "bottleneck",
+        "scales",
+        "combine",
+        "holdout",
+        "seed",
+        "false_reject_rate",
+    ]
     names += ["guarantee", "blocks"]
     given: dict[str, Any] = {name: value for name in names if (value := getattr(options, name, None)) is not None}
     if "steps" in given:
@@ -255,6 +266,8 @@ def run_bench(options: argparse.Namespace) -> int:
         raise RevdistError("bench: name a bundle, or a teacher with --random, and not both")
     if options.size and options.random is None:
         raise RevdistError("bench: a bundle has its own size", hint="use --size with --random")
+    if (options.student or options.bottleneck) and options.random is None:
+        raise RevdistError("bench: a bundle has its own student", hint="use --student and --bottleneck with --random")
     _check_files(options)
     plan = bench.Plan(
         engines=tuple(options.engine),
@@ -268,7 +281,7 @@ def run_bench(options: argparse.Namespace) -> int:
     if options.random is None:
         measured = subject.of_bundle(options.bundle, options.teacher_weights)
     else:
-        measured = subject.random(options.random, options.size)
+        measured = subject.random(options.random, options.size, options.student, options.bottleneck)
     made = bench.bench(measured, plan)
     for error in made.missing:  # told, and the others were measured
         print(f"revdist: {error}", file=sys.stderr)

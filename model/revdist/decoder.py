@@ -69,11 +69,17 @@ class BottleneckBlock(nn.Module):
         return y
 
 
+Block = type[BasicBlock | BottleneckBlock]
+
+
 class Decoder(nn.Module):
-    """For a ResNet teacher: (B, 512e, H/32, W/32) -> 64e at H/4, 128e at H/8, 256e at H/16, as the teacher's order."""
+    """For a ResNet teacher: (B, 512e, H/32, W/32) -> 64e at H/4, 128e at H/8, 256e at H/16, as the teacher's order.
+
+    `embedded` channels may be others than 512e.
+    """
 
     def __init__(
-        self, block: type[BasicBlock | BottleneckBlock], blocks: tuple[int, int, int], base_width: int
+        self, block: Block, blocks: tuple[int, int, int], base_width: int, *, embedded: int | None = None
     ) -> None:
         super().__init__()
         e = block.expansion
@@ -82,7 +88,7 @@ class Decoder(nn.Module):
             first = block(inputs, planes, up=True, base_width=base_width)
             return nn.Sequential(first, *(block(planes * e, planes, base_width=base_width) for _ in range(1, count)))
 
-        self.layer1 = layer(512 * e, 256, blocks[0])
+        self.layer1 = layer(embedded or 512 * e, 256, blocks[0])
         self.layer2 = layer(256 * e, 128, blocks[1])
         self.layer3 = layer(128 * e, 64, blocks[2])
 
@@ -93,30 +99,52 @@ class Decoder(nn.Module):
         return fine, middle, coarse
 
 
-class SlimDecoder(nn.Module):
-    """The same design for a small teacher: (B, 256, H/32, W/32) -> the teacher's channels at H/4, H/8, H/16.
+class Heads(nn.Module):
+    """For a decoder of other channels than the teacher's: a 1x1 convolution and ReLU behind each scale."""
 
-    Basic blocks of 128, 64 and 32 channels; a 1x1 convolution and ReLU bring each to the teacher's channels.
-    """
+    def add_heads(self, inputs: Sequence[int], channels: Sequence[int]) -> None:
+        """Channels of what they take and give, fine to coarse."""
+        self.head1, self.head2, self.head3 = (
+            nn.Conv2d(taken, given, 1) for taken, given in zip(reversed(inputs), reversed(channels), strict=True)
+        )
+        self.relu = nn.ReLU()
 
-    WIDTHS = (128, 64, 32)
+    def headed(self, features: Features) -> Features:
+        """Three maps, fine to coarse, with the teacher's channels."""
+        fine, middle, coarse = features
+        return self.relu(self.head3(fine)), self.relu(self.head2(middle)), self.relu(self.head1(coarse))
+
+
+class FittedDecoder(Heads):
+    """ResNet18's decoder for a teacher that is no ResNet."""
 
     def __init__(self, embedded: int, channels: Sequence[int]) -> None:
         super().__init__()
-        fine, middle, coarse = channels
-        self.layer1 = BasicBlock(embedded, self.WIDTHS[0], up=True)
-        self.layer2 = BasicBlock(self.WIDTHS[0], self.WIDTHS[1], up=True)
-        self.layer3 = BasicBlock(self.WIDTHS[1], self.WIDTHS[2], up=True)
-        self.head1 = nn.Conv2d(self.WIDTHS[0], coarse, 1)
-        self.head2 = nn.Conv2d(self.WIDTHS[1], middle, 1)
-        self.head3 = nn.Conv2d(self.WIDTHS[2], fine, 1)
-        self.relu = nn.ReLU()
+        self.decoder = Decoder(BasicBlock, (2, 2, 2), 64, embedded=embedded)
+        self.add_heads((64, 128, 256), channels)
 
     def forward(self, embedded: torch.Tensor) -> Features:
-        coarse = self.layer1(embedded)  # (B, 128, H/16, W/16)
-        middle = self.layer2(coarse)  # (B, 64, H/8, W/8)
-        fine = self.layer3(middle)  # (B, 32, H/4, W/4)
-        return self.relu(self.head3(fine)), self.relu(self.head2(middle)), self.relu(self.head1(coarse))
+        return self.headed(self.decoder(embedded))
+
+
+class SlimDecoder(Heads):
+    """The same design, narrow: (B, C, H/32, W/32) -> the teacher's channels at H/4, H/8, H/16.
+
+    One basic block a scale, of `width` w, w/2 and w/4 channels.
+    """
+
+    def __init__(self, embedded: int, channels: Sequence[int], width: int) -> None:
+        super().__init__()
+        self.layer1 = BasicBlock(embedded, width, up=True)
+        self.layer2 = BasicBlock(width, width // 2, up=True)
+        self.layer3 = BasicBlock(width // 2, width // 4, up=True)
+        self.add_heads((width // 4, width // 2, width), channels)
+
+    def forward(self, embedded: torch.Tensor) -> Features:
+        coarse = self.layer1(embedded)  # (B, w, H/16, W/16)
+        middle = self.layer2(coarse)  # (B, w/2, H/8, W/8)
+        fine = self.layer3(middle)  # (B, w/4, H/4, W/4)
+        return self.headed((fine, middle, coarse))
 
 
 def _conv3x3(inputs: int, outputs: int) -> nn.Conv2d:

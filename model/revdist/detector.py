@@ -14,10 +14,9 @@ import torch.nn.functional as F
 from torch import nn
 
 from revdist import bottleneck, decoder, resnet
-from revdist.efficientnet import LAST_CHANNELS as LITE0_LAST_CHANNELS
 from revdist.errors import TeacherError
-from revdist.recipe import SCALES, BottleneckName, Combine, Recipe
-from revdist.teacher import NAMES, build_last_stage, channels
+from revdist.recipe import SCALES, BottleneckName, Combine, Recipe, StudentName, default
+from revdist.teacher import NAMES, build_last_stage, channels, last_channels
 
 Features = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
 Each = TypeVar("Each")
@@ -32,16 +31,21 @@ STRIDES = (4, 8, 16)  # pixels of the input for one location of each scale
 class Student(nn.Module):
     """Bottleneck and decoder: the teacher's three maps -> three maps of the same shapes.
 
-    The paper's ablation has two more bottlenecks than the `full` one, MFF and OCE: `oce` is given the coarsest map
-    alone, and `pretrained` is the teacher's last stage, frozen; its weights are those of `teacher.load_last_stage`.
+    `official` is the paper's; for a teacher that is no ResNet that of ResNet18, with a 1x1 convolution behind each map.
+    `slim` is narrower: few channels and one block a scale. None is what the teacher has by default.
+
+    The `full` bottleneck is MFF and OCE. The paper's ablation has two more: `oce` is given zeros in the place of all
+    but the coarsest map, and `pretrained` is the teacher's last stage, frozen; its weights are those of
+    `teacher.load_last_stage`. `coarse` is what is left of `oce` without the layers that see zeros.
     """
 
-    def __init__(self, teacher: str, *, bottleneck: BottleneckName = "full") -> None:
+    def __init__(self, teacher: str, *, design: StudentName | None = None, bottleneck: BottleneckName = "full") -> None:
         super().__init__()
         if teacher not in NAMES:
             raise TeacherError(f"there is no student for teacher {teacher!r}")
-        self.bottleneck = _bottleneck(teacher, bottleneck)
-        self.decoder = _decoder(teacher, bottleneck)
+        slim = (design or default(teacher).student) == "slim"
+        self.bottleneck = _bottleneck(teacher, bottleneck, slim=slim)
+        self.decoder = _decoder(teacher, bottleneck, slim=slim)
         self.coarse_alone = bottleneck == "oce"
 
     def forward(self, features: Sequence[torch.Tensor]) -> Features:
@@ -52,22 +56,48 @@ class Student(nn.Module):
         return rebuilt
 
 
-def _bottleneck(teacher: str, name: BottleneckName) -> nn.Module:
+def _bottleneck(teacher: str, name: BottleneckName, *, slim: bool) -> nn.Module:
     if name == "pretrained":
         return bottleneck.Frozen(build_last_stage(teacher))
-    if teacher == "efficientnet_lite0":
-        return initialise(bottleneck.SlimBottleneck(channels(teacher)))
-    block, (_, _, _, last), width = resnet.layout(teacher)
-    return initialise(bottleneck.Bottleneck(block, last, width))
+    given = channels(teacher)
+    block, (_, _, _, last), width = _mirrored(teacher)
+    if name == "coarse":
+        embedding = resnet.layer(block, given[2], 512, last, 2, width)
+        return initialise(bottleneck.CoarseBottleneck(_slim_embedding(teacher) if slim else embedding))
+    if slim:
+        return initialise(bottleneck.SlimBottleneck(given, _slim_width(teacher)))
+    return initialise(bottleneck.Bottleneck(block, last, width, given))
 
 
-def _decoder(teacher: str, name: BottleneckName) -> nn.Module:
-    if teacher == "efficientnet_lite0":
-        embedded = LITE0_LAST_CHANNELS if name == "pretrained" else bottleneck.SlimBottleneck.EMBEDDED
-        return initialise(decoder.SlimDecoder(embedded, channels(teacher)))
-    block, (layer1, layer2, layer3, _), width = resnet.layout(teacher)
+def _decoder(teacher: str, name: BottleneckName, *, slim: bool) -> nn.Module:
+    given = channels(teacher)
+    block, (layer1, layer2, layer3, _), base = _mirrored(teacher)
+    width = _slim_width(teacher)
+    embedded = 2 * width if slim else 512 * block.expansion
+    if name == "pretrained":
+        embedded = last_channels(teacher)
+    if slim:
+        return initialise(decoder.SlimDecoder(embedded, given, width))
+    if teacher not in resnet.NAMES:
+        return initialise(decoder.FittedDecoder(embedded, given))
     mirrored = decoder.BasicBlock if block is resnet.BasicBlock else decoder.BottleneckBlock
-    return initialise(decoder.Decoder(mirrored, (layer1, layer2, layer3), width))
+    return initialise(decoder.Decoder(mirrored, (layer1, layer2, layer3), base, embedded=embedded))
+
+
+def _mirrored(teacher: str) -> tuple[resnet.Block, tuple[int, int, int, int], int]:
+    """The layout of the ResNet that the official student is made after."""
+    return resnet.layout(teacher if teacher in resnet.NAMES else "resnet18")
+
+
+def _slim_embedding(teacher: str) -> nn.Module:
+    width = _slim_width(teacher)
+    narrow = [nn.Conv2d(channels(teacher)[2], width, 1, bias=False), nn.BatchNorm2d(width), nn.ReLU()]
+    return nn.Sequential(*narrow, *resnet.layer(resnet.BasicBlock, width, 2 * width, 2, 2, 64))
+
+
+def _slim_width(teacher: str) -> int:
+    """Of its coarsest map; twice as wide for teachers with so many channels as a ResNet's bottleneck blocks give."""
+    return 256 if channels(teacher)[2] == 1024 else 128
 
 
 def initialise(module: nn.Module) -> nn.Module:

@@ -64,7 +64,7 @@ def made(kind: str, folder: Path) -> Call:
 def _official(folder: Path, picture: Pixels, setup: dict[str, Any]) -> Call:
     """The paper's loop, which takes one picture."""
     trunk = teacher.build(setup["teacher"])
-    student = detector.Student(setup["teacher"], bottleneck=setup["bottleneck"])
+    student = detector.Student(setup["teacher"], design=setup["design"], bottleneck=setup["bottleneck"])
     for name, module in (("teacher", trunk), ("student", student)):
         module.load_state_dict(safetensors.torch.load_file(folder / f"{name}.safetensors"))
     taught_by, size = teacher.Teacher(setup["teacher"], trunk, "as given"), (setup["size"][0], setup["size"][1])

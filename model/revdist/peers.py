@@ -130,7 +130,8 @@ def _furnish(wanted: Wanted, subject: Subject, picture: Pixels, device: torch.de
     folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="revdist-bench-")))
     setup = {
         "teacher": subject.teacher.name,
-        "bottleneck": subject.bottleneck,
+        "design": subject.recipe.student,
+        "bottleneck": subject.recipe.bottleneck,
         "size": list(subject.size),
         "threads": torch.get_num_threads(),
         "device": str(device),

@@ -13,7 +13,8 @@ from revdist.errors import RecipeError
 
 TeacherName = Literal["wide_resnet50_2", "resnet18", "resnet34", "resnet50", "efficientnet_lite0"]
 TEACHERS: tuple[str, ...] = get_args(TeacherName)
-BottleneckName = Literal["full", "oce", "pretrained"]
+StudentName = Literal["official", "slim"]
+BottleneckName = Literal["full", "coarse", "oce", "pretrained"]
 Combine = Literal["add", "multiply"]
 SCALES = (1, 2, 3)  # fine, middle, coarse
 _PRODUCT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
@@ -29,15 +30,16 @@ class Recipe:
     steps: int = 2000  # optimiser steps
     epochs: int = 0  # passes over all pictures, which then set the steps; 0: the steps count
     batch: int = 16  # pictures a step
-    bottleneck: BottleneckName = "full"  # MFF and OCE, OCE on the coarsest scale alone, or the teacher's own last stage
-    optimiser: Literal["adamw", "adam"] = "adamw"
-    learning_rate: float = 2e-3  # the highest
-    betas: tuple[float, float] = (0.9, 0.999)
-    weight_decay: float = 1e-5
+    student: StudentName = "official"  # the paper's, or a narrow one of the same design
+    bottleneck: BottleneckName = "full"  # what the embedding is made of: see detector.Student
+    optimiser: Literal["adam", "adamw"] = "adam"
+    learning_rate: float = 5e-3  # the highest
+    betas: tuple[float, float] = (0.5, 0.999)
+    weight_decay: float = 0.0
     schedule: Literal["cosine", "constant"] = "cosine"
     final_share: float = 0.1  # cosine: last learning rate as a share of the highest
-    warmup_share: float = 0.05  # share of the steps with a rising learning rate
-    gradient_clip: float = 0.1  # largest norm of the whole gradient; 0 switches it off
+    warmup_share: float = 0.0  # share of the steps with a rising learning rate
+    gradient_clip: float = 0.0  # largest norm of the whole gradient; 0 switches it off
     masked_share: float = 0.9  # share of best-matched locations whose gradient is scaled down; 0 switches it off
     masked_factor: float = 0.1  # what their gradient is multiplied with
     masked_ramp_share: float = 0.5  # share of the steps over which masked_share is reached, from 0
@@ -57,8 +59,9 @@ class Recipe:
         _check("teacher", self.teacher, self.teacher in TEACHERS, f"one of {', '.join(TEACHERS)}")
         check_size(self.size)
         for name, names in (
+            ("student", get_args(StudentName)),
             ("bottleneck", get_args(BottleneckName)),
-            ("optimiser", ("adamw", "adam")),
+            ("optimiser", ("adam", "adamw")),
             ("schedule", ("cosine", "constant")),
             ("combine", get_args(Combine)),
             ("guarantee", get_args(Guarantee)),
@@ -143,12 +146,12 @@ def check_product(name: object) -> None:
 def default(teacher: str) -> Recipe:
     """The recipe that goes with a teacher where the user asks for nothing else. Raises RecipeError for an unknown one.
 
-    Masking, pasting and averaging are what the ablation in model/README.md supports. The small student of
-    efficientnet_lite0 bears a higher learning rate and is made to be trained without a GPU.
+    The paper's optimiser with a cosine schedule, masking, pasting and averaging is what the ablation in model/README.md
+    supports. The slim student of efficientnet_lite0 is made to be trained without a GPU.
     """
     plain = replace(Recipe(), teacher=cast(TeacherName, teacher), pasted_share=0.5, average_share=0.1)
     if teacher == "efficientnet_lite0":
-        return replace(plain, size=(224, 224), steps=450, batch=8, learning_rate=5e-3)
+        return replace(plain, student="slim", bottleneck="coarse", size=(224, 224), steps=450, batch=8)
     return plain
 
 
@@ -166,13 +169,8 @@ def official(teacher: str) -> Recipe:
         optimiser="adam",
         learning_rate=5e-3,
         betas=(0.5, 0.999),
-        weight_decay=0.0,
         schedule="constant",
-        warmup_share=0.0,
-        gradient_clip=0.0,
         masked_share=0.0,
-        average_share=0.0,
-        pasted_share=0.0,
     )
 
 

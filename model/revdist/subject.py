@@ -6,7 +6,7 @@ h w the size of the model's input.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import cv2
@@ -19,7 +19,7 @@ from revdist.detector import Scoring
 from revdist.engine import Engine
 from revdist.images import Pixels
 from revdist.placed import Ranges
-from revdist.recipe import BottleneckName
+from revdist.recipe import BottleneckName, Recipe, StudentName
 from revdist.teacher import Teacher
 
 PICTURES = 3  # of a random detector
@@ -35,7 +35,7 @@ class Subject:
     teacher: Teacher
     student: detector.Student
     size: tuple[int, int]
-    bottleneck: BottleneckName  # of the student
+    recipe: Recipe  # by which the student is made
     scoring: Scoring
     pictures: Sequence[Pixels]  # golden ones, or drawn at random
     plain: Engine  # float32 on the processor; it holds the student under `name`
@@ -67,7 +67,7 @@ def of_bundle(path: Path, weights: Path | None) -> Subject:
         teacher=taught_by,
         student=bundle.student(found),
         size=found.size,
-        bottleneck=found.recipe.bottleneck,
+        recipe=found.recipe,
         scoring=Scoring.of(found.recipe),
         pictures=[pixels for _, pixels in bundle.golden_pictures(found)],
         plain=plain,
@@ -75,18 +75,26 @@ def of_bundle(path: Path, weights: Path | None) -> Subject:
     )
 
 
-def random(name: str, size: tuple[int, int] | None = None) -> Subject:
-    """A detector of random weights, the same each time. `size` None: what this teacher is trained with by default.
+def random(
+    name: str,
+    size: tuple[int, int] | None = None,
+    design: StudentName | None = None,
+    bottleneck: BottleneckName | None = None,
+) -> Subject:
+    """A detector of random weights, the same each time. What is None is as this teacher has it by default.
 
     Raises RevdistError for an unknown teacher or an impossible size.
     """
     trunk = teacher.build(name)
-    chosen = size or recipe.default(name).size
-    recipe.check_size(chosen)
+    usual = recipe.default(name)
+    made = replace(
+        usual, size=size or usual.size, student=design or usual.student, bottleneck=bottleneck or usual.bottleneck
+    )
+    chosen = made.size
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(_SEED)
         detector.initialise(trunk)
-        student = detector.Student(name)
+        student = detector.Student(name, design=made.student, bottleneck=made.bottleneck)
         _settle(trunk, student)
     taught_by = Teacher(name, trunk, sha256="random")
     plain = Engine(taught_by, device="cpu")
@@ -97,7 +105,7 @@ def random(name: str, size: tuple[int, int] | None = None) -> Subject:
         teacher=taught_by,
         student=student,
         size=chosen,
-        bottleneck="full",
+        recipe=made,
         scoring=detector.PLAIN,
         pictures=[_drawn(generator, chosen) for _ in range(PICTURES)],
         plain=plain,

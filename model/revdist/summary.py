@@ -19,7 +19,8 @@ def bundle(found: Bundle) -> Iterator[str]:
     yield f"input        {found.size[0]}x{found.size[1]} pixels (height x width)"
     yield f"training     {made.steps} steps of {made.batch}, seed {made.seed}, data {found.fingerprint}"
     scales = ", ".join(map(str, made.scales))
-    yield f"student      bottleneck {made.bottleneck}; scales {scales} of the map, combine {made.combine}"
+    yield f"student      {made.student}, bottleneck {made.bottleneck}"
+    yield f"map          scales {scales}, combine {made.combine}"
     yield f"quality      {', '.join(f'{name} {value:.6g}' for name, value in found.quality.items())}"
     yield f"versions     {', '.join(f'{name} {value}' for name, value in found.versions.items())}"
     for each in found.calibrations.values():

@@ -20,6 +20,7 @@ from torch import nn
 from revdist import resnet
 from revdist import weights as weights_files
 from revdist.efficientnet import CHANNELS as LITE0_CHANNELS
+from revdist.efficientnet import LAST_CHANNELS as LITE0_LAST_CHANNELS
 from revdist.efficientnet import EfficientNetLite0
 from revdist.efficientnet import LastStage as Lite0LastStage
 from revdist.errors import TeacherError
@@ -82,6 +83,13 @@ def channels(name: str) -> tuple[int, int, int]:
         fine, middle, coarse = LITE0_CHANNELS
         return fine, middle, coarse
     return (64, 128, 256) if name in ("resnet18", "resnet34") else (256, 512, 1024)
+
+
+def last_channels(name: str) -> int:
+    """Channels of what the stage behind a teacher's trunk gives."""
+    if name == "efficientnet_lite0":
+        return LITE0_LAST_CHANNELS
+    return 512 * resnet.layout(name)[0].expansion
 
 
 def build(name: str) -> nn.Module:

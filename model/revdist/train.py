@@ -123,7 +123,7 @@ def make_student(recipe: Recipe, teacher: Teacher, device: torch.device) -> dete
     """A student to train, by the recipe's seed. Raises TeacherError where it needs weights that the teacher lacks."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(recipe.seed)
-        student = detector.Student(recipe.teacher, bottleneck=recipe.bottleneck)
+        student = detector.Student(recipe.teacher, design=recipe.student, bottleneck=recipe.bottleneck)
     if recipe.bottleneck == "pretrained":
         student.bottleneck = Frozen(load_last_stage(teacher))
     return student.to(device=device, memory_format=torch.channels_last).train()  # type: ignore[call-overload, no-any-return]

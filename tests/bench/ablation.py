@@ -49,23 +49,26 @@ SHOWN = {
 }
 SETS = ("magnetic_tile", "elpv mono", "elpv poly")
 TRAINED, HELD_OUT, TESTED = 200, 50, 150  # good pictures to train with and held out; tested of each kind
-ADAM: dict[str, Any] = {
-    "optimiser": "adam", "learning_rate": 5e-3, "betas": (0.5, 0.999), "weight_decay": 0.0, "schedule": "constant",
-    "warmup_share": 0.0, "gradient_clip": 0.0, "masked_share": 0.0,
+ADAM: dict[str, Any] = {"schedule": "constant", "masked_share": 0.0}
+ADAMW: dict[str, Any] = {
+    "optimiser": "adamw", "betas": (0.9, 0.999), "weight_decay": 1e-5, "warmup_share": 0.05, "gradient_clip": 0.1,
 }  # fmt: skip
+DEFAULT: dict[str, Any] = {"pasted_share": 0.5}
 VARIANTS: dict[str, dict[str, Any]] = {
-    "rd4ad": ADAM,
-    "AdamW, cosine": {"masked_share": 0.0},
-    "AdamW, cosine, masking": {},
-    "... and pasting": {"pasted_share": 0.5},
-    "... and copies": {"copies": 2},
-    "... and pasting, no fusion": {"pasted_share": 0.5, "bottleneck": "oce"},
-    "... and pasting, pretrained bottleneck": {"pasted_share": 0.5, "bottleneck": "pretrained"},
-    "AdamW, cosine, pasting": {"masked_share": 0.0, "pasted_share": 0.5},
+    "default": DEFAULT,
+    "default, fusion": DEFAULT | {"bottleneck": "full"},
+    "default, fusion of zeros": DEFAULT | {"bottleneck": "oce"},
+    "default, official student": DEFAULT | {"student": "official", "bottleneck": "full"},
+    "rd4ad, fusion": ADAM | {"bottleneck": "full"},
+    "default, pretrained bottleneck": DEFAULT | {"bottleneck": "pretrained"},
+    "default, no masking": DEFAULT | {"masked_share": 0.0},
+    "rd4ad, official student": ADAM | {"student": "official", "bottleneck": "full"},
     "rd4ad, masking, pasting": ADAM | {"masked_share": 0.9, "pasted_share": 0.5},
-    "rd4ad, pasting": ADAM | {"pasted_share": 0.5},
-    "rd4ad, cosine, masking, pasting": ADAM | {"schedule": "cosine", "masked_share": 0.9, "pasted_share": 0.5},
-    "... and pasting, gradient not clipped": {"pasted_share": 0.5, "gradient_clip": 0.0},
+    "AdamW, cosine": ADAMW | {"masked_share": 0.0},
+    "AdamW, cosine, masking": ADAMW,
+    "AdamW, cosine, masking, copies": ADAMW | {"copies": 2},
+    "AdamW, cosine, masking, pasting": ADAMW | {"pasted_share": 0.5},
+    "AdamW, cosine, pasting": ADAMW | {"masked_share": 0.0, "pasted_share": 0.5},
 }
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -253,6 +255,20 @@ def test_batches_of_every_size_are_tried_before_the_first_part_comes(settled: In
     elapsed_ns = settled.warm({4, 1})
     assert list(elapsed_ns) == [1, 4]
     assert all(elapsed > 0 for elapsed in elapsed_ns.values())
+
+
+def test_to_get_ready_torch_s_compiler_is_not_imported(bundle: Path) -> None:
+    """It takes a second, and nothing is compiled: some of torch's conveniences import it all the same."""
+    program = """
+import sys
+from pathlib import Path
+from rejectd.inspector import Inspector
+from rejectd.settings import Device, Engine, Product
+Inspector(Engine(device=Device.CPU), {"cell": Product(bundle=Path(sys.argv[1]))}).warm({1, 8})
+print([name for name in ("torch._dynamo", "torch._inductor", "sympy") if name in sys.modules])
+"""
+    made = subprocess.run([sys.executable, "-c", program, bundle], capture_output=True, text=True, check=False)
+    assert (made.stdout, made.returncode) == ("[]\n", 0), made.stderr
 
 
 def test_networks_are_computed_by_the_runtime_that_is_set(

@@ -173,7 +173,7 @@ def test_the_options_of_the_ablation_reach_the_bundle(run: Run, good_folder: Pat
     assert run("predict", tmp_path / "cell", next(good_folder.iterdir()), "--engine", "cpu")[0] == 0
     status, out, _ = run("show", tmp_path / "cell")
     assert status == 0
-    assert "bottleneck pretrained; scales 2, 3 of the map, combine multiply" in out
+    assert "student      slim, bottleneck pretrained\nmap          scales 2, 3, combine multiply" in out
 
 
 def test_without_these_options_the_recipe_is_the_default_one(tmp_path: Path) -> None:

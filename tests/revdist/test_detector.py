@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from revdist import detector, teacher
 from revdist.detector import Scoring
 from revdist.errors import TeacherError
-from revdist.recipe import BottleneckName, Combine
+from revdist.recipe import BottleneckName, Combine, StudentName
 
 
 @pytest.mark.parametrize(
@@ -35,6 +35,15 @@ def test_parameters_are_as_many_as_the_official_graph_uses(
     assert (len(student.bottleneck.state_dict()), len(student.decoder.state_dict())) == entries
 
 
+@pytest.mark.parametrize("name", ["resnet18", "resnet50", "wide_resnet50_2", "efficientnet_lite0"])
+def test_a_slim_student_is_far_smaller_and_no_teacher_but_lite0_has_it_by_default(name: str) -> None:
+    with torch.device("meta"):
+        official, slim, usual = (detector.Student(name, design=design) for design in ("official", "slim", None))
+    counted = [sum(each.numel() for each in student.parameters()) for student in (official, slim, usual)]
+    assert counted[1] < counted[0] / 2.5
+    assert counted[2] == counted[name == "efficientnet_lite0"]
+
+
 def test_names_are_those_of_official_checkpoints() -> None:
     student = detector.Student("wide_resnet50_2")
     down, up = student.bottleneck.state_dict(), student.decoder.state_dict()
@@ -50,19 +59,20 @@ def test_names_are_those_of_official_checkpoints() -> None:
 
 @pytest.mark.parametrize("name", ["resnet18", "resnet34", "resnet50", "wide_resnet50_2", "efficientnet_lite0"])
 @pytest.mark.parametrize("size", [(64, 64), (96, 160)])
-@pytest.mark.parametrize("bottleneck", ["full", "oce", "pretrained"])
+@pytest.mark.parametrize("bottleneck", ["full", "coarse", "oce", "pretrained"])
+@pytest.mark.parametrize("design", ["official", "slim"])
 def test_student_rebuilds_the_shapes_of_the_teacher(
-    name: str, size: tuple[int, int], bottleneck: BottleneckName
+    name: str, size: tuple[int, int], bottleneck: BottleneckName, design: StudentName
 ) -> None:
     with torch.device("meta"):
-        student, trunk = detector.Student(name, bottleneck=bottleneck), teacher.build(name)
+        student, trunk = detector.Student(name, design=design, bottleneck=bottleneck), teacher.build(name)
         taught = trunk(torch.empty(2, 3, *size))
         assert student.bottleneck(taught).shape[2:] == (size[0] // 32, size[1] // 32)
         assert [each.shape for each in student(taught)] == [each.shape for each in taught]
     assert tuple(each.shape[1] for each in taught) == teacher.channels(name)
 
 
-@pytest.mark.parametrize("bottleneck", ["oce", "pretrained"])
+@pytest.mark.parametrize("bottleneck", ["coarse", "oce", "pretrained"])
 def test_with_one_of_the_ablation_s_bottlenecks_the_student_sees_the_coarsest_map_alone(
     bottleneck: BottleneckName, noise: np.random.Generator
 ) -> None:

@@ -28,7 +28,9 @@ from revdist.recipe import BottleneckName, Recipe
 
 Run = Callable[..., tuple[int, str, str]]
 CLOSE = 1e-4  # relative
-SHORT = Recipe(teacher="efficientnet_lite0", size=(64, 96), steps=2, batch=4, seed=3, false_reject_rate=0.2)
+SHORT = Recipe(
+    teacher="efficientnet_lite0", student="slim", size=(64, 96), steps=2, batch=4, seed=3, false_reject_rate=0.2
+)
 
 
 def scored(content: bytes, batch: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -78,7 +80,7 @@ def test_every_way_to_score_gives_what_the_engine_gives(
     check_like_torch(dataclasses.replace(tiny, recipe=recipe), lite0, pictures)
 
 
-@pytest.mark.parametrize("bottleneck", ["oce", "pretrained"])
+@pytest.mark.parametrize("bottleneck", ["coarse", "oce", "pretrained"])
 def test_every_bottleneck_gives_what_the_engine_gives(
     bottleneck: BottleneckName, good_folder: Path, lite0: teacher.Teacher, pictures: list[Pixels], tmp_path: Path
 ) -> None:
@@ -90,7 +92,7 @@ def test_every_bottleneck_gives_what_the_engine_gives(
 def test_a_resnet_gives_what_the_engine_gives(
     good_folder: Path, resnet18_file: Path, pictures: list[Pixels], tmp_path: Path
 ) -> None:
-    recipe = dataclasses.replace(SHORT, teacher="resnet18")
+    recipe = dataclasses.replace(SHORT, teacher="resnet18", student="official")
     job = train.Job(good=good_folder, product="cell", output=tmp_path / "cell", recipe=recipe)
     encoder = teacher.load("resnet18", resnet18_file)
     check_like_torch(train.train(job, encoder, device="cpu"), encoder, pictures)

@@ -11,7 +11,7 @@ from torch import nn
 from revdist import detector, fused, teacher
 from revdist.errors import RevdistError
 from revdist.folding import optimise
-from revdist.recipe import BottleneckName
+from revdist.recipe import BottleneckName, StudentName
 
 CPU = torch.device("cpu")
 
@@ -19,13 +19,23 @@ pytestmark = pytest.mark.skipif(not fused.available(), reason="this torch has no
 
 
 @pytest.mark.parametrize(
-    ("name", "bottleneck"),
-    [*((name, "full") for name in teacher.NAMES), ("efficientnet_lite0", "pretrained"), ("resnet18", "pretrained")],
+    ("name", "bottleneck", "design"),
+    [
+        *((name, "full", None) for name in teacher.NAMES),
+        ("efficientnet_lite0", "pretrained", None),
+        ("resnet18", "pretrained", None),
+        ("efficientnet_lite0", "full", "official"),
+        ("resnet50", "full", "slim"),
+        ("resnet18", "coarse", "official"),
+        ("efficientnet_lite0", "coarse", "slim"),
+    ],
 )
 @torch.no_grad()
-def test_fused_networks_give_what_the_plain_ones_give(name: str, bottleneck: BottleneckName) -> None:
+def test_fused_networks_give_what_the_plain_ones_give(
+    name: str, bottleneck: BottleneckName, design: StudentName | None
+) -> None:
     trunk = optimise(randomised(teacher.build(name), 1), CPU)
-    student = optimise(randomised(detector.Student(name, bottleneck=bottleneck), 2), CPU)
+    student = optimise(randomised(detector.Student(name, design=design, bottleneck=bottleneck), 2), CPU)
     example = torch.zeros(1, 3, 64, 64)
     fast_trunk, fast_student = fused.fuse(trunk, example), fused.fuse(student, *trunk(example))
     for shape in [(2, 3, 64, 96), (1, 3, 128, 64), (2, 3, 64, 96)]:

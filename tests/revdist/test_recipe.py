@@ -15,7 +15,7 @@ from revdist.recipe import Recipe
 def test_a_recipe_survives_json() -> None:
     made = Recipe(
         teacher="resnet18", size=(96, 160), optimiser="adam", learning_rate=5e-3, betas=(0.5, 0.999),
-        bottleneck="pretrained", scales=(2, 3), combine="multiply",
+        student="slim", bottleneck="pretrained", scales=(2, 3), combine="multiply",
     )  # fmt: skip
     assert Recipe.from_json(json.loads(json.dumps(made.to_json()))) == made
 
@@ -38,7 +38,7 @@ def test_the_official_recipe_can_be_said() -> None:
         {"false_reject_rate": 1}, {"copies": -1}, {"copies": 0.5}, {"average_share": 1.5}, {"pasted_share": -0.1},
         {"top_share": 2}, {"bottleneck": "mff"}, {"bottleneck": True}, {"combine": "max"}, {"scales": ()},
         {"scales": (0, 1)}, {"scales": (1, 4)}, {"scales": (2, 1)}, {"scales": (1, 1)}, {"scales": 3},
-        {"scales": (True, 2)}, {"scales": "12"},
+        {"scales": (True, 2)}, {"scales": "12"}, {"student": "wide"},
     ],
 )  # fmt: skip
 def test_a_wrong_value_is_named_with_what_it_must_be(wrong: dict[str, Any]) -> None:

@@ -91,7 +91,7 @@ def test_a_run_with_every_option_goes_on_to_the_same_bundle_too(
     "option",
     [
         {"average_share": 0.5}, {"copies": 1}, {"pasted_share": 0.5}, {"bottleneck": "oce"},
-        {"bottleneck": "pretrained"},
+        {"bottleneck": "pretrained"}, {"bottleneck": "coarse"}, {"student": "official"},
     ],
 )  # fmt: skip
 def test_each_option_changes_the_student_but_not_what_is_held_out(
@@ -140,7 +140,7 @@ def test_a_pretrained_bottleneck_is_the_teacher_s_own_last_stage_to_the_end(
 
 
 def test_a_student_with_a_pretrained_bottleneck_trains_its_decoder_alone(lite0: teacher.Teacher) -> None:
-    recipe = Recipe(teacher="efficientnet_lite0", bottleneck="pretrained")
+    recipe = Recipe(teacher="efficientnet_lite0", student="slim", bottleneck="pretrained")
     student = train.make_student(recipe, lite0, torch.device("cpu"))
     assert not any(part.training for part in student.bottleneck.modules())
     assert all(part.training for part in student.decoder.modules())
@@ -226,7 +226,7 @@ def test_free_memory_is_a_sane_figure() -> None:
 
 
 def test_the_student_learns(engine: Engine, lite0: teacher.Teacher, good_cells: list[Path]) -> None:
-    recipe = Recipe(teacher="efficientnet_lite0", size=(64, 64), steps=12, batch=4, masked_share=0.5)
+    recipe = Recipe(teacher="efficientnet_lite0", student="slim", size=(64, 64), steps=12, batch=4, masked_share=0.5)
     pictures: list[Pixels] = evaluate.read_prepared(good_cells[:8], recipe.size)
     features = Source(engine, pictures)
     student = train.make_student(recipe, lite0, engine.device)

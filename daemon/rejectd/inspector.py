@@ -81,7 +81,7 @@ class Inspector:
         self._commanded = dict(thresholds or {})
         self._loaded: dict[str, Model] = {}  # by key
         self._changing = threading.Lock()
-        read = {name: self._read(name, product.bundle) for name, product in products.items()}
+        read = {name: self._read(name, product.bundle, weights=False) for name, product in products.items()}
         self._engine = self._start(read)
         self.models: Mapping[str, Model] = {}  # in force, by product
         for name, bundle in read.items():
@@ -160,7 +160,8 @@ class Inspector:
         Raises:
             InspectorError: with the cause and what to do.
         """
-        return self._put(product, self._read(product, path), bundles.place)
+        read = self._read(product, path, weights=True)  # where it is there already, what lies on the disk counts too
+        return self._put(product, read, bundles.place)
 
     def _put(self, product: str, bundle: bundles.Bundle, put: Callable[..., bundles.Bundle]) -> Model:
         key = f"{product}@{bundle.digest}"
@@ -266,8 +267,8 @@ class Inspector:
             hint = "" if isinstance(error, RevdistError) else "set engine.device to one that is there"
             raise InspectorError(f"the engine cannot start: {error}", hint=hint) from error
 
-    def _read(self, name: str, path: Path) -> bundles.Bundle:
+    def _read(self, name: str, path: Path, *, weights: bool) -> bundles.Bundle:
         try:
-            return bundles.read(path, weights=False)
+            return bundles.read(path, weights=weights)
         except RevdistError as error:
             raise InspectorError(f"product {name}: {error}") from error

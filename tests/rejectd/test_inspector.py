@@ -145,6 +145,15 @@ def test_a_bundle_that_is_loaded_already_is_not_loaded_again(settled: Inspector,
     assert settled.models["cell"].key != settled.models["wafer"].key
 
 
+def test_a_damaged_copy_of_what_is_in_force_is_refused_though_its_manifest_is_the_same(
+    settled: Inspector, bundle: Path, tmp_path: Path
+) -> None:
+    copied = Path(shutil.copytree(bundle, tmp_path / "copied"))
+    truncated(copied)
+    with pytest.raises(InspectorError, match=r"student\.safetensors: differs from the manifest"):
+        settled.load("cell", copied)
+
+
 def truncated(path: Path) -> None:
     weights = path / "student.safetensors"
     weights.write_bytes(weights.read_bytes()[:-1000])

@@ -14,10 +14,15 @@ from statistics import median
 
 from revdist import images, subject, teacher
 from revdist.engine import Engine
+from revdist.recipe import BottleneckName, StudentName
 from revdist.subject import Subject
 
 OFFICIAL = "official, full"
-DESIGNS = {OFFICIAL: ("official", "full"), "slim, full": ("slim", "full"), "slim, coarse": ("slim", "coarse")}
+DESIGNS: dict[str, tuple[StudentName, BottleneckName]] = {
+    OFFICIAL: ("official", "full"),
+    "slim, full": ("slim", "full"),
+    "slim, coarse": ("slim", "coarse"),
+}
 
 
 def main() -> int:
@@ -30,7 +35,7 @@ def main() -> int:
     options = parser.parse_args()
     size = (options.size, options.size)
     subjects = {
-        name: subject.random(options.teacher, size, design, bottleneck)  # type: ignore[arg-type]
+        name: subject.random(options.teacher, size, design, bottleneck)
         for name, (design, bottleneck) in DESIGNS.items()
     }
     print(

@@ -1,7 +1,12 @@
 """A network compiled by OpenVINO, an optional dependency: the other runtime for processors.
 
 It costs less than torch for each operation, which counts where operations are many and small. Networks are handed over
-as ONNX, compiled once for each shape of their inputs, and share memory with torch: maps are channels last there too.
+as ONNX, compiled once for each shape of their inputs, and share memory with torch. What goes before the teacher and
+comes behind the student is in them too, because torch would do it with one thread (see `alone`), and because OpenVINO
+hands over distances, which are small, faster than maps. Between the two networks maps are float32, not channels last:
+OpenVINO takes 6 ms to give a map of 256x64x64 in that order.
+
+B pictures, C channels, H W of a map, h w of the picture.
 """
 
 from __future__ import annotations
@@ -10,7 +15,7 @@ import contextlib
 import functools
 import sys
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import ModuleType
 from typing import Any
@@ -18,15 +23,16 @@ from typing import Any
 import torch
 from torch import nn
 
+from revdist import onnx_detector
 from revdist.errors import RevdistError
 from revdist.onnx_graph import FORMAT, OPSET, Graph, onnx_package
 from revdist.recording import Recording
 
 HINTS = {"float32": "f32", "bfloat16": "bf16"}  # OpenVINO's names; the inputs and results of networks stay float32
 MOST = 24  # compiled shapes that a network keeps: some sizes, each in all parts that a batch is run in
-_TO_CHANNELS_FIRST, _TO_CHANNELS_LAST = [0, 3, 1, 2], [0, 2, 3, 1]
 
-Shapes = tuple[tuple[int, ...], ...]  # (B, H, W, C) of each input
+Shapes = tuple[tuple[int, ...], ...]  # of each input
+ShapesOf = Callable[[int, tuple[int, int]], Shapes]  # for so many pictures of a size (h, w)
 
 
 def openvino_package() -> ModuleType:
@@ -68,13 +74,13 @@ def alone() -> Iterator[None]:
 
 
 class Program(nn.Module):
-    """A compiled network: it takes and gives what its module did, in float32, and has no weights that torch sees."""
+    """A compiled network, which has no weights that torch sees."""
 
-    def __init__(self, recorded: Recording, inputs: Sequence[tuple[int, int]], *, precision: str, threads: int) -> None:
-        """`inputs`: (channels, stride) of each map that it takes. Raises RevdistError for what has no translation."""
+    def __init__(self, model: bytes, shapes_of: ShapesOf, *, precision: str, threads: int) -> None:
+        """`model`: as ONNX; `shapes_of`: its inputs. `teacher` and `student` make both."""
         super().__init__()
-        self._inputs = inputs
-        self._model = _core().read_model(_written(recorded))
+        self._shapes_of = shapes_of
+        self._model = _core().read_model(model)
         self._settings = {
             "PERFORMANCE_HINT": "LATENCY",
             "INFERENCE_PRECISION_HINT": HINTS[precision],
@@ -85,27 +91,22 @@ class Program(nn.Module):
         self._choosing = threading.Lock()
 
     def forward(self, x: torch.Tensor | Sequence[torch.Tensor]) -> tuple[torch.Tensor, ...]:
-        """One tensor or a sequence, as in the recording, (B, C, H, W) float32; best channels last, as the results are.
-
-        Any number of threads may call it.
-        """
+        """One tensor, or a sequence of as many as the network takes. Any number of threads may call it."""
         tensor = openvino_package().Tensor
-        given = [x] if isinstance(x, torch.Tensor) else x
-        inputs = [each.permute(_TO_CHANNELS_LAST).contiguous() for each in given]  # no copy of what is channels last
+        inputs = [each.contiguous() for each in ([x] if isinstance(x, torch.Tensor) else x)]
         compiled = self._for(tuple(tuple(each.shape) for each in inputs))
-        outputs = [torch.empty(shape) for shape in compiled.outputs]  # the caller's: the next call has others
+        outputs = tuple(torch.empty(shape) for shape in compiled.outputs)  # the caller's: the next call has others
         with compiled.running:
             for place, each in enumerate(inputs):
                 compiled.request.set_input_tensor(place, tensor(each.numpy(), shared_memory=True))
             for place, each in enumerate(outputs):
                 compiled.request.set_output_tensor(place, tensor(each.numpy(), shared_memory=True))
             compiled.request.infer()
-        return tuple(each.permute(_TO_CHANNELS_FIRST) for each in outputs)
+        return outputs
 
     def prepare(self, count: int, size: tuple[int, int]) -> None:
         """Compile for so many pictures of a size (h, w), so that no call waits for it."""
-        height, width = size
-        self._for(tuple((count, height // stride, width // stride, channels) for channels, stride in self._inputs))
+        self._for(self._shapes_of(count, size))
 
     @property
     def shapes(self) -> list[Shapes]:
@@ -138,7 +139,7 @@ class _Compiled:
     """A network for one set of shapes, which runs once at a time."""
 
     request: Any  # openvino.InferRequest
-    outputs: list[tuple[int, ...]]  # shapes (B, H, W, C)
+    outputs: list[tuple[int, ...]]  # shapes
     running: threading.Lock = field(default_factory=threading.Lock)
 
 
@@ -147,21 +148,46 @@ def _core() -> Any:
     return openvino_package().Core()
 
 
-def _written(recorded: Recording) -> bytes:
-    """The network as ONNX that takes and gives maps (B, H, W, C)."""
-    onnx, graph = onnx_package(), Graph()
-    inputs = [f"input_{place}" for place in range(len(recorded.inputs))]
-    results = [f"result_{place}" for place in range(len(recorded.outputs))]
-    first = [graph.add("Transpose", name, perm=_TO_CHANNELS_FIRST) for name in inputs]
-    for found, name in zip(graph.network(recorded, first), results, strict=True):
-        graph.add("Transpose", found, perm=_TO_CHANNELS_LAST, results=[name])
-    describe, kind = onnx.helper.make_tensor_value_info, onnx.TensorProto.FLOAT
+def teacher(recorded: Recording, mean: torch.Tensor, std: torch.Tensor, *, precision: str, threads: int) -> Program:
+    """uint8 (B, h, w, 3), normalised by mean and std (3,) -> three maps (B, C, H, W) float32.
+
+    Raises RevdistError for an operation that has no translation.
+    """
+    graph = Graph()
+    maps = graph.network(recorded, [onnx_detector.normalised(graph, "pixels", mean, std)])
+    model = _written(graph, {"pixels": onnx_package().TensorProto.UINT8}, maps)
+    return Program(model, lambda count, size: ((count, *size, 3),), precision=precision, threads=threads)
+
+
+def student(recorded: Recording, inputs: Sequence[tuple[int, int]], *, precision: str, threads: int) -> Program:
+    """The teacher's maps (B, C, H, W) float32 -> the distance of each to the student's own: (B, H, W) float32.
+
+    `inputs`: (channels, stride) of each. Distances are computed in float32 in any precision: OpenVINO keeps what comes
+    behind the last convolution in it. Raises RevdistError for an operation that has no translation.
+    """
+    graph = Graph()
+    taught = [f"taught_{place}" for place in range(len(inputs))]
+    pairs = zip(taught, graph.network(recorded, taught), strict=True)
+    distances = [onnx_detector.distance(graph, *pair) for pair in pairs]
+    model = _written(graph, dict.fromkeys(taught, onnx_package().TensorProto.FLOAT), distances)
+
+    def shapes_of(count: int, size: tuple[int, int]) -> Shapes:
+        return tuple((count, channels, size[0] // stride, size[1] // stride) for channels, stride in inputs)
+
+    return Program(model, shapes_of, precision=precision, threads=threads)
+
+
+def _written(graph: Graph, inputs: Mapping[str, int], outputs: Sequence[str]) -> bytes:
+    """The graph as ONNX: `inputs` with four sides each, by name their ONNX type, and float32 `outputs`."""
+    onnx = onnx_package()
+    describe = onnx.helper.make_tensor_value_info
+    results = [graph.add("Identity", each, results=[f"result_{place}"]) for place, each in enumerate(outputs)]
     made = onnx.helper.make_model(
         onnx.helper.make_graph(
             graph.nodes,
             "network",
-            [describe(name, kind, [None] * 4) for name in inputs],
-            [describe(name, kind, None) for name in results],
+            [describe(name, kind, [None] * 4) for name, kind in inputs.items()],
+            [describe(name, onnx.TensorProto.FLOAT, None) for name in results],
             graph.constants,
         ),
         opset_imports=[onnx.helper.make_opsetid("", OPSET)],

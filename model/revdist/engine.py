@@ -23,10 +23,11 @@ from revdist.folding import on_device
 from revdist.fused import Program
 from revdist.placed import Inspection, Placed, Ranges, Size, Table, rows_by_product, take
 from revdist.recipe import check_size
-from revdist.target import TORCH, target
+from revdist.target import OPENVINO, TORCH, Target, target
 from revdist.teacher import Teacher, channels
 
 _AT_ONCE = 4  # pictures that a processor has under way
+_AT_ONCE_OPENVINO = 1  # its maps between two layers are where it left them, so that more of them only fill the caches
 _AT_ONCE_WIDE = 2  # of efficientnet_lite0, whose maps are large and its weights small; not in int8, with maps a quarter
 
 
@@ -47,10 +48,9 @@ class Engine:
         self.teacher_name = teacher.name
         self.teacher_sha256 = teacher.sha256
         self._mean, self._std = (on_device(each, self.device) for each in (teacher.mean, teacher.std))
-        self._trunk = teacher.trunk  # as it was given: int8 needs it for each set of ranges
+        self._given = teacher  # int8 needs it for each set of ranges
         self._teacher = None if self.needs_ranges else self._make_teacher(None)
-        wide = teacher.name == "efficientnet_lite0" and precision != "int8"
-        self._at_once = 0 if self.device.type != "cpu" else _AT_ONCE_WIDE if wide else _AT_ONCE  # 0: all
+        self._at_once = _at_once(self._target, teacher.name)
         self._warmed: frozenset[int] = frozenset()  # pictures that run together
         self._students: Table = MappingProxyType({})
         self._writing = threading.Lock()
@@ -95,7 +95,7 @@ class Engine:
         teacher = there[key] if key in there else self._teacher or self._make_teacher(ranges)
         inputs = list(zip(channels(self.teacher_name), detector.STRIDES, strict=True))
         given = teacher.results if isinstance(teacher, quantised.Program) else ()
-        ready = self._target.network(student, inputs, None if ranges is None else ranges.student, given)
+        ready = self._target.student(student, inputs, None if ranges is None else ranges.student, given)
         if isinstance(ready, quantised.Program):  # then cosines are those of the integers, whatever their scale
             assert not any(affine.zero for affine in (*given, *ready.results)), "features are never negative"
         spread = detector.Spread(size, self.device, scoring)
@@ -108,7 +108,7 @@ class Engine:
             self._students = MappingProxyType({**self._students, product: placed})
 
     def _make_teacher(self, ranges: Ranges | None) -> nn.Module:
-        return self._target.network(self._trunk, [(3, 1)], None if ranges is None else ranges.teacher)
+        return self._target.teacher(self._given, None if ranges is None else ranges.teacher)
 
     @torch.inference_mode()
     def observe(self, product: str, pictures: Iterable[npt.NDArray[np.uint8]]) -> Ranges:
@@ -170,8 +170,8 @@ class Engine:
         placed = self._placed(self._students, product)
         with self._target.alone():
             taught = placed.teacher(self._normalise(self._upload([pixels])))
-            distances = detector.distances(taught, placed.student(taught))
-            return np.asarray(torch.cat(list(placed.spread.scales(distances))).cpu().numpy())
+            scales = list(placed.spread.scales(placed.distances(taught)))
+            return np.asarray(torch.cat(scales).cpu().numpy())
 
     def networks(self, pixels: Sequence[npt.NDArray[np.uint8]], product: str) -> Callable[[], None]:
         """What runs teacher and student alone, in the parts that `inspect` takes, on prepared pictures: to be timed."""
@@ -199,7 +199,9 @@ class Engine:
         return self._teacher(self._normalise(self._upload(pixels)))  # type: ignore[no-any-return]
 
     def _normalise(self, pixels: torch.Tensor) -> torch.Tensor:
-        """uint8 (b, h, w, 3) on the device -> (b, 3, h, w) as the networks take it."""
+        """uint8 (b, h, w, 3) on the device -> (b, 3, h, w) as the teacher takes it; OpenVINO's normalises by itself."""
+        if self._target.runtime == OPENVINO:
+            return pixels
         return detector.normalise(pixels, self._mean, self._std).to(self._target.dtype)
 
     def maps(self, batch: torch.Tensor, products: Sequence[str], students: Table | None = None) -> torch.Tensor:
@@ -222,7 +224,7 @@ class Engine:
             placed = self._placed(table, product)
             for part in self._parts(len(rows)):
                 own = [features[rows[0] :][part] for features in taught]
-                yield placed.spread(detector.distances(own, placed.student(own)))
+                yield placed.spread(placed.distances(own))
 
     def _parts(self, count: int) -> Iterator[slice]:
         """Which pictures run together. On a processor in powers of two, because weights are packed for each number."""
@@ -289,3 +291,11 @@ class Engine:
         staged = torch.empty((len(pictures), *pictures[0].shape), dtype=torch.uint8, pin_memory=pinned)
         np.stack(pictures, out=staged.numpy())
         return staged.to(self.device, non_blocking=True)
+
+
+def _at_once(where: Target, teacher: str) -> int:
+    """Pictures that run together; 0: all."""
+    if where.runtime == OPENVINO:
+        return _AT_ONCE_OPENVINO
+    wide = teacher == "efficientnet_lite0" and where.precision != "int8"
+    return 0 if where.device.type != "cpu" else _AT_ONCE_WIDE if wide else _AT_ONCE

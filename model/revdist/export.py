@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from revdist import bundle, detector, folders, images, recording
+from revdist import bundle, detector, folders, images, onnx_detector, recording
 from revdist.bundle import Bundle
 from revdist.detector import Scoring
 from revdist.engine import Engine
@@ -129,26 +129,12 @@ def _add_detector(graph: Graph, parts: Parts) -> None:
     picture = torch.zeros(1, 3, _EXAMPLE, _EXAMPLE)
     with torch.no_grad():
         features = trunk(picture)
-    taught = graph.network(recording.record(trunk, picture), [_normalised(graph, parts.teacher)])
+    pixels = onnx_detector.normalised(graph, PIXELS, parts.teacher.mean, parts.teacher.std)
+    taught = graph.network(recording.record(trunk, picture), [pixels])
     rebuilt = graph.network(recording.record(student, *features), taught)
-    distances = [_distance(graph, *pair) for pair in zip(taught, rebuilt, strict=True)]
+    distances = [onnx_detector.distance(graph, *pair) for pair in zip(taught, rebuilt, strict=True)]
     _add_map(graph, distances, parts.size, parts.scoring)
     _add_score(graph, parts.size, parts.scoring)
-
-
-def _normalised(graph: Graph, teacher: Teacher) -> str:
-    """As `detector.normalise`: uint8 (B, h, w, 3) -> (B, 3, h, w)."""
-    floats = graph.add("Cast", PIXELS, to=onnx_package().TensorProto.FLOAT)  # at once: TensorRT takes uint8 only so
-    centred = graph.add("Sub", floats, graph.floats(teacher.mean))
-    return graph.add("Transpose", graph.add("Div", centred, graph.floats(teacher.std)), perm=[0, 3, 1, 2])
-
-
-def _distance(graph: Graph, taught: str, rebuilt: str) -> str:
-    """As `detector.cosine_distance`: two (B, C, H, W) -> (B, H, W)."""
-    dot = graph.add("ReduceSum", graph.add("Mul", taught, rebuilt), graph.integers([1]), keepdims=0)
-    least = graph.floats(detector.EPSILON)
-    norms = [graph.add("Max", graph.add("ReduceL2", each, axes=[1], keepdims=0), least) for each in (taught, rebuilt)]
-    return graph.add("Sub", graph.floats(1.0), graph.add("Div", dot, graph.add("Mul", *norms)))
 
 
 def _add_map(graph: Graph, distances: Sequence[str], size: tuple[int, int], scoring: Scoring) -> None:

@@ -93,7 +93,7 @@ def _convolution(target: Target, work: Work, pictures: int) -> Callable[[], obje
         quick = quantised.Convolution(plain, Affine.of(0.0, 1.0), Affine.of(-4.0, 4.0))
         return lambda: quick(integers)
     x = x.to(target.device, target.dtype).contiguous(memory_format=torch.channels_last)
-    if target.records:
+    if target.fuses:
         fast = fused.Convolution(plain, target.dtype)
         return lambda: fast(x)
     return _module_like(plain, x)

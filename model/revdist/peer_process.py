@@ -24,7 +24,7 @@ from revdist.images import Pixels
 SETUP, PICTURE, MODEL = "setup.json", "picture.npy", "model.onnx"
 _ON_TORCH = ("rd4ad", "anomalib-torch")
 Call = Callable[[int], float]  # a number of pictures -> the score of the first
-_HINTS = {"openvino-float32": "f32", "openvino-bfloat16": "bf16"}
+_OPENVINO, _ANOMALIB = "openvino-", "anomalib-openvino-"  # and the precision
 
 
 class RefusedError(Exception):
@@ -56,9 +56,17 @@ def made(kind: str, folder: Path) -> Call:
     torch.set_num_threads(setup["threads"] if kind in _ON_TORCH else 1)  # one runtime in a process has threads
     if kind == "rd4ad":
         return _official(folder, picture, setup)
-    if kind in _HINTS:
-        return _openvino(_HINTS[kind], (folder / MODEL).read_bytes(), picture, setup)
+    if kind.startswith(_OPENVINO):
+        hint = _hint(kind.removeprefix(_OPENVINO))
+        return _openvino(hint, (folder / MODEL).read_bytes(), picture, setup)
     return _anomalib(kind, folder, picture, setup)
+
+
+def _hint(precision: str) -> str:
+    """OpenVINO's word for it. Raises RefusedError."""
+    if not compiled.computes(precision):
+        raise RefusedError(f"OpenVINO has no {precision} on this processor")
+    return compiled.HINTS[precision]
 
 
 def _official(folder: Path, picture: Pixels, setup: dict[str, Any]) -> Call:
@@ -79,8 +87,6 @@ def _official(folder: Path, picture: Pixels, setup: dict[str, Any]) -> Call:
 def _openvino(hint: str, content: bytes, picture: Pixels, setup: dict[str, Any]) -> Call:
     """The bundle's exported model, compiled for each batch size when that is first seen, as OpenVINO likes it best."""
     core, size = compiled.openvino_package().Core(), (setup["size"][0], setup["size"][1])
-    if hint == "bf16" and "BF16" not in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
-        raise RefusedError("OpenVINO has no bfloat16 on this processor")
     ways = {"INFERENCE_PRECISION_HINT": hint, "INFERENCE_NUM_THREADS": setup["threads"], "PERFORMANCE_HINT": "LATENCY"}
     known: dict[int, Any] = {}
 
@@ -96,7 +102,7 @@ def _openvino(hint: str, content: bytes, picture: Pixels, setup: dict[str, Any])
 
 
 def _anomalib(kind: str, folder: Path, picture: Pixels, setup: dict[str, Any]) -> Call:
-    """anomalib's own model, with random weights: only its time can be compared. Written for anomalib 2."""
+    """anomalib's own model, with random weights: only its time can be compared. Run with anomalib 2.7."""
     from anomalib.models import ReverseDistillation
 
     model, size = ReverseDistillation(backbone=setup["teacher"], pre_trained=False).eval(), tuple(setup["size"])
@@ -110,7 +116,10 @@ def _anomalib(kind: str, folder: Path, picture: Pixels, setup: dict[str, Any]) -
         return forward
     from anomalib.deploy import OpenVINOInferencer
 
-    inferencer = OpenVINOInferencer(path=model.to_openvino(export_root=folder, input_size=size), device="CPU")
+    os.chdir(folder)  # it makes a folder for its cache where it stands
+    config = {"INFERENCE_PRECISION_HINT": _hint(kind.removeprefix(_ANOMALIB))}
+    model_file = model.to_openvino(export_root=folder, input_size=size)
+    inferencer = OpenVINOInferencer(path=model_file, device="CPU", config=config)
 
     def predict(count: int) -> float:
         for _ in range(count):  # it takes one at a time

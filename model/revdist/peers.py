@@ -33,7 +33,7 @@ RD4AD, OPENVINO, ANOMALIB = NAMES = ("rd4ad", "openvino", "anomalib")
 _KINDS = {
     RD4AD: (RD4AD,),
     OPENVINO: ("openvino-float32", "openvino-bfloat16"),
-    ANOMALIB: ("anomalib-torch", "anomalib-openvino"),
+    ANOMALIB: ("anomalib-torch", "anomalib-openvino-float32", "anomalib-openvino-bfloat16"),
 }
 _INSTALL = {RD4AD: "", OPENVINO: "pip install 'rejectd[openvino]'", ANOMALIB: "pip install 'anomalib[openvino]'"}
 _TIMEOUT_S = 600.0  # for an answer: loading and compiling a model are in the first ones

@@ -13,7 +13,7 @@ import numpy.typing as npt
 import torch
 from torch import nn
 
-from revdist import detector, quantised
+from revdist import compiled, detector, quantised
 
 Size = tuple[int, int]
 
@@ -36,6 +36,11 @@ class Placed:
     spread: detector.Spread
     size: Size  # of its input
     top_share: float  # of the map's values whose mean is the score; 0 for the highest
+
+    def distances(self, taught: Sequence[torch.Tensor]) -> Sequence[torch.Tensor]:
+        """Three maps of the teacher (B, C, H, W) -> how far the student's are from them: (B, H, W) float32 each."""
+        found: Sequence[torch.Tensor] = self.student(taught)
+        return found if isinstance(self.student, compiled.Program) else detector.distances(taught, found)
 
 
 Table = Mapping[str, Placed]

@@ -1,7 +1,8 @@
 """Where and how the networks of an engine run: by which runtime, on which device, in which precision.
 
 An engine's identity is `RUNTIME-DEVICE-PRECISION`. With torch, maps between networks are float32 or, where the
-precision says so, 16-bit, and int8 is for processors. All of openvino (compiled.py) is, and its maps are float32.
+precision says so, 16-bit, and int8 is for processors. All of openvino (compiled.py) is, and its maps are float32. There
+the teacher normalises pictures itself, and the student gives distances in the place of maps.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from torch import nn
 from revdist import compiled, fused, quantised, recording
 from revdist.errors import RevdistError
 from revdist.folding import optimise
+from revdist.teacher import Teacher
 
 TORCH, OPENVINO = "torch", "openvino"
 RUNTIMES = (TORCH, OPENVINO)
@@ -55,41 +57,67 @@ class Target:
 
     @property
     def dtype(self) -> torch.dtype:
-        """Of the pictures and maps that networks take and give; in int8 of the pictures alone."""
-        return PRECISIONS[self.precision] if self.runtime == TORCH else torch.float32
+        """Of the normalised pictures and maps that torch's networks take and give; in int8 of the pictures alone."""
+        return PRECISIONS[self.precision]
 
     @property
-    def records(self) -> bool:
-        """Whether networks are recorded and become something else, in the place of modules."""
-        return self.runtime == OPENVINO or (self.device.type == "cpu" and fused.available())
+    def fuses(self) -> bool:
+        """Whether torch's networks become fused operations, in the place of modules."""
+        return self.runtime == TORCH and self.device.type == "cpu" and fused.available()
 
     def alone(self) -> AbstractContextManager[None]:
         """What torch has to do between the networks is done in here, so that their threads are not in its way."""
         return compiled.alone() if self.runtime == OPENVINO else contextlib.nullcontext()
 
-    def network(
+    def teacher(self, known: Teacher, ranges: quantised.Ranges | None = None) -> nn.Module:
+        """A copy of a teacher that runs here: normalised pictures, for OpenVINO uint8 (B, h, w, 3), -> three maps.
+
+        `ranges`: of its maps, for int8.
+        """
+        if self.runtime != OPENVINO:
+            return self._network(known.trunk, [(3, 1)], ranges)
+        recorded = self._recorded(known.trunk, [(3, 1)])
+        return compiled.teacher(recorded, known.mean, known.std, precision=self.precision, threads=self.threads)
+
+    def student(
         self,
         module: nn.Module,
         inputs: Sequence[tuple[int, int]],
         ranges: quantised.Ranges | None = None,
         given: Sequence[quantised.Affine] = (),
     ) -> nn.Module:
-        """A copy of a float32 network that runs here: `dtype` in, `dtype` out; in int8 maps are uint8.
+        """A copy of a float32 student that runs here: the teacher's maps -> its own; of OpenVINO their distances.
 
         `inputs`: (channels, stride) of each map that it takes; `ranges`: of its maps, and how those stand for values
         that it is `given`, for int8.
         """
-        if not self.records:
+        if self.runtime != OPENVINO:
+            return self._network(module, inputs, ranges, given)
+        recorded = self._recorded(module, inputs)
+        return compiled.student(recorded, inputs, precision=self.precision, threads=self.threads)
+
+    def _network(
+        self,
+        module: nn.Module,
+        inputs: Sequence[tuple[int, int]],
+        ranges: quantised.Ranges | None = None,
+        given: Sequence[quantised.Affine] = (),
+    ) -> nn.Module:
+        """`dtype` in, `dtype` out; in int8 maps are uint8."""
+        if not self.fuses:
             return optimise(module, self.device, self.dtype)
-        ready = optimise(module, self.device)
-        example = [torch.zeros(1, channels, _EXAMPLE // stride, _EXAMPLE // stride) for channels, stride in inputs]
-        if self.runtime == OPENVINO:
-            recorded = recording.record(ready, *example)
-            return compiled.Program(recorded, inputs, precision=self.precision, threads=self.threads)
         if self.precision != "int8":
-            return fused.fuse(ready, *example, dtype=self.dtype)
+            return fused.fuse(optimise(module, self.device), *_example(inputs), dtype=self.dtype)
         assert ranges is not None, "int8 needs the ranges of the maps"
-        return quantised.quantise(recording.record(ready, *example), ranges, given)
+        return quantised.quantise(self._recorded(module, inputs), ranges, given)
+
+    def _recorded(self, module: nn.Module, inputs: Sequence[tuple[int, int]]) -> recording.Recording:
+        return recording.record(optimise(module, self.device), *_example(inputs))
+
+
+def _example(inputs: Sequence[tuple[int, int]]) -> list[torch.Tensor]:
+    """What a network of these inputs, (channels, stride) each, can be recorded on."""
+    return [torch.zeros(1, channels, _EXAMPLE // stride, _EXAMPLE // stride) for channels, stride in inputs]
 
 
 def target(device: str = "auto", precision: str = "float32", runtime: str = TORCH) -> Target:

@@ -3,13 +3,14 @@
     python tests/bench/ablation.py --tiles ../shared/data/magnetic_tile --output results.jsonl
 
 Each run appends one line; runs that are there already are skipped, so it can be stopped at any time. The table of all
-lines is printed in the end (`--table` prints it alone). One teacher, one input size, one number of steps for all.
+lines is printed in the end (`--table` prints it alone). One teacher and one number of steps for all.
 """
 
 from __future__ import annotations
 
 import argparse
 import importlib.util
+import itertools
 import json
 import logging
 import os
@@ -89,7 +90,7 @@ def main() -> int:
     parser.add_argument("--tiles", type=Path, required=True, metavar="ROOT", help="magnetic_tile in the MVTec layout")
     parser.add_argument("--output", type=Path, required=True, metavar="FILE")
     parser.add_argument("--steps", type=int, default=300)
-    parser.add_argument("--size", type=int, default=160)
+    parser.add_argument("--sizes", type=size, nargs="+", default=[(160, 160)], metavar="N|HxW", help="of the input")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], metavar="N")
     parser.add_argument("--variants", nargs="+", choices=VARIANTS, default=list(VARIANTS), metavar="NAME")
     parser.add_argument("--sets", nargs="+", choices=SETS, default=list(SETS), metavar="NAME")
@@ -106,30 +107,46 @@ def main() -> int:
 def run_all(options: argparse.Namespace) -> None:
     encoder = teacher.load("efficientnet_lite0")
     engine = Engine(encoder, device="cpu")
-    size = (options.size, options.size)
-    plain = replace(recipe.default("efficientnet_lite0"), steps=options.steps, size=size, pasted_share=0.0)
-    for seed in options.seeds:
-        for name in options.sets:
-            data = load(name, options.tiles, plain.size, seed)
-            for variant in options.variants:
-                key = {"set": name, "variant": variant, "seed": seed, "steps": options.steps, "size": options.size}
-                if any(key.items() <= line.items() for line in lines(options.output, *options.others)):
-                    continue
-                made = replace(plain, seed=seed, average_share=0.1, **VARIANTS[variant])
+    plain = replace(recipe.default("efficientnet_lite0"), steps=options.steps, pasted_share=0.0)
+    for seed, sides, name in itertools.product(options.seeds, options.sizes, options.sets):
+        done = lines(options.output, *options.others)
+        keys = {
+            variant: {"set": name, "variant": variant, "seed": seed, "steps": options.steps, "size": written(sides)}
+            for variant in options.variants
+        }
+        wanted = {
+            variant: key for variant, key in keys.items() if not any(key.items() <= line.items() for line in done)
+        }
+        if wanted:
+            data = load(name, options.tiles, sides, seed)
+            for variant, key in wanted.items():
+                made = replace(plain, seed=seed, size=sides, average_share=0.1, **VARIANTS[variant])
                 found = run(engine, train.make_student(made, encoder, engine.device), data, made)
                 with options.output.open("a") as file:
                     file.write(json.dumps(key | found | {"load": os.getloadavg()[0]}) + "\n")
                 print(key, found, flush=True)
 
 
-def load(name: str, tiles: Path, size: tuple[int, int], seed: int) -> Data:
+def size(text: str) -> images.Size:
+    """A size (h, w) from `160` or `160x256`."""
+    sides = text.split("x")
+    return int(sides[0]), int(sides[-1])
+
+
+def written(sides: images.Size) -> int | str:
+    """As `size` reads it."""
+    return sides[0] if sides[0] == sides[1] else f"{sides[0]}x{sides[1]}"
+
+
+def load(name: str, tiles: Path, sides: images.Size, seed: int) -> Data:
     """Draw pictures of a set. What is tested was never trained with."""
     rng = np.random.default_rng((seed, 7))
     if name == "magnetic_tile":
         samples = images.labelled_pictures(tiles)
         good = draw(images.good_pictures(tiles), TRAINED + HELD_OUT, rng)
-        tested, defective, doubtful = [each.path for each in samples], [each.defective for each in samples], []
-        masks = [images.read_mask(each.mask, size) if each.mask else np.zeros(size, bool) for each in samples]
+        tested, defective = [each.path for each in samples], [each.defective for each in samples]
+        doubtful: list[Path] = []
+        masks = [images.read_mask(each.mask, sides) if each.mask else np.zeros(sides, bool) for each in samples]
     else:
         all_good, doubtful, bad = cells(name.removeprefix("elpv "))
         drawn = draw(all_good, TRAINED + HELD_OUT + TESTED, rng)
@@ -138,11 +155,11 @@ def load(name: str, tiles: Path, size: tuple[int, int], seed: int) -> Data:
         tested, defective, masks = rest + bad, [False] * len(rest) + [True] * len(bad), []
     fitted, held_out = good[:TRAINED], good[TRAINED:]
     return Data(
-        evaluate.read_prepared(fitted, size),
-        evaluate.read_prepared(held_out, size),
-        evaluate.read_prepared(tested, size),
+        evaluate.read_prepared(fitted, sides),
+        evaluate.read_prepared(held_out, sides),
+        evaluate.read_prepared(tested, sides),
         np.array(defective),
-        evaluate.read_prepared(doubtful, size),
+        evaluate.read_prepared(doubtful, sides),
         np.stack(masks) if masks else None,
     )
 
@@ -248,11 +265,11 @@ def scores(
 ) -> dict[str, npt.NDArray[Any]]:
     """Scores (n,) and maps (n, h, w) of pictures by their names."""
     found: dict[str, list[npt.NDArray[Any]]] = defaultdict(list)
-    size = pictures[0].shape[:2]
+    sides = pictures[0].shape[:2]
     for at in range(0, len(pictures), 8):
         taught = engine.features(pictures[at : at + 8])
         scales = [
-            F.interpolate(detector.cosine_distance(t, s)[:, None], size, mode="bilinear", align_corners=True)[:, 0]
+            F.interpolate(detector.cosine_distance(t, s)[:, None], sides, mode="bilinear", align_corners=True)[:, 0]
             for t, s in zip(taught, student(taught), strict=True)
         ]
         for name, fused in fusions(scales).items():
@@ -289,9 +306,9 @@ def print_table(paths: Sequence[Path]) -> None:
         groups[line["size"], line["steps"], line["variant"]][line["set"]].append(line)
     for title, what in SHOWN.items():
         print(f"\n{title}\n\n| size, steps, recipe | " + " | ".join(SETS) + " |\n| --- |" + " --- |" * len(SETS))
-        for (size, steps, variant), by_set in groups.items():
+        for (sides, steps, variant), by_set in groups.items():
             cells = [cell([line[what] for line in by_set[name] if what in line]) for name in SETS]
-            print(f"| {size}, {steps}, {variant} | " + " | ".join(cells) + " |")
+            print(f"| {sides}, {steps}, {variant} | " + " | ".join(cells) + " |")
 
 
 def cell(values: Sequence[float]) -> str:

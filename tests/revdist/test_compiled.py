@@ -35,9 +35,17 @@ ARCHITECTURES = [
 needs_bfloat16 = pytest.mark.skipif(not compiled.computes("bfloat16"), reason="no bfloat16 here: NOT TESTED")
 
 
-def _compiled(module: nn.Module, inputs: list[tuple[int, int]], precision: str = "float32") -> compiled.Program:
-    example = [torch.zeros(1, channels, 64 // stride, 64 // stride) for channels, stride in inputs]
-    return compiled.Program(recording.record(module, *example), inputs, precision=precision, threads=1)
+def _teacher(known: teacher.Teacher, precision: str = "float32") -> compiled.Program:
+    recorded = recording.record(optimise(known.trunk, CPU), torch.zeros(1, 3, 64, 64))
+    return compiled.teacher(recorded, known.mean, known.std, precision=precision, threads=1)
+
+
+def _random_teacher(name: str) -> teacher.Teacher:
+    return teacher.Teacher(name, randomised(teacher.build(name), 1), "random")
+
+
+def _pictures(*shape: int) -> torch.Tensor:
+    return torch.randint(0, 256, shape, dtype=torch.uint8)
 
 
 def _maps(name: str) -> list[tuple[int, int]]:
@@ -47,44 +55,54 @@ def _maps(name: str) -> list[tuple[int, int]]:
 @pytest.mark.parametrize(("name", "bottleneck"), ARCHITECTURES)
 @torch.no_grad()
 def test_compiled_networks_give_what_the_plain_ones_give(name: str, bottleneck: BottleneckName) -> None:
-    trunk = optimise(randomised(teacher.build(name), 1), CPU)
+    known = _random_teacher(name)
+    trunk = optimise(known.trunk, CPU)
     student = optimise(randomised(detector.Student(name, bottleneck=bottleneck), 2), CPU)
-    fast_trunk, fast_student = _compiled(trunk, [(3, 1)]), _compiled(student, _maps(name))
-    for shape in [(2, 3, 64, 96), (1, 3, 128, 64), (2, 3, 64, 96)]:
-        picture = torch.randn(shape)
-        taught = trunk(picture)
-        for expected, found in zip(
-            [*taught, *student(taught)], [*fast_trunk(picture), *fast_student(taught)], strict=True
-        ):
+    example = [torch.zeros(1, channels, 64 // stride, 64 // stride) for channels, stride in _maps(name)]
+    fast_trunk = _teacher(known)
+    fast_student = compiled.student(recording.record(student, *example), _maps(name), precision="float32", threads=1)
+    for shape in [(2, 64, 96, 3), (1, 128, 64, 3), (2, 64, 96, 3)]:
+        pixels = _pictures(*shape)
+        taught = trunk(detector.normalise(pixels, known.mean, known.std))
+        for expected, found in zip(taught, fast_trunk(pixels), strict=True):
             torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5 * float(expected.abs().max()))
-            assert found.is_contiguous(memory_format=torch.channels_last)
+            assert found.is_contiguous()
+        distances = detector.distances(taught, student(taught))
+        for expected, found in zip(distances, fast_student(taught), strict=True):
+            torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
     assert len(fast_trunk.shapes) == len(fast_student.shapes) == 2
 
 
 @needs_bfloat16
 @torch.no_grad()
-def test_in_bfloat16_networks_are_coarser_and_take_and_give_float32() -> None:
-    trunk = optimise(randomised(teacher.build("efficientnet_lite0"), 1), CPU)
-    picture = torch.randn(2, 3, 64, 96)
-    for expected, found in zip(trunk(picture), _compiled(trunk, [(3, 1)], "bfloat16")(picture), strict=True):
+def test_in_bfloat16_maps_are_coarser_and_yet_float32_and_distances_are_no_coarser_than_maps() -> None:
+    known = _random_teacher("efficientnet_lite0")
+    pixels = _pictures(2, 64, 96, 3)
+    taught = optimise(known.trunk, CPU)(detector.normalise(pixels, known.mean, known.std))
+    for expected, found in zip(taught, _teacher(known, "bfloat16")(pixels), strict=True):
         assert found.dtype == torch.float32
         error = float((found - expected).norm() / expected.norm())
         assert 1e-4 < error < 0.05
+    same = nn.Identity()  # a student that makes no mistake: in bfloat16 1 - cos would be off by 1/256
+    recorded = recording.record(same, *[each.contiguous() for each in taught])
+    judge = compiled.student(recorded, _maps("efficientnet_lite0"), precision="bfloat16", threads=1)
+    for distance in judge(taught):
+        assert float(distance.abs().max()) < 1e-5
 
 
 @torch.no_grad()
 def test_results_outlive_the_next_call() -> None:
-    network = _compiled(optimise(randomised(teacher.build("resnet18"), 1), CPU), [(3, 1)])
-    first = network(torch.ones(1, 3, 64, 64))
+    network = _teacher(_random_teacher("resnet18"))
+    first = network(torch.full((1, 64, 64, 3), 255, dtype=torch.uint8))
     copies = [each.clone() for each in first]
-    network(torch.zeros(1, 3, 64, 64))
+    network(torch.zeros(1, 64, 64, 3, dtype=torch.uint8))
     for kept, copy in zip(first, copies, strict=True):
         assert torch.equal(kept, copy)
 
 
 def test_threads_compile_and_run_the_same_network_at_once() -> None:
-    network = _compiled(optimise(randomised(teacher.build("efficientnet_lite0"), 1), CPU), [(3, 1)])
-    pictures = [torch.full((1, 3, 64, 64), float(value)) for value in range(4)]
+    network = _teacher(_random_teacher("efficientnet_lite0"))
+    pictures = [torch.full((1, 64, 64, 3), 60 * value, dtype=torch.uint8) for value in range(4)]
     found: dict[int, list[torch.Tensor]] = {}
     start = threading.Barrier(len(pictures))
 
@@ -105,7 +123,7 @@ def test_threads_compile_and_run_the_same_network_at_once() -> None:
 
 def test_the_shapes_that_were_used_last_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(compiled, "MOST", 2)
-    network = _compiled(optimise(teacher.build("resnet18"), CPU), [(3, 1)])
+    network = _teacher(_random_teacher("resnet18"))
     for side in (32, 64, 32, 96):
         network.prepare(1, (side, 32))
     assert network.shapes == [((1, 32, 32, 3),), ((1, 96, 32, 3),)]

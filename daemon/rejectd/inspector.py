@@ -113,7 +113,7 @@ class Inspector:
         try:
             self._engine.warm(sizes)
             for size in sorted(sizes):
-                part = min(size, self._engine.at_once or size)
+                part = min(size, self._engine.at_once(model.key) or size)
                 started = time.perf_counter_ns()
                 self._engine.inspect([blank] * part, [model.key] * part)
                 elapsed_ns[size] = (time.perf_counter_ns() - started) * size // part

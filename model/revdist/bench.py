@@ -130,7 +130,8 @@ class Bench:
 
 def bench(subject: Subject, plan: Plan) -> Bench:
     """Measure. Raises RevdistError for an engine or a checkout that cannot be used; other peers may be missing."""
-    targets, work = plan.targets(), workload.of_detector(subject.teacher.trunk, subject.student, subject.size)
+    tiles = subject.recipe.tiles
+    targets, work = plan.targets(), workload.of_detector(subject.teacher.trunk, subject.student, tiles.tile)
     picture = subject.picture(plan.picture)
     with ExitStack() as stack:
         engines = [_engine(each, subject) for each in targets]
@@ -149,7 +150,7 @@ def bench(subject: Subject, plan: Plan) -> Bench:
             subject=subject.name,
             teacher=subject.teacher.name,
             size=subject.size,
-            operations=workload.operations(work),
+            operations=workload.operations(work) * tiles.count,
             plan=plan,
             rows=rounds.rows,
             rates=rounds.rates(),

@@ -35,8 +35,8 @@ from revdist.quantised import Ranges as NetworkRanges
 from revdist.recipe import SCALES, Recipe, check_product, default
 from revdist.weights import check_finite
 
-SCHEMA = 4
-READABLE = (2, 3, SCHEMA)
+SCHEMA = 5
+READABLE = (2, 3, 4, SCHEMA)
 STUDENT = "student.safetensors"
 CALIBRATION = "calibration.safetensors"
 RANGES = "ranges.safetensors"
@@ -148,7 +148,8 @@ def _check_version(path: Path, manifest: dict[str, Any]) -> None:
 
 
 def _recipe(manifest: dict[str, Any]) -> Recipe:
-    """Schema 2 had `fusion` in the place of `bottleneck`, and scored in one way; up to 3 a teacher had one student.
+    """Schema 2 had `fusion` in the place of `bottleneck`, and scored in one way; up to 3 a teacher had one student; up
+    to 4 there were no tiles.
 
     Raises RecipeError.
     """
@@ -158,6 +159,8 @@ def _recipe(manifest: dict[str, Any]) -> Recipe:
         values |= {"bottleneck": bottleneck, "scales": SCALES, "combine": "add"}
     if manifest["schema"] <= 3 and "student" not in values:
         values["student"] = default(manifest["teacher"]["name"]).student
+    if manifest["schema"] <= 4:
+        values.setdefault("tile", None)
     return Recipe.from_json(values)
 
 
@@ -227,8 +230,8 @@ def place(bundle: Bundle, engine: Engine, *, product: str) -> Bundle:
 
 def add(bundle: Bundle, engine: Engine, *, product: str, ranges: Ranges | None = None) -> None:
     """Put a bundle's student into an engine as `product`. `ranges`: in the place of the bundle's own, for int8."""
-    scoring = detector.Scoring.of(bundle.recipe)
-    engine.add(product, student(bundle), bundle.size, scoring, ranges=ranges or bundle.ranges)
+    scoring, tile = detector.Scoring.of(bundle.recipe), bundle.recipe.tile
+    engine.add(product, student(bundle), bundle.size, scoring, tile=tile, ranges=ranges or bundle.ranges)
 
 
 def golden_scores(bundle: Bundle, engine: Engine, product: str) -> dict[str, float]:

@@ -132,6 +132,7 @@ def _add_bench(one: argparse.ArgumentParser) -> None:
     drawn = "random weights for this teacher in the place of a bundle: time does not depend on them"
     one.add_argument("--random", choices=NAMES, metavar="TEACHER", help=drawn)
     one.add_argument("--size", type=_size, metavar="N|HxW", help="input size, with --random (default: by teacher)")
+    one.add_argument("--tile", type=_size, metavar="N|HxW", help="of tiles, with --random (default: none)")
     students = get_args(recipe.StudentName)
     one.add_argument("--student", choices=students, help="its design, with --random (default: by teacher)")
     bottlenecks = get_args(recipe.BottleneckName)
@@ -171,7 +172,9 @@ def _add_recipe(one: argparse.ArgumentParser) -> None:
     one.add_argument("--recipe", choices=recipe.NAMED, default="default", metavar="NAME", help=recipes)
     one.add_argument("--steps", type=int, metavar="N", help="optimiser steps (default: by recipe and teacher)")
     one.add_argument("--size", type=_size, metavar="N|HxW", help="input size, multiples of 32 (default: by teacher)")
-    one.add_argument("--batch", type=int, metavar="N", help="pictures a step (default: by teacher)")
+    tiles = "the networks see a picture in tiles of this size: for large pictures with small defects"
+    one.add_argument("--tile", type=_size, metavar="N|HxW", help=tiles)
+    one.add_argument("--batch", type=int, metavar="N", help="pictures, or tiles, a step (default: by teacher)")
     students = "official: the paper's; slim: narrow, several times less work (default: slim for efficientnet_lite0)"
     one.add_argument("--student", choices=get_args(recipe.StudentName), help=students)
     bottlenecks = "full: all scales, trained (MFF and OCE); oce: zeros for all but the coarsest; coarse: the same "

@@ -79,6 +79,7 @@ def _write_suspects(options: argparse.Namespace, engine: Engine, found: Bundle) 
 def _recipe(options: argparse.Namespace) -> recipe.Recipe:
     names = [
         "size",
+        "tile",
         "steps",
         "batch",
         "student",
@@ -264,8 +265,8 @@ def run_export(options: argparse.Namespace) -> int:
 def run_bench(options: argparse.Namespace) -> int:
     if (options.bundle is None) == (options.random is None):
         raise RevdistError("bench: name a bundle, or a teacher with --random, and not both")
-    if options.size and options.random is None:
-        raise RevdistError("bench: a bundle has its own size", hint="use --size with --random")
+    if (options.size or options.tile) and options.random is None:
+        raise RevdistError("bench: a bundle has its own size", hint="use --size and --tile with --random")
     if (options.student or options.bottleneck) and options.random is None:
         raise RevdistError("bench: a bundle has its own student", hint="use --student and --bottleneck with --random")
     _check_files(options)
@@ -281,7 +282,7 @@ def run_bench(options: argparse.Namespace) -> int:
     if options.random is None:
         measured = subject.of_bundle(options.bundle, options.teacher_weights)
     else:
-        measured = subject.random(options.random, options.size, options.student, options.bottleneck)
+        measured = subject.random(options.random, options.size, options.student, options.bottleneck, options.tile)
     made = bench.bench(measured, plan)
     for error in made.missing:  # told, and the others were measured
         print(f"revdist: {error}", file=sys.stderr)

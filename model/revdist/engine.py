@@ -1,9 +1,9 @@
 """A detector made fast for one device and precision: one teacher, and a student for each product.
 
-B pictures of a batch, h w their size. Batch norms are folded into the convolutions, memory is channels last, and the
-only copy from the device that `inspect` makes is the one of the scores, which are float32 in any precision. On a
-processor operations are fused (fused.py), 8-bit (quantised.py) or OpenVINO's (compiled.py), and a batch goes through in
-parts that its caches hold.
+B pictures of a batch, h w their size, T tiles of each, h' w' theirs (see tiles.py). Batch norms are folded into the
+convolutions, memory is channels last, and the only copy from the device that `inspect` makes is the one of the scores,
+which are float32 in any precision. On a processor operations are fused (fused.py), 8-bit (quantised.py) or OpenVINO's
+(compiled.py), and a batch goes through in parts that its caches hold (parts.py).
 """
 
 from __future__ import annotations
@@ -17,18 +17,16 @@ import numpy.typing as npt
 import torch
 from torch import nn
 
-from revdist import compiled, detector, quantised
+from revdist import compiled, detector, memory, quantised
 from revdist.errors import ImageError, RevdistError
 from revdist.folding import on_device
 from revdist.fused import Program
-from revdist.placed import Inspection, Placed, Ranges, Size, Table, rows_by_product, take
+from revdist.parts import Parts
+from revdist.placed import Inspection, Placed, Ranges, Table, rows_by_product, take
 from revdist.recipe import check_size
-from revdist.target import OPENVINO, TORCH, Target, target
+from revdist.target import OPENVINO, TORCH, target
 from revdist.teacher import Teacher, channels
-
-_AT_ONCE = 4  # pictures that a processor has under way
-_AT_ONCE_OPENVINO = 1  # its maps between two layers are where it left them, so that more of them only fill the caches
-_AT_ONCE_WIDE = 2  # of efficientnet_lite0, whose maps are large and its weights small; not in int8, with maps a quarter
+from revdist.tiles import Size, Tiles
 
 
 class Engine:
@@ -50,10 +48,12 @@ class Engine:
         self._mean, self._std = (on_device(each, self.device) for each in (teacher.mean, teacher.std))
         self._given = teacher  # int8 needs it for each set of ranges
         self._teacher = None if self.needs_ranges else self._make_teacher(None)
-        self._at_once = _at_once(self._target, teacher.name)
+        self._parts = Parts.fit(self._target, teacher.name)
         self._warmed: frozenset[int] = frozenset()  # pictures that run together
         self._students: Table = MappingProxyType({})
         self._writing = threading.Lock()
+        if self.device.type == "cpu":
+            memory.keep()
         if self.device.type == "cuda":  # float32 means float32: TF32 would change the scores in the third digit
             torch.backends.cudnn.conv.fp32_precision = "ieee"  # type: ignore[attr-defined]
             torch.backends.cuda.matmul.fp32_precision = "ieee"
@@ -69,7 +69,7 @@ class Engine:
 
     def size(self, product: str) -> Size:
         """The input size (h, w) of a product. Raises RevdistError for a product that was not added."""
-        return self._placed(self._students, product).size
+        return self._placed(self._students, product).tiles.size
 
     def add(
         self,
@@ -78,13 +78,16 @@ class Engine:
         size: Size,
         scoring: detector.Scoring = detector.PLAIN,
         *,
+        tile: Size | None = None,
         ranges: Ranges | None = None,
     ) -> None:
         """Take in a trained student (it is copied), scored as its recipe says; one of the same name is replaced.
 
+        `tile`: (h', w') of the tiles that the networks see a picture in; None where they see all of it at once.
         Raises RevdistError where this engine needs ranges and there are none.
         """
         check_size(size)
+        tiles = Tiles.of(size, tile)
         ranges = ranges if self.needs_ranges else None
         if ranges is None and self.needs_ranges:
             raise RevdistError(
@@ -101,9 +104,9 @@ class Engine:
         spread = detector.Spread(size, self.device, scoring)
         for network in (teacher, ready):
             if isinstance(network, compiled.Program):  # here, because the thread that inspects cannot wait for it
-                for count in self._warmed:
-                    network.prepare(count, size)
-        placed = Placed(teacher, key, ready, spread, size, scoring.top_share)
+                for count in self._parts.sizes(self._warmed, tiles):
+                    network.prepare(count, tiles.tile)
+        placed = Placed(teacher, key, ready, spread, tiles, scoring.top_share)
         with self._writing:
             self._students = MappingProxyType({**self._students, product: placed})
 
@@ -120,9 +123,13 @@ class Engine:
         if self.identity != "torch-cpu-float32" or not isinstance(placed.student, Program):
             raise RevdistError("engine: int8 needs torch with oneDNN on a processor", hint="use float32")
         assert isinstance(placed.teacher, Program)
-        seen = [self._normalise(self._upload([picture])) for picture in pictures]
-        taught = quantised.observe(placed.teacher, seen)
-        return Ranges(taught, quantised.observe(placed.student, map(placed.teacher, seen)))
+        parts = [part for picture in pictures for part in placed.tiles.cut(picture)]
+
+        def seen() -> Iterator[torch.Tensor]:
+            return (self._normalise(self._upload([part])) for part in parts)
+
+        taught = quantised.observe(placed.teacher, seen())
+        return Ranges(taught, quantised.observe(placed.student, map(placed.teacher, seen())))
 
     def remove(self, product: str) -> None:
         """Forget a product; nothing happens where there is none of that name."""
@@ -149,8 +156,8 @@ class Engine:
         found: list[torch.Tensor] = []  # scores of each group, on the device
         order: list[int] = []
         with self._target.alone():
-            for rows in groups.values():
-                batch = self._upload([pixels[row] for row in rows])  # (b, h, w, 3) uint8
+            for (tiles, _), rows in groups.items():
+                batch = self._upload([part for row in rows for part in tiles.cut(pixels[row])])  # (b * T, h', w', 3)
                 smoothed = self.maps(batch, [products[row] for row in rows], students)  # (b, h, w)
                 found += self._scores(smoothed, [students[products[row]].top_share for row in rows])
                 order += rows
@@ -167,16 +174,18 @@ class Engine:
         They add up to the map that `inspect` gives, because smoothing is linear. Where scales multiply, the product of
         their smoothed maps is only near it.
         """
-        placed = self._placed(self._students, product)
+        students = self._students
+        placed = self._placed(students, product)
         with self._target.alone():
-            taught = placed.teacher(self._normalise(self._upload([pixels])))
-            scales = list(placed.spread.scales(placed.distances(taught)))
-            return np.asarray(torch.cat(scales).cpu().numpy())
+            batch = self._upload(placed.tiles.cut(pixels))
+            ((_, distances),) = self._distances(batch, [product], students)
+            return np.asarray(torch.cat(list(placed.spread.scales(distances))).cpu().numpy())
 
     def networks(self, pixels: Sequence[npt.NDArray[np.uint8]], product: str) -> Callable[[], None]:
         """What runs teacher and student alone, in the parts that `inspect` takes, on prepared pictures: to be timed."""
         placed = self._placed(self._students, product)
-        parts = [self._normalise(self._upload(pixels[part])) for part in self._parts(len(pixels))]
+        every = [each for picture in pixels for each in placed.tiles.cut(picture)]
+        parts = [self._normalise(self._upload(every[part])) for part in self._parts.of(len(every), placed.tiles)]
 
         @torch.inference_mode()
         def run() -> None:
@@ -205,58 +214,69 @@ class Engine:
         return detector.normalise(pixels, self._mean, self._std).to(self._target.dtype)
 
     def maps(self, batch: torch.Tensor, products: Sequence[str], students: Table | None = None) -> torch.Tensor:
-        """Smoothed anomaly maps of one batch: uint8 (b, h, w, 3) on the device -> float32 (b, h, w) on the device."""
+        """Smoothed anomaly maps of pictures (b,) that are cut alike: float32 (b, h, w) on the device.
+
+        `batch`: their T tiles each, picture by picture, on the device, uint8 (b * T, h', w', 3).
+        """
         table = self._students if students is None else students
         rows_of = rows_by_product(products)
         order = [row for rows in rows_of.values() for row in rows]  # each product's pictures side by side
-        batch = batch if len(rows_of) == 1 else take(batch, order)
-        parts: list[torch.Tensor] = []
-        for part in self._parts(len(order)):
-            parts += self._maps(batch[part], [products[row] for row in order[part]], table)
-        maps = parts[0] if len(parts) == 1 else torch.cat(parts)
+        count = self._placed(table, products[0]).tiles.count
+        if len(rows_of) > 1:
+            batch = take(batch, [row * count + place for row in order for place in range(count)])
+        ordered = [products[row] for row in order]
+        found = [table[product].spread(each) for product, each in self._distances(batch, ordered, table)]
+        maps = found[0] if len(found) == 1 else torch.cat(found)
         return maps if len(rows_of) == 1 else take(maps, sorted(range(len(order)), key=order.__getitem__))
 
-    def _maps(self, batch: torch.Tensor, products: Sequence[str], table: Table) -> Iterator[torch.Tensor]:
-        """Maps of pictures that are ordered by product, in one tensor (b', h, w) for each product."""
-        teacher = self._placed(table, products[0]).teacher
-        taught = teacher(self._normalise(batch))  # one pass for all products
-        for product, rows in rows_by_product(products).items():
-            placed = self._placed(table, product)
-            for part in self._parts(len(rows)):
-                own = [features[rows[0] :][part] for features in taught]
-                yield placed.spread(placed.distances(own))
+    def _distances(
+        self, batch: torch.Tensor, products: Sequence[str], table: Table
+    ) -> Iterator[tuple[str, Sequence[torch.Tensor]]]:
+        """Distances, fine to coarse, (b', h / stride, w / stride) float32, in the order of the pictures.
 
-    def _parts(self, count: int) -> Iterator[slice]:
-        """Which pictures run together. On a processor in powers of two, because weights are packed for each number."""
-        begin, at_once = 0, self._at_once or count
-        while begin < count:
-            while at_once > count - begin:
-                at_once //= 2
-            yield slice(begin, begin + at_once)
-            begin += at_once
+        `batch`: tiles (b * T, h', w', 3) of pictures that are ordered by product.
+        """
+        first = self._placed(table, products[0])
+        tiles, owners = first.tiles, [product for product in products for _ in range(first.tiles.count)]
+        pending: dict[str, list[Sequence[torch.Tensor]]] = {product: [] for product in owners}
+        for part in self._parts.of(len(owners), tiles):
+            taught = first.teacher(self._normalise(batch[part]))  # one pass for all products
+            for product, rows in rows_by_product(owners[part]).items():
+                for own in self._parts.of(len(rows), tiles):
+                    found = table[product].distances([features[rows[0] :][own] for features in taught])
+                    if tiles.count == 1:
+                        yield product, found
+                    else:
+                        pending[product].append(found)
+        for product, parts in pending.items():
+            if parts:
+                yield product, [tiles.join(torch.cat(each)) for each in zip(*parts, strict=True)]
 
-    @property
-    def at_once(self) -> int:
+    def at_once(self, product: str) -> int:
         """How many pictures run together: larger batches go through in parts, one after the other. 0: all."""
-        return self._at_once
+        most = self._parts.most
+        return most and max(1, most // self._placed(self._students, product).tiles.count)
 
     def warm(self, batch_sizes: Iterable[int]) -> None:
         """Make each product ready for each batch size, so that no first frame waits for set-up.
 
         Where batches go through in parts, for each size that a part of them can have, in mixed batches too.
         """
-        if self._at_once:
-            most = min(self._at_once, max(batch_sizes, default=0))
-            batch_sizes = [2**power for power in range(most.bit_length())]
-        sizes = frozenset(batch_sizes)
-        self._warmed |= sizes
+        self._warmed |= frozenset(batch_sizes)
         for product, placed in self._students.items():
-            for count in sorted(sizes):
+            whole, part = (np.zeros((*sides, 3), np.uint8) for sides in (placed.tiles.size, placed.tiles.tile))
+            for count in self._parts.sizes(self._warmed, placed.tiles):
                 if count > 1 and isinstance(placed.teacher, Program) and isinstance(placed.student, Program):
-                    placed.teacher.prepare(count)  # one picture went before
+                    placed.teacher.prepare(count)  # one went before
                     placed.student.prepare(count)
                 else:
-                    self.inspect([np.zeros((*placed.size, 3), np.uint8)] * count, [product] * count)
+                    self._see(placed, [part] * count)
+            for count in [1] if self._parts.most else sorted(self._warmed):
+                self.inspect([whole] * count, [product] * count)
+
+    @torch.inference_mode()
+    def _see(self, placed: Placed, parts: Sequence[npt.NDArray[np.uint8]]) -> None:
+        placed.distances(placed.teacher(self._normalise(self._upload(parts))))
 
     @staticmethod
     def _placed(table: Table, product: str) -> Placed:
@@ -271,18 +291,18 @@ class Engine:
         pixels: Sequence[npt.NDArray[np.uint8]],
         products: Sequence[str],
         students: Table,
-    ) -> dict[tuple[Size, str], list[int]]:
-        """Rows that go through the teacher together: of one size, and in int8 of the same ranges."""
-        groups: dict[tuple[Size, str], list[int]] = {}
+    ) -> dict[tuple[Tiles, str], list[int]]:
+        """Rows that go through the teacher together: of one size, cut alike, and in int8 of the same ranges."""
+        groups: dict[tuple[Tiles, str], list[int]] = {}
         for row, (picture, product) in enumerate(zip(pixels, products, strict=True)):
             placed = self._placed(students, product)
-            size = placed.size
+            size = placed.tiles.size
             if picture.dtype != np.uint8 or picture.shape != (*size, 3):
                 raise ImageError(
                     f"engine: a picture of {product} is {picture.dtype} {picture.shape}, expected uint8 {(*size, 3)}",
                     hint="call images.prepare first",
                 )
-            groups.setdefault((size, placed.teacher_key), []).append(row)
+            groups.setdefault((placed.tiles, placed.teacher_key), []).append(row)
         return groups
 
     def _upload(self, pictures: Sequence[npt.NDArray[np.uint8]]) -> torch.Tensor:
@@ -291,11 +311,3 @@ class Engine:
         staged = torch.empty((len(pictures), *pictures[0].shape), dtype=torch.uint8, pin_memory=pinned)
         np.stack(pictures, out=staged.numpy())
         return staged.to(self.device, non_blocking=True)
-
-
-def _at_once(where: Target, teacher: str) -> int:
-    """Pictures that run together; 0: all."""
-    if where.runtime == OPENVINO:
-        return _AT_ONCE_OPENVINO
-    wide = teacher == "efficientnet_lite0" and where.precision != "int8"
-    return 0 if where.device.type != "cpu" else _AT_ONCE_WIDE if wide else _AT_ONCE

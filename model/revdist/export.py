@@ -24,6 +24,7 @@ from revdist.errors import RevdistError
 from revdist.folding import optimise
 from revdist.onnx_graph import FORMAT, OPSET, Graph, onnx_package
 from revdist.teacher import Teacher
+from revdist.tiles import Tiles
 
 PIXELS, MAP, SCORE = "pixels", "anomaly_map", "score"
 TOLERANCE = 1e-4  # relative: how far a golden picture's score may be from torch's
@@ -51,7 +52,7 @@ class Parts:
     name: str
     teacher: Teacher
     student: nn.Module
-    size: tuple[int, int]  # (h, w) of its input
+    tiles: Tiles  # that it sees a picture in
     scoring: Scoring
 
 
@@ -94,7 +95,7 @@ def model(found: Bundle, teacher: Teacher, *, batch: int = 0) -> bytes:
         name=found.product,
         teacher=teacher,
         student=bundle.student(found),
-        size=found.size,
+        tiles=found.recipe.tiles,
         scoring=Scoring.of(found.recipe),
     )
     return assemble(parts, _metadata(found), batch=batch)
@@ -107,8 +108,8 @@ def assemble(parts: Parts, metadata: dict[str, str], *, batch: int = 0) -> bytes
     onnx, graph = onnx_package(), Graph()
     _add_detector(graph, parts)
     rows, kinds, typed = batch or "batch", onnx.TensorProto, onnx.helper.make_tensor_value_info
-    inputs = [typed(PIXELS, kinds.UINT8, [rows, *parts.size, 3])]
-    outputs = [typed(MAP, kinds.FLOAT, [rows, *parts.size]), typed(SCORE, kinds.FLOAT, [rows])]
+    inputs = [typed(PIXELS, kinds.UINT8, [rows, *parts.tiles.size, 3])]
+    outputs = [typed(MAP, kinds.FLOAT, [rows, *parts.tiles.size]), typed(SCORE, kinds.FLOAT, [rows])]
     made = onnx.helper.make_model(
         onnx.helper.make_graph(graph.nodes, parts.name, inputs, outputs, graph.constants),
         opset_imports=[onnx.helper.make_opsetid("", OPSET)],
@@ -130,11 +131,14 @@ def _add_detector(graph: Graph, parts: Parts) -> None:
     with torch.no_grad():
         features = trunk(picture)
     pixels = onnx_detector.normalised(graph, PIXELS, parts.teacher.mean, parts.teacher.std)
-    taught = graph.network(recording.record(trunk, picture), [pixels])
+    seen = onnx_detector.cut(graph, pixels, parts.tiles)
+    taught = graph.network(recording.record(trunk, picture), [seen])
     rebuilt = graph.network(recording.record(student, *features), taught)
     distances = [onnx_detector.distance(graph, *pair) for pair in zip(taught, rebuilt, strict=True)]
-    _add_map(graph, distances, parts.size, parts.scoring)
-    _add_score(graph, parts.size, parts.scoring)
+    pairs = zip(distances, detector.STRIDES, strict=True)
+    joined = [onnx_detector.join(graph, each, parts.tiles, stride) for each, stride in pairs]
+    _add_map(graph, joined, parts.tiles.size, parts.scoring)
+    _add_score(graph, parts.tiles.size, parts.scoring)
 
 
 def _add_map(graph: Graph, distances: Sequence[str], size: tuple[int, int], scoring: Scoring) -> None:

@@ -62,7 +62,7 @@ def pack(
 
     Raises CalibrationError, ImageError, or BundleError where it cannot be written.
     """
-    engine.add(product, student, recipe.size, Scoring.of(recipe))
+    engine.add(product, student, recipe.size, Scoring.of(recipe), tile=recipe.tile)
     calibration = holdout.calibrate(engine, product, good, held_out, recipe)
     golden = _golden(engine, product, evaluate.read_prepared(held_out[:GOLDEN_GOOD], recipe.size), recipe.seed)
     caught = [vector.score > calibration.threshold for vector, _ in golden if vector.kind == "scratch"]

@@ -89,10 +89,10 @@ def start(wanted: Sequence[Wanted], subject: Subject, picture: Pixels, device: t
     """Make the peers ready; processes end with the stack. What cannot run here is in `missing`. Raises RevdistError."""
     peers = Peers()
     for each in wanted:
-        if each.name == RD4AD:
-            peers.loops.append(_loop(each.checkout, subject, device))
         try:
             _check(each.name, subject)
+            if each.name == RD4AD:
+                peers.loops.append(_loop(each.checkout, subject, device))
             folder = _furnish(each, subject, picture, device, stack)
         except PeerError as error:
             peers.missing.append(error)
@@ -121,6 +121,8 @@ def _check(name: str, subject: Subject) -> None:
     absent = [each for each in needed if importlib.util.find_spec(each) is None]
     if absent:
         raise PeerError(f"{name} takes no part: {' and '.join(absent)} not installed", hint=_INSTALL[name])
+    if name in (RD4AD, ANOMALIB) and subject.recipe.tiles.count > 1:
+        raise PeerError(f"{name} takes no part: it sees a picture as a whole, not in tiles", hint="use openvino")
     if name == ANOMALIB and subject.teacher.name not in resnet.NAMES:
         raise PeerError(f"{name} takes no part: it has no teacher {subject.teacher.name}", hint="use a ResNet")
 
@@ -148,7 +150,7 @@ def _furnish(wanted: Wanted, subject: Subject, picture: Pixels, device: torch.de
             name=subject.name,
             teacher=subject.teacher,
             student=subject.student,
-            size=subject.size,
+            tiles=subject.recipe.tiles,
             scoring=subject.scoring,
         )
         (folder / peer_process.MODEL).write_bytes(export.assemble(parts, {}))

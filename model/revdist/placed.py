@@ -14,8 +14,7 @@ import torch
 from torch import nn
 
 from revdist import compiled, detector, quantised
-
-Size = tuple[int, int]
+from revdist.tiles import Tiles
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +33,7 @@ class Placed:
     teacher_key: str  # engines have one teacher, but in int8 one for each set of ranges
     student: nn.Module
     spread: detector.Spread
-    size: Size  # of its input
+    tiles: Tiles  # that it sees a picture in
     top_share: float  # of the map's values whose mean is the score; 0 for the highest
 
     def distances(self, taught: Sequence[torch.Tensor]) -> Sequence[torch.Tensor]:

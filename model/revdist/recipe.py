@@ -10,6 +10,7 @@ from typing import Any, Literal, cast, get_args
 from revdist import blocks
 from revdist.conformal import Guarantee
 from revdist.errors import RecipeError
+from revdist.tiles import Tiles
 
 TeacherName = Literal["wide_resnet50_2", "resnet18", "resnet34", "resnet50", "efficientnet_lite0"]
 TEACHERS: tuple[str, ...] = get_args(TeacherName)
@@ -27,6 +28,7 @@ class Recipe:
 
     teacher: TeacherName = "wide_resnet50_2"
     size: tuple[int, int] = (256, 256)  # (height, width) of the model's input, pixels
+    tile: tuple[int, int] | None = None  # of the parts that the networks see it in; None: all of it at once
     steps: int = 2000  # optimiser steps
     epochs: int = 0  # passes over all pictures, which then set the steps; 0: the steps count
     batch: int = 16  # pictures a step
@@ -58,6 +60,9 @@ class Recipe:
     def __post_init__(self) -> None:
         _check("teacher", self.teacher, self.teacher in TEACHERS, f"one of {', '.join(TEACHERS)}")
         check_size(self.size)
+        plain = self.tile is None or (len(self.tile) == 2 and all(map(_whole, self.tile)))
+        _check("tile", self.tile, plain, "(height, width), or nothing")
+        Tiles.of(self.size, self.tile)
         for name, names in (
             ("student", get_args(StudentName)),
             ("bottleneck", get_args(BottleneckName)),
@@ -102,8 +107,13 @@ class Recipe:
         pair = len(self.betas) == 2 and all(_finite(beta) and 0 <= beta < 1 for beta in self.betas)
         _check("betas", self.betas, pair, "two numbers from 0 to less than 1")
 
+    @property
+    def tiles(self) -> Tiles:
+        """The tiles that a picture is seen in, or the whole of it as the only one."""
+        return Tiles.of(self.size, self.tile)
+
     def for_pictures(self, count: int) -> Recipe:
-        """The recipe for so many pictures to train with: epochs become steps."""
+        """The recipe for so many pictures, or tiles, to train with: epochs become steps."""
         return replace(self, steps=self.epochs * self.steps_of_epoch(count)) if self.epochs else self
 
     def steps_of_epoch(self, pictures: int) -> int:

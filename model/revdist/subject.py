@@ -48,7 +48,7 @@ class Subject:
     def add_to(self, engine: Engine) -> None:
         """Put the student into an engine; no calibration is needed to be timed."""
         ranges = self.ranges() if engine.needs_ranges else None
-        engine.add(self.name, self.student, self.size, self.scoring, ranges=ranges)
+        engine.add(self.name, self.student, self.size, self.scoring, tile=self.recipe.tile, ranges=ranges)
 
     def picture(self, side: int) -> Pixels:
         """A picture of side x side pixels, as a camera could give it."""
@@ -80,6 +80,7 @@ def random(
     size: tuple[int, int] | None = None,
     design: StudentName | None = None,
     bottleneck: BottleneckName | None = None,
+    tile: tuple[int, int] | None = None,
 ) -> Subject:
     """A detector of random weights, the same each time. What is None is as this teacher has it by default.
 
@@ -88,7 +89,11 @@ def random(
     trunk = teacher.build(name)
     usual = recipe.default(name)
     made = replace(
-        usual, size=size or usual.size, student=design or usual.student, bottleneck=bottleneck or usual.bottleneck
+        usual,
+        size=size or usual.size,
+        tile=tile,
+        student=design or usual.student,
+        bottleneck=bottleneck or usual.bottleneck,
     )
     chosen = made.size
     with torch.random.fork_rng(devices=[]):
@@ -98,7 +103,7 @@ def random(
         _settle(trunk, student)
     taught_by = Teacher(name, trunk, sha256="random")
     plain = Engine(taught_by, device="cpu")
-    plain.add("random", student.eval(), chosen)
+    plain.add("random", student.eval(), chosen, tile=tile)
     generator = np.random.default_rng(_SEED)
     return Subject(
         name="random",

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from revdist.bundle import Bundle
 from revdist.conformal import Calibration
 from revdist.evaluate import Evaluation
+from revdist.recipe import Recipe
 from revdist.sensitivity import DETECTED, Sensitivity
 
 
@@ -16,7 +17,7 @@ def bundle(found: Bundle) -> Iterator[str]:
     yield f"product      {found.product}"
     yield f"digest       {found.digest}"
     yield f"teacher      {found.teacher.name} {found.teacher.sha256}"
-    yield f"input        {found.size[0]}x{found.size[1]} pixels (height x width)"
+    yield f"input        {found.size[0]}x{found.size[1]} pixels (height x width){_tiled(made)}"
     yield f"training     {made.steps} steps of {made.batch}, seed {made.seed}, data {found.fingerprint}"
     scales = ", ".join(map(str, made.scales))
     yield f"student      {made.student}, bottleneck {made.bottleneck}"
@@ -28,6 +29,11 @@ def bundle(found: Bundle) -> Iterator[str]:
         yield f"calibration  {first}"
         yield from rest
     yield f"golden       {len(found.golden)} pictures; all files agree with the manifest"
+
+
+def _tiled(made: Recipe) -> str:
+    count, (height, width) = made.tiles.count, made.tiles.tile
+    return "" if count == 1 else f", in {count} tiles of {height}x{width}"
 
 
 def evaluation(result: Evaluation) -> Iterator[str]:

@@ -1,6 +1,6 @@
 """Train the student of one product from pictures of good parts, calibrate it, and pack the bundle.
 
-N pictures to train with, B of a step, C H W of a feature map.
+N pictures or tiles to train with, B of a step, C H W of a feature map.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ def train(job: Job, teacher: Teacher, *, device: str = "auto") -> Bundle:
     _check(job, teacher)
     good = holdout.gather(job.good, job.recipe.blocks, job.exclude)
     fitted, held_out = split(good.used, job.recipe, good.blocks)
-    recipe = job.recipe.for_pictures(len(fitted))
+    recipe = job.recipe.for_pictures(len(fitted) * job.recipe.tiles.count)
     fingerprint = images.fingerprint(good.used)
     engine = Engine(teacher, device=device)
     student = make_student(recipe, teacher, engine.device)
@@ -65,7 +65,9 @@ def train(job: Job, teacher: Teacher, *, device: str = "auto") -> Bundle:
     checkpoint = Checkpoint(Path(f"{job.output}.training"), run | recipe.to_json())
 
     with _deterministic(), _stop_on_signal() as stop:
-        made = fit(engine, student, evaluate.read_prepared(fitted, recipe.size), recipe, checkpoint, stop)
+        pictures = evaluate.read_prepared(fitted, recipe.size)
+        seen = [tile for picture in pictures for tile in recipe.tiles.cut(picture)]
+        made = fit(engine, student, seen, recipe, checkpoint, stop)
 
     packed = packing.pack(
         engine,
@@ -137,7 +139,7 @@ def fit(
     checkpoint: Checkpoint,
     stop: threading.Event,
 ) -> Fitted:
-    """The training loop: `recipe.steps` steps from the start or the checkpoint."""
+    """The training loop: `recipe.steps` steps from the start or the checkpoint. `pictures`: or their tiles."""
     source = Source(engine, augment.copies(pictures, recipe.copies, recipe.seed))
     optimiser = _optimiser(student, recipe)
     average = Average(student, recipe.average_share * recipe.steps)

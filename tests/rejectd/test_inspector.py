@@ -266,6 +266,27 @@ def test_batches_of_every_size_are_tried_before_the_first_part_comes(settled: In
     assert all(elapsed > 0 for elapsed in elapsed_ns.values())
 
 
+def test_a_product_in_tiles_is_judged_beside_one_without(bundle: Path, cells: list[Path], tmp_path: Path) -> None:
+    good = tmp_path / "good"
+    good.mkdir()
+    for path in cells[120:140]:
+        shutil.copy(path, good)
+    tiled = tmp_path / "tiled"
+    command = ["train", "--good", str(good), "--product", "module", "--output", str(tiled), "--device", "cpu"]
+    command += ["--teacher", "efficientnet_lite0", "--size", "128x160", "--tile", "64x96", "--steps", "2"]
+    assert cli.main([*command, "--false-reject-rate", "0.3"]) == 0
+    products = {"module": Product(bundle=tiled), "cell": Product(bundle=bundle)}
+    made = Inspector(CPU, products)
+    elapsed_ns = made.warm({1, 4})
+    assert all(elapsed > 0 for elapsed in elapsed_ns.values())
+    picture = np.asarray(cv2.cvtColor(cv2.imread(str(cells[100])), cv2.COLOR_BGR2RGB))
+    frames = [a_frame(made, picture, product) for product in ("module", "cell", "module")]
+    found = made.inspect(frames)
+    alone = [made.inspect([frame])[0] for frame in frames]
+    assert [each.score for each in found] == pytest.approx([each.score for each in alone], rel=1e-5)
+    assert found[0].score != found[1].score
+
+
 def test_to_get_ready_torch_s_compiler_is_not_imported(bundle: Path) -> None:
     """It takes a second, and nothing is compiled: some of torch's conveniences import it all the same."""
     program = """

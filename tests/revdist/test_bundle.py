@@ -120,13 +120,13 @@ def test_a_newer_schema_and_another_preprocessing_are_refused(tiny_copy: Path) -
     with pytest.raises(BundleError, match="made for preprocessing 'cubic'"):
         bundle.read(tiny_copy)
     _change_manifest(tiny_copy, lambda manifest: manifest.update(schema=99))
-    with pytest.raises(BundleError, match="schema 99, this revdist reads 2 to 4; use a matching revdist"):
+    with pytest.raises(BundleError, match="schema 99, this revdist reads 2 to 5; use a matching revdist"):
         bundle.read(tiny_copy)
 
 
 def _to_schema_2(manifest: dict[str, Any], fusion: object) -> None:
     manifest["schema"] = 2
-    for name in ("student", "bottleneck", "scales", "combine"):
+    for name in ("student", "bottleneck", "scales", "combine", "tile"):
         del manifest["recipe"][name]
     manifest["recipe"]["fusion"] = fusion
 
@@ -148,11 +148,21 @@ def test_a_bundle_of_schema_2_scores_as_it_did(tiny: Bundle, tiny_copy: Path, en
 def test_a_bundle_of_schema_3_has_the_student_that_its_teacher_had(tiny: Bundle, tiny_copy: Path) -> None:
     def change(manifest: dict[str, Any]) -> None:
         manifest["schema"] = 3
-        del manifest["recipe"]["student"]
+        del manifest["recipe"]["student"], manifest["recipe"]["tile"]
 
     _change_manifest(tiny_copy, change)
     assert bundle.read(tiny_copy).recipe == tiny.recipe
     assert tiny.recipe.student == "slim"
+
+
+def test_a_bundle_of_schema_4_has_no_tiles(tiny: Bundle, tiny_copy: Path) -> None:
+    def change(manifest: dict[str, Any]) -> None:
+        manifest["schema"] = 4
+        del manifest["recipe"]["tile"]
+
+    _change_manifest(tiny_copy, change)
+    assert bundle.read(tiny_copy).recipe == tiny.recipe
+    assert tiny.recipe.tile is None
 
 
 @pytest.mark.parametrize("schema", [2, 3])

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import platform
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from dataclasses import replace
@@ -179,6 +182,29 @@ def test_sizes_that_the_strides_do_not_allow_are_refused(loaded: Engine) -> None
         loaded.add("odd", _student("efficientnet_lite0", 1), (64, 100))
 
 
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another C library: NOT TESTED")
+def test_a_batch_takes_the_memory_of_the_one_before() -> None:
+    """In a process of its own: whether glibc gives memory back depends on all that was allocated before."""
+    program = """
+import resource, torch
+from revdist import subject
+torch.set_num_threads(1)
+made = subject.random("efficientnet_lite0", (256, 256))
+faults = []
+for count in (1, 2, 4, 8):
+    batch = [made.pictures[0]] * count, ["random"] * count
+    for turn in range(6):
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+        made.plain.inspect(*batch)
+        if turn > 2:
+            faults.append(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+print(max(faults))
+"""
+    made = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert made.returncode == 0, made.stderr
+    assert int(made.stdout) < 1000, "of 4 kB each; the maps of a picture are 14 MB"
+
+
 def test_an_empty_batch_has_no_scores(loaded: Engine) -> None:
     assert loaded.inspect([], []).scores.shape == (0,)
 
@@ -322,6 +348,26 @@ def test_the_cuda_path_never_mixes_devices(name: str, precision: str) -> None:
     assert (scores.device.type, scores.shape) == ("cuda", (3,))
     assert engine.identity == f"torch-cuda-{precision}"
     assert torch.backends.cudnn.conv.fp32_precision == "ieee"
+
+
+@pytest.mark.usefixtures("fake_cuda")
+def test_tiles_of_a_large_picture_go_through_cuda_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("revdist.parts._TILES", 8)
+    engine = Engine(teacher.Teacher("resnet18", teacher.build("resnet18"), "0" * 64), device="cuda")
+    engine.add("bolt", detector.Student("resnet18"), (160, 160), tile=(64, 96))
+    engine.add("nut", detector.Student("resnet18"), (160, 160), tile=(64, 96))
+    seen: list[int] = []
+    whole = detector.normalise
+
+    def spied(pixels: torch.Tensor, mean: torch.Tensor, std: torch.Tensor) -> torch.Tensor:
+        seen.append(len(pixels))
+        return whole(pixels, mean, std)
+
+    monkeypatch.setattr(detector, "normalise", spied)
+    batch = torch.empty((3 * 8, 64, 96, 3), dtype=torch.uint8, device="cuda")
+    maps = engine.maps(batch, ["bolt", "nut", "bolt"])
+    assert (maps.device.type, maps.dtype, maps.shape) == ("cuda", torch.float32, (3, 160, 160))
+    assert seen == [8, 8, 8]
 
 
 @pytest.mark.gpu

@@ -49,7 +49,7 @@ def prepared(paths: Sequence[Path], size: tuple[int, int]) -> list[Pixels]:
 def check_like_torch(found: Bundle, taught_by: teacher.Teacher, pictures: Sequence[Pixels]) -> None:
     """The exported graph gives the engine's maps and scores, alone and in batches."""
     engine = Engine(taught_by, device="cpu")
-    engine.add("part", bundle.student(found), found.size, Scoring.of(found.recipe))
+    engine.add("part", bundle.student(found), found.size, Scoring.of(found.recipe), tile=found.recipe.tile)
     inspection = engine.inspect(pictures, ["part"] * len(pictures))
     content = export.model(found, taught_by)
     for begin, end in [(0, 1), (1, 4)]:
@@ -78,6 +78,16 @@ def test_every_way_to_score_gives_what_the_engine_gives(
 ) -> None:
     recipe = dataclasses.replace(tiny.recipe, **changes)  # type: ignore[arg-type]
     check_like_torch(dataclasses.replace(tiny, recipe=recipe), lite0, pictures)
+
+
+@pytest.mark.parametrize("tile", [(128, 128), (64, 224), (160, 96)])
+def test_tiles_give_what_the_engine_gives(
+    tile: tuple[int, int], tiny: Bundle, lite0: teacher.Teacher, good_cells: list[Path]
+) -> None:
+    recipe = dataclasses.replace(tiny.recipe, size=(160, 224), tile=tile)
+    tiled = dataclasses.replace(tiny, recipe=recipe, size=recipe.size)
+    assert recipe.tiles.count > 1
+    check_like_torch(tiled, lite0, prepared(good_cells[50:54], recipe.size))
 
 
 @pytest.mark.parametrize("bottleneck", ["coarse", "oce", "pretrained"])

@@ -148,7 +148,8 @@ def _add_map(graph: Graph, distances: Sequence[str], size: tuple[int, int], scor
     wide = [graph.add("MatMul", distance, graph.floats(sides.columns)) for sides, distance in pairs]  # (B, H, w)
     if scoring.combine == "add":
         stacked = graph.add("Concat", *wide, axis=1)
-        graph.add("MatMul", graph.floats(spread.all_rows), stacked, results=[MAP])
+        all_rows = torch.cat([sides.rows for sides in spread.sides], 1)
+        graph.add("MatMul", graph.floats(all_rows), stacked, results=[MAP])
         return
     maps = [graph.add("MatMul", graph.floats(sides.rows), each) for sides, each in zip(spread.sides, wide, strict=True)]
     product = functools.reduce(functools.partial(graph.add, "Mul"), maps)

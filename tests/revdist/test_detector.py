@@ -164,7 +164,7 @@ def test_spreading_takes_the_scales_that_count(combine: Combine, scales: tuple[i
         torch.testing.assert_close(found, alone, rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize("size", [(64, 96), (32, 32), (256, 224)])
+@pytest.mark.parametrize("size", [(64, 96), (32, 32), (256, 224), (800, 64), (544, 32)])
 def test_spreading_is_interpolating_and_smoothing(size: tuple[int, int]) -> None:
     taught = [torch.rand(2, c, size[0] // s, size[1] // s) for c, s in ((8, 4), (16, 8), (32, 16))]
     rebuilt = [torch.rand_like(each) for each in taught]

@@ -32,9 +32,10 @@ import json, sys, time
 import numpy as np
 from pathlib import Path
 from rejectd.inspector import Inspector
-from rejectd.settings import Engine, Precision, Product
-bundle, precision, weights, batch, seconds = json.loads(sys.argv[1])
-settings = Engine(precision=Precision(precision), teacher_weights=Path(weights) if weights else None)
+from rejectd.settings import Engine, Precision, Product, Runtime
+bundle, runtime, precision, weights, batch, seconds = json.loads(sys.argv[1])
+weights = Path(weights) if weights else None
+settings = Engine(runtime=Runtime(runtime), precision=Precision(precision), teacher_weights=weights)
 inspector = Inspector(settings, {"cell": Product(bundle=Path(bundle))})
 inspector.warm([batch])
 until, found = time.monotonic() + seconds, []
@@ -47,21 +48,23 @@ print(sorted(found)[len(found) // 2])
 def main() -> int:
     given = options(
         __doc__,
-        teacher="wide_resnet50_2", precision="float32", size=256, batch=4, rounds=3, seconds=20.0, overload=1.5,
+        teacher="wide_resnet50_2", runtime="torch", precision="float32",
+        size=256, batch=4, rounds=3, seconds=20.0, overload=1.5,
     )  # fmt: skip
     rows = []
     with ground() as (directory, _, cells), ExitStack() as stack:
         weights = random_weights(given.teacher, directory / "teacher.safetensors")
-        bundle = train(directory, cells, given.teacher, weights, given.size, given.precision)
+        engine = f"{given.runtime}-cpu-{given.precision}"
+        bundle = train(directory, cells, given.teacher, weights, given.size, engine)
         broker = Broker(directory / "broker", safe=False)
         stack.callback(broker.stop)
         for number in range(given.rounds):
-            alone_hz = capacity_hz(bundle, given.precision, weights, given.batch, given.seconds / 2)
+            alone_hz = capacity_hz(bundle, engine, weights, given.batch, given.seconds / 2)
             listener = Listener(broker.port)
             service = RealLine(directory / f"line{number}", bundle, broker.port, Device(base_ms=1, per_frame_ms=1))
             stack.callback(service.close)
             service.settings["batch"] = {"max_batch": given.batch}
-            service.settings["engine"] = {"precision": given.precision}
+            service.settings["engine"] = {"runtime": given.runtime, "precision": given.precision}
             if weights:
                 service.settings["engine"]["teacher_weights"] = str(weights)
             ready_s, judged_hz = serve(service, listener, cells, given.overload * alone_hz, given.seconds)
@@ -92,8 +95,8 @@ def random_weights(name: str, path: Path) -> Path | None:
     return path
 
 
-def train(directory: Path, cells: list[Path], name: str, weights: Path | None, size: int, precision: str) -> Path:
-    """A bundle after one step, calibrated for the precision."""
+def train(directory: Path, cells: list[Path], name: str, weights: Path | None, size: int, engine: str) -> Path:
+    """A bundle after one step, calibrated for the engine."""
     good = directory / "good"
     good.mkdir()
     for cell in cells[:24]:
@@ -102,17 +105,18 @@ def train(directory: Path, cells: list[Path], name: str, weights: Path | None, s
     wanted = ["--good", good, "--false-reject-rate", 0.2, *own]
     size_of_it = ["--size", size, "--steps", 1, "--batch", 2]
     commands = [["train", "--product", "cell", "--output", bundle, "--teacher", name, *size_of_it, *wanted]]
-    if precision != "float32":
-        commands.append(["calibrate", bundle, "--engine", f"cpu-{precision}", *wanted])
+    if engine != "torch-cpu-float32":
+        commands.append(["calibrate", bundle, "--engine", engine, *wanted])
     for command in commands:
         made = run_command("revdist", *command)
         assert made.returncode == 0, made.stderr
     return bundle
 
 
-def capacity_hz(bundle: Path, precision: str, weights: Path | None, batch: int, seconds: float) -> float:
+def capacity_hz(bundle: Path, engine: str, weights: Path | None, batch: int, seconds: float) -> float:
     """What the engine judges in full batches when nobody else is there."""
-    given = json.dumps([str(bundle), precision, weights and str(weights), batch, seconds])
+    runtime, _, precision = engine.split("-")
+    given = json.dumps([str(bundle), runtime, precision, weights and str(weights), batch, seconds])
     found = subprocess.run([sys.executable, "-c", _ALONE, given], capture_output=True, text=True, check=True)
     return float(found.stdout)
 

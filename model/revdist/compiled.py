@@ -23,12 +23,13 @@ from typing import Any
 import torch
 from torch import nn
 
-from revdist import onnx_detector
+from revdist import onnx_detector, onnx_quantised
 from revdist.errors import RevdistError
 from revdist.onnx_graph import FORMAT, OPSET, Graph, onnx_package
+from revdist.quantised import Affine, Ranges
 from revdist.recording import Recording
 
-HINTS = {"float32": "f32", "bfloat16": "bf16"}  # OpenVINO's names; the inputs and results of networks stay float32
+HINTS = {"float32": "f32", "bfloat16": "bf16", "int8": "f32"}  # of OpenVINO, for what is not integers
 MOST = 24  # compiled shapes that a network keeps: some sizes, each in all parts that a batch is run in
 
 Shapes = tuple[tuple[int, ...], ...]  # of each input
@@ -56,7 +57,8 @@ def openvino_package() -> ModuleType:
 def computes(precision: str) -> bool:
     """Whether OpenVINO has what a precision needs on this processor. Raises RevdistError where it is not installed."""
     there = _core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
-    return precision in HINTS and (precision == "float32" or HINTS[precision].upper() in there)
+    needed = {"bfloat16": "BF16", "int8": "INT8"}
+    return precision in HINTS and (precision == "float32" or needed[precision] in there)
 
 
 @contextlib.contextmanager
@@ -73,20 +75,36 @@ def alone() -> Iterator[None]:
         torch.set_num_threads(before)
 
 
+@dataclass(frozen=True, slots=True)
+class Ways:
+    """How OpenVINO is to run a network."""
+
+    precision: str
+    threads: int
+
+    def settings(self) -> dict[str, object]:
+        """In OpenVINO's words."""
+        return {
+            "PERFORMANCE_HINT": "LATENCY",
+            "INFERENCE_PRECISION_HINT": HINTS[self.precision],
+            "INFERENCE_NUM_THREADS": self.threads,
+            "ENABLE_CPU_PINNING": False,  # or the services of two lines would be pinned to the same processors
+        }
+
+
 class Program(nn.Module):
     """A compiled network, which has no weights that torch sees."""
 
-    def __init__(self, model: bytes, shapes_of: ShapesOf, *, precision: str, threads: int) -> None:
-        """`model`: as ONNX; `shapes_of`: its inputs. `teacher` and `student` make both."""
+    def __init__(self, model: bytes, shapes_of: ShapesOf, ways: Ways, results: Sequence[Affine] = ()) -> None:
+        """`model`: as ONNX; `shapes_of`: its inputs; `results`: how integers that it gives stand for values.
+
+        `teacher` and `student` make all of them.
+        """
         super().__init__()
+        self.results = tuple(results)
         self._shapes_of = shapes_of
         self._model = _core().read_model(model)
-        self._settings = {
-            "PERFORMANCE_HINT": "LATENCY",
-            "INFERENCE_PRECISION_HINT": HINTS[precision],
-            "INFERENCE_NUM_THREADS": threads,
-            "ENABLE_CPU_PINNING": False,  # or the services of two lines would be pinned to the same processors
-        }
+        self._settings = ways.settings()
         self._compiled: dict[Shapes, _Compiled] = {}  # the one used last is the last
         self._choosing = threading.Lock()
 
@@ -95,7 +113,10 @@ class Program(nn.Module):
         tensor = openvino_package().Tensor
         inputs = [each.contiguous() for each in ([x] if isinstance(x, torch.Tensor) else x)]
         compiled = self._for(tuple(tuple(each.shape) for each in inputs))
-        outputs = tuple(torch.empty(shape) for shape in compiled.outputs)  # the caller's: the next call has others
+        kind = torch.uint8 if self.results else torch.float32
+        outputs = tuple(
+            torch.empty(shape, dtype=kind) for shape in compiled.outputs
+        )  # the caller's: the next call has others
         with compiled.running:
             for place, each in enumerate(inputs):
                 compiled.request.set_input_tensor(place, tensor(each.numpy(), shared_memory=True))
@@ -148,37 +169,57 @@ def _core() -> Any:
     return openvino_package().Core()
 
 
-def teacher(recorded: Recording, mean: torch.Tensor, std: torch.Tensor, *, precision: str, threads: int) -> Program:
-    """uint8 (B, h, w, 3), normalised by mean and std (3,) -> three maps (B, C, H, W) float32.
+def teacher(
+    recorded: Recording, mean: torch.Tensor, std: torch.Tensor, ways: Ways, ranges: Ranges | None = None
+) -> Program:
+    """uint8 (B, h, w, 3), normalised by mean and std (3,) -> three maps (B, C, H, W): float32, by `ranges` uint8.
 
     Raises RevdistError for an operation that has no translation.
     """
-    graph = Graph()
-    maps = graph.network(recorded, [onnx_detector.normalised(graph, "pixels", mean, std)])
-    model = _written(graph, {"pixels": onnx_package().TensorProto.UINT8}, maps)
-    return Program(model, lambda count, size: ((count, *size, 3),), precision=precision, threads=threads)
+    graph, types = Graph(), onnx_package().TensorProto
+    picture = onnx_detector.normalised(graph, "pixels", mean, std)
+    results: tuple[Affine, ...] = ()
+    if ranges is None:
+        maps = graph.network(recorded, [picture])
+    else:
+        network = onnx_quantised.Network(graph, recorded, ranges)
+        maps, results = network.integers(network.add([picture]))
+    model = _written(graph, {"pixels": types.UINT8}, maps, types.UINT8 if results else types.FLOAT)
+    return Program(model, lambda count, size: ((count, *size, 3),), ways, results)
 
 
-def student(recorded: Recording, inputs: Sequence[tuple[int, int]], *, precision: str, threads: int) -> Program:
-    """The teacher's maps (B, C, H, W) float32 -> the distance of each to the student's own: (B, H, W) float32.
+def student(
+    recorded: Recording,
+    inputs: Sequence[tuple[int, int]],
+    ways: Ways,
+    ranges: Ranges | None = None,
+    given: Sequence[Affine] = (),
+) -> Program:
+    """The teacher's maps (B, C, H, W) -> the distance of each to the student's own: (B, H, W) float32.
 
-    `inputs`: (channels, stride) of each. Distances are computed in float32 in any precision: OpenVINO keeps what comes
-    behind the last convolution in it. Raises RevdistError for an operation that has no translation.
+    `inputs`: (channels, stride) of each; they are float32, or with `ranges` uint8 that stand for values as `given`.
+    Distances are computed in float32 in any precision: OpenVINO keeps what comes behind the last convolution in it.
+    Raises RevdistError for an operation that has no translation.
     """
-    graph = Graph()
-    taught = [f"taught_{place}" for place in range(len(inputs))]
-    pairs = zip(taught, graph.network(recorded, taught), strict=True)
-    distances = [onnx_detector.distance(graph, *pair) for pair in pairs]
-    model = _written(graph, dict.fromkeys(taught, onnx_package().TensorProto.FLOAT), distances)
+    graph, types = Graph(), onnx_package().TensorProto
+    names = [f"taught_{place}" for place in range(len(inputs))]
+    if ranges is None:
+        taught, rebuilt = names, graph.network(recorded, names)
+    else:
+        network = onnx_quantised.Network(graph, recorded, ranges, given)
+        rebuilt = network.add(names)
+        taught = network.inputs
+    distances = [onnx_detector.distance(graph, *pair) for pair in zip(taught, rebuilt, strict=True)]
+    model = _written(graph, dict.fromkeys(names, types.FLOAT if ranges is None else types.UINT8), distances)
 
     def shapes_of(count: int, size: tuple[int, int]) -> Shapes:
         return tuple((count, channels, size[0] // stride, size[1] // stride) for channels, stride in inputs)
 
-    return Program(model, shapes_of, precision=precision, threads=threads)
+    return Program(model, shapes_of, ways)
 
 
-def _written(graph: Graph, inputs: Mapping[str, int], outputs: Sequence[str]) -> bytes:
-    """The graph as ONNX: `inputs` with four sides each, by name their ONNX type, and float32 `outputs`."""
+def _written(graph: Graph, inputs: Mapping[str, int], outputs: Sequence[str], kind: int = 1) -> bytes:
+    """The graph as ONNX: `inputs` with four sides each, by name their ONNX type, and `outputs` of a `kind`: float32."""
     onnx = onnx_package()
     describe = onnx.helper.make_tensor_value_info
     results = [graph.add("Identity", each, results=[f"result_{place}"]) for place, each in enumerate(outputs)]
@@ -186,8 +227,8 @@ def _written(graph: Graph, inputs: Mapping[str, int], outputs: Sequence[str]) ->
         onnx.helper.make_graph(
             graph.nodes,
             "network",
-            [describe(name, kind, [None] * 4) for name, kind in inputs.items()],
-            [describe(name, onnx.TensorProto.FLOAT, None) for name in results],
+            [describe(name, each, [None] * 4) for name, each in inputs.items()],
+            [describe(name, kind, None) for name in results],
             graph.constants,
         ),
         opset_imports=[onnx.helper.make_opsetid("", OPSET)],

@@ -97,7 +97,7 @@ class Engine:
         there = {placed.teacher_key: placed.teacher for placed in self._students.values()}
         teacher = there[key] if key in there else self._teacher or self._make_teacher(ranges)
         inputs = list(zip(channels(self.teacher_name), detector.STRIDES, strict=True))
-        given = teacher.results if isinstance(teacher, quantised.Program) else ()
+        given = teacher.results if isinstance(teacher, quantised.Program | compiled.Program) else ()
         ready = self._target.student(student, inputs, None if ranges is None else ranges.student, given)
         if isinstance(ready, quantised.Program):  # then cosines are those of the integers, whatever their scale
             assert not any(affine.zero for affine in (*given, *ready.results)), "features are never negative"

@@ -14,7 +14,7 @@ import numpy.typing as npt
 import torch
 
 from revdist.errors import RevdistError
-from revdist.recording import Convolution, Recording, aten, doubles, filled, flattened
+from revdist.recording import Convolution, Recording, Step, aten, doubles, filled, flattened
 
 OPSET, FORMAT = 17, 8  # of 2022: runtimes on a line are seldom new
 
@@ -47,51 +47,66 @@ class Graph:
 
     def floats(self, values: torch.Tensor | float) -> str:
         """A float32 constant."""
-        return self._constant(torch.as_tensor(values, dtype=torch.float32).detach().numpy())
+        return self.constant(torch.as_tensor(values, dtype=torch.float32).detach().numpy())
 
     def integers(self, values: Sequence[int]) -> str:
         """An int64 constant (n,): what ONNX wants of axes, paddings and counts."""
-        return self._constant(np.array(values, np.int64))
+        return self.constant(np.array(values, np.int64))
 
     def network(self, recorded: Recording, inputs: Sequence[str]) -> list[str]:
         """Add a recorded network that reads `inputs`; its outputs. Raises RevdistError for what has no translation."""
         known = dict(zip(recorded.inputs, inputs, strict=True))
         for step in recorded.steps:
             arguments = filled(step.arguments, known)
-            if isinstance(step.operation, Convolution):
-                known[step.result] = _convolution(self, step.operation, *arguments)
-            elif step.name in _TRANSLATIONS:
-                known[step.result] = _TRANSLATIONS[step.name](self, *arguments)
-            else:
-                raise RevdistError(f"export: the operation {step.operation} has no translation to ONNX")
+            known[step.result] = self.translated(step, arguments)
         return [known[value] for value in recorded.outputs]
 
-    def _constant(self, values: npt.NDArray[Any]) -> str:
+    def translated(self, step: Step, arguments: tuple[Any, ...]) -> str:
+        """The result of a recorded step. Raises RevdistError for what has no translation."""
+        if isinstance(step.operation, Convolution):
+            return self._convolved(step.operation, *arguments)
+        if step.name not in _TRANSLATIONS:
+            raise RevdistError(f"export: the operation {step.operation} has no translation to ONNX")
+        return _TRANSLATIONS[step.name](self, *arguments)
+
+    def convolution(self, plain: Convolution, x: str, weight: str | None = None) -> str:
+        """Not transposed, without its activation. `weight`: in the place of its own."""
+        weights = [weight or self.floats(plain.weight), *([] if plain.bias is None else [self.floats(plain.bias)])]
+        return self.add("Conv", x, *weights, **_layout(plain))
+
+    def squares(self, x: str) -> str:
+        """Channels (2, 2, out) as squares of 2x2 locations: what `recording.flattened` leaves to be done."""
+        return self.add("DepthToSpace", x, blocksize=2, mode="DCR")
+
+    def activated(self, x: str, name: str) -> str:
+        """`name`: of the activation as fused.py has it, or empty."""
+        if not name:
+            return x
+        return self.add("Relu", x) if name == "relu" else self.add("Clip", x, self.floats(0.0), self.floats(6.0))
+
+    def _convolved(self, plain: Convolution, x: str) -> str:
+        if not plain.transposed:
+            return self.convolution(plain, x)
+        if doubles(plain):  # as 1x1 and a move of its outputs, which OpenVINO runs faster
+            return self.squares(self.convolution(flattened(plain), x))
+        weights = [self.floats(each) for each in (plain.weight, plain.bias) if each is not None]
+        extra = list(plain.output_padding)
+        return self.add("ConvTranspose", x, *weights, output_padding=extra, **_layout(plain))
+
+    def constant(self, values: npt.NDArray[Any]) -> str:
+        """A constant of any type."""
         name = f"constant_{len(self.constants)}"
         self.constants.append(self._make_constant(np.asarray(values, order="C"), name))
         return name
 
 
-def _convolution(graph: Graph, plain: Convolution, x: str) -> str:
-    weight, bias = plain.weight, plain.bias
-    layout: dict[str, Any] = {
+def _layout(plain: Convolution) -> dict[str, Any]:
+    return {
         "strides": list(plain.stride),
         "pads": [*plain.padding, *plain.padding],
         "dilations": list(plain.dilation),
         "group": plain.groups,
     }
-    if not plain.transposed:
-        return graph.add("Conv", x, *_weights(graph, weight, bias), **layout)
-    if doubles(plain):  # as 1x1 and a move of its outputs, which OpenVINO runs faster; DCR: channels are (2, 2, out)
-        flat = flattened(plain)
-        wide = graph.add("Conv", x, *_weights(graph, flat.weight, flat.bias))
-        return graph.add("DepthToSpace", wide, blocksize=2, mode="DCR")
-    extra = list(plain.output_padding)
-    return graph.add("ConvTranspose", x, *_weights(graph, weight, bias), output_padding=extra, **layout)
-
-
-def _weights(graph: Graph, weight: torch.Tensor, bias: torch.Tensor | None) -> list[str]:
-    return [graph.floats(each) for each in (weight, bias) if each is not None]
 
 
 def _pad(graph: Graph, x: str, sides: Sequence[int], value: float = 0.0) -> str:

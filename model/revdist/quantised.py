@@ -71,14 +71,7 @@ def quantise(recorded: Recording, ranges: Ranges, given: Sequence[Affine] = ()) 
     Raises RevdistError where the ranges are those of another network.
     """
     steps = fused.joined(recorded)
-    made = [*recorded.inputs, *(step.result for step in steps)]
-    if ranges.table.shape != (len(made), 2):
-        raise RevdistError(
-            f"engine: ranges of {len(ranges.table)} maps do not fit a network of {len(made)}",
-            hint="calibrate for int8 again",
-        )
-    spans = {value: (float(low), float(high)) for value, (low, high) in zip(made, ranges.table, strict=True)}
-    return _Quantiser(recorded, steps, spans, given).program()
+    return _Quantiser(recorded, steps, affines(recorded, steps, ranges, given), bool(given)).program()
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,9 +106,7 @@ class Convolution(fused.Packing):
     ) -> None:
         """`source`, `result`, `other`: of the maps; without a `result` it is float32."""
         super().__init__()
-        weight = plain.weight.detach()
-        self._scales = (weight.abs().amax((1, 2, 3)) / 127).clamp_min(1e-12)  # (out,)
-        integers = (weight / self._scales[:, None, None, None]).round().clamp(-127, 127).to(torch.int8)
+        integers, self._scales = of_weight(plain.weight.detach())
         self._weight = integers.contiguous(memory_format=torch.channels_last)
         self._zeros = torch.zeros(len(self._scales), dtype=torch.int32)
         self._bias = None if plain.bias is None else plain.bias.detach()
@@ -143,6 +134,12 @@ class Convolution(fused.Packing):
         return self._packed[shape]
 
 
+def of_weight(weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """float32 (out, in, k, k) -> int8 of the same shape, and the scale of each output channel (out,)."""
+    scales = (weight.abs().amax((1, 2, 3)) / 127).clamp_min(1e-12)
+    return (weight / scales[:, None, None, None]).round().clamp(-127, 127).to(torch.int8), scales
+
+
 class _Quantiser:
     """Writes the steps of the 8-bit network. Each map exists as float32, as integers, or as both if both are read."""
 
@@ -150,28 +147,27 @@ class _Quantiser:
         self,
         recorded: Recording,
         steps: Sequence[Step],
-        spans: dict[Value, tuple[float, float]],
-        given: Sequence[Affine],
+        affine: dict[Value, Affine],
+        integers: bool,
     ) -> None:
-        self._recorded, self._given = recorded, steps
-        known = dict(zip(recorded.inputs, given, strict=True)) if given else {}
-        self._affine = _affines(steps, spans, known)
+        """`integers`: whether the inputs are."""
+        self._recorded, self._given, self._affine = recorded, steps, affine
         there = {value: value for value in recorded.inputs}
-        self._floats, self._integers = ({}, there) if given else (there, {})
+        self._floats, self._integers = ({}, there) if integers else (there, {})
         self._last = {value: number for number, step in enumerate(steps) for value in values(step.arguments)}
         self._read_as_floats: set[Value] = set()
         for step in reversed(steps):  # a concatenation's parts are read as it is
             if step.name is aten.cat:
                 if step.result in self._read_as_floats:
                     self._read_as_floats.update(values(step.arguments))
-            elif not _integer(step):
+            elif not is_integer(step):
                 self._read_as_floats.update(values(step.arguments))
         self._made: list[Step] = []
         self._free = 1 + max(value.number for value in self._affine)  # the number of the next value
 
     def program(self) -> Program:
         for number, step in enumerate(self._given):
-            if _integer(step):
+            if is_integer(step):
                 self._convolution(step, number)
             else:
                 self._other(step)
@@ -235,7 +231,7 @@ class _Quantiser:
         return result
 
 
-def _integer(step: Step) -> bool:
+def is_integer(step: Step) -> bool:
     """Whether a step has an 8-bit kernel here. Narrow convolutions are cheap, and their rounding is felt the most."""
     plain = step.operation
     if not isinstance(plain, recording.Convolution):
@@ -244,14 +240,24 @@ def _integer(step: Step) -> bool:
     return taken > _PICTURE and max(taken, given) > _NARROW
 
 
-def _affines(
-    steps: Sequence[Step], spans: dict[Value, tuple[float, float]], given: dict[Value, Affine]
+def affines(
+    recorded: Recording, steps: Sequence[Step], ranges: Ranges, given: Sequence[Affine] = ()
 ) -> dict[Value, Affine]:
-    """One for each map, and the same for all that is put side by side."""
-    shared = dict(spans)
+    """One for each map of a network whose steps are joined, and the same for all that is put side by side.
+
+    `given`: of its inputs, where they are integers. Raises RevdistError where the ranges are those of another network.
+    """
+    made = [*recorded.inputs, *(step.result for step in steps)]
+    if ranges.table.shape != (len(made), 2):
+        raise RevdistError(
+            f"engine: ranges of {len(ranges.table)} maps do not fit a network of {len(made)}",
+            hint="calibrate for int8 again",
+        )
+    spans = {value: (float(low), float(high)) for value, (low, high) in zip(made, ranges.table, strict=True)}
     for step in steps:
         if step.name is aten.cat:
             together = [step.result, *values(step.arguments)]
-            span = min(shared[value][0] for value in together), max(shared[value][1] for value in together)
-            shared.update(dict.fromkeys(together, span))
-    return {value: Affine.of(*span) for value, span in shared.items()} | given
+            span = min(spans[value][0] for value in together), max(spans[value][1] for value in together)
+            spans.update(dict.fromkeys(together, span))
+    known = dict(zip(recorded.inputs, given, strict=True)) if given else {}
+    return {value: Affine.of(*span) for value, span in spans.items()} | known

@@ -26,7 +26,7 @@ PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": t
 _FASTEST = {  # by runtime and device
     (TORCH, "cpu"): ("int8", "bfloat16", "float32"),
     (TORCH, "cuda"): ("float16", "bfloat16", "float32"),
-    (OPENVINO, "cpu"): ("bfloat16", "float32"),
+    (OPENVINO, "cpu"): ("int8", "bfloat16", "float32"),
 }
 _NEEDED = {"bfloat16": ("avx512_bf16", "amx_bf16", "bf16"), "int8": ("avx512_vnni", "avx_vnni", "amx_int8")}
 _EXAMPLE = 64  # pixels a side of the picture that a network is recorded on; any would do
@@ -77,7 +77,7 @@ class Target:
         if self.runtime != OPENVINO:
             return self._network(known.trunk, [(3, 1)], ranges)
         recorded = self._recorded(known.trunk, [(3, 1)])
-        return compiled.teacher(recorded, known.mean, known.std, precision=self.precision, threads=self.threads)
+        return compiled.teacher(recorded, known.mean, known.std, self._ways, ranges)
 
     def student(
         self,
@@ -93,8 +93,11 @@ class Target:
         """
         if self.runtime != OPENVINO:
             return self._network(module, inputs, ranges, given)
-        recorded = self._recorded(module, inputs)
-        return compiled.student(recorded, inputs, precision=self.precision, threads=self.threads)
+        return compiled.student(self._recorded(module, inputs), inputs, self._ways, ranges, given)
+
+    @property
+    def _ways(self) -> compiled.Ways:
+        return compiled.Ways(self.precision, self.threads)
 
     def _network(
         self,
@@ -127,12 +130,9 @@ def target(device: str = "auto", precision: str = "float32", runtime: str = TORC
         hint = f"use one of {', '.join(PRECISIONS)}"
         raise RevdistError(f"engine: precision {precision!r} is not supported", hint=hint)
     known, kind = _FASTEST[runtime, found.device.type], found.device.type
-    if precision not in known and runtime == OPENVINO:
-        elsewhere = " torch-cpu-int8, or" if precision == "int8" else ""  # oneDNN's operations, by way of torch
-        hint = f"use{elsewhere} one of {', '.join(known)}"
-        raise RevdistError(f"engine: there is no {precision} on {kind} with openvino", hint=hint)
     if precision not in known:
-        raise RevdistError(f"engine: there is no {precision} on {kind}", hint=f"use one of {', '.join(known)}")
+        on = f"{kind} with openvino" if runtime == OPENVINO else kind
+        raise RevdistError(f"engine: there is no {precision} on {on}", hint=f"use one of {', '.join(known)}")
     if not _computes(found):
         needed = " or ".join(_NEEDED[precision])
         raise RevdistError(f"engine: this processor cannot compute in {precision}: no {needed}", hint="use float32")
@@ -175,7 +175,7 @@ def fastest(device: str, calibrated: Iterable[Collection[str]], runtime: str = T
 
 def _computes(wanted: Target) -> bool:
     if wanted.runtime == OPENVINO:
-        return compiled.computes(wanted.precision)
+        return compiled.computes(wanted.precision) and (wanted.precision != "int8" or computes("int8"))
     return wanted.device.type == "cuda" or computes(wanted.precision)
 
 

@@ -1,4 +1,4 @@
-"""What bfloat16 and int8 cost in accuracy on real pictures: each engine calibrated for itself, as a user would.
+"""What coarser engines cost in accuracy on real pictures: each calibrated for itself, as a user would.
 
     python tests/bench/precisions.py --tiles ../shared/data/magnetic_tile
 
@@ -14,7 +14,7 @@ import sys
 import tempfile
 import threading
 from collections import defaultdict
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,8 @@ from revdist import conformal, images, measures, recipe, target, teacher, train
 from revdist.engine import Engine
 from revdist.resume import Checkpoint
 
-PRECISIONS = tuple(each for each in ("float32", "bfloat16", "int8") if target.computes(each))
+EXACT = "torch-cpu-float32"
+ENGINES = [EXACT, "torch-cpu-bfloat16", "torch-cpu-int8", "openvino-cpu-bfloat16", "openvino-cpu-int8"]
 RATE = 0.05
 OBSERVED = 32  # pictures for the ranges
 Scores = npt.NDArray[np.float64]
@@ -38,6 +39,7 @@ def main() -> int:
     parser.add_argument("--sets", nargs="+", choices=ablation.SETS, default=ablation.SETS[:2], metavar="NAME")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], metavar="N")
     parser.add_argument("--steps", type=int, default=recipe.default("efficientnet_lite0").steps)
+    parser.add_argument("--engines", nargs="+", choices=ENGINES[1:], default=ENGINES[1:], metavar="NAME")
     parser.add_argument("--json", type=Path, metavar="FILE")
     options = parser.parse_args()
     encoder = teacher.load("efficientnet_lite0")
@@ -46,8 +48,8 @@ def main() -> int:
         for seed in options.seeds:
             made = replace(recipe.default("efficientnet_lite0"), steps=options.steps, seed=seed)
             data = ablation.load(name, options.tiles, made.size, seed)
-            for precision, found in measure(encoder, data, made).items():
-                rows.append({"set": name, "seed": seed, "precision": precision} | found)
+            for engine, found in measure(encoder, data, made, options.engines).items():
+                rows.append({"set": name, "seed": seed, "engine": engine} | found)
                 print(rows[-1], flush=True)
     if options.json:
         options.json.write_text(json.dumps(rows, indent=1) + "\n")
@@ -55,8 +57,10 @@ def main() -> int:
     return 0
 
 
-def measure(encoder: teacher.Teacher, data: ablation.Data, made: recipe.Recipe) -> dict[str, dict[str, float]]:
-    """Train once, score everything in each precision."""
+def measure(
+    encoder: teacher.Teacher, data: ablation.Data, made: recipe.Recipe, names: list[str]
+) -> dict[str, dict[str, float]]:
+    """Train once, score everything on each engine."""
     plain = Engine(encoder, device="cpu")
     with tempfile.TemporaryDirectory() as folder:
         state = Checkpoint(Path(folder) / "state", {})
@@ -64,14 +68,16 @@ def measure(encoder: teacher.Teacher, data: ablation.Data, made: recipe.Recipe) 
         fitted = train.fit(plain, student, data.good, made, state, threading.Event())
     plain.add("product", fitted.average, made.size)
     ranges = plain.observe("product", data.good[:: max(1, len(data.good) // OBSERVED)])
-    scores: dict[str, tuple[Scores, Scores]] = {}
-    for precision in PRECISIONS:
-        engine = plain
-        if precision != "float32":
-            engine = Engine(encoder, device="cpu", precision=precision)
-            engine.add("product", fitted.average, made.size, ranges=ranges if engine.needs_ranges else None)
-        scores[precision] = inspect(engine, data.held_out), inspect(engine, data.tested)
-    return {precision: compare(scores[precision], scores["float32"], data) for precision in PRECISIONS}
+    scores: dict[str, tuple[Scores, Scores]] = {EXACT: both(plain, data)}
+    for name in names:
+        engine = Engine(encoder, **asdict(target.parse(name)))
+        engine.add("product", fitted.average, made.size, ranges=ranges if engine.needs_ranges else None)
+        scores[name] = both(engine, data)
+    return {name: compare(own, scores[EXACT], data) for name, own in scores.items()}
+
+
+def both(engine: Engine, data: ablation.Data) -> tuple[Scores, Scores]:
+    return inspect(engine, data.held_out), inspect(engine, data.tested)
 
 
 def inspect(engine: Engine, pictures: list[images.Pixels]) -> Scores:
@@ -101,18 +107,16 @@ def print_table(rows: list[dict[str, Any]]) -> None:
     """Means over the seeds; of the change of AUROC the range, in points."""
     groups: dict[tuple[str, str], list[dict[str, Any]]] = defaultdict(list)
     for row in rows:
-        groups[row["set"], row["precision"]].append(row)
-    print(
-        "\n| set | precision | image AUROC | change, points | decisions alike | false rejects | escapes | scores off |"
-    )
+        groups[row["set"], row["engine"]].append(row)
+    print("\n| set | engine | image AUROC | change, points | decisions alike | false rejects | escapes | scores off |")
     print("| --- | --- | --- | --- | --- | --- | --- | --- |")
-    for (name, precision), group in groups.items():
+    for (name, engine), group in groups.items():
         mean = {
             key: float(np.mean([row[key] for row in group])) for key in group[0] if isinstance(group[0][key], float)
         }
         change = [100 * (row["image AUROC"] - row["image AUROC of float32"]) for row in group]
         print(
-            f"| {name} | {precision} | {mean['image AUROC']:.2%} | {min(change):+.2f} to {max(change):+.2f} "
+            f"| {name} | {engine} | {mean['image AUROC']:.2%} | {min(change):+.2f} to {max(change):+.2f} "
             f"| {mean['decisions alike']:.1%} | {mean['false rejects']:.1%} | {mean['escapes']:.1%} "
             f"| {mean['deviation, median']:.2%} |"
         )

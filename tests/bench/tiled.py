@@ -35,7 +35,6 @@ WAYS: dict[str, tuple[Size, Size | None]] = {
     "whole, 448x608": ((448, 608), None),
     "896x1184, tiles of 160": ((896, 1184), (160, 160)),
     "896x1184, tiles of 256": ((896, 1184), (256, 256)),
-    "896x1184, tiles of 448x608": ((896, 1184), (448, 608)),
 }
 WHOLE = "896x1184, trained in tiles of 256, judged whole"
 

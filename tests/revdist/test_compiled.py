@@ -7,8 +7,10 @@ import shutil
 import sys
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -32,12 +34,13 @@ ARCHITECTURES = [
     ("efficientnet_lite0", "oce"),
     ("resnet18", "pretrained"),
 ]
+needs_int8 = pytest.mark.skipif(not target.computes("int8"), reason="no 8-bit instructions here: NOT TESTED")
 needs_bfloat16 = pytest.mark.skipif(not compiled.computes("bfloat16"), reason="no bfloat16 here: NOT TESTED")
 
 
 def _teacher(known: teacher.Teacher, precision: str = "float32") -> compiled.Program:
     recorded = recording.record(optimise(known.trunk, CPU), torch.zeros(1, 3, 64, 64))
-    return compiled.teacher(recorded, known.mean, known.std, precision=precision, threads=1)
+    return compiled.teacher(recorded, known.mean, known.std, compiled.Ways(precision, 1))
 
 
 def _random_teacher(name: str) -> teacher.Teacher:
@@ -60,7 +63,7 @@ def test_compiled_networks_give_what_the_plain_ones_give(name: str, bottleneck: 
     student = optimise(randomised(detector.Student(name, bottleneck=bottleneck), 2), CPU)
     example = [torch.zeros(1, channels, 64 // stride, 64 // stride) for channels, stride in _maps(name)]
     fast_trunk = _teacher(known)
-    fast_student = compiled.student(recording.record(student, *example), _maps(name), precision="float32", threads=1)
+    fast_student = compiled.student(recording.record(student, *example), _maps(name), compiled.Ways("float32", 1))
     for shape in [(2, 64, 96, 3), (1, 128, 64, 3), (2, 64, 96, 3)]:
         pixels = _pictures(*shape)
         taught = trunk(detector.normalise(pixels, known.mean, known.std))
@@ -85,7 +88,7 @@ def test_in_bfloat16_maps_are_coarser_and_yet_float32_and_distances_are_no_coars
         assert 1e-4 < error < 0.05
     same = nn.Identity()  # a student that makes no mistake: in bfloat16 1 - cos would be off by 1/256
     recorded = recording.record(same, *[each.contiguous() for each in taught])
-    judge = compiled.student(recorded, _maps("efficientnet_lite0"), precision="bfloat16", threads=1)
+    judge = compiled.student(recorded, _maps("efficientnet_lite0"), compiled.Ways("bfloat16", 1))
     for distance in judge(taught):
         assert float(distance.abs().max()) < 1e-5
 
@@ -174,6 +177,46 @@ def test_an_engine_scores_mixed_batches_as_torch_does(
     np.testing.assert_allclose(scales.sum(0), found.map(0), rtol=1e-5, atol=1e-6)
 
 
+@needs_int8
+def test_in_int8_scores_are_near_those_of_float32_and_torch_and_products_share_a_teacher_with_the_same_ranges(
+    lite0: teacher.Teacher, plain: Engine, mixed: tuple[list[Pixels], list[str]]
+) -> None:
+    ranges = {
+        product: plain.observe(product, [each for each, own in zip(*mixed, strict=True) if own == product])
+        for product in plain.products
+    }
+    ranges["nut"] = replace(ranges["nut"], teacher=ranges["bolt"].teacher)
+    engines = [Engine(lite0, device="cpu", precision="int8", runtime=runtime) for runtime in target.RUNTIMES]
+    for engine in engines:
+        for seed, product in enumerate(("bolt", "nut", "plate")):
+            scoring = detector.Scoring(top_share=0.1 if product == "nut" else 0.0)
+            engine.add(product, _student(seed), plain.size(product), scoring, ranges=ranges[product])
+    fast = engines[1]
+    assert (fast.identity, fast.needs_ranges) == ("openvino-cpu-int8", True)
+    assert fast._students["bolt"].teacher is fast._students["nut"].teacher is not fast._students["plate"].teacher
+    found = fast.inspect(*mixed)
+    for other, close in ((plain, 0.1), (engines[0], 0.03)):
+        np.testing.assert_allclose(found.scores, other.inspect(*mixed).scores, rtol=close)
+    assert not np.allclose(found.scores, plain.inspect(*mixed).scores, rtol=1e-4), "it is int8"
+    for row, (picture, product) in enumerate(zip(*mixed, strict=True)):
+        np.testing.assert_allclose(fast.inspect([picture], [product]).scores[0], found.scores[row], rtol=2e-6)
+    np.testing.assert_allclose(fast.scale_maps(mixed[0][0], mixed[1][0]).sum(0), found.map(0), rtol=1e-5, atol=1e-6)
+
+
+@needs_int8
+@pytest.mark.parametrize("name", ["resnet18", "resnet50", "efficientnet_lite0"])
+def test_int8_students_of_every_design_come_near_float32(name: str) -> None:
+    known, pixels = _random_teacher(name), _pictures(1, 64, 96, 3)
+    pixels = torch.from_numpy(cv2.GaussianBlur(pixels[0].numpy(), (9, 9), 4))[None]
+    plain, fast = Engine(known, device="cpu"), Engine(known, device="cpu", precision="int8", runtime="openvino")
+    for design in ("official", "slim"):
+        student = randomised(detector.Student(name, design=design), 3)
+        plain.add(design, student, (64, 96))
+        fast.add(design, student, (64, 96), ranges=plain.observe(design, [pixels[0].numpy()]))
+    batch = [pixels[0].numpy()] * 2, ["official", "slim"]
+    np.testing.assert_allclose(fast.inspect(*batch).scores, plain.inspect(*batch).scores, rtol=0.1)
+
+
 def test_after_warming_nothing_is_compiled_for_any_batch_nor_for_a_product_that_comes_later(
     lite0: teacher.Teacher, mixed: tuple[list[Pixels], list[str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -221,8 +264,7 @@ def test_torch_has_its_threads_back_after_each_batch(
 def test_what_openvino_has_not_is_refused_with_a_way_out(monkeypatch: pytest.MonkeyPatch) -> None:
     refused = {
         ("cuda", "float32"): "there is no cuda with openvino; use cpu, or torch",
-        ("cpu", "int8"): "there is no int8 on cpu with openvino; use torch-cpu-int8, or one of bfloat16, float32",
-        ("auto", "float16"): "there is no float16 on cpu with openvino; use one of bfloat16, float32",
+        ("auto", "float16"): "there is no float16 on cpu with openvino; use one of int8, bfloat16, float32",
         ("cpu", "int4"): "precision 'int4' is not supported",
     }
     for (device, precision), message in refused.items():
@@ -250,6 +292,8 @@ def test_a_processor_without_bfloat16_is_told(monkeypatch: pytest.MonkeyPatch) -
 def test_the_fastest_is_that_of_the_runtime() -> None:
     every = {"torch-cpu-int8", "torch-cpu-float32", "openvino-cpu-float32", "openvino-cpu-bfloat16"}
     assert target.fastest("auto", [every], "openvino") == "bfloat16"
+    if target.computes("int8"):
+        assert target.fastest("auto", [every | {"openvino-cpu-int8"}], "openvino") == "int8"
     assert target.fastest("auto", [every, every - {"openvino-cpu-bfloat16"}], "openvino") == "float32"
 
 
@@ -285,3 +329,19 @@ def test_a_bundle_is_calibrated_for_openvino(run: Run, tiny_copy: Path, good_cel
     assert found["threshold"] == changed.calibration("openvino-cpu-float32").threshold
     by_itself = json.loads(run("predict", tiny_copy, good_cells[50], "--engine", "auto")[1])
     assert by_itself["threshold"] == changed.calibration("torch-cpu-float32").threshold, "auto stays with torch"
+
+
+@needs_int8
+def test_a_bundle_is_calibrated_for_int8_of_openvino(
+    run: Run, tiny_copy: Path, good_cells: list[Path], tmp_path: Path
+) -> None:
+    more = tmp_path / "more"
+    more.mkdir()
+    for path in good_cells[60:90]:
+        shutil.copy(path, more)
+    command = ("calibrate", tiny_copy, "--good", more, "--false-reject-rate", 0.1, "--engine", "openvino-cpu-int8")
+    status, out, err = run(*command)
+    assert status == 0, err
+    assert "unseen pictures were taken for the ranges of maps" in out
+    found = json.loads(run("predict", tiny_copy, good_cells[50], "--engine", "openvino-cpu-int8")[1])
+    assert found["threshold"] == bundle.read(tiny_copy).calibration("openvino-cpu-int8").threshold

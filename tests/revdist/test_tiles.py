@@ -160,8 +160,13 @@ def test_a_score_is_the_same_alone_and_in_any_batch_and_near_on_each_engine(
 
 
 @pytest.mark.skipif(not target.computes("int8"), reason="no 8-bit instructions here: NOT TESTED")
-def test_int8_takes_the_ranges_of_tiles(plain: Engine, lite0: teacher.Teacher, pictures: list[Pixels]) -> None:
-    engine = Engine(lite0, device="cpu", precision="int8")
+@pytest.mark.parametrize("runtime", target.RUNTIMES)
+def test_int8_takes_the_ranges_of_tiles(
+    plain: Engine, lite0: teacher.Teacher, pictures: list[Pixels], runtime: str
+) -> None:
+    if runtime == "openvino":
+        pytest.importorskip("openvino", reason="openvino is not installed: NOT TESTED")
+    engine = Engine(lite0, device="cpu", precision="int8", runtime=runtime)
     engine.add("bolt", _student(1), SIZE, tile=TILE, ranges=plain.observe("bolt", pictures))
     found, expected = (each.inspect(pictures, ["bolt"] * 3) for each in (engine, plain))
     np.testing.assert_allclose(found.scores, expected.scores, rtol=0.1)

@@ -1,12 +1,12 @@
 """A network compiled by OpenVINO, an optional dependency: the other runtime for processors.
 
-It costs less than torch for each operation, which counts where operations are many and small. Networks are handed over
-as ONNX, compiled once for each shape of their inputs, and share memory with torch. What goes before the teacher and
-comes behind the student is in them too, because torch would do it with one thread (see `alone`), and because OpenVINO
-hands over distances, which are small, faster than maps. Between the two networks maps are float32, not channels last:
-OpenVINO takes 6 ms to give a map of 256x64x64 in that order.
+It costs less than torch for each operation, which counts where operations are many and small. Here a detector is one
+network, from pixels to the distances of the three scales: to hand over the teacher's maps took OpenVINO as long as a
+fifth of efficientnet_lite0. So each student has a teacher of its own, in memory and in time; but pictures go through
+one at a time, which is fastest, and so one pass of a shared teacher would save nothing. Networks are handed over as
+ONNX, compiled once for each shape of their input, and share memory with torch.
 
-B pictures, C channels, H W of a map, h w of the picture.
+B pictures, H W a map, h w the picture.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import contextlib
 import functools
 import sys
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from types import ModuleType
 from typing import Any
@@ -26,14 +26,14 @@ from torch import nn
 from revdist import onnx_detector, onnx_quantised
 from revdist.errors import RevdistError
 from revdist.onnx_graph import FORMAT, OPSET, Graph, onnx_package
-from revdist.quantised import Affine, Ranges
+from revdist.quantised import Ranges
 from revdist.recording import Recording
 
 HINTS = {"float32": "f32", "bfloat16": "bf16", "int8": "f32"}  # of OpenVINO, for what is not integers
-MOST = 24  # compiled shapes that a network keeps: some sizes, each in all parts that a batch is run in
+MOST = 24  # compiled shapes that a network keeps
+PIXELS = "pixels"
 
-Shapes = tuple[tuple[int, ...], ...]  # of each input
-ShapesOf = Callable[[int, tuple[int, int]], Shapes]  # for so many pictures of a size (h, w)
+Shape = tuple[int, ...]  # (B, h, w, 3)
 
 
 def openvino_package() -> ModuleType:
@@ -95,31 +95,22 @@ class Ways:
 class Program(nn.Module):
     """A compiled network, which has no weights that torch sees."""
 
-    def __init__(self, model: bytes, shapes_of: ShapesOf, ways: Ways, results: Sequence[Affine] = ()) -> None:
-        """`model`: as ONNX; `shapes_of`: its inputs; `results`: how integers that it gives stand for values.
-
-        `teacher` and `student` make all of them.
-        """
+    def __init__(self, model: bytes, ways: Ways) -> None:
+        """`model`: as ONNX, which `detector` makes."""
         super().__init__()
-        self.results = tuple(results)
-        self._shapes_of = shapes_of
         self._model = _core().read_model(model)
         self._settings = ways.settings()
-        self._compiled: dict[Shapes, _Compiled] = {}  # the one used last is the last
+        self._compiled: dict[Shape, _Compiled] = {}  # the one used last is the last
         self._choosing = threading.Lock()
 
-    def forward(self, x: torch.Tensor | Sequence[torch.Tensor]) -> tuple[torch.Tensor, ...]:
-        """One tensor, or a sequence of as many as the network takes. Any number of threads may call it."""
+    def forward(self, seen: Sequence[torch.Tensor]) -> tuple[torch.Tensor, ...]:
+        """The pictures alone, uint8 (B, h, w, 3) -> three distances (B, H, W) float32. For any number of threads."""
         tensor = openvino_package().Tensor
-        inputs = [each.contiguous() for each in ([x] if isinstance(x, torch.Tensor) else x)]
-        compiled = self._for(tuple(tuple(each.shape) for each in inputs))
-        kind = torch.uint8 if self.results else torch.float32
-        outputs = tuple(
-            torch.empty(shape, dtype=kind) for shape in compiled.outputs
-        )  # the caller's: the next call has others
+        (pixels,) = (each.contiguous() for each in seen)
+        compiled = self._for(tuple(pixels.shape))
+        outputs = tuple(torch.empty(shape) for shape in compiled.outputs)  # the caller's: the next call has others
         with compiled.running:
-            for place, each in enumerate(inputs):
-                compiled.request.set_input_tensor(place, tensor(each.numpy(), shared_memory=True))
+            compiled.request.set_input_tensor(0, tensor(pixels.numpy(), shared_memory=True))
             for place, each in enumerate(outputs):
                 compiled.request.set_output_tensor(place, tensor(each.numpy(), shared_memory=True))
             compiled.request.infer()
@@ -127,40 +118,40 @@ class Program(nn.Module):
 
     def prepare(self, count: int, size: tuple[int, int]) -> None:
         """Compile for so many pictures of a size (h, w), so that no call waits for it."""
-        self._for(self._shapes_of(count, size))
+        self._for((count, *size, 3))
 
     @property
-    def shapes(self) -> list[Shapes]:
+    def shapes(self) -> list[Shape]:
         """Those that it is compiled for."""
         return list(self._compiled)
 
-    def _for(self, shapes: Shapes) -> _Compiled:
-        """The network for these shapes. Where two threads compile for the same ones, the first one's is kept."""
+    def _for(self, shape: Shape) -> _Compiled:
+        """The network for this shape. Where two threads compile for the same one, the first one's is kept."""
         with self._choosing:
-            found = self._compiled.pop(shapes, None)
+            found = self._compiled.pop(shape, None)
             if found is not None:
-                self._compiled[shapes] = found
+                self._compiled[shape] = found
                 return found
-        made = self._compile(shapes)  # takes a tenth of a second and more: meanwhile others may run
+        made = self._compile(shape)  # takes a tenth of a second and more: meanwhile others may run
         with self._choosing:
-            found = self._compiled.setdefault(shapes, made)
+            found = self._compiled.setdefault(shape, made)
             while len(self._compiled) > MOST:
                 del self._compiled[next(iter(self._compiled))]
         return found
 
-    def _compile(self, shapes: Shapes) -> _Compiled:
+    def _compile(self, shape: Shape) -> _Compiled:
         model = self._model.clone()  # shares the weights
-        model.reshape({place: list(shape) for place, shape in enumerate(shapes)})
+        model.reshape({0: list(shape)})
         compiled = _core().compile_model(model, "CPU", self._settings)
         return _Compiled(compiled.create_infer_request(), [tuple(each.shape) for each in compiled.outputs])
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Compiled:
-    """A network for one set of shapes, which runs once at a time."""
+    """A network for one shape, which runs once at a time."""
 
     request: Any  # openvino.InferRequest
-    outputs: list[tuple[int, ...]]  # shapes
+    outputs: list[tuple[int, ...]]  # shapes (B, H, W)
     running: threading.Lock = field(default_factory=threading.Lock)
 
 
@@ -169,66 +160,49 @@ def _core() -> Any:
     return openvino_package().Core()
 
 
-def teacher(
-    recorded: Recording, mean: torch.Tensor, std: torch.Tensor, ways: Ways, ranges: Ranges | None = None
-) -> Program:
-    """uint8 (B, h, w, 3), normalised by mean and std (3,) -> three maps (B, C, H, W): float32, by `ranges` uint8.
+class Unchanged(nn.Module):
+    """In the place of a teacher: the pictures go on as they are."""
 
-    Raises RevdistError for an operation that has no translation.
-    """
-    graph, types = Graph(), onnx_package().TensorProto
-    picture = onnx_detector.normalised(graph, "pixels", mean, std)
-    results: tuple[Affine, ...] = ()
-    if ranges is None:
-        maps = graph.network(recorded, [picture])
-    else:
-        network = onnx_quantised.Network(graph, recorded, ranges)
-        maps, results = network.integers(network.add([picture]))
-    model = _written(graph, {"pixels": types.UINT8}, maps, types.UINT8 if results else types.FLOAT)
-    return Program(model, lambda count, size: ((count, *size, 3),), ways, results)
+    def forward(self, pixels: torch.Tensor) -> tuple[torch.Tensor]:
+        return (pixels,)
 
 
-def student(
-    recorded: Recording,
-    inputs: Sequence[tuple[int, int]],
+def detector(
+    networks: tuple[Recording, Recording],
+    normalisation: tuple[torch.Tensor, torch.Tensor],
     ways: Ways,
-    ranges: Ranges | None = None,
-    given: Sequence[Affine] = (),
+    ranges: tuple[Ranges, Ranges] | None = None,
 ) -> Program:
-    """The teacher's maps (B, C, H, W) -> the distance of each to the student's own: (B, H, W) float32.
+    """Teacher and student, with what goes before and comes behind: pixels -> three distances.
 
-    `inputs`: (channels, stride) of each; they are float32, or with `ranges` uint8 that stand for values as `given`.
-    Distances are computed in float32 in any precision: OpenVINO keeps what comes behind the last convolution in it.
-    Raises RevdistError for an operation that has no translation.
+    `normalisation`: mean and std (3,); `ranges`: of both networks' maps, for int8. Distances are computed in float32 in
+    any precision: OpenVINO keeps what comes behind the last convolution in it. Raises RevdistError for an operation
+    that has no translation.
     """
-    graph, types = Graph(), onnx_package().TensorProto
-    names = [f"taught_{place}" for place in range(len(inputs))]
+    graph, (teacher, student) = Graph(), networks
+    picture = onnx_detector.normalised(graph, PIXELS, *normalisation)
     if ranges is None:
-        taught, rebuilt = names, graph.network(recorded, names)
+        taught = graph.network(teacher, [picture])
+        rebuilt = graph.network(student, taught)
     else:
-        network = onnx_quantised.Network(graph, recorded, ranges, given)
-        rebuilt = network.add(names)
-        taught = network.inputs
-    distances = [onnx_detector.distance(graph, *pair) for pair in zip(taught, rebuilt, strict=True)]
-    model = _written(graph, dict.fromkeys(names, types.FLOAT if ranges is None else types.UINT8), distances)
-
-    def shapes_of(count: int, size: tuple[int, int]) -> Shapes:
-        return tuple((count, channels, size[0] // stride, size[1] // stride) for channels, stride in inputs)
-
-    return Program(model, shapes_of, ways)
+        first = onnx_quantised.Network(graph, teacher, ranges[0])
+        taught, given = first.integers(first.add([picture]))
+        second = onnx_quantised.Network(graph, student, ranges[1], given)
+        rebuilt, taught = second.add(taught), second.inputs
+    pairs = zip(taught, rebuilt, strict=True)
+    return Program(_written(graph, [onnx_detector.distance(graph, *pair) for pair in pairs]), ways)
 
 
-def _written(graph: Graph, inputs: Mapping[str, int], outputs: Sequence[str], kind: int = 1) -> bytes:
-    """The graph as ONNX: `inputs` with four sides each, by name their ONNX type, and `outputs` of a `kind`: float32."""
+def _written(graph: Graph, outputs: Sequence[str]) -> bytes:
+    """The graph of PIXELS as ONNX."""
     onnx = onnx_package()
-    describe = onnx.helper.make_tensor_value_info
-    results = [graph.add("Identity", each, results=[f"result_{place}"]) for place, each in enumerate(outputs)]
+    describe, types = onnx.helper.make_tensor_value_info, onnx.TensorProto
     made = onnx.helper.make_model(
         onnx.helper.make_graph(
             graph.nodes,
-            "network",
-            [describe(name, each, [None] * 4) for name, each in inputs.items()],
-            [describe(name, kind, None) for name in results],
+            "detector",
+            [describe(PIXELS, types.UINT8, [None] * 4)],
+            [describe(name, types.FLOAT, None) for name in outputs],
             graph.constants,
         ),
         opset_imports=[onnx.helper.make_opsetid("", OPSET)],

@@ -25,7 +25,7 @@ from revdist.parts import Parts
 from revdist.placed import Inspection, Placed, Ranges, Table, rows_by_product, take
 from revdist.recipe import check_size
 from revdist.target import OPENVINO, TORCH, target
-from revdist.teacher import Teacher, channels
+from revdist.teacher import Teacher
 from revdist.tiles import Size, Tiles
 
 
@@ -93,19 +93,18 @@ class Engine:
             raise RevdistError(
                 f"engine: {product} has no ranges for int8", hint="make them: revdist calibrate --engine cpu-int8"
             )
-        key = "" if ranges is None else ranges.teacher.digest
+        key = "" if ranges is None or self._target.runtime == OPENVINO else ranges.teacher.digest
         there = {placed.teacher_key: placed.teacher for placed in self._students.values()}
         teacher = there[key] if key in there else self._teacher or self._make_teacher(ranges)
-        inputs = list(zip(channels(self.teacher_name), detector.STRIDES, strict=True))
-        given = teacher.results if isinstance(teacher, quantised.Program | compiled.Program) else ()
-        ready = self._target.student(student, inputs, None if ranges is None else ranges.student, given)
+        given = teacher.results if isinstance(teacher, quantised.Program) else ()
+        both = None if ranges is None else (ranges.teacher, ranges.student)
+        ready = self._target.student(student, self._given, both, given)
         if isinstance(ready, quantised.Program):  # then cosines are those of the integers, whatever their scale
             assert not any(affine.zero for affine in (*given, *ready.results)), "features are never negative"
         spread = detector.Spread(size, self.device, scoring)
-        for network in (teacher, ready):
-            if isinstance(network, compiled.Program):  # here, because the thread that inspects cannot wait for it
-                for count in self._parts.sizes(self._warmed, tiles):
-                    network.prepare(count, tiles.tile)
+        if isinstance(ready, compiled.Program):  # here, because the thread that inspects cannot wait for it
+            for count in self._parts.sizes(self._warmed, tiles):
+                ready.prepare(count, tiles.tile)
         placed = Placed(teacher, key, ready, spread, tiles, scoring.top_share)
         with self._writing:
             self._students = MappingProxyType({**self._students, product: placed})
@@ -204,11 +203,12 @@ class Engine:
     @torch.no_grad()
     def features(self, pixels: Sequence[npt.NDArray[np.uint8]]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """The three maps of the teacher for prepared pictures of one size, on the device: what training needs."""
+        assert self._target.runtime == TORCH, "nothing is trained with OpenVINO"
         assert self._teacher is not None, "nothing is trained in int8"
         return self._teacher(self._normalise(self._upload(pixels)))  # type: ignore[no-any-return]
 
     def _normalise(self, pixels: torch.Tensor) -> torch.Tensor:
-        """uint8 (b, h, w, 3) on the device -> (b, 3, h, w) as the teacher takes it; OpenVINO's normalises by itself."""
+        """uint8 (b, h, w, 3) on the device -> (b, 3, h, w) as networks take it; OpenVINO's take them as they are."""
         if self._target.runtime == OPENVINO:
             return pixels
         return detector.normalise(pixels, self._mean, self._std).to(self._target.dtype)

@@ -1,8 +1,8 @@
 """Where and how the networks of an engine run: by which runtime, on which device, in which precision.
 
 An engine's identity is `RUNTIME-DEVICE-PRECISION`. With torch, maps between networks are float32 or, where the
-precision says so, 16-bit, and int8 is for processors. All of openvino (compiled.py) is, and its maps are float32. There
-the teacher normalises pictures itself, and the student gives distances in the place of maps.
+precision says so, 16-bit, and int8 is for processors. All of openvino (compiled.py) is, and there a student and its
+teacher are one network, from pixels to distances.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ from dataclasses import dataclass, field
 import torch
 from torch import nn
 
-from revdist import compiled, fused, quantised, recording
+from revdist import compiled, detector, fused, quantised, recording
 from revdist.errors import RevdistError
 from revdist.folding import optimise
-from revdist.teacher import Teacher
+from revdist.teacher import Teacher, channels
 
 TORCH, OPENVINO = "torch", "openvino"
 RUNTIMES = (TORCH, OPENVINO)
@@ -70,34 +70,30 @@ class Target:
         return compiled.alone() if self.runtime == OPENVINO else contextlib.nullcontext()
 
     def teacher(self, known: Teacher, ranges: quantised.Ranges | None = None) -> nn.Module:
-        """A copy of a teacher that runs here: normalised pictures, for OpenVINO uint8 (B, h, w, 3), -> three maps.
+        """A copy of a teacher that runs here: normalised pictures -> three maps. For OpenVINO a student has its own.
 
         `ranges`: of its maps, for int8.
         """
-        if self.runtime != OPENVINO:
-            return self._network(known.trunk, [(3, 1)], ranges)
-        recorded = self._recorded(known.trunk, [(3, 1)])
-        return compiled.teacher(recorded, known.mean, known.std, self._ways, ranges)
+        return compiled.Unchanged() if self.runtime == OPENVINO else self._network(known.trunk, [(3, 1)], ranges)
 
     def student(
         self,
         module: nn.Module,
-        inputs: Sequence[tuple[int, int]],
-        ranges: quantised.Ranges | None = None,
+        known: Teacher,
+        ranges: tuple[quantised.Ranges, quantised.Ranges] | None = None,
         given: Sequence[quantised.Affine] = (),
     ) -> nn.Module:
-        """A copy of a float32 student that runs here: the teacher's maps -> its own; of OpenVINO their distances.
+        """A copy of a float32 student that runs here: the maps of the `known` teacher -> its own.
 
-        `inputs`: (channels, stride) of each map that it takes; `ranges`: of its maps, and how those stand for values
-        that it is `given`, for int8.
+        For OpenVINO both in one, from pixels to distances. `ranges`: of the teacher's maps and of its own, and how
+        those that it is `given` stand for values, for int8.
         """
+        inputs = list(zip(channels(known.name), detector.STRIDES, strict=True))
         if self.runtime != OPENVINO:
-            return self._network(module, inputs, ranges, given)
-        return compiled.student(self._recorded(module, inputs), inputs, self._ways, ranges, given)
-
-    @property
-    def _ways(self) -> compiled.Ways:
-        return compiled.Ways(self.precision, self.threads)
+            return self._network(module, inputs, None if ranges is None else ranges[1], given)
+        networks = self._recorded(known.trunk, [(3, 1)]), self._recorded(module, inputs)
+        ways = compiled.Ways(self.precision, self.threads)
+        return compiled.detector(networks, (known.mean, known.std), ways, ranges)
 
     def _network(
         self,
@@ -106,7 +102,7 @@ class Target:
         ranges: quantised.Ranges | None = None,
         given: Sequence[quantised.Affine] = (),
     ) -> nn.Module:
-        """`dtype` in, `dtype` out; in int8 maps are uint8."""
+        """`dtype` in, `dtype` out; in int8 maps are uint8. `inputs`: (channels, stride) of each."""
         if not self.fuses:
             return optimise(module, self.device, self.dtype)
         if self.precision != "int8":

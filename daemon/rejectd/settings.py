@@ -250,8 +250,8 @@ class Engine:
 
     runtime: Runtime = setting(
         "What computes the networks. `openvino` needs `pip install 'rejectd[openvino]'` and bundles calibrated for it, "
-        "and runs on processors alone; it is faster with the teacher efficientnet_lite0, most of all where other "
-        "programs use the processors too.",
+        "and runs on processors alone; it is faster there, most of all with the teacher efficientnet_lite0 and where "
+        "other programs use the processors too, but each product has a teacher of its own in memory.",
         default=Runtime.TORCH,
     )
     device: Device = setting("Device; `auto` takes a GPU if there is one.", default=Device.AUTO)

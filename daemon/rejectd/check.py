@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 
 from rejectd import settings_file
@@ -51,15 +52,17 @@ def _bundles(settings: Settings) -> Iterator[tuple[bool, str]]:
     for name, product in settings.products.items():
         yield from _try(f"product {name}", lambda name=name, product=product: _bundle(settings, name, product))  # type: ignore[misc]
     if len(settings.products) > 1:
-        yield from _try("products together", lambda: f"one teacher, {len(_inspector(settings).models)} students")
+        yield from _try("products together", lambda: _together(settings))
 
 
-def _inspector(settings: Settings) -> Inspector:
-    return Inspector(settings.engine, settings.products)
+def _together(settings: Settings) -> str:
+    with closing(Inspector(settings.engine, settings.products)) as inspector:
+        return f"one teacher, {len(inspector.models)} students"
 
 
 def _bundle(settings: Settings, name: str, product: Product) -> str:
-    model = Inspector(settings.engine, {name: product}).models[name]
+    with closing(Inspector(settings.engine, {name: product})) as inspector:
+        model = inspector.models[name]
     return f"bundle {model.digest[:12]} on {model.engine}, threshold {model.threshold:.4g}, golden pictures agree"
 
 

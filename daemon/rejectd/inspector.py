@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -11,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from rejectd.device import DeviceThread
 from rejectd.messages import Frame, Pixels, RejectdError, Result
 from rejectd.settings import Engine as EngineSettings
 from rejectd.settings import Product
@@ -58,7 +60,7 @@ class Inspector:
     """One teacher, any number of students, and for each product the model in force.
 
     A frame names the model that judges it, so that a changeover happens between two frames: those under way are judged
-    by the model that they were prepared for. `inspect` and `warm` belong to one thread; the rest is safe for others.
+    by the model that they were prepared for. Whichever thread calls: `inspect` and `warm` compute in one of their own.
     """
 
     def __init__(
@@ -75,17 +77,26 @@ class Inspector:
             InspectorError: with the product, the cause and what to do.
         """
         self._settings = settings
-        if settings.threads:
-            torch.set_num_threads(settings.threads)
+        self._device = DeviceThread()
+        self._device.call(_compute_with, settings.threads or _processors())
+        torch.set_num_threads(1)  # for this thread, and all that are still to come: cameras prepare pictures
         self._configured = {name: product.threshold for name, product in products.items()}
         self._commanded = dict(thresholds or {})
         self._loaded: dict[str, Model] = {}  # by key
         self._changing = threading.Lock()
         read = {name: self._read(name, product.bundle, weights=False) for name, product in products.items()}
-        self._engine = self._start(read)
         self.models: Mapping[str, Model] = {}  # in force, by product
-        for name, bundle in read.items():
-            self.use(self._put(name, bundle, bundles.install))
+        try:
+            self._engine = self._device.call(self._start, read)
+            for name, bundle in read.items():
+                self.use(self._device.call(self._put, name, bundle, bundles.install))
+        except InspectorError:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        """Nothing is inspected any more."""
+        self._device.close()
 
     def prepare(self, pixels: Pixels, product: str) -> tuple[Pixels, str]:
         """Resize a picture (H, W, 3) to the input of the model in force, exactly as training did; and that model's key.
@@ -107,6 +118,9 @@ class Inspector:
         Raises:
             InspectorError: if the device fails.
         """
+        return self._device.call(self._warm, sizes)
+
+    def _warm(self, sizes: Iterable[int]) -> dict[int, int]:
         model = next(iter(self.models.values()))
         blank = np.zeros((*model.size, 3), dtype=np.uint8)
         elapsed_ns = {}
@@ -129,6 +143,9 @@ class Inspector:
         Raises:
             InspectorError: if the device fails; no frame of the batch is judged then.
         """
+        return self._device.call(self._inspect, frames, maps=maps)
+
+    def _inspect(self, frames: Sequence[Frame], *, maps: bool) -> list[Result]:
         pixels = [frame.pixels for frame in frames if frame.pixels is not None]
         assert len(pixels) == len(frames), "a frame without pixels never reaches the inspector"
         started = time.perf_counter_ns()
@@ -262,7 +279,10 @@ class Inspector:
             runtime = str(self._settings.runtime)
             if precision == "auto":
                 precision = target.fastest(device, [bundle.calibrations for bundle in read.values()], runtime)
-            return Engine(teacher, device=device, precision=precision, runtime=runtime)
+            made = Engine(teacher, device=device, precision=precision, runtime=runtime)
+            if runtime == target.OPENVINO:  # it has threads of its own, and torch's would only be in their way
+                torch.set_num_threads(1)
+            return made  # noqa: TRY300
         except (RevdistError, RuntimeError) as error:
             hint = "" if isinstance(error, RevdistError) else "set engine.device to one that is there"
             raise InspectorError(f"the engine cannot start: {error}", hint=hint) from error
@@ -272,3 +292,14 @@ class Inspector:
             return bundles.read(path, weights=weights)
         except RevdistError as error:
             raise InspectorError(f"product {name}: {error}") from error
+
+
+@functools.cache
+def _processors() -> int:
+    """How many threads torch has by itself, before any was told otherwise."""
+    return torch.get_num_threads()
+
+
+def _compute_with(threads: int) -> None:
+    torch.get_num_threads()  # only from then on does torch know that this thread is to have a number of its own
+    torch.set_num_threads(threads)

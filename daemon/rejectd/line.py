@@ -59,6 +59,7 @@ class Line:
         standing_file = StandingFile(state / "standing.json")
         self.standing = self._usable(standing_file.load())
         self.inspector = Inspector(settings.engine, self._products(), self._thresholds())
+        stack.callback(self.inspector.close)
         self.registry = CollectorRegistry()
         self.metrics = self._metrics()
         self.metrics.recovered.inc(self._recovered)

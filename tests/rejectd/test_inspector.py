@@ -287,6 +287,55 @@ def test_a_product_in_tiles_is_judged_beside_one_without(bundle: Path, cells: li
     assert found[0].score != found[1].score
 
 
+def test_whichever_threads_load_inspect_and_prepare_one_team_of_threads_computes(
+    bundle: Path, cells: list[Path]
+) -> None:
+    """More teams than processors make OpenMP slow: see rejectd.device."""
+    program = """
+import os, sys, threading, time
+from pathlib import Path
+import cv2, numpy, torch
+torch.set_num_threads(3)
+from rejectd.inspector import Inspector
+from rejectd.settings import Device, Engine, Product
+from rejectd.messages import Frame, Policy
+
+def native():
+    return len(os.listdir("/proc/self/task")) - threading.active_count()
+
+before = native()
+made = Inspector(Engine(device=Device.CPU), {"cell": Product(bundle=Path(sys.argv[1]))})
+made.warm({1, 4})
+picture = cv2.imread(sys.argv[2])
+
+def camera():
+    for _ in range(3):
+        pixels, model = made.prepare(numpy.tile(picture, (4, 4, 1)), "cell")
+        frame = Frame(
+            event_id="e", camera="a", product="cell", seq=1, captured_ns=0, captured_unix_ns=0, deadline_ns=1,
+            policy=Policy.REJECT, source="", model=model, pixels=pixels, picture=picture,
+        )
+        assert made.inspect([frame])[0].score > 0
+    made.load("cell", Path(sys.argv[1]))
+    teams.append(torch.get_num_threads())
+
+teams = []
+threads = [threading.Thread(target=camera) for _ in range(4)]
+for thread in threads:
+    thread.start()
+for thread in threads:
+    thread.join()
+left = time.monotonic() + 5  # threads that were joined are not gone at once
+while native() - before > 2 and time.monotonic() < left:
+    time.sleep(0.01)
+print(native() - before, set(teams), made._device.call(torch.get_num_threads))
+made.close()
+"""
+    command = [sys.executable, "-c", program, bundle, cells[100]]
+    found = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+    assert (found.stdout, found.returncode) == ("2 {1} 3\n", 0), found.stderr
+
+
 def test_to_get_ready_torch_s_compiler_is_not_imported(bundle: Path) -> None:
     """It takes a second, and nothing is compiled: some of torch's conveniences import it all the same."""
     program = """

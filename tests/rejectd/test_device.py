@@ -42,13 +42,20 @@ def test_an_error_is_raised_where_it_was_called_and_the_next_call_is_made() -> N
 
 
 def test_it_ends_after_the_calls_that_were_made_before() -> None:
-    device, go = DeviceThread(), threading.Event()
-    found: list[int] = []
-    waiting = threading.Thread(target=lambda: found.append(device.call(lambda: int(go.wait(timeout=10)))))
+    device, begun, go = DeviceThread(), threading.Event(), threading.Event()
+    found: list[threading.Thread] = []
+
+    def work() -> threading.Thread:
+        begun.set()
+        go.wait(timeout=10)
+        return threading.current_thread()
+
+    waiting = threading.Thread(target=lambda: found.append(device.call(work)))
     waiting.start()
-    thread = next(each for each in threading.enumerate() if each.name == "device" and each.is_alive())
+    assert begun.wait(timeout=10)
     device.close()
     go.set()
     waiting.join(timeout=10)
+    (thread,) = found
     thread.join(timeout=10)
-    assert (found, thread.is_alive()) == ([1], False)
+    assert (thread.name, thread.is_alive()) == ("device", False)

@@ -77,20 +77,20 @@ class Inspector:
             InspectorError: with the product, the cause and what to do.
         """
         self._settings = settings
-        self._device = DeviceThread()
-        self._device.call(_compute_with, settings.threads or _processors())
-        torch.set_num_threads(1)  # for this thread, and all that are still to come: cameras prepare pictures
         self._configured = {name: product.threshold for name, product in products.items()}
         self._commanded = dict(thresholds or {})
         self._loaded: dict[str, Model] = {}  # by key
         self._changing = threading.Lock()
         read = {name: self._read(name, product.bundle, weights=False) for name, product in products.items()}
         self.models: Mapping[str, Model] = {}  # in force, by product
+        self._device = DeviceThread()  # ended by `close`, so only now that the bundles are known to be readable
         try:
+            self._device.call(_compute_with, settings.threads or _processors())
+            torch.set_num_threads(1)  # for this thread, and all that are still to come: cameras prepare pictures
             self._engine = self._device.call(self._start, read)
             for name, bundle in read.items():
                 self.use(self._device.call(self._put, name, bundle, bundles.install))
-        except InspectorError:
+        except BaseException:
             self.close()
             raise
 
@@ -280,12 +280,12 @@ class Inspector:
             if precision == "auto":
                 precision = target.fastest(device, [bundle.calibrations for bundle in read.values()], runtime)
             made = Engine(teacher, device=device, precision=precision, runtime=runtime)
-            if runtime == target.OPENVINO:  # it has threads of its own, and torch's would only be in their way
-                torch.set_num_threads(1)
-            return made  # noqa: TRY300
         except (RevdistError, RuntimeError) as error:
             hint = "" if isinstance(error, RevdistError) else "set engine.device to one that is there"
             raise InspectorError(f"the engine cannot start: {error}", hint=hint) from error
+        if runtime == target.OPENVINO:  # it has threads of its own, and torch's would only be in their way
+            torch.set_num_threads(1)
+        return made
 
     def _read(self, name: str, path: Path, *, weights: bool) -> bundles.Bundle:
         try:

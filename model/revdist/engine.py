@@ -49,7 +49,7 @@ class Engine:
         self._given = teacher  # int8 needs it for each set of ranges
         self._teacher = None if self.needs_ranges else self._make_teacher(None)
         self._parts = Parts.fit(self._target, teacher.name)
-        self._warmed: frozenset[int] = frozenset()  # pictures that run together
+        self._warmed: frozenset[int] = frozenset()  # batch sizes
         self._students: Table = MappingProxyType({})
         self._writing = threading.Lock()
         if self.device.type == "cpu":

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-import torch
 
 from revdist import fused, quantised, recording
 from revdist.onnx_graph import Graph
@@ -88,7 +87,7 @@ class Network:
         return self._graph.add("DequantizeLinear", integers, *self._scale(affine))
 
     def _scale(self, affine: Affine) -> tuple[str, str]:
-        return self._graph.floats(torch.tensor(affine.scale)), self._graph.constant(np.array(affine.zero, np.uint8))
+        return self._graph.floats(affine.scale), self._graph.constant(np.array(affine.zero, np.uint8))
 
 
 def _convolves(step: Step) -> bool:

@@ -74,7 +74,8 @@ def run(seed: int, steps: int, output: Path) -> None:
             found[WHOLE] = judged(engine, WHOLE, prepared(tested, sides), defective)
         with output.open("a") as file:
             for name, figures in found.items():
-                key = {"way": name, "seed": seed, "steps": steps, "tiles": Tiles.of(sides, tile).count}
+                count = Tiles.of(sides, None if name == WHOLE else tile).count
+                key = {"way": name, "seed": seed, "steps": steps, "tiles": count}
                 file.write(json.dumps(key | figures) + "\n")
                 print(key, figures, flush=True)
 

@@ -6,6 +6,7 @@ import json
 import shutil
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -334,6 +335,17 @@ made.close()
     command = [sys.executable, "-c", program, bundle, cells[100]]
     found = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
     assert (found.stdout, found.returncode) == ("2 {1} 3\n", 0), found.stderr
+
+
+def test_what_cannot_be_loaded_leaves_no_thread_behind(bundle: Path, tmp_path: Path) -> None:
+    before = set(threading.enumerate())
+    spoiled = variant(bundle, tmp_path / "spoiled", lambda manifest: manifest["golden"][0].update(score=1e6))
+    for path in (tmp_path / "missing", spoiled):
+        with pytest.raises(InspectorError):
+            Inspector(CPU, {"cell": Product(bundle=path)})
+    for thread in set(threading.enumerate()) - before:
+        thread.join(timeout=10)
+        assert not thread.is_alive(), thread.name
 
 
 def test_to_get_ready_torch_s_compiler_is_not_imported(bundle: Path) -> None:

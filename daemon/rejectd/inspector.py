@@ -12,7 +12,6 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from rejectd.device import DeviceThread
 from rejectd.messages import Frame, Pixels, RejectdError, Result
 from rejectd.settings import Engine as EngineSettings
 from rejectd.settings import Product
@@ -23,6 +22,7 @@ from revdist.conformal import Calibration
 from revdist.engine import Engine
 from revdist.errors import RevdistError
 from revdist.heatmaps import heatmap
+from revdist.lanes import Worker, compute_with
 
 __all__ = ["GoldenPicture", "Inspector", "InspectorError", "Model", "heatmap"]
 
@@ -83,9 +83,9 @@ class Inspector:
         self._changing = threading.Lock()
         read = {name: self._read(name, product.bundle, weights=False) for name, product in products.items()}
         self.models: Mapping[str, Model] = {}  # in force, by product
-        self._device = DeviceThread()  # ended by `close`, so only now that the bundles are known to be readable
+        self._device = Worker("device")  # ended by `close`, so only now that the bundles are known to be readable
         try:
-            self._device.call(_compute_with, settings.threads or _processors())
+            self._device.call(compute_with, settings.threads or _processors())
             torch.set_num_threads(1)  # for this thread, and all that are still to come: cameras prepare pictures
             self._engine = self._device.call(self._start, read)
             for name, bundle in read.items():
@@ -113,7 +113,7 @@ class Inspector:
     def warm(self, sizes: Iterable[int]) -> dict[int, int]:
         """Make ready for batches of these sizes, so that the first parts do not wait. Returns the ns that each takes.
 
-        Of a batch that goes through in parts one part is run, and the time of all follows from it.
+        Of a batch that goes through in parts one is run, and what is left over; the time of all follows from these.
 
         Raises:
             InspectorError: if the device fails.
@@ -123,19 +123,25 @@ class Inspector:
     def _warm(self, sizes: Iterable[int]) -> dict[int, int]:
         model = next(iter(self.models.values()))
         blank = np.zeros((*model.size, 3), dtype=np.uint8)
-        elapsed_ns = {}
+
+        @functools.cache
+        def elapsed_ns(count: int) -> int:
+            started = time.perf_counter_ns()
+            self._engine.inspect([blank] * count, [model.key] * count)
+            return time.perf_counter_ns() - started
+
         try:
             self._engine.warm(sizes)
+            found = {}
             for size in sorted(sizes):
-                part = min(size, self._engine.at_once(model.key) or size)
-                started = time.perf_counter_ns()
-                self._engine.inspect([blank] * part, [model.key] * part)
-                elapsed_ns[size] = (time.perf_counter_ns() - started) * size // part
+                part = self._engine.at_once(model.key) or size
+                parts, rest = divmod(size, part)
+                found[size] = (parts and parts * elapsed_ns(part)) + (rest and elapsed_ns(rest))
         except (RevdistError, RuntimeError) as error:
             raise InspectorError(
                 f"the engine fails: {error}", hint="try engine.device: cpu, engine.precision: float32"
             ) from error
-        return elapsed_ns
+        return found
 
     def inspect(self, frames: Sequence[Frame], *, maps: bool = True) -> list[Result]:
         """Scores of a mixed batch, and, unless there is no time for `maps`, the anomaly maps of rejects.
@@ -298,8 +304,3 @@ class Inspector:
 def _processors() -> int:
     """How many threads torch has by itself, before any was told otherwise."""
     return torch.get_num_threads()
-
-
-def _compute_with(threads: int) -> None:
-    torch.get_num_threads()  # only from then on does torch know that this thread is to have a number of its own
-    torch.set_num_threads(threads)

@@ -179,7 +179,7 @@ def _engine(where: target.Target, subject: Subject) -> Engine:
 
 def _contestant(engine: Engine, where: target.Target, subject: Subject, picture: Pixels) -> Contestant:
     prepared = images.prepare(picture, subject.size)
-    networks: dict[int, Callable[[], None]] = {}
+    networks: dict[int, Callable[[], object]] = {}
 
     def inspect(count: int) -> object:
         pictures = [images.prepare(picture, subject.size) for _ in range(count)]

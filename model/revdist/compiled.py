@@ -11,11 +11,10 @@ B pictures, H W a map, h w the picture.
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import sys
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from types import ModuleType
 from typing import Any
@@ -59,20 +58,6 @@ def computes(precision: str) -> bool:
     there = _core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
     needed = {"bfloat16": "BF16", "int8": "INT8"}
     return precision in HINTS and (precision == "float32" or needed[precision] in there)
-
-
-@contextlib.contextmanager
-def alone() -> Iterator[None]:
-    """What torch computes in this thread meanwhile, it computes without threads of its own.
-
-    Those would go on spinning for some milliseconds after each operation, on the processors that OpenVINO's need.
-    """
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 @dataclass(frozen=True, slots=True)

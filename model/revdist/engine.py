@@ -3,14 +3,16 @@
 B pictures of a batch, h w their size, T tiles of each, h' w' theirs (see tiles.py). Batch norms are folded into the
 convolutions, memory is channels last, and the only copy from the device that `inspect` makes is the one of the scores,
 which are float32 in any precision. On a processor operations are fused (fused.py), 8-bit (quantised.py) or OpenVINO's
-(compiled.py), and a batch goes through in parts that its caches hold (parts.py).
+(compiled.py), and a batch goes through in parts that its caches hold (parts.py), side by side (lanes.py).
 """
 
 from __future__ import annotations
 
+import functools
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from types import MappingProxyType
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -21,12 +23,15 @@ from revdist import compiled, detector, memory, quantised
 from revdist.errors import ImageError, RevdistError
 from revdist.folding import on_device
 from revdist.fused import Program
+from revdist.lanes import Lanes
 from revdist.parts import Parts
-from revdist.placed import Inspection, Placed, Ranges, Table, rows_by_product, take
+from revdist.placed import Inspection, Placed, Ranges, Table, rows_by_product
 from revdist.recipe import check_size
 from revdist.target import OPENVINO, TORCH, target
 from revdist.teacher import Teacher
 from revdist.tiles import Size, Tiles
+
+Made = TypeVar("Made")
 
 
 class Engine:
@@ -48,7 +53,7 @@ class Engine:
         self._mean, self._std = (on_device(each, self.device) for each in (teacher.mean, teacher.std))
         self._given = teacher  # int8 needs it for each set of ranges
         self._teacher = None if self.needs_ranges else self._make_teacher(None)
-        self._parts = Parts.fit(self._target, teacher.name)
+        self._parts = Parts.fit(self._target)
         self._warmed: frozenset[int] = frozenset()  # batch sizes
         self._students: Table = MappingProxyType({})
         self._writing = threading.Lock()
@@ -152,15 +157,15 @@ class Engine:
         students = self._students
         groups = self._groups(pixels, products, students)
         maps: dict[int, torch.Tensor] = {}
-        found: list[torch.Tensor] = []  # scores of each group, on the device
+        found: list[torch.Tensor] = []  # scores, on the device, in the order of
         order: list[int] = []
         with self._target.alone():
-            for (tiles, _), rows in groups.items():
+            for tiles, _, rows in groups:
                 batch = self._upload([part for row in rows for part in tiles.cut(pixels[row])])  # (b * T, h', w', 3)
-                smoothed = self.maps(batch, [products[row] for row in rows], students)  # (b, h, w)
-                found += self._scores(smoothed, [students[products[row]].top_share for row in rows])
+                seen = self._see(batch, [products[row] for row in rows], students, _scored)
+                maps.update(zip(rows, (each for smoothed, _ in seen for each in smoothed), strict=True))
+                found += [scores for _, scores in seen]
                 order += rows
-                maps.update(zip(rows, smoothed, strict=True))
         scores = np.empty(len(order), np.float32)
         if order:
             scores[order] = torch.cat(found).cpu().numpy()  # the one copy to the host, the one synchronisation
@@ -174,31 +179,22 @@ class Engine:
         their smoothed maps is only near it.
         """
         students = self._students
-        placed = self._placed(students, product)
+        tiles = self._placed(students, product).tiles
         with self._target.alone():
-            batch = self._upload(placed.tiles.cut(pixels))
-            ((_, distances),) = self._distances(batch, [product], students)
-            return np.asarray(torch.cat(list(placed.spread.scales(distances))).cpu().numpy())
+            (scales,) = self._see(self._upload(tiles.cut(pixels)), [product], students, _scales)
+            return np.asarray(scales.cpu().numpy())
 
-    def networks(self, pixels: Sequence[npt.NDArray[np.uint8]], product: str) -> Callable[[], None]:
+    def networks(self, pixels: Sequence[npt.NDArray[np.uint8]], product: str) -> Callable[[], object]:
         """What runs teacher and student alone, in the parts that `inspect` takes, on prepared pictures: to be timed."""
         placed = self._placed(self._students, product)
         every = [each for picture in pixels for each in placed.tiles.cut(picture)]
-        parts = [self._normalise(self._upload(every[part])) for part in self._parts.of(len(every), placed.tiles)]
+        batch = self._normalise(self._upload(every))
 
         @torch.inference_mode()
-        def run() -> None:
-            for part in parts:
-                placed.student(placed.teacher(part))
+        def see(part: slice) -> None:
+            placed.student(placed.teacher(batch[part]))
 
-        return run
-
-    @staticmethod
-    def _scores(maps: torch.Tensor, top_shares: Sequence[float]) -> list[torch.Tensor]:
-        """Each map's score (1,), or in one tensor where all products of the batch are scored alike."""
-        if len(set(top_shares)) == 1:
-            return [detector.scores(maps, top_shares[0])]
-        return [detector.scores(maps[row : row + 1], share) for row, share in enumerate(top_shares)]
+        return functools.partial(self._in_parts, see, len(every), placed.tiles)
 
     @torch.no_grad()
     def features(self, pixels: Sequence[npt.NDArray[np.uint8]]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -213,48 +209,65 @@ class Engine:
             return pixels
         return detector.normalise(pixels, self._mean, self._std).to(self._target.dtype)
 
-    def maps(self, batch: torch.Tensor, products: Sequence[str], students: Table | None = None) -> torch.Tensor:
+    def maps(self, batch: torch.Tensor, products: Sequence[str]) -> torch.Tensor:
         """Smoothed anomaly maps of pictures (b,) that are cut alike: float32 (b, h, w) on the device.
 
-        `batch`: their T tiles each, picture by picture, on the device, uint8 (b * T, h', w', 3).
+        `batch`: their T tiles each, picture by picture, on the device, uint8 (b * T, h', w', 3); those of a product
+        side by side.
         """
-        table = self._students if students is None else students
-        rows_of = rows_by_product(products)
-        order = [row for rows in rows_of.values() for row in rows]  # each product's pictures side by side
-        count = self._placed(table, products[0]).tiles.count
-        if len(rows_of) > 1:
-            batch = take(batch, [row * count + place for row in order for place in range(count)])
-        ordered = [products[row] for row in order]
-        found = [table[product].spread(each) for product, each in self._distances(batch, ordered, table)]
-        maps = found[0] if len(found) == 1 else torch.cat(found)
-        return maps if len(rows_of) == 1 else take(maps, sorted(range(len(order)), key=order.__getitem__))
+        return torch.cat([maps for maps, _ in self._see(batch, products, self._students, _scored)])
 
-    def _distances(
-        self, batch: torch.Tensor, products: Sequence[str], table: Table
-    ) -> Iterator[tuple[str, Sequence[torch.Tensor]]]:
-        """Distances, fine to coarse, (b', h / stride, w / stride) float32, in the order of the pictures.
+    def _see(
+        self,
+        batch: torch.Tensor,
+        products: Sequence[str],
+        table: Table,
+        make: Callable[[Placed, Sequence[torch.Tensor]], Made],
+    ) -> list[Made]:
+        """What `make` makes of the distances of some pictures of one product at a time, in their order.
 
-        `batch`: tiles (b * T, h', w', 3) of pictures that are ordered by product.
+        `batch`: tiles (b * T, h', w', 3) of pictures that are ordered by product. Distances: fine to coarse,
+        (b', h / stride, w / stride) float32.
         """
         first = self._placed(table, products[0])
         tiles, owners = first.tiles, [product for product in products for _ in range(first.tiles.count)]
-        pending: dict[str, list[Sequence[torch.Tensor]]] = {product: [] for product in owners}
-        for part in self._parts.of(len(owners), tiles):
+
+        def see(part: slice) -> list[tuple[str, Sequence[torch.Tensor], list[Made]]]:
             taught = first.teacher(self._normalise(batch[part]))  # one pass for all products
+            found = []
             for product, rows in rows_by_product(owners[part]).items():
                 for own in self._parts.of(len(rows), tiles):
-                    found = table[product].distances([features[rows[0] :][own] for features in taught])
-                    if tiles.count == 1:
-                        yield product, found
-                    else:
-                        pending[product].append(found)
-        for product, parts in pending.items():
-            if parts:
-                yield product, [tiles.join(torch.cat(each)) for each in zip(*parts, strict=True)]
+                    distances = table[product].distances([features[rows[0] :][own] for features in taught])
+                    made = [make(table[product], distances)] if tiles.count == 1 else []
+                    found.append((product, distances, made))
+            return found
+
+        seen = [each for found in self._in_parts(see, len(owners), tiles) for each in found]
+        if tiles.count == 1:
+            return [each for _, _, made in seen for each in made]
+        of_product: dict[str, list[Sequence[torch.Tensor]]] = {}
+        for product, distances, _ in seen:
+            of_product.setdefault(product, []).append(distances)
+        return [
+            make(table[product], [tiles.join(torch.cat(scale)) for scale in zip(*parts, strict=True)])
+            for product, parts in of_product.items()
+        ]
+
+    def _in_parts(self, function: Callable[[slice], Made], count: int, tiles: Tiles) -> list[Made]:
+        """The function of each part of so many tiles, in their order: side by side while there is one for each lane."""
+        parts = self._parts.side_by_side(count)
+        found = self._side_by_side.map(function, parts) if parts else []
+        begin = parts[-1].stop if parts else 0
+        return found + [function(part) for part in self._parts.of(count, tiles, begin)]
+
+    @functools.cached_property
+    def _side_by_side(self) -> Lanes:
+        """Made when a batch first needs it."""
+        return Lanes(self._parts.lanes)
 
     def at_once(self, product: str) -> int:
-        """How many pictures run together: larger batches go through in parts, one after the other. 0: all."""
-        most = self._parts.most
+        """How many pictures run together or side by side: more of them take as many times longer. 0: all."""
+        most = self._parts.lanes if self._parts.lanes > 1 else self._parts.most
         return most and max(1, most // self._placed(self._students, product).tiles.count)
 
     def warm(self, batch_sizes: Iterable[int]) -> None:
@@ -263,6 +276,7 @@ class Engine:
         Where batches go through in parts, for each size that a part of them can have, in mixed batches too.
         """
         self._warmed |= frozenset(batch_sizes)
+        tried: set[Size] = set()  # in lanes: what oneDNN makes for a shape is all products'
         for product, placed in self._students.items():
             whole, part = (np.zeros((*sides, 3), np.uint8) for sides in (placed.tiles.size, placed.tiles.tile))
             for count in self._parts.sizes(self._warmed, placed.tiles):
@@ -270,12 +284,23 @@ class Engine:
                     placed.teacher.prepare(count)  # one went before
                     placed.student.prepare(count)
                 else:
-                    self._see(placed, [part] * count)
+                    self._run(placed, [part] * count)
+            if placed.tiles.tile not in tried:
+                self._try_lanes(placed, part)
+                tried.add(placed.tiles.tile)
             for count in [1] if self._parts.most else sorted(self._warmed):
                 self.inspect([whole] * count, [product] * count)
 
+    def _try_lanes(self, placed: Placed, part: npt.NDArray[np.uint8]) -> None:
+        """Run each number of tiles that a lane can get: oneDNN prepares an operation for so many threads once."""
+        most = max(self._warmed, default=0) * placed.tiles.count
+        sides = self._parts.side_by_side(most)
+        counts = [2**power for power in range(sides[0].stop.bit_length())] if sides else []
+        if counts:
+            self._side_by_side.map(lambda count: self._run(placed, [part] * count), counts[::-1])
+
     @torch.inference_mode()
-    def _see(self, placed: Placed, parts: Sequence[npt.NDArray[np.uint8]]) -> None:
+    def _run(self, placed: Placed, parts: Sequence[npt.NDArray[np.uint8]]) -> None:
         placed.distances(placed.teacher(self._normalise(self._upload(parts))))
 
     @staticmethod
@@ -291,19 +316,23 @@ class Engine:
         pixels: Sequence[npt.NDArray[np.uint8]],
         products: Sequence[str],
         students: Table,
-    ) -> dict[tuple[Tiles, str], list[int]]:
-        """Rows that go through the teacher together: of one size, cut alike, and in int8 of the same ranges."""
+    ) -> list[tuple[Tiles, str, list[int]]]:
+        """Rows that go through the teacher together: of one size, cut alike, and in int8 of the same ranges.
+
+        Those of a product side by side.
+        """
         groups: dict[tuple[Tiles, str], list[int]] = {}
-        for row, (picture, product) in enumerate(zip(pixels, products, strict=True)):
+        for product, rows in rows_by_product(products).items():
             placed = self._placed(students, product)
-            size = placed.tiles.size
+            groups.setdefault((placed.tiles, placed.teacher_key), []).extend(rows)
+        for picture, product in zip(pixels, products, strict=True):
+            size = students[product].tiles.size
             if picture.dtype != np.uint8 or picture.shape != (*size, 3):
                 raise ImageError(
                     f"engine: a picture of {product} is {picture.dtype} {picture.shape}, expected uint8 {(*size, 3)}",
                     hint="call images.prepare first",
                 )
-            groups.setdefault((placed.tiles, placed.teacher_key), []).append(row)
-        return groups
+        return [(*key, rows) for key, rows in groups.items()]
 
     def _upload(self, pictures: Sequence[npt.NDArray[np.uint8]]) -> torch.Tensor:
         """One transfer, from pinned memory on CUDA; torch's allocator keeps that memory until the copy is done."""
@@ -311,3 +340,14 @@ class Engine:
         staged = torch.empty((len(pictures), *pictures[0].shape), dtype=torch.uint8, pin_memory=pinned)
         np.stack(pictures, out=staged.numpy())
         return staged.to(self.device, non_blocking=True)
+
+
+def _scored(placed: Placed, distances: Sequence[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
+    """Smoothed maps (b, h, w) and their scores (b,)."""
+    maps = placed.spread(distances)
+    return maps, detector.scores(maps, placed.top_share)
+
+
+def _scales(placed: Placed, distances: Sequence[torch.Tensor]) -> torch.Tensor:
+    """The smoothed map of each scale of one picture (n, h, w)."""
+    return torch.cat(list(placed.spread.scales(distances)))

@@ -1,4 +1,7 @@
-"""How many pictures, or tiles of them, an engine has under way: what is more goes through one part after the other."""
+"""How many pictures, or tiles of them, run together in an engine: a batch of more goes through in parts.
+
+Parts follow one another or, on processors, go side by side in lanes (lanes.py).
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,6 @@ from revdist.target import OPENVINO, Target
 from revdist.tiles import Tiles
 
 _PROCESSOR = 4
-_WIDE = 2  # of efficientnet_lite0, whose maps are large and its weights small; not in int8, with maps a quarter
 _COMPILED = 1  # OpenVINO's maps stay in the caches from layer to layer, and more of them would not
 _TILES = 16  # of large pictures, that any GPU's memory holds
 
@@ -20,24 +22,36 @@ class Parts:
     pictures of a batch, or so many tiles."""
 
     most: int  # that run together; 0: all
+    lanes: int = 1  # threads that each have a part of their own
 
     @classmethod
-    def fit(cls, where: Target, teacher: str) -> Parts:
+    def fit(cls, where: Target) -> Parts:
         """What is fastest there."""
         if where.device.type != "cpu":
             return cls(0)
         if where.runtime == OPENVINO:
             return cls(_COMPILED)
-        return cls(_WIDE if teacher == "efficientnet_lite0" and where.precision != "int8" else _PROCESSOR)
+        return cls(_PROCESSOR, where.threads)
 
-    def of(self, count: int, tiles: Tiles) -> Iterator[slice]:
-        """Which of so many tiles run together."""
-        begin, most = 0, self.most or (count if tiles.count == 1 else _TILES)
+    def of(self, count: int, tiles: Tiles, begin: int = 0) -> Iterator[slice]:
+        """Which of so many tiles, from one on, run together."""
+        most = self.most or (count if tiles.count == 1 else _TILES)
         while begin < count:
             while self.most and most > count - begin:
                 most //= 2
             yield slice(begin, min(count, begin + most))
             begin += most
+
+    def side_by_side(self, count: int) -> list[slice]:
+        """Parts of so many tiles for the lanes: as many for each. What is left over is less than one for each."""
+        parts: list[slice] = []
+        begin, each = 0, self.most
+        while self.lanes > 1 and count - begin >= self.lanes:
+            while each > (count - begin) // self.lanes:
+                each //= 2
+            parts += [slice(begin + lane * each, begin + (lane + 1) * each) for lane in range(self.lanes)]
+            begin += self.lanes * each
+        return parts
 
     def sizes(self, batches: Iterable[int], tiles: Tiles) -> list[int]:
         """How many tiles a part can have, ascending, where batches have so many pictures, of mixed products too."""

@@ -63,10 +63,3 @@ def rows_by_product(products: Sequence[str]) -> dict[str, list[int]]:
     for row, product in enumerate(products):
         rows.setdefault(product, []).append(row)
     return rows
-
-
-def take(tensor: torch.Tensor, rows: Sequence[int]) -> torch.Tensor:
-    """Rows of a batch. Slices and stacks, because an index from the host would be one more transfer."""
-    if list(rows) == list(range(rows[0], rows[-1] + 1)):
-        return tensor[rows[0] : rows[-1] + 1]
-    return torch.stack([tensor[row] for row in rows])

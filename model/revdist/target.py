@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import nn
 
-from revdist import compiled, detector, fused, quantised, recording
+from revdist import compiled, detector, fused, lanes, quantised, recording
 from revdist.errors import RevdistError
 from revdist.folding import optimise
 from revdist.teacher import Teacher, channels
@@ -67,7 +67,7 @@ class Target:
 
     def alone(self) -> AbstractContextManager[None]:
         """What torch has to do between the networks is done in here, so that their threads are not in its way."""
-        return compiled.alone() if self.runtime == OPENVINO else contextlib.nullcontext()
+        return lanes.alone() if self.runtime == OPENVINO else contextlib.nullcontext()
 
     def teacher(self, known: Teacher, ranges: quantised.Ranges | None = None) -> nn.Module:
         """A copy of a teacher that runs here: normalised pictures -> three maps. For OpenVINO a student has its own.

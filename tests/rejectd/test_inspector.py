@@ -291,7 +291,7 @@ def test_a_product_in_tiles_is_judged_beside_one_without(bundle: Path, cells: li
 def test_whichever_threads_load_inspect_and_prepare_one_team_of_threads_computes(
     bundle: Path, cells: list[Path]
 ) -> None:
-    """More teams than processors make OpenMP slow: see rejectd.device."""
+    """More teams than processors make OpenMP slow: see revdist.lanes."""
     program = """
 import os, sys, threading, time
 from pathlib import Path

@@ -340,10 +340,10 @@ def test_the_cuda_path_never_mixes_devices(name: str, precision: str) -> None:
     engine = Engine(teacher.Teacher(name, teacher.build(name), "0" * 64), device="cuda", precision=precision)
     engine.add("bolt", detector.Student(name), (64, 96))
     engine.add("nut", detector.Student(name, bottleneck="pretrained"), (64, 96), detector.Scoring(combine="multiply"))
-    maps = engine.maps(torch.empty((3, 64, 96, 3), dtype=torch.uint8, device="cuda"), ["bolt", "nut", "bolt"])
+    maps = engine.maps(torch.empty((3, 64, 96, 3), dtype=torch.uint8, device="cuda"), ["bolt", "bolt", "nut"])
     scores = detector.scores(maps)
     with pytest.raises(Exception, match="device"):  # the proof that a mix-up would be noticed
-        engine.maps(torch.empty((3, 64, 96, 3), dtype=torch.uint8), ["bolt", "nut", "bolt"])
+        engine.maps(torch.empty((3, 64, 96, 3), dtype=torch.uint8), ["bolt", "bolt", "nut"])
     assert (maps.device.type, maps.dtype, maps.shape) == ("cuda", torch.float32, (3, 64, 96))
     assert (scores.device.type, scores.shape) == ("cuda", (3,))
     assert engine.identity == f"torch-cuda-{precision}"
@@ -365,7 +365,7 @@ def test_tiles_of_a_large_picture_go_through_cuda_in_parts(monkeypatch: pytest.M
 
     monkeypatch.setattr(detector, "normalise", spied)
     batch = torch.empty((3 * 8, 64, 96, 3), dtype=torch.uint8, device="cuda")
-    maps = engine.maps(batch, ["bolt", "nut", "bolt"])
+    maps = engine.maps(batch, ["bolt", "bolt", "nut"])
     assert (maps.device.type, maps.dtype, maps.shape) == ("cuda", torch.float32, (3, 160, 160))
     assert seen == [8, 8, 8]
 

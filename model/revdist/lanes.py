@@ -1,0 +1,132 @@
+"""Threads that compute side by side, each on one processor with pictures of its own.
+
+A team that shares the work of each operation waits at its end for the slowest thread. When something else needs a
+processor for a moment, all of the team waits; and there are hundreds of operations in a network. Lanes wait for one
+another once in a batch. On two processors that did nothing else, batches of four went through efficientnet_lite0 1.2
+times as fast (bfloat16, int8) and through a WideResNet50-2 1.03 (bfloat16) to 1.08 times (int8); with a tenth of the
+processors' time taken by others 1.4 and 1.15 times.
+
+OpenMP gives each thread that computes a team of its own, and as soon as there are more threads in teams than processors
+it lets all of them sleep after every operation, in the place of spinning for a moment. A thread that is alone has none.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import weakref
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, wait
+from queue import SimpleQueue
+from typing import ParamSpec, TypeVar
+
+import torch
+
+Arguments = ParamSpec("Arguments")
+Given = TypeVar("Given")
+Found = TypeVar("Found")
+
+
+@contextlib.contextmanager
+def alone() -> Iterator[None]:
+    """What torch computes in this thread meanwhile, it computes without threads of its own.
+
+    Those would go on spinning for some milliseconds after each operation, on the processors that others need.
+    """
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+class Worker:
+    """A thread that runs calls, one after the other."""
+
+    def __init__(self, name: str) -> None:
+        self._calls: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
+        self._closing, self._closed = threading.Lock(), False
+        # a daemon: a device that hangs must not keep the process from ending
+        threading.Thread(target=_work, args=(self._calls,), name=name, daemon=True).start()
+
+    def start(
+        self, function: Callable[Arguments, Found], *arguments: Arguments.args, **named: Arguments.kwargs
+    ) -> Future[Found]:
+        """Call it behind what was started before. Raises RuntimeError once this is closed."""
+        done: Future[Found] = Future()
+
+        def run() -> None:
+            try:
+                done.set_result(function(*arguments, **named))
+            except BaseException as error:  # raised again where the result is asked for
+                done.set_exception(error)
+
+        with self._closing:
+            if self._closed:
+                raise RuntimeError("the thread that computes has ended")
+            self._calls.put(run)
+        return done
+
+    def call(
+        self, function: Callable[Arguments, Found], *arguments: Arguments.args, **named: Arguments.kwargs
+    ) -> Found:
+        """What the function returns, or raises. Callers wait, so that no more calls wait than there are threads."""
+        return self.start(function, *arguments, **named).result()
+
+    def close(self) -> None:
+        """End after the calls that were started."""
+        with self._closing:
+            self._closed = True
+            self._calls.put(None)
+
+
+def _work(calls: SimpleQueue[Callable[[], None] | None]) -> None:
+    while (call := calls.get()) is not None:
+        call()
+        del call  # or its pictures would stay until the next one
+
+
+class Lanes:
+    """So many threads, each with one processor. They end with this."""
+
+    def __init__(self, count: int) -> None:
+        self._workers = [Worker(f"lane{number}") for number in range(count)]
+        helper = Worker("helper")
+        usual = helper.call(torch.get_num_threads)
+        for each in self._workers:
+            each.call(compute_with, 1)
+            weakref.finalize(self, each.close)
+        helper.call(
+            torch.set_num_threads, usual
+        )  # threads that are still to come have as many as the last one was told
+        helper.close()
+
+    def map(self, function: Callable[[Given], Found], every: Sequence[Given]) -> list[Found]:
+        """The function of each, in their order; a lane takes the next one as soon as it is free.
+
+        Raises what a call raised, after the others have ended.
+        """
+        found: dict[int, Found] = {}
+        pending, taking = iter(range(len(every))), threading.Lock()
+
+        @torch.inference_mode()
+        def work() -> None:
+            while True:
+                with taking:
+                    place = next(pending, None)
+                if place is None:
+                    return
+                found[place] = function(every[place])
+
+        started = [each.start(work) for each in self._workers[: len(every)]]
+        wait(started)
+        for each in started:
+            each.result()
+        return [found[place] for place in range(len(every))]
+
+
+def compute_with(threads: int) -> None:
+    """Have torch compute with so many threads where this one computes, whatever it is told in others."""
+    torch.get_num_threads()  # only from then on does torch know that this thread is to have a number of its own
+    torch.set_num_threads(threads)

@@ -1,0 +1,124 @@
+"""revdist.lanes"""
+
+from __future__ import annotations
+
+import gc
+import threading
+import time
+
+import pytest
+import torch
+
+from revdist.lanes import Lanes, Worker
+
+
+def test_calls_of_all_threads_run_in_one_thread_one_after_the_other() -> None:
+    device, running, seen = Worker("device"), threading.Lock(), set()
+    found: dict[int, list[int]] = {}
+
+    def work(number: int) -> int:
+        assert running.acquire(blocking=False), "another call runs"
+        seen.add(threading.get_ident())
+        running.release()
+        return number + 1
+
+    def ask(number: int) -> None:
+        found[number] = [device.call(work, number) for _ in range(50)]
+
+    threads = [threading.Thread(target=ask, args=(number,)) for number in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(timeout=30)
+    device.close()
+    assert found == {number: [number + 1] * 50 for number in range(4)}
+    assert len(seen) == 1
+    assert threading.get_ident() not in seen
+
+
+def test_an_error_is_raised_where_it_was_called_and_the_next_call_is_made() -> None:
+    device = Worker("device")
+    with pytest.raises(ZeroDivisionError):
+        device.call(lambda: 1 / 0)
+    assert device.call(sum, [1, 2], start=3) == 6
+    device.close()
+
+
+def test_it_ends_after_the_calls_that_were_made_before() -> None:
+    device, begun, go = Worker("device"), threading.Event(), threading.Event()
+    found: list[threading.Thread] = []
+
+    def work() -> threading.Thread:
+        begun.set()
+        go.wait(timeout=10)
+        return threading.current_thread()
+
+    waiting = threading.Thread(target=lambda: found.append(device.call(work)))
+    waiting.start()
+    assert begun.wait(timeout=10)
+    device.close()
+    go.set()
+    waiting.join(timeout=10)
+    (thread,) = found
+    thread.join(timeout=10)
+    assert (thread.name, thread.is_alive()) == ("device", False)
+
+
+def test_a_closed_worker_refuses_calls_in_the_place_of_letting_them_wait() -> None:
+    worker = Worker("device")
+    worker.close()
+    with pytest.raises(RuntimeError, match="has ended"):
+        worker.call(int)
+
+
+def test_lanes_run_side_by_side_and_give_results_in_order() -> None:
+    both = threading.Barrier(2, timeout=10)  # broken unless two wait at once
+
+    def work(number: int) -> tuple[int, int, bool]:
+        both.wait()
+        return number, torch.get_num_threads(), torch.is_inference_mode_enabled()
+
+    lanes, before = Lanes(2), torch.get_num_threads()
+    assert lanes.map(work, range(6)) == [(number, 1, True) for number in range(6)]
+    assert torch.get_num_threads() == before
+
+
+def test_lanes_leave_other_threads_their_number() -> None:
+    def usual() -> int:
+        worker = Worker("other")
+        found = worker.call(torch.get_num_threads)
+        worker.close()
+        return found
+
+    before = torch.get_num_threads()
+    told = Worker("told")
+    told.call(torch.set_num_threads, 3)
+    Lanes(2)
+    assert (usual(), torch.get_num_threads()) == (3, before)
+    told.call(torch.set_num_threads, before)
+    told.close()
+
+
+def test_an_error_in_a_lane_is_raised_after_the_others_have_ended() -> None:
+    ended = []
+
+    def work(number: int) -> None:
+        if number == 0:
+            raise ValueError("the first fails")
+        time.sleep(0.05)
+        ended.append(number)
+
+    with pytest.raises(ValueError, match="the first fails"):
+        Lanes(2).map(work, range(4))
+    assert sorted(ended) == [1, 2, 3]
+
+
+def test_lanes_end_with_what_has_them() -> None:
+    lanes = Lanes(3)
+    made = [thread for thread in threading.enumerate() if thread.name.startswith("lane")]
+    assert len(made) >= 3
+    del lanes
+    gc.collect()
+    for thread in made[-3:]:
+        thread.join(timeout=10)
+        assert not thread.is_alive()

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import gc
+import os
+import subprocess
+import sys
 import threading
 import time
 
@@ -122,3 +125,12 @@ def test_lanes_end_with_what_has_them() -> None:
     for thread in made[-3:]:
         thread.join(timeout=10)
         assert not thread.is_alive()
+
+
+@pytest.mark.parametrize("package", ["revdist", "rejectd"])
+def test_threads_of_a_team_do_not_spin_for_milliseconds(package: str) -> None:
+    program = f"import {package}, os, sys; print(os.environ['GOMP_SPINCOUNT'], 'torch' in sys.modules)"
+    for given, expected in ({}, "40000 False\n"), ({"GOMP_SPINCOUNT": "7"}, "7 False\n"):
+        environment = {name: value for name, value in os.environ.items() if name != "GOMP_SPINCOUNT"} | given
+        made = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True)
+        assert made.stdout == expected, made.stderr

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import os
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -25,6 +26,8 @@ from revdist.heatmaps import heatmap
 from revdist.lanes import Worker, compute_with
 
 __all__ = ["GoldenPicture", "Inspector", "InspectorError", "Model", "heatmap"]
+
+_NICE = 5
 
 
 class InspectorError(RejectdError):
@@ -85,6 +88,7 @@ class Inspector:
         self.models: Mapping[str, Model] = {}  # in force, by product
         self._device = Worker("device")  # ended by `close`, so only now that the bundles are known to be readable
         try:
+            self._device.call(_give_way)
             self._device.call(compute_with, settings.threads or _processors())
             torch.set_num_threads(1)  # for this thread, and all that are still to come: cameras prepare pictures
             self._engine = self._device.call(self._start, read)
@@ -304,3 +308,8 @@ class Inspector:
 def _processors() -> int:
     """How many threads torch has by itself, before any was told otherwise."""
     return torch.get_num_threads()
+
+
+def _give_way() -> None:
+    """What computes leaves the processors to what answers. The threads that this one starts are as nice as it is."""
+    os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), os.getpriority(os.PRIO_PROCESS, 0) + _NICE)

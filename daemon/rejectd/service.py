@@ -128,7 +128,7 @@ class Service:
         if self._settings.stations:
             self._thread("parts", lambda: line.pipeline.watch_parts(self._stop_deadlines))
         self._thread("verdicts", line.pipeline.decide)
-        self._thread("inspect", line.pipeline.inspect, nice=5)
+        self._thread("inspect", line.pipeline.inspect)
         self._thread("commands", line.commands.run, nice=10)
         for name, camera in self._settings.cameras.items():
             self._thread(f"camera:{name}", self._capture(name, camera))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -335,6 +336,13 @@ made.close()
     command = [sys.executable, "-c", program, bundle, cells[100]]
     found = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
     assert (found.stdout, found.returncode) == ("2 {1} 3\n", 0), found.stderr
+
+
+def test_what_computes_gives_way_to_what_answers(settled: Inspector) -> None:
+    def nice() -> int:
+        return os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
+
+    assert settled._device.call(nice) == nice() + 5
 
 
 def test_what_cannot_be_loaded_leaves_no_thread_behind(bundle: Path, tmp_path: Path) -> None:

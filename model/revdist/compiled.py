@@ -31,6 +31,7 @@ from revdist.recording import Recording
 HINTS = {"float32": "f32", "bfloat16": "bf16", "int8": "f32"}  # of OpenVINO, for what is not integers
 MOST = 24  # compiled shapes that a network keeps
 PIXELS = "pixels"
+_LARGE = 1 << 12  # bytes of a constant that OpenVINO reads where it lies
 
 Shape = tuple[int, ...]  # (B, h, w, 3)
 
@@ -80,10 +81,10 @@ class Ways:
 class Program(nn.Module):
     """A compiled network, which has no weights that torch sees."""
 
-    def __init__(self, model: bytes, ways: Ways) -> None:
-        """`model`: as ONNX, which `detector` makes."""
+    def __init__(self, graph: Graph, outputs: Sequence[str], ways: Ways) -> None:
+        """`graph`: from PIXELS to these outputs."""
         super().__init__()
-        self._model = _core().read_model(model)
+        self._model, self._weights = _read(graph, outputs), graph.apart  # whose memory the model shares
         self._settings = ways.settings()
         self._compiled: dict[Shape, _Compiled] = {}  # the one used last is the last
         self._choosing = threading.Lock()
@@ -164,7 +165,7 @@ def detector(
     any precision: OpenVINO keeps what comes behind the last convolution in it. Raises RevdistError for an operation
     that has no translation.
     """
-    graph, (teacher, student) = Graph(), networks
+    graph, (teacher, student) = Graph(keep_from=_LARGE), networks
     picture = onnx_detector.normalised(graph, PIXELS, *normalisation)
     if ranges is None:
         taught = graph.network(teacher, [picture])
@@ -175,23 +176,34 @@ def detector(
         second = onnx_quantised.Network(graph, student, ranges[1], given)
         rebuilt, taught = second.add(taught), second.inputs
     pairs = zip(taught, rebuilt, strict=True)
-    return Program(_written(graph, [onnx_detector.distance(graph, *pair) for pair in pairs]), ways)
+    return Program(graph, [onnx_detector.distance(graph, *pair) for pair in pairs], ways)
 
 
-def _written(graph: Graph, outputs: Sequence[str]) -> bytes:
-    """The graph of PIXELS as ONNX."""
-    onnx = onnx_package()
+def _read(graph: Graph, outputs: Sequence[str]) -> Any:
+    """The graph of PIXELS as OpenVINO's model. Constants that are kept apart are inputs on the way there."""
+    onnx, openvino = onnx_package(), openvino_package()
     describe, types = onnx.helper.make_tensor_value_info, onnx.TensorProto
+    kinds = {name: onnx.helper.np_dtype_to_tensor_dtype(values.dtype) for name, values in graph.apart.items()}
     made = onnx.helper.make_model(
         onnx.helper.make_graph(
             graph.nodes,
             "detector",
-            [describe(PIXELS, types.UINT8, [None] * 4)],
+            [
+                describe(PIXELS, types.UINT8, [None] * 4),
+                *(describe(name, kinds[name], values.shape) for name, values in graph.apart.items()),
+            ],
             [describe(name, types.FLOAT, None) for name in outputs],
             graph.constants,
         ),
         opset_imports=[onnx.helper.make_opsetid("", OPSET)],
         ir_version=FORMAT,
     )
-    content: bytes = made.SerializeToString()
-    return content
+    model = _core().read_model(made.SerializeToString())
+    for parameter in model.get_parameters():
+        if parameter.get_friendly_name() in graph.apart:
+            values = graph.apart[parameter.get_friendly_name()]
+            constant = openvino.op.Constant(values, shared_memory=True)
+            for reader in parameter.output(0).get_target_inputs():
+                reader.replace_source_output(constant.output(0))
+            model.remove_parameter(parameter)
+    return model

@@ -31,10 +31,17 @@ def onnx_package() -> ModuleType:
 
 
 class Graph:
-    """Nodes and constants, in the order in which they were added."""
+    """Nodes and constants, in the order in which they were added.
 
-    def __init__(self) -> None:
+    What is `apart`, by its name, is not written into the graph: large constants, for a runtime in the same process that
+    can read them where they lie. To write half a gigabyte takes seconds and several times the memory.
+    """
+
+    def __init__(self, *, keep_from: int = 0) -> None:
+        """`keep_from`: size in bytes from which constants are kept apart; 0 for none."""
         onnx = onnx_package()
+        self._keep_from = keep_from
+        self.apart: dict[str, npt.NDArray[Any]] = {}
         self._make_node, self._make_constant = onnx.helper.make_node, onnx.numpy_helper.from_array
         self.nodes: list[Any] = []  # onnx.NodeProto
         self.constants: list[Any] = []  # onnx.TensorProto
@@ -95,8 +102,12 @@ class Graph:
 
     def constant(self, values: npt.NDArray[Any]) -> str:
         """A constant of any type."""
-        name = f"constant_{len(self.constants)}"
-        self.constants.append(self._make_constant(np.asarray(values, order="C"), name))
+        name = f"constant_{len(self.constants) + len(self.apart)}"
+        values = np.asarray(values, order="C")
+        if self._keep_from and values.nbytes >= self._keep_from:
+            self.apart[name] = values
+        else:
+            self.constants.append(self._make_constant(values, name))
         return name
 
 

@@ -293,10 +293,7 @@ class Engine:
 
     def _try_lanes(self, placed: Placed, part: npt.NDArray[np.uint8]) -> None:
         """Run each number of tiles that a lane can get: oneDNN prepares an operation for so many threads once."""
-        most = max(self._warmed, default=0) * placed.tiles.count
-        sides = self._parts.side_by_side(most)
-        counts = [2**power for power in range(sides[0].stop.bit_length())] if sides else []
-        if counts:
+        if counts := self._parts.lane_sizes(self._warmed, placed.tiles):
             self._side_by_side.map(lambda count: self._run(placed, [part] * count), counts[::-1])
 
     @torch.inference_mode()

@@ -31,7 +31,7 @@ Found = TypeVar("Found")
 def alone() -> Iterator[None]:
     """What torch computes in this thread meanwhile, it computes without threads of its own.
 
-    Those would go on spinning for some milliseconds after each operation, on the processors that others need.
+    Those would go on spinning for a moment after each operation, on the processors that others need.
     """
     before = torch.get_num_threads()
     torch.set_num_threads(1)
@@ -97,9 +97,8 @@ class Lanes:
         for each in self._workers:
             each.call(compute_with, 1)
             weakref.finalize(self, each.close)
-        helper.call(
-            torch.set_num_threads, usual
-        )  # threads that are still to come have as many as the last one was told
+        # threads that are still to come have as many as the last one was told
+        helper.call(torch.set_num_threads, usual)
         helper.close()
 
     def map(self, function: Callable[[Given], Found], every: Sequence[Given]) -> list[Found]:

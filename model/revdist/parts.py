@@ -57,5 +57,15 @@ class Parts:
         """How many tiles a part can have, ascending, where batches have so many pictures, of mixed products too."""
         counts = [pictures * tiles.count for pictures in batches]
         if self.most:
-            return [2**power for power in range(min(self.most, max(counts, default=0)).bit_length())]
+            return _powers(min(self.most, max(counts, default=0)))
         return sorted({part.stop - part.start for count in counts for part in self.of(count, tiles)})
+
+    def lane_sizes(self, batches: Iterable[int], tiles: Tiles) -> list[int]:
+        """How many tiles a lane's part can have, ascending."""
+        parts = self.side_by_side(max(batches, default=0) * tiles.count)
+        return _powers(parts[0].stop) if parts else []
+
+
+def _powers(most: int) -> list[int]:
+    """Those of two, up to this number."""
+    return [2**power for power in range(most.bit_length())]

@@ -70,6 +70,24 @@ def test_a_score_is_the_same_alone_and_in_any_batch(loaded: Engine, mixed: tuple
     assert len(set(together.scores.tolist())) == len(products), "the pictures differ, and so do their scores"
 
 
+@pytest.mark.parametrize("threads", [1, 2, 3])
+def test_lanes_change_nothing(
+    lite0: teacher.Teacher, loaded: Engine, mixed: tuple[list[Pixels], list[str]], threads: int
+) -> None:
+    pixels, products = mixed
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        engine = Engine(lite0, device="cpu")
+        for seed, product in enumerate(("bolt", "nut", "plate"), 1):
+            engine.add(product, _student("efficientnet_lite0", seed), loaded.size(product))
+        found = engine.inspect(pixels, products)
+    finally:
+        torch.set_num_threads(before)
+    assert ("_side_by_side" in vars(engine)) == (threads > 1), "lanes were made"
+    np.testing.assert_allclose(found.scores, loaded.inspect(pixels, products).scores, rtol=2e-6)
+
+
 def test_score_is_the_maximum_of_the_map_at_the_size_of_the_input(
     loaded: Engine, mixed: tuple[list[Pixels], list[str]]
 ) -> None:

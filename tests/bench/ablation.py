@@ -9,7 +9,6 @@ lines is printed in the end (`--table` prints it alone). One teacher and one num
 from __future__ import annotations
 
 import argparse
-import importlib.util
 import itertools
 import json
 import logging
@@ -20,7 +19,7 @@ import threading
 import time
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -28,8 +27,9 @@ import numpy as np
 import numpy.typing as npt
 import torch
 import torch.nn.functional as F
+from sets import BOARDS, SETS, Data, load
 
-from revdist import detector, evaluate, images, measures, recipe, teacher, train
+from revdist import detector, images, measures, recipe, teacher, train
 from revdist.engine import Engine
 from revdist.recipe import Recipe
 from revdist.resume import Checkpoint
@@ -48,8 +48,6 @@ SHOWN = {
     "Pixel AUROC, averaged weights": "average pixel map of sum",
     "PRO, averaged weights": "average PRO map of sum",
 }
-SETS = ("magnetic_tile", "elpv mono", "elpv poly")
-TRAINED, HELD_OUT, TESTED = 200, 50, 150  # good pictures to train with and held out; tested of each kind
 ADAM: dict[str, Any] = {"schedule": "constant", "masked_share": 0.0}
 ADAMW: dict[str, Any] = {
     "optimiser": "adamw", "betas": (0.9, 0.999), "weight_decay": 1e-5, "warmup_share": 0.05, "gradient_clip": 0.1,
@@ -73,32 +71,24 @@ VARIANTS: dict[str, dict[str, Any]] = {
 }
 
 
-@dataclass(frozen=True)
-class Data:
-    """Prepared pictures."""
-
-    good: list[images.Pixels]
-    held_out: list[images.Pixels]  # good too, not trained with
-    tested: list[images.Pixels]
-    defective: npt.NDArray[np.bool_]
-    doubtful: list[images.Pixels]  # solar cells with a defect that is likely but not sure, tested apart
-    masks: npt.NDArray[np.bool_] | None
-
-
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--tiles", type=Path, required=True, metavar="ROOT", help="magnetic_tile in the MVTec layout")
+    parser.add_argument("--tiles", type=Path, metavar="ROOT", help="magnetic_tile in the MVTec layout")
+    parser.add_argument("--boards", type=Path, metavar="ROOT", help="PCBData of DeepPCB")
     parser.add_argument("--output", type=Path, required=True, metavar="FILE")
     parser.add_argument("--steps", type=int, default=300)
     parser.add_argument("--sizes", type=size, nargs="+", default=[(160, 160)], metavar="N|HxW", help="of the input")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], metavar="N")
     parser.add_argument("--variants", nargs="+", choices=VARIANTS, default=list(VARIANTS), metavar="NAME")
-    parser.add_argument("--sets", nargs="+", choices=SETS, default=list(SETS), metavar="NAME")
+    parser.add_argument("--sets", nargs="+", choices=SETS + BOARDS, default=list(SETS), metavar="NAME")
     parser.add_argument("--others", type=Path, nargs="+", default=[], metavar="FILE", help="runs that are done already")
     parser.add_argument("--table", action="store_true", help="run nothing, print what there is")
     options = parser.parse_args()
-    logging.basicConfig(level=logging.WARNING)
     if not options.table:
+        for sets, root, option in (({"magnetic_tile"}, options.tiles, "--tiles"), (BOARDS, options.boards, "--boards")):
+            if root is None and any(name in sets for name in options.sets):
+                parser.error(f"{option} says where {', '.join(sets)} lie")
+        logging.basicConfig(level=logging.WARNING)
         run_all(options)
     print_table([options.output, *options.others])
     return 0
@@ -118,7 +108,7 @@ def run_all(options: argparse.Namespace) -> None:
             variant: key for variant, key in keys.items() if not any(key.items() <= line.items() for line in done)
         }
         if wanted:
-            data = load(name, options.tiles, sides, seed)
+            data = load(name, options.boards if name in BOARDS else options.tiles, sides, seed)
             for variant, key in wanted.items():
                 made = replace(plain, seed=seed, size=sides, average_share=0.1, **VARIANTS[variant])
                 found = run(engine, train.make_student(made, encoder, engine.device), data, made)
@@ -136,50 +126,6 @@ def size(text: str) -> images.Size:
 def written(sides: images.Size) -> int | str:
     """As `size` reads it."""
     return sides[0] if sides[0] == sides[1] else f"{sides[0]}x{sides[1]}"
-
-
-def load(name: str, tiles: Path, sides: images.Size, seed: int) -> Data:
-    """Draw pictures of a set. What is tested was never trained with."""
-    rng = np.random.default_rng((seed, 7))
-    if name == "magnetic_tile":
-        samples = images.labelled_pictures(tiles)
-        good = draw(images.good_pictures(tiles), TRAINED + HELD_OUT, rng)
-        tested, defective = [each.path for each in samples], [each.defective for each in samples]
-        doubtful: list[Path] = []
-        masks = [images.read_mask(each.mask, sides) if each.mask else np.zeros(sides, bool) for each in samples]
-    else:
-        all_good, doubtful, bad = cells(name.removeprefix("elpv "))
-        drawn = draw(all_good, TRAINED + HELD_OUT + TESTED, rng)
-        good, rest, bad = drawn[:-TESTED], drawn[-TESTED:], draw(bad, TESTED, rng)
-        doubtful = draw(doubtful, TESTED, rng)
-        tested, defective, masks = rest + bad, [False] * len(rest) + [True] * len(bad), []
-    fitted, held_out = good[:TRAINED], good[TRAINED:]
-    return Data(
-        evaluate.read_prepared(fitted, sides),
-        evaluate.read_prepared(held_out, sides),
-        evaluate.read_prepared(tested, sides),
-        np.array(defective),
-        evaluate.read_prepared(doubtful, sides),
-        np.stack(masks) if masks else None,
-    )
-
-
-def cells(kind: str) -> tuple[list[Path], list[Path], list[Path]]:
-    """Photographs of solar cells: functional (probability of a defect 0), doubtful (1/3, 2/3), surely defective (1)."""
-    found = importlib.util.find_spec("elpv_dataset")
-    assert found
-    assert found.origin
-    data = Path(found.origin).parent / "data"
-    rows = [line.split() for line in (data / "labels.csv").read_text().splitlines()]
-    good, doubtful, bad = (
-        [data / path for path, label, each in rows if each == kind and low <= float(label) <= high]
-        for low, high in ((0.0, 0.0), (0.1, 0.9), (1.0, 1.0))
-    )
-    return good, doubtful, bad
-
-
-def draw(paths: list[Path], count: int, rng: np.random.Generator) -> list[Path]:
-    return [paths[row] for row in rng.permutation(len(paths))[:count]]
 
 
 def run(engine: Engine, student: detector.Student, data: Data, made: Recipe) -> dict[str, Any]:
@@ -304,10 +250,11 @@ def print_table(paths: Sequence[Path]) -> None:
     groups: dict[tuple[Any, ...], dict[str, list[Mapping[str, Any]]]] = defaultdict(lambda: defaultdict(list))
     for line in lines(*paths):
         groups[line["size"], line["steps"], line["variant"]][line["set"]].append(line)
+    sets = [name for name in SETS + BOARDS if any(name in by_set for by_set in groups.values())]
     for title, what in SHOWN.items():
-        print(f"\n{title}\n\n| size, steps, recipe | " + " | ".join(SETS) + " |\n| --- |" + " --- |" * len(SETS))
+        print(f"\n{title}\n\n| size, steps, recipe | " + " | ".join(sets) + " |\n| --- |" + " --- |" * len(sets))
         for (sides, steps, variant), by_set in groups.items():
-            cells = [cell([line[what] for line in by_set[name] if what in line]) for name in SETS]
+            cells = [cell([line[what] for line in by_set[name] if what in line]) for name in sets]
             print(f"| {sides}, {steps}, {variant} | " + " | ".join(cells) + " |")
 
 

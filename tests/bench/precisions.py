@@ -18,9 +18,9 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-import ablation
 import numpy as np
 import numpy.typing as npt
+import sets
 
 from revdist import conformal, images, measures, recipe, target, teacher, train
 from revdist.engine import Engine
@@ -36,7 +36,7 @@ Scores = npt.NDArray[np.float64]
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--tiles", type=Path, required=True, metavar="ROOT", help="magnetic_tile in the MVTec layout")
-    parser.add_argument("--sets", nargs="+", choices=ablation.SETS, default=ablation.SETS[:2], metavar="NAME")
+    parser.add_argument("--sets", nargs="+", choices=sets.SETS, default=sets.SETS[:2], metavar="NAME")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], metavar="N")
     parser.add_argument("--steps", type=int, default=recipe.default("efficientnet_lite0").steps)
     parser.add_argument("--engines", nargs="+", choices=ENGINES[1:], default=ENGINES[1:], metavar="NAME")
@@ -47,7 +47,7 @@ def main() -> int:
     for name in options.sets:
         for seed in options.seeds:
             made = replace(recipe.default("efficientnet_lite0"), steps=options.steps, seed=seed)
-            data = ablation.load(name, options.tiles, made.size, seed)
+            data = sets.load(name, options.tiles, made.size, seed)
             for engine, found in measure(encoder, data, made, options.engines).items():
                 rows.append({"set": name, "seed": seed, "engine": engine} | found)
                 print(rows[-1], flush=True)
@@ -58,7 +58,7 @@ def main() -> int:
 
 
 def measure(
-    encoder: teacher.Teacher, data: ablation.Data, made: recipe.Recipe, names: list[str]
+    encoder: teacher.Teacher, data: sets.Data, made: recipe.Recipe, names: list[str]
 ) -> dict[str, dict[str, float]]:
     """Train once, score everything on each engine."""
     plain = Engine(encoder, device="cpu")
@@ -76,7 +76,7 @@ def measure(
     return {name: compare(own, scores[EXACT], data) for name, own in scores.items()}
 
 
-def both(engine: Engine, data: ablation.Data) -> tuple[Scores, Scores]:
+def both(engine: Engine, data: sets.Data) -> tuple[Scores, Scores]:
     return inspect(engine, data.held_out), inspect(engine, data.tested)
 
 
@@ -85,7 +85,7 @@ def inspect(engine: Engine, pictures: list[images.Pixels]) -> Scores:
     return np.concatenate([engine.inspect(part, ["product"] * len(part)).scores for part in parts]).astype(np.float64)
 
 
-def compare(own: tuple[Scores, Scores], exact: tuple[Scores, Scores], data: ablation.Data) -> dict[str, float]:
+def compare(own: tuple[Scores, Scores], exact: tuple[Scores, Scores], data: sets.Data) -> dict[str, float]:
     rejected, expected = (decisions(*scores) for scores in (own, exact))
     deviations = np.abs(own[1] / exact[1] - 1)
     return {

@@ -20,7 +20,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from ablation import cell, cells, draw
+from ablation import cell
+from sets import cells, draw
 from training import TEACHER, fit
 
 from revdist import images, measures, recipe, teacher

@@ -19,8 +19,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from ablation import load, scores
+from ablation import scores
 from PIL import Image
+from sets import load
 
 from revdist import detector, images, measures, recipe, teacher, train
 from revdist.engine import Engine

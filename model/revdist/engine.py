@@ -2,8 +2,9 @@
 
 B pictures of a batch, h w their size, T tiles of each, h' w' theirs (see tiles.py). Batch norms are folded into the
 convolutions, memory is channels last, and the only copy from the device that `inspect` makes is the one of the scores,
-which are float32 in any precision. On a processor operations are fused (fused.py), 8-bit (quantised.py) or OpenVINO's
-(compiled.py), and a batch goes through in parts that its caches hold (parts.py), side by side (lanes.py).
+which are float32 in any precision. A GPU is given small batches as graphs (graphs.py). On a processor operations are
+fused (fused.py), 8-bit (quantised.py) or OpenVINO's (compiled.py), and a batch goes through in parts that its caches
+hold (parts.py), side by side (lanes.py).
 """
 
 from __future__ import annotations
@@ -12,7 +13,6 @@ import functools
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from types import MappingProxyType
-from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -23,15 +23,12 @@ from revdist import compiled, detector, memory, quantised
 from revdist.errors import ImageError, RevdistError
 from revdist.folding import on_device
 from revdist.fused import Program
-from revdist.lanes import Lanes
-from revdist.parts import Parts
+from revdist.passes import Passes, scaled, scored
 from revdist.placed import Inspection, Placed, Ranges, Table, rows_by_product
 from revdist.recipe import check_size
 from revdist.target import OPENVINO, TORCH, target
 from revdist.teacher import Teacher
 from revdist.tiles import Size, Tiles
-
-Made = TypeVar("Made")
 
 
 class Engine:
@@ -50,10 +47,10 @@ class Engine:
         self.identity = self._target.identity
         self.teacher_name = teacher.name
         self.teacher_sha256 = teacher.sha256
-        self._mean, self._std = (on_device(each, self.device) for each in (teacher.mean, teacher.std))
+        mean, std = (on_device(each, self.device) for each in (teacher.mean, teacher.std))
+        self._passes = Passes(self._target, mean, std)
         self._given = teacher  # int8 needs it for each set of ranges
         self._teacher = None if self.needs_ranges else self._make_teacher(None)
-        self._parts = Parts.fit(self._target)
         self._warmed: frozenset[int] = frozenset()  # batch sizes
         self._students: Table = MappingProxyType({})
         self._writing = threading.Lock()
@@ -108,9 +105,10 @@ class Engine:
             assert not any(affine.zero for affine in (*given, *ready.results)), "features are never negative"
         spread = detector.Spread(size, self.device, scoring)
         if isinstance(ready, compiled.Program):  # here, because the thread that inspects cannot wait for it
-            for count in self._parts.sizes(self._warmed, tiles):
+            for count in self._passes.parts.sizes(self._warmed, tiles):
                 ready.prepare(count, tiles.tile)
         placed = Placed(teacher, key, ready, spread, tiles, scoring.top_share)
+        self._passes.record(placed, self._warmed)
         with self._writing:
             self._students = MappingProxyType({**self._students, product: placed})
 
@@ -130,7 +128,7 @@ class Engine:
         parts = [part for picture in pictures for part in placed.tiles.cut(picture)]
 
         def seen() -> Iterator[torch.Tensor]:
-            return (self._normalise(self._upload([part])) for part in parts)
+            return (self._passes.normalise(self._passes.upload([part])) for part in parts)
 
         taught = quantised.observe(placed.teacher, seen())
         return Ranges(taught, quantised.observe(placed.student, map(placed.teacher, seen())))
@@ -161,8 +159,9 @@ class Engine:
         order: list[int] = []
         with self._target.alone():
             for tiles, _, rows in groups:
-                batch = self._upload([part for row in rows for part in tiles.cut(pixels[row])])  # (b * T, h', w', 3)
-                seen = self._see(batch, [products[row] for row in rows], students, _scored)
+                parts = [part for row in rows for part in tiles.cut(pixels[row])]
+                batch = self._passes.upload(parts)  # (b * T, h', w', 3)
+                seen = self._passes.see(batch, [products[row] for row in rows], students, scored)
                 maps.update(zip(rows, (each for smoothed, _ in seen for each in smoothed), strict=True))
                 found += [scores for _, scores in seen]
                 order += rows
@@ -181,33 +180,27 @@ class Engine:
         students = self._students
         tiles = self._placed(students, product).tiles
         with self._target.alone():
-            (scales,) = self._see(self._upload(tiles.cut(pixels)), [product], students, _scales)
+            ((scales,),) = self._passes.see(self._passes.upload(tiles.cut(pixels)), [product], students, scaled)
             return np.asarray(scales.cpu().numpy())
 
     def networks(self, pixels: Sequence[npt.NDArray[np.uint8]], product: str) -> Callable[[], object]:
         """What runs teacher and student alone, in the parts that `inspect` takes, on prepared pictures: to be timed."""
         placed = self._placed(self._students, product)
         every = [each for picture in pixels for each in placed.tiles.cut(picture)]
-        batch = self._normalise(self._upload(every))
+        batch = self._passes.normalise(self._passes.upload(every))
 
         @torch.inference_mode()
         def see(part: slice) -> None:
             placed.student(placed.teacher(batch[part]))
 
-        return functools.partial(self._in_parts, see, len(every), placed.tiles)
+        return functools.partial(self._passes.in_parts, see, len(every), placed.tiles)
 
     @torch.no_grad()
     def features(self, pixels: Sequence[npt.NDArray[np.uint8]]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """The three maps of the teacher for prepared pictures of one size, on the device: what training needs."""
         assert self._target.runtime == TORCH, "nothing is trained with OpenVINO"
         assert self._teacher is not None, "nothing is trained in int8"
-        return self._teacher(self._normalise(self._upload(pixels)))  # type: ignore[no-any-return]
-
-    def _normalise(self, pixels: torch.Tensor) -> torch.Tensor:
-        """uint8 (b, h, w, 3) on the device -> (b, 3, h, w) as networks take it; OpenVINO's take them as they are."""
-        if self._target.runtime == OPENVINO:
-            return pixels
-        return detector.normalise(pixels, self._mean, self._std).to(self._target.dtype)
+        return self._teacher(self._passes.normalise(self._passes.upload(pixels)))  # type: ignore[no-any-return]
 
     def maps(self, batch: torch.Tensor, products: Sequence[str]) -> torch.Tensor:
         """Smoothed anomaly maps of pictures (b,) that are cut alike: float32 (b, h, w) on the device.
@@ -215,90 +208,22 @@ class Engine:
         `batch`: their T tiles each, picture by picture, on the device, uint8 (b * T, h', w', 3); those of a product
         side by side.
         """
-        return torch.cat([maps for maps, _ in self._see(batch, products, self._students, _scored)])
-
-    def _see(
-        self,
-        batch: torch.Tensor,
-        products: Sequence[str],
-        table: Table,
-        make: Callable[[Placed, Sequence[torch.Tensor]], Made],
-    ) -> list[Made]:
-        """What `make` makes of the distances of some pictures of one product at a time, in their order.
-
-        `batch`: tiles (b * T, h', w', 3) of pictures that are ordered by product. Distances: fine to coarse,
-        (b', h / stride, w / stride) float32.
-        """
-        first = self._placed(table, products[0])
-        tiles, owners = first.tiles, [product for product in products for _ in range(first.tiles.count)]
-
-        def see(part: slice) -> list[tuple[str, Sequence[torch.Tensor], list[Made]]]:
-            taught = first.teacher(self._normalise(batch[part]))  # one pass for all products
-            found = []
-            for product, rows in rows_by_product(owners[part]).items():
-                for own in self._parts.of(len(rows), tiles):
-                    distances = table[product].distances([features[rows[0] :][own] for features in taught])
-                    made = [make(table[product], distances)] if tiles.count == 1 else []
-                    found.append((product, distances, made))
-            return found
-
-        seen = [each for found in self._in_parts(see, len(owners), tiles) for each in found]
-        if tiles.count == 1:
-            return [each for _, _, made in seen for each in made]
-        of_product: dict[str, list[Sequence[torch.Tensor]]] = {}
-        for product, distances, _ in seen:
-            of_product.setdefault(product, []).append(distances)
-        return [
-            make(table[product], [tiles.join(torch.cat(scale)) for scale in zip(*parts, strict=True)])
-            for product, parts in of_product.items()
-        ]
-
-    def _in_parts(self, function: Callable[[slice], Made], count: int, tiles: Tiles) -> list[Made]:
-        """The function of each part of so many tiles, in their order: side by side while there is one for each lane."""
-        parts = self._parts.side_by_side(count)
-        found = self._side_by_side.map(function, parts) if parts else []
-        begin = parts[-1].stop if parts else 0
-        return found + [function(part) for part in self._parts.of(count, tiles, begin)]
-
-    @functools.cached_property
-    def _side_by_side(self) -> Lanes:
-        """Made when a batch first needs it."""
-        return Lanes(self._parts.lanes)
+        return torch.cat([maps for maps, _ in self._passes.see(batch, products, self._students, scored)])
 
     def at_once(self, product: str) -> int:
         """How many pictures run together or side by side: more of them take as many times longer. 0: all."""
-        most = self._parts.lanes if self._parts.lanes > 1 else self._parts.most
+        parts = self._passes.parts
+        most = parts.lanes if parts.lanes > 1 else parts.most
         return most and max(1, most // self._placed(self._students, product).tiles.count)
 
     def warm(self, batch_sizes: Iterable[int]) -> None:
-        """Make each product ready for each batch size, so that no first frame waits for set-up.
-
-        Where batches go through in parts, for each size that a part of them can have, in mixed batches too.
-        """
+        """Make each product ready for each batch size, so that no first frame waits for set-up."""
         self._warmed |= frozenset(batch_sizes)
-        tried: set[Size] = set()  # in lanes: what oneDNN makes for a shape is all products'
+        self._passes.warm(self._students.values(), self._warmed)
         for product, placed in self._students.items():
-            whole, part = (np.zeros((*sides, 3), np.uint8) for sides in (placed.tiles.size, placed.tiles.tile))
-            for count in self._parts.sizes(self._warmed, placed.tiles):
-                if count > 1 and isinstance(placed.teacher, Program) and isinstance(placed.student, Program):
-                    placed.teacher.prepare(count)  # one went before
-                    placed.student.prepare(count)
-                else:
-                    self._run(placed, [part] * count)
-            if placed.tiles.tile not in tried:
-                self._try_lanes(placed, part)
-                tried.add(placed.tiles.tile)
-            for count in [1] if self._parts.most else sorted(self._warmed):
+            whole = np.zeros((*placed.tiles.size, 3), np.uint8)
+            for count in [1] if self._passes.parts.most else sorted(self._warmed):
                 self.inspect([whole] * count, [product] * count)
-
-    def _try_lanes(self, placed: Placed, part: npt.NDArray[np.uint8]) -> None:
-        """Run each number of tiles that a lane can get: oneDNN prepares an operation for so many threads once."""
-        if counts := self._parts.lane_sizes(self._warmed, placed.tiles):
-            self._side_by_side.map(lambda count: self._run(placed, [part] * count), counts[::-1])
-
-    @torch.inference_mode()
-    def _run(self, placed: Placed, parts: Sequence[npt.NDArray[np.uint8]]) -> None:
-        placed.distances(placed.teacher(self._normalise(self._upload(parts))))
 
     @staticmethod
     def _placed(table: Table, product: str) -> Placed:
@@ -330,21 +255,3 @@ class Engine:
                     hint="call images.prepare first",
                 )
         return [(*key, rows) for key, rows in groups.items()]
-
-    def _upload(self, pictures: Sequence[npt.NDArray[np.uint8]]) -> torch.Tensor:
-        """One transfer, from pinned memory on CUDA; torch's allocator keeps that memory until the copy is done."""
-        pinned = self.device.type == "cuda"
-        staged = torch.empty((len(pictures), *pictures[0].shape), dtype=torch.uint8, pin_memory=pinned)
-        np.stack(pictures, out=staged.numpy())
-        return staged.to(self.device, non_blocking=True)
-
-
-def _scored(placed: Placed, distances: Sequence[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
-    """Smoothed maps (b, h, w) and their scores (b,)."""
-    maps = placed.spread(distances)
-    return maps, detector.scores(maps, placed.top_share)
-
-
-def _scales(placed: Placed, distances: Sequence[torch.Tensor]) -> torch.Tensor:
-    """The smoothed map of each scale of one picture (n, h, w)."""
-    return torch.cat(list(placed.spread.scales(distances)))

@@ -1,0 +1,137 @@
+"""What a GPU does for a small batch, recorded once as a CUDA graph and then launched as a whole.
+
+A detector is some 300 kernels, and a processor needs about 4 us to launch one. A WideResNet50-2 computes 70 GFLOP for a
+picture of 256x256: at 400 TFLOP/s (half of an H100's peak in bfloat16) that is 0.2 ms, so that up to six pictures wait
+for their launches; a small GPU of 30 TFLOP/s computes longer than it is launched from the first picture on.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import threading
+import weakref
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+log = logging.getLogger(__name__)
+
+MOST = 8  # pictures: graphs for more of them would only take memory
+_CLOSE = 0.02  # relative to the largest value: what a graph may differ by from what it was recorded from
+
+Function = Callable[[Sequence[torch.Tensor]], Sequence[torch.Tensor]]
+Shapes = tuple[torch.Size, ...]
+Record = Callable[[Callable[[], Sequence[torch.Tensor]]], tuple[Callable[[], None], Sequence[torch.Tensor]]]
+
+
+@dataclass(frozen=True, slots=True)
+class Graph:
+    """A function recorded with the tensors that it reads, and those that each replay fills anew."""
+
+    given: Sequence[torch.Tensor]
+    replay: Callable[[], None]
+    found: Sequence[torch.Tensor]
+
+
+class Graphs:
+    """Runs functions of tensors: as a graph where one was recorded for arguments of these shapes.
+
+    One thread runs them, others may prepare more meanwhile. Graphs share what lies between their inputs and outputs:
+    they run one after the other, on one stream. A function's graphs end with their owner.
+    """
+
+    def __init__(self, record: Record | None) -> None:
+        """`record`: how; None where there are no graphs."""
+        self._record = record
+        self._graphs: weakref.WeakKeyDictionary[nn.Module, dict[Shapes, Graph]] = weakref.WeakKeyDictionary()
+        self._given: dict[Shapes, list[torch.Tensor]] = {}  # inputs of all graphs of these shapes
+        self._running = threading.Lock()
+
+    @property
+    def recording(self) -> bool:
+        """Whether `prepare` does anything."""
+        return self._record is not None
+
+    def __call__(
+        self, owner: nn.Module, function: Function, given: Sequence[torch.Tensor], *, keep: bool = True
+    ) -> Sequence[torch.Tensor]:
+        """What the owner's function makes of the tensors; without `keep` only until the owner's next call."""
+        graph = self._graphs[owner].get(_shapes(given)) if owner in self._graphs else None
+        if graph is None:
+            return function(given)
+        with self._running:
+            for own, each in zip(graph.given, given, strict=True):
+                own.copy_(each)
+            graph.replay()
+            return [each.clone() for each in graph.found] if keep else graph.found
+
+    def prepare(self, owner: nn.Module, function: Function, given: Sequence[torch.Tensor]) -> None:
+        """Record the owner's function for arguments of these shapes, unless it was.
+
+        Where that fails, or computes something else, nothing is recorded any more, and a warning says so.
+        """
+        shapes = _shapes(given)
+        if self._record is None or shapes in self._graphs.get(owner, {}):
+            return
+        function(given)  # outside of the lock: libraries set themselves up for new shapes
+        try:
+            with self._running:
+                own = self._given.setdefault(shapes, [each.clone() for each in given])
+                for mine, each in zip(own, given, strict=True):
+                    mine.copy_(each)
+                wanted = function(own)
+                graph = Graph(own, *self._record(lambda: function(own)))
+                graph.replay()
+                for one, other in zip(wanted, graph.found, strict=True):
+                    _check(one.float(), other.float())
+        except RuntimeError as error:
+            self._record = None
+            log.warning("the GPU launches each kernel: recording CUDA graphs failed: %s", error)
+        else:
+            self._graphs.setdefault(owner, {})[shapes] = graph
+
+
+def recorder(device: torch.device) -> Record | None:
+    """How graphs are recorded on a device; None where it has none."""
+    return _Recorder(device) if device.type == "cuda" and torch.cuda.is_available() else None
+
+
+class _Recorder:
+    """Records on a stream of its own, into memory that all its graphs share."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+        self._pool = torch.cuda.graph_pool_handle()
+
+    def __call__(
+        self, function: Callable[[], Sequence[torch.Tensor]]
+    ) -> tuple[Callable[[], None], Sequence[torch.Tensor]]:
+        """Once for real, because libraries set themselves up for a stream too, and once to record."""
+        torch.cuda.synchronize(self._stream.device)  # no graph runs meanwhile
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.stream(self._stream):
+            function()
+            self._stream.synchronize()
+            graph.capture_begin(pool=self._pool, capture_error_mode="thread_local")
+            try:
+                found = function()
+            except BaseException:
+                with contextlib.suppress(RuntimeError):  # it says again that recording failed
+                    graph.capture_end()
+                raise
+            graph.capture_end()
+        return graph.replay, found
+
+
+def _shapes(given: Sequence[torch.Tensor]) -> Shapes:
+    return tuple(each.shape for each in given)
+
+
+def _check(wanted: torch.Tensor, found: torch.Tensor) -> None:
+    """Raises RuntimeError for values that differ by more than rounding."""
+    apart = float((wanted - found).abs().max())
+    if not apart <= _CLOSE * float(wanted.abs().max()):
+        raise RuntimeError(f"a graph computes otherwise than its function, by {apart:.3g}")

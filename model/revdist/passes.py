@@ -1,0 +1,159 @@
+"""How a batch goes through the networks of an engine: in parts, side by side or, on a GPU, as graphs.
+
+B pictures of a batch, h w their size, T tiles of each, h' w' theirs (see tiles.py).
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Collection, Sequence
+from typing import TypeVar
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from revdist import detector, graphs
+from revdist.fused import Program
+from revdist.lanes import Lanes
+from revdist.parts import Parts
+from revdist.placed import Placed, Table, rows_by_product
+from revdist.target import OPENVINO, Target
+from revdist.tiles import Size, Tiles
+
+Made = TypeVar("Made")
+Maps = tuple[torch.Tensor, ...]
+Make = Callable[[Placed, Sequence[torch.Tensor]], Maps]  # of the distances of pictures of one product
+
+
+class Passes:
+    """One thread passes batches; `record` may come from another one."""
+
+    def __init__(self, where: Target, mean: torch.Tensor, std: torch.Tensor) -> None:
+        """`mean`, `std`: of the teacher, on the device."""
+        self._target, self._mean, self._std = where, mean, std
+        self.parts = Parts.fit(where)
+        self._graphs = graphs.Graphs(graphs.recorder(where.device))
+
+    def upload(self, pictures: Sequence[npt.NDArray[np.uint8]]) -> torch.Tensor:
+        """One transfer, from pinned memory on CUDA; torch's allocator keeps that memory until the copy is done."""
+        pinned = self._target.device.type == "cuda"
+        staged = torch.empty((len(pictures), *pictures[0].shape), dtype=torch.uint8, pin_memory=pinned)
+        np.stack(pictures, out=staged.numpy())
+        return staged.to(self._target.device, non_blocking=True)
+
+    def normalise(self, pixels: torch.Tensor) -> torch.Tensor:
+        """uint8 (b, h, w, 3) on the device -> (b, 3, h, w) as networks take it; OpenVINO's take them as they are."""
+        if self._target.runtime == OPENVINO:
+            return pixels
+        return detector.normalise(pixels, self._mean, self._std).to(self._target.dtype)
+
+    def see(self, batch: torch.Tensor, products: Sequence[str], table: Table, make: Make) -> list[Maps]:
+        """What `make` makes of the distances of some pictures of one product at a time, in their order.
+
+        `batch`: tiles (b * T, h', w', 3) of pictures that are ordered by product. Distances: fine to coarse,
+        (b', h / stride, w / stride) float32.
+        """
+        tiles = table[products[0]].tiles
+        if tiles.count == 1:
+            return [made for _, made in self._through(batch, products, table, functools.partial(self._judged, make))]
+        owners = [product for product in products for _ in range(tiles.count)]
+        of_product: dict[str, list[Sequence[torch.Tensor]]] = {}
+        for product, distances in self._through(batch, owners, table, Placed.distances):
+            of_product.setdefault(product, []).append(distances)
+        return [
+            make(table[product], [tiles.join(torch.cat(scale)) for scale in zip(*parts, strict=True)])
+            for product, parts in of_product.items()
+        ]
+
+    def _through(
+        self,
+        batch: torch.Tensor,
+        owners: Sequence[str],
+        table: Table,
+        judge: Callable[[Placed, Sequence[torch.Tensor]], Made],
+    ) -> list[tuple[str, Made]]:
+        """What `judge` makes of the teacher's maps of tiles (n, h', w', 3), some of one product at a time."""
+        first = table[owners[0]]
+
+        def see(part: slice) -> list[tuple[str, Made]]:  # one pass of the teacher for all products
+            taught = self._graphs(first.teacher, self._teaching(first), [batch[part]], keep=False)
+            return [
+                (product, judge(table[product], [features[rows[0] :][own] for features in taught]))
+                for product, rows in rows_by_product(owners[part]).items()
+                for own in self.parts.of(len(rows), first.tiles)
+            ]
+
+        return [each for found in self.in_parts(see, len(owners), first.tiles) for each in found]
+
+    def _judged(self, make: Make, placed: Placed, taught: Sequence[torch.Tensor]) -> Maps:
+        def judge(given: Sequence[torch.Tensor]) -> Maps:
+            return make(placed, placed.distances(given))
+
+        return tuple(self._graphs(placed.student, judge, taught)) if make is scored else judge(taught)
+
+    def _teaching(self, placed: Placed) -> graphs.Function:
+        """The teacher as a function of pixels, uint8 (n, h', w', 3)."""
+        return lambda given: placed.teacher(self.normalise(given[0]))
+
+    def in_parts(self, function: Callable[[slice], Made], count: int, tiles: Tiles) -> list[Made]:
+        """The function of each part of so many tiles, in their order: side by side while there is one for each lane."""
+        parts = self.parts.side_by_side(count)
+        found = self._side_by_side.map(function, parts) if parts else []
+        begin = parts[-1].stop if parts else 0
+        return found + [function(part) for part in self.parts.of(count, tiles, begin)]
+
+    @functools.cached_property
+    def _side_by_side(self) -> Lanes:
+        """Made when a batch first needs it."""
+        return Lanes(self.parts.lanes)
+
+    def warm(self, every: Collection[Placed], batches: Collection[int]) -> None:
+        """Make students ready for batches of so many pictures, so that no first frame waits for set-up.
+
+        Where batches go through in parts, for each size that a part of them can have, in mixed batches too.
+        """
+        tried: set[Size] = set()  # in lanes: what oneDNN makes for a shape is all products'
+        for placed in every:
+            self.record(placed, batches)
+            part = np.zeros((*placed.tiles.tile, 3), np.uint8)
+            for count in self.parts.sizes(batches, placed.tiles):
+                if count > 1 and isinstance(placed.teacher, Program) and isinstance(placed.student, Program):
+                    placed.teacher.prepare(count)  # one went before
+                    placed.student.prepare(count)
+                else:
+                    self._run(placed, [part] * count)
+            if placed.tiles.tile not in tried:
+                self._try_lanes(placed, part, batches)
+                tried.add(placed.tiles.tile)
+
+    @torch.inference_mode()
+    def record(self, placed: Placed, batches: Collection[int]) -> None:
+        """Record a student's graphs for batches of up to the largest of these. Tiles are too large to need them."""
+        if not self._graphs.recording or placed.tiles.count > 1:
+            return
+        for count in range(1, min(graphs.MOST, max(batches, default=0)) + 1):
+            blank = self.upload([np.zeros((*placed.tiles.size, 3), np.uint8)] * count)
+            self._graphs.prepare(placed.teacher, self._teaching(placed), [blank])
+            taught = self._teaching(placed)([blank])
+            self._graphs.prepare(placed.student, lambda given: scored(placed, placed.distances(given)), taught)
+
+    def _try_lanes(self, placed: Placed, part: npt.NDArray[np.uint8], batches: Collection[int]) -> None:
+        """Run each number of tiles that a lane can get: oneDNN prepares an operation for so many threads once."""
+        if counts := self.parts.lane_sizes(batches, placed.tiles):
+            self._side_by_side.map(lambda count: self._run(placed, [part] * count), counts[::-1])
+
+    @torch.inference_mode()
+    def _run(self, placed: Placed, parts: Sequence[npt.NDArray[np.uint8]]) -> None:
+        placed.distances(placed.teacher(self.normalise(self.upload(parts))))
+
+
+def scored(placed: Placed, distances: Sequence[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
+    """Smoothed maps (b, h, w) and their scores (b,)."""
+    maps = placed.spread(distances)
+    return maps, detector.scores(maps, placed.top_share)
+
+
+def scaled(placed: Placed, distances: Sequence[torch.Tensor]) -> tuple[torch.Tensor]:
+    """The smoothed map of each scale of one picture (n, h, w)."""
+    return (torch.cat(list(placed.spread.scales(distances))),)

@@ -54,7 +54,13 @@ class StandIn(Engine):
     processor: ClassVar[Processor]
 
     def __init__(
-        self, teacher: Teacher, *, device: str = "auto", precision: str = "float32", runtime: str = "torch"
+        self,
+        teacher: Teacher,
+        *,
+        device: str = "auto",
+        precision: str = "float32",
+        runtime: str = "torch",
+        students_on_gpu: int = 0,
     ) -> None:
         super().__init__(teacher, device="cpu", precision=precision, runtime=runtime)
         self._warm = False

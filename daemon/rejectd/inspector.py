@@ -193,6 +193,7 @@ class Inspector:
     def _put(self, product: str, bundle: bundles.Bundle, put: Callable[..., bundles.Bundle]) -> Model:
         key = f"{product}@{bundle.digest}"
         if key in self._loaded:
+            self._engine.fetch(key)
             return self._loaded[key]
         try:
             put(bundle, self._engine, product=key)
@@ -289,7 +290,8 @@ class Inspector:
             runtime = str(self._settings.runtime)
             if precision == "auto":
                 precision = target.fastest(device, [bundle.calibrations for bundle in read.values()], runtime)
-            made = Engine(teacher, device=device, precision=precision, runtime=runtime)
+            most = self._settings.students_on_gpu
+            made = Engine(teacher, device=device, precision=precision, runtime=runtime, students_on_gpu=most)
         except (RevdistError, RuntimeError) as error:
             hint = "" if isinstance(error, RevdistError) else "set engine.device to one that is there"
             raise InspectorError(f"the engine cannot start: {error}", hint=hint) from error

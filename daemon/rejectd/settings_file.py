@@ -7,7 +7,18 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from rejectd.declaration import Reader, SettingsError
-from rejectd.settings import Camera, FolderCamera, FolderMode, Mqtt, Product, Settings, Station, VideoCamera
+from rejectd.settings import (
+    Camera,
+    Device,
+    FolderCamera,
+    FolderMode,
+    Mqtt,
+    Product,
+    Runtime,
+    Settings,
+    Station,
+    VideoCamera,
+)
 
 RESERVED = ("actuator", "answer", "command", "golden", "status")  # parts of topics that no camera may be named
 
@@ -52,6 +63,8 @@ def _check(reader: Reader) -> None:
     engine = reader.groups.get("engine")
     if engine and engine.teacher_weights:
         _check_file("engine.teacher_weights", engine.teacher_weights, reader)
+    if engine and engine.students_on_gpu and (engine.device is Device.CPU or engine.runtime is Runtime.OPENVINO):
+        reader.mistake("engine.students_on_gpu", "has no effect on a processor", "remove it, or use a GPU")
     if mqtt:
         _check_mqtt(mqtt, reader)
     evidence = reader.groups.get("evidence")

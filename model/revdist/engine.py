@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import functools
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from types import MappingProxyType
 
 import numpy as np
@@ -26,6 +26,7 @@ from revdist.fused import Program
 from revdist.passes import Passes, scaled, scored
 from revdist.placed import Inspection, Placed, Ranges, Table, rows_by_product
 from revdist.recipe import check_size
+from revdist.residents import Residents
 from revdist.target import OPENVINO, TORCH, target
 from revdist.teacher import Teacher
 from revdist.tiles import Size, Tiles
@@ -39,9 +40,18 @@ class Engine:
     """
 
     def __init__(
-        self, teacher: Teacher, *, device: str = "auto", precision: str = "float32", runtime: str = TORCH
+        self,
+        teacher: Teacher,
+        *,
+        device: str = "auto",
+        precision: str = "float32",
+        runtime: str = TORCH,
+        students_on_gpu: int = 0,
     ) -> None:
-        """Raises RevdistError for a runtime or device that is not there, or a precision that they have not."""
+        """Raises RevdistError for a runtime or device that is not there, or a precision that they have not.
+
+        `students_on_gpu`: at most so many stay in a GPU's memory, those used last, others wait in the host's; 0: all.
+        """
         self._target = target(device, precision, runtime)
         self.device = self._target.device
         self.identity = self._target.identity
@@ -51,6 +61,7 @@ class Engine:
         self._passes = Passes(self._target, mean, std)
         self._given = teacher  # int8 needs it for each set of ranges
         self._teacher = None if self.needs_ranges else self._make_teacher(None)
+        self._residents = Residents(self.device, students_on_gpu if self.device.type == "cuda" else 0)
         self._warmed: frozenset[int] = frozenset()  # batch sizes
         self._students: Table = MappingProxyType({})
         self._writing = threading.Lock()
@@ -107,10 +118,24 @@ class Engine:
         if isinstance(ready, compiled.Program):  # here, because the thread that inspects cannot wait for it
             for count in self._passes.parts.sizes(self._warmed, tiles):
                 ready.prepare(count, tiles.tile)
-        placed = Placed(teacher, key, ready, spread, tiles, scoring.top_share)
-        self._passes.record(placed, self._warmed)
+        placed = self._residents.admit(Placed(teacher, key, ready, spread, tiles, scoring.top_share))
         with self._writing:
-            self._students = MappingProxyType({**self._students, product: placed})
+            table = MappingProxyType({**self._students, product: placed})
+            self._students = self._residents.settle(table, [product])
+        self._passes.record(placed, self._warmed)
+
+    def fetch(self, product: str) -> None:
+        """Bring a student that waits in the host's memory to the device, ready for what this is warm for.
+
+        `inspect` does so too, but then a batch waits for it. Raises RevdistError for a product that was not added.
+        """
+        self._passes.record(self._placed(self._settled([product]), product), self._warmed)
+
+    def _settled(self, products: Collection[str]) -> Table:
+        """The students, those of these products on the device."""
+        with self._writing:
+            self._students = self._residents.settle(self._students, products)
+            return self._students
 
     def _make_teacher(self, ranges: Ranges | None) -> nn.Module:
         return self._target.teacher(self._given, None if ranges is None else ranges.teacher)
@@ -152,7 +177,7 @@ class Engine:
         The score of a picture does not depend on the batch that it comes in (beyond rounding, 1e-6 relative).
         Raises ImageError for a picture of a wrong size, RevdistError for an unknown product.
         """
-        students = self._students
+        students = self._settled(products)
         groups = self._groups(pixels, products, students)
         maps: dict[int, torch.Tensor] = {}
         found: list[torch.Tensor] = []  # scores, on the device, in the order of
@@ -177,7 +202,7 @@ class Engine:
         They add up to the map that `inspect` gives, because smoothing is linear. Where scales multiply, the product of
         their smoothed maps is only near it.
         """
-        students = self._students
+        students = self._settled([product])
         tiles = self._placed(students, product).tiles
         with self._target.alone():
             ((scales,),) = self._passes.see(self._passes.upload(tiles.cut(pixels)), [product], students, scaled)
@@ -185,7 +210,7 @@ class Engine:
 
     def networks(self, pixels: Sequence[npt.NDArray[np.uint8]], product: str) -> Callable[[], object]:
         """What runs teacher and student alone, in the parts that `inspect` takes, on prepared pictures: to be timed."""
-        placed = self._placed(self._students, product)
+        placed = self._placed(self._settled([product]), product)
         every = [each for picture in pixels for each in placed.tiles.cut(picture)]
         batch = self._passes.normalise(self._passes.upload(every))
 
@@ -208,7 +233,7 @@ class Engine:
         `batch`: their T tiles each, picture by picture, on the device, uint8 (b * T, h', w', 3); those of a product
         side by side.
         """
-        return torch.cat([maps for maps, _ in self._passes.see(batch, products, self._students, scored)])
+        return torch.cat([maps for maps, _ in self._passes.see(batch, products, self._settled(products), scored)])
 
     def at_once(self, product: str) -> int:
         """How many pictures run together or side by side: more of them take as many times longer. 0: all."""
@@ -217,10 +242,11 @@ class Engine:
         return most and max(1, most // self._placed(self._students, product).tiles.count)
 
     def warm(self, batch_sizes: Iterable[int]) -> None:
-        """Make each product ready for each batch size, so that no first frame waits for set-up."""
+        """Make products ready for each batch size, so that no first frame waits for set-up; not those that wait."""
         self._warmed |= frozenset(batch_sizes)
-        self._passes.warm(self._students.values(), self._warmed)
-        for product, placed in self._students.items():
+        here = {product: placed for product, placed in self._students.items() if not placed.waits}
+        self._passes.warm(here.values(), self._warmed)
+        for product, placed in here.items():
             whole = np.zeros((*placed.tiles.size, 3), np.uint8)
             for count in [1] if self._passes.parts.most else sorted(self._warmed):
                 self.inspect([whole] * count, [product] * count)

@@ -15,28 +15,32 @@ Module = TypeVar("Module", bound=nn.Module)
 
 def optimise(module: Module, device: torch.device, dtype: torch.dtype = torch.float32) -> Module:
     """A copy for inference: evaluation mode, batch norms folded in float32, channels last, on the device."""
-    copied = _copy(module, device).eval()
-    fold_batch_norms(copied)
-    for part in copied.modules():
+    made = copied(module, device).eval()
+    fold_batch_norms(made)
+    for part in made.modules():
         if isinstance(part, nn.Conv2d | nn.ConvTranspose2d):
             part.weight = _frozen(part.weight.to(dtype).contiguous(memory_format=torch.channels_last))
             part.bias = None if part.bias is None else _frozen(part.bias.to(dtype))
-    return copied
+    return made
 
 
-def _copy(module: Module, device: torch.device) -> Module:
-    """The module with tensors of its own on the device. Not deepcopy and `to`: those fail in torch's FakeTensorMode."""
+def copied(module: Module, device: torch.device) -> Module:
+    """The module with tensors of its own on the device; in the host's memory pinned, so that a GPU fetches them alone.
+
+    Not deepcopy and `to`: those fail in torch's FakeTensorMode.
+    """
     twin = copy.copy(module)
     tensors, buffers = module._parameters.items(), module._buffers.items()
     twin._parameters = {name: None if each is None else _frozen(_twin(each, device)) for name, each in tensors}
     twin._buffers = {name: None if each is None else _twin(each, device) for name, each in buffers}
-    twin._modules = {name: None if part is None else _copy(part, device) for name, part in module._modules.items()}
+    twin._modules = {name: None if part is None else copied(part, device) for name, part in module._modules.items()}
     return twin
 
 
 def _twin(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
     order = torch.channels_last if tensor.dim() == 4 else torch.preserve_format
-    return tensor.to(device, copy=True, memory_format=order)
+    twin = tensor.to(device, copy=True, memory_format=order, non_blocking=device.type == "cuda")
+    return twin.pin_memory() if tensor.device.type == "cuda" and device.type == "cpu" else twin
 
 
 def _frozen(tensor: torch.Tensor) -> nn.Parameter:

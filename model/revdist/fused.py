@@ -1,13 +1,13 @@
 """A network as a list of fused oneDNN operations: what makes it fast on a processor without a compiler.
 
 A convolution takes its ReLU and its addition along, so that no map is read again for them; a transposed convolution of
-2x2 with stride 2 is a 1x1 convolution whose outputs are put side by side; weights are packed once. The operations are
-those that torch's own compiler emits for x86. Results differ from the plain network's by rounding.
+2x2 with stride 2 is a 1x1 convolution whose outputs are put side by side; weights are packed once (packed.py); in
+float32 wide 3x3 convolutions go by tiles (winograd.py). The operations are those that torch's own compiler emits for
+x86. Results differ from the plain network's by rounding.
 """
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -17,17 +17,9 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from revdist import recording
+from revdist import recording, winograd
+from revdist.packed import RELU, RELU6, Convolution, Operation, Packing
 from revdist.recording import Recording, Step, Value, aten, filled, flattened, values
-
-_RELU, _RELU6 = "relu", "hardtanh"  # oneDNN's names
-
-
-def available() -> bool:
-    """Whether this torch has the operations."""
-    names = "_convolution_pointwise", "_reorder_convolution_weight", "_get_mkldnn_serialized_md"
-    there: bool = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]  # torch has no types here
-    return there and all(hasattr(torch.ops.mkldnn, name) for name in names)
 
 
 def fuse(module: nn.Module, *example: torch.Tensor, dtype: torch.dtype = torch.float32) -> Program:
@@ -77,69 +69,11 @@ class Program(nn.Module):
     def prepare(self, count: int) -> None:
         """Pack the weights for so many pictures, of each size that one picture was seen in."""
         for step in self._steps:
-            if isinstance(step.operation, Packing | Doubling):
+            if isinstance(step.operation, Operation):
                 step.operation.prepare(count)
 
 
-class Packing(ABC):
-    """Weights that are packed for each shape of the input, because oneDNN's best order of them depends on it."""
-
-    def __init__(self) -> None:
-        self._packed: dict[torch.Size, torch.Tensor] = {}
-
-    @abstractmethod
-    def __call__(self, x: torch.Tensor, other: torch.Tensor | None = None) -> torch.Tensor:
-        """`other` is added before the activation."""
-
-    @abstractmethod
-    def _pack(self, shape: torch.Size) -> torch.Tensor:
-        """Pack and keep them for an input of this shape."""
-
-    def prepare(self, count: int) -> None:
-        """Pack for so many pictures, of each size that one picture was seen in."""
-        for one in [shape for shape in self._packed if shape[0] == 1]:
-            shape = torch.Size((count, *one[1:]))
-            if shape not in self._packed:
-                self._pack(shape)
-
-
-class Convolution(Packing):
-    """A convolution with bias, then optionally + `other`, then an activation: (B, in, H, W) -> (B, out, H', W').
-
-    Weights are packed when a shape is first seen; shapes with the same order share them. Two threads may do so at once:
-    both orders hold the same weights.
-    """
-
-    def __init__(self, plain: recording.Convolution, dtype: torch.dtype) -> None:
-        super().__init__()
-        self._bias = None if plain.bias is None else plain.bias.detach().to(dtype)
-        self._activation, self._limits = plain.activation, limits(plain)
-        self._layout = list(plain.padding), list(plain.stride), list(plain.dilation), plain.groups
-        self._weight = plain.weight.detach().to(dtype).contiguous(memory_format=torch.channels_last)  # packed or not
-        self._orders: dict[bytes, torch.Tensor] = {}
-
-    def __call__(self, x: torch.Tensor, other: torch.Tensor | None = None) -> torch.Tensor:
-        """`other` (B, out, H', W') is added before the activation."""
-        packed = self._packed[x.shape] if x.shape in self._packed else self._pack(x.shape)
-        operation, arguments = torch.ops.mkldnn._convolution_pointwise, (packed, self._bias, *self._layout)
-        y: torch.Tensor
-        if other is None:
-            y = operation(x, *arguments, self._activation or "none", self._limits, "")
-        else:
-            y = operation.binary(x, other, *arguments, "add", 1.0, self._activation or None, self._limits, "")
-        return y
-
-    def _pack(self, shape: torch.Size) -> torch.Tensor:
-        weight = self._weight.to_dense() if self._weight.is_mkldnn else self._weight
-        weight = weight.contiguous(memory_format=torch.channels_last)
-        packed = torch.ops.mkldnn._reorder_convolution_weight(weight, *self._layout, list(shape))
-        order = torch.ops.mkldnn._get_mkldnn_serialized_md(packed).numpy().tobytes()
-        self._packed[shape] = self._orders.setdefault(order, packed)
-        self._weight = self._packed[shape]
-        return self._weight
-
-
-class Doubling:
+class Doubling(Operation):
     """A transposed convolution of 2x2 with stride 2, then an activation: (B, in, H, W) -> (B, out, 2H, 2W)."""
 
     def __init__(self, flat: Packing) -> None:
@@ -150,17 +84,13 @@ class Doubling:
         """As `Packing.prepare`."""
         self._flat.prepare(count)
 
-    def __call__(self, x: torch.Tensor) -> torch.Tensor:
-        """Each location's four outputs become a square of 2x2."""
+    def __call__(self, x: torch.Tensor, other: torch.Tensor | None = None) -> torch.Tensor:
+        """Each location's four outputs become a square of 2x2. Nothing is added."""
+        assert other is None, "no addition is fused behind it"
         flat = self._flat(x).permute(0, 2, 3, 1)  # (B, H, W, 4 * out)
         b, h, w, outputs = flat.shape
         squares = flat.reshape(b, h, w, 2, 2, outputs // 4).permute(0, 1, 3, 2, 4, 5)
         return squares.reshape(b, 2 * h, 2 * w, outputs // 4).permute(0, 3, 1, 2)
-
-
-def limits(plain: recording.Convolution) -> list[float]:
-    """What the operations want to know beside the name of the activation."""
-    return [0.0, 6.0] if plain.activation == _RELU6 else []
 
 
 def joined(recorded: Recording) -> list[Step]:
@@ -194,7 +124,7 @@ def joined(recorded: Recording) -> list[Step]:
                 and isinstance(found.operation, recording.Convolution)
                 and not found.operation.activation
             ):
-                activated = replace(found.operation, activation=_RELU if step.name is aten.relu else _RELU6)
+                activated = replace(found.operation, activation=RELU if step.name is aten.relu else RELU6)
                 before, new = found, Step(activated, found.arguments, step.result)
         if before is not None:
             del made[before.result]
@@ -227,4 +157,6 @@ def ready(step: Step, dtype: torch.dtype) -> Step:
         return step
     if plain.transposed:
         return replace(step, operation=Doubling(Convolution(flattened(plain), dtype)))
+    if dtype is torch.float32 and winograd.suits(plain):
+        return replace(step, operation=winograd.Winograd(plain))
     return replace(step, operation=Convolution(plain, dtype))

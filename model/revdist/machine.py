@@ -16,7 +16,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
-from revdist import fused, quantised, recording
+from revdist import packed, quantised, recording
 from revdist.quantised import Affine
 from revdist.target import Target
 from revdist.workload import Work
@@ -94,7 +94,7 @@ def _convolution(target: Target, work: Work, pictures: int) -> Callable[[], obje
         return lambda: quick(integers)
     x = x.to(target.device, target.dtype).contiguous(memory_format=torch.channels_last)
     if target.fuses:
-        fast = fused.Convolution(plain, target.dtype)
+        fast = packed.Convolution(plain, target.dtype)
         return lambda: fast(x)
     return _module_like(plain, x)
 

@@ -123,9 +123,8 @@ class Passes:
                     placed.student.prepare(count)
                 else:
                     self._run(placed, [part] * count)
-            if placed.tiles.tile not in tried:
-                self._try_lanes(placed, part, batches)
-                tried.add(placed.tiles.tile)
+            self._ready_lanes(placed, batches, first=placed.tiles.tile not in tried)
+            tried.add(placed.tiles.tile)
 
     @torch.inference_mode()
     def record(self, placed: Placed, batches: Collection[int]) -> None:
@@ -138,10 +137,22 @@ class Passes:
             taught = self._teaching(placed)([blank])
             self._graphs.prepare(placed.student, lambda given: scored(placed, placed.distances(given)), taught)
 
-    def _try_lanes(self, placed: Placed, part: npt.NDArray[np.uint8], batches: Collection[int]) -> None:
-        """Run each number of tiles that a lane can get: oneDNN prepares an operation for so many threads once."""
+    def _ready_lanes(self, placed: Placed, batches: Collection[int], *, first: bool) -> None:
+        """Make each number of tiles ready that a lane can get.
+
+        `first`: of all products, which runs, because oneDNN prepares an operation for so many threads once.
+        """
+        part = np.zeros((*placed.tiles.tile, 3), np.uint8)
+
+        def ready(count: int) -> None:
+            for network in (placed.teacher, placed.student):
+                if isinstance(network, Program):
+                    network.prepare(count)
+            if first:
+                self._run(placed, [part] * count)
+
         if counts := self.parts.lane_sizes(batches, placed.tiles):
-            self._side_by_side.map(lambda count: self._run(placed, [part] * count), counts[::-1])
+            self._side_by_side.map(ready, counts[::-1])
 
     @torch.inference_mode()
     def _run(self, placed: Placed, parts: Sequence[npt.NDArray[np.uint8]]) -> None:

@@ -8,6 +8,7 @@ al., "Quantization and Training of Neural Networks for Efficient Integer-Arithme
 
 from __future__ import annotations
 
+import functools
 import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -17,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from revdist import fused, recording
+from revdist import fused, packed, recording
 from revdist.errors import RevdistError
 from revdist.recording import Recording, Step, Value, aten, values
 
@@ -95,7 +96,7 @@ class Affine:
         return x.to(torch.float32).sub_(self.zero).mul_(self.scale)
 
 
-class Convolution(fused.Packing):
+class Convolution(packed.Packing):
     """uint8 (B, in, H, W) -> (B, out, H', W'), uint8 or float32; then optionally + `other`, then an activation.
 
     oneDNN adds in place: `other` (B, out, H', W') has the type of the result, and becomes it.
@@ -111,14 +112,13 @@ class Convolution(fused.Packing):
         self._zeros = torch.zeros(len(self._scales), dtype=torch.int32)
         self._bias = None if plain.bias is None else plain.bias.detach()
         self._source = source.scale, source.zero
-        self._layout = list(plain.stride), list(plain.padding), list(plain.dilation), plain.groups
+        self._layout: packed.Layout = tuple(plain.stride), tuple(plain.padding), tuple(plain.dilation), plain.groups
         self._result = (1.0, 0, torch.float32) if result is None else (result.scale, result.zero, torch.uint8)
         self._other = (1.0, 0) if other is None else (other.scale, other.zero)
-        self._activation = plain.activation or "none", fused.limits(plain), ""
+        self._activation = plain.activation or "none", packed.limits(plain), ""
 
     def __call__(self, x: torch.Tensor, other: torch.Tensor | None = None) -> torch.Tensor:
-        weight = self._packed[x.shape] if x.shape in self._packed else self._pack(x.shape)
-        given = (x, *self._source, weight, self._scales, self._zeros)
+        given = (x, *self._source, self.weight(x.shape), self._scales, self._zeros)
         ways = (self._bias, *self._layout, *self._result)
         y: torch.Tensor
         if other is None:
@@ -128,10 +128,26 @@ class Convolution(fused.Packing):
             y = add(*given, other, *ways, *self._other, "sum", 1.0, *self._activation)
         return y
 
+    def _order(self, shape: torch.Size, threads: int) -> bytes:
+        return _order(self._weight.shape, self._source[1], self._layout, shape, threads)
+
     def _pack(self, shape: torch.Size) -> torch.Tensor:
-        pack = torch.ops.onednn.qconv_prepack
-        self._packed[shape] = pack(self._weight, self._scales, *self._source, *self._layout, list(shape))
-        return self._packed[shape]
+        return _pack(self._weight, self._scales, self._source, self._layout, shape)
+
+
+@functools.lru_cache(maxsize=10_000)
+def _order(weight: torch.Size, zero: int, layout: packed.Layout, shape: torch.Size, threads: int) -> bytes:
+    """How oneDNN lays out weights (out, in, k, k) for an input of this shape. `threads`: of this thread's team."""
+    assert threads == torch.get_num_threads()
+    blank = torch.zeros(weight, dtype=torch.int8).contiguous(memory_format=torch.channels_last)
+    return packed.laid_out(_pack(blank, torch.ones(weight[0]), (1.0, zero), layout, shape))
+
+
+def _pack(
+    weight: torch.Tensor, scales: torch.Tensor, source: tuple[float, int], layout: packed.Layout, shape: torch.Size
+) -> torch.Tensor:
+    found: torch.Tensor = torch.ops.onednn.qconv_prepack(weight, scales, *source, *layout, list(shape))
+    return found
 
 
 def of_weight(weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import nn
 
-from revdist import compiled, detector, fused, lanes, quantised, recording
+from revdist import compiled, detector, fused, lanes, packed, quantised, recording
 from revdist.errors import RevdistError
 from revdist.folding import optimise
 from revdist.teacher import Teacher, channels
@@ -63,7 +63,7 @@ class Target:
     @property
     def fuses(self) -> bool:
         """Whether torch's networks become fused operations, in the place of modules."""
-        return self.runtime == TORCH and self.device.type == "cpu" and fused.available()
+        return self.runtime == TORCH and self.device.type == "cpu" and packed.available()
 
     def alone(self) -> AbstractContextManager[None]:
         """What torch has to do between the networks is done in here, so that their threads are not in its way."""
@@ -180,7 +180,7 @@ def computes(precision: str) -> bool:
     if precision not in _NEEDED:
         return precision == "float32"
     there = torch.cpu.get_capabilities()
-    return fused.available() and any(there.get(name, False) for name in _NEEDED[precision])
+    return packed.available() and any(there.get(name, False) for name in _NEEDED[precision])
 
 
 def _device(name: str, runtime: str) -> torch.device:

@@ -15,7 +15,7 @@ import pytest
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from revdist import detector, fused, images, target, teacher
+from revdist import detector, images, packed, target, teacher
 from revdist.engine import Engine
 from revdist.errors import ImageError, RecipeError, RevdistError
 from revdist.folding import fold_batch_norms, optimise
@@ -227,25 +227,25 @@ def test_an_empty_batch_has_no_scores(loaded: Engine) -> None:
     assert loaded.inspect([], []).scores.shape == (0,)
 
 
-@pytest.mark.skipif(not fused.available(), reason="this torch has no oneDNN: NOT TESTED")
+@pytest.mark.skipif(not packed.available(), reason="this torch has no oneDNN: NOT TESTED")
 def test_after_warming_no_batch_waits_for_weights_to_be_packed(
     lite0: teacher.Teacher, mixed: tuple[list[Pixels], list[str]]
 ) -> None:
-    def packed() -> list[int]:
+    def kept() -> list[int]:
         programs = [engine._teacher, *(placed.student for placed in engine._students.values())]
         steps = [step.operation for program in programs for step in program._steps]
-        return [len(step._packed) for step in steps if isinstance(step, fused.Convolution)]
+        return [len(step._packed) for step in steps if isinstance(step, packed.Convolution)]
 
     engine = Engine(lite0, device="cpu")
     for seed, (product, picture) in enumerate(dict(zip(mixed[1], mixed[0], strict=True)).items()):
         engine.add(product, _student("efficientnet_lite0", seed), picture.shape[:2])
-    assert not any(packed()), "packed for the pictures, not for the example"
+    assert not any(kept()), "packed for the pictures, not for the example"
     engine.warm([1, 5])
-    before = packed()
+    before = kept()
     assert all(before)
     for rows in ([0], [0, 1], [2, 1, 0], list(range(len(mixed[0])))):
         engine.inspect([mixed[0][row] for row in rows], [mixed[1][row] for row in rows])
-    assert packed() == before
+    assert kept() == before
 
 
 def test_a_removed_product_is_gone(lite0: teacher.Teacher) -> None:
@@ -319,7 +319,7 @@ def test_int8_products_share_a_teacher_where_their_ranges_are_the_same(
     np.testing.assert_allclose(scales.sum(0), found.map(0), rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.skipif(not fused.available(), reason="this torch has no oneDNN: NOT TESTED")
+@pytest.mark.skipif(not packed.available(), reason="this torch has no oneDNN: NOT TESTED")
 def test_ranges_that_a_bundle_has_for_int8_do_not_part_products_elsewhere(
     lite0: teacher.Teacher, loaded: Engine, mixed: tuple[list[Pixels], list[str]]
 ) -> None:

@@ -8,14 +8,14 @@ import torch.nn.functional as F
 from networks import randomised
 from torch import nn
 
-from revdist import detector, fused, teacher
+from revdist import detector, fused, packed, teacher, winograd
 from revdist.errors import RevdistError
 from revdist.folding import optimise
 from revdist.recipe import BottleneckName, StudentName
 
 CPU = torch.device("cpu")
 
-pytestmark = pytest.mark.skipif(not fused.available(), reason="this torch has no oneDNN: NOT TESTED")
+pytestmark = pytest.mark.skipif(not packed.available(), reason="this torch has no oneDNN: NOT TESTED")
 
 
 @pytest.mark.parametrize(
@@ -52,11 +52,11 @@ def test_convolutions_take_in_all_that_they_can() -> None:
     student = optimise(detector.Student("wide_resnet50_2"), CPU)
     taught = [torch.zeros(1, c, 64 // s, 64 // s) for c, s in ((256, 4), (512, 8), (1024, 16))]
     steps = [type(step.operation) for step in fused.fuse(student, *taught)._steps]
-    rest = [step for step in steps if step not in (fused.Convolution, fused.Doubling)]
+    rest = [step for step in steps if step not in (packed.Convolution, fused.Doubling, winograd.Winograd)]
     assert len(rest) == 1, "the concatenation alone is left: no ReLU, no addition"
     lite0 = optimise(teacher.build("efficientnet_lite0"), CPU)
     steps = [type(step.operation) for step in fused.fuse(lite0, torch.zeros(1, 3, 64, 64))._steps]
-    assert set(steps) == {fused.Convolution}, "padding of odd pixels and ReLU6 are taken in too"
+    assert set(steps) == {packed.Convolution}, "padding of odd pixels and ReLU6 are taken in too"
 
 
 class _Single(nn.Sequential):
@@ -91,8 +91,29 @@ def test_shapes_with_one_order_share_their_weights() -> None:
     for count in (1, 2, 4):
         program(torch.zeros(count, 672, 16, 16).contiguous(memory_format=torch.channels_last))
     convolution = program._steps[0].operation
-    assert len(convolution._packed) == 3
+    threads = torch.get_num_threads()
+    assert set(convolution._packed) == {(torch.Size((count, 672, 16, 16)), threads) for count in (1, 2, 4)}
     assert len({id(packed) for packed in convolution._packed.values()}) == len(convolution._orders)
+
+
+@torch.no_grad()
+def test_each_number_of_threads_has_its_weights() -> None:
+    """With 256 channels and maps of 32x32, one thread and two want other orders of AVX2's registers."""
+    threads = torch.get_num_threads()
+    program = fused.fuse(_Single(nn.Conv2d(256, 64, 3, padding=1)), torch.zeros(1, 256, 8, 8))
+    convolution, wanted = program._steps[0].operation, torch.zeros(1, 256, 32, 32)
+    try:
+        for count in (1, 2):
+            torch.set_num_threads(count)
+            program(wanted.contiguous(memory_format=torch.channels_last))
+            order = packed.laid_out(convolution.weight(wanted.shape))
+            assert order == packed.order(
+                torch.Size((64, 256, 3, 3)), torch.float32, convolution._layout, wanted.shape, count
+            )
+            program.prepare(3)
+            assert {(shape[0], own) for shape, own in convolution._packed} >= {(1, count), (3, count)}
+    finally:
+        torch.set_num_threads(threads)
 
 
 def test_unknown_operations_are_refused() -> None:

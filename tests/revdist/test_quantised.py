@@ -10,7 +10,7 @@ import torch
 from networks import randomised
 from torch import nn
 
-from revdist import detector, fused, quantised, recording, target, teacher
+from revdist import detector, fused, packed, quantised, recording, target, teacher
 from revdist.errors import RevdistError
 from revdist.folding import optimise
 from revdist.quantised import Affine
@@ -71,7 +71,7 @@ def test_quantised_networks_are_near_the_plain_ones(name: str) -> None:
 def test_all_but_the_first_convolution_is_8_bit() -> None:
     trunk = _folded(teacher.build("wide_resnet50_2"), 1)
     kinds = [type(step.operation) for step in _quantised(trunk, _pictures(1, 3, 64, 64))._steps]
-    assert kinds.count(fused.Convolution) == 1
+    assert kinds.count(packed.Convolution) == 1
     assert kinds.count(quantised.Convolution) == 42, "of the 43 up to layer3"
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from revdist import fused, target
+from revdist import packed, target
 from revdist.errors import RevdistError
 from revdist.target import Name
 
@@ -68,7 +68,7 @@ def test_a_processor_that_would_only_imitate_a_precision_is_refused(
         target.target("cpu", precision)
 
 
-@pytest.mark.skipif(not fused.available(), reason="this torch has no oneDNN: NOT TESTED")
+@pytest.mark.skipif(not packed.available(), reason="this torch has no oneDNN: NOT TESTED")
 def test_the_fastest_is_what_all_bundles_are_calibrated_for(monkeypatch: pytest.MonkeyPatch) -> None:
     _machine(monkeypatch, ALL)
     every = {"torch-cpu-float32", "torch-cpu-bfloat16", "torch-cpu-int8"}

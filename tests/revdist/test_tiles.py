@@ -14,7 +14,7 @@ import torch
 from networks import randomised
 from PIL import Image
 
-from revdist import bundle, compiled, detector, fused, images, target, teacher
+from revdist import bundle, compiled, detector, images, packed, target, teacher
 from revdist.engine import Engine
 from revdist.errors import RecipeError
 from revdist.images import Pixels
@@ -172,7 +172,7 @@ def test_int8_takes_the_ranges_of_tiles(
     np.testing.assert_allclose(found.scores, expected.scores, rtol=0.1)
 
 
-@pytest.mark.skipif(not fused.available(), reason="this torch has no oneDNN: NOT TESTED")
+@pytest.mark.skipif(not packed.available(), reason="this torch has no oneDNN: NOT TESTED")
 def test_after_warming_nothing_is_packed_or_compiled(
     lite0: teacher.Teacher, pictures: list[Pixels], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -185,7 +185,7 @@ def test_after_warming_nothing_is_packed_or_compiled(
     def forbidden(*_: object) -> None:
         raise AssertionError("made for a shape that was not foreseen")
 
-    monkeypatch.setattr(fused.Convolution, "_pack", forbidden)
+    monkeypatch.setattr(packed.Convolution, "_order", forbidden)
     monkeypatch.setattr(compiled.Program, "_compile", forbidden)
     for engine in engines:
         for rows in ([0], [0, 1], [2], list(range(6))):

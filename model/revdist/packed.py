@@ -1,0 +1,122 @@
+"""Convolutions by oneDNN, with weights that are packed once in the order that is best for a shape of the input."""
+
+from __future__ import annotations
+
+import functools
+from abc import ABC, abstractmethod
+
+import torch
+
+from revdist import recording
+
+Layout = tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...], int]  # padding, stride, dilation, groups
+RELU, RELU6 = "relu", "hardtanh"  # oneDNN's names
+
+
+def available() -> bool:
+    """Whether this torch has the operations."""
+    names = "_convolution_pointwise", "_reorder_convolution_weight", "_get_mkldnn_serialized_md"
+    there: bool = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]  # torch has no types here
+    return there and all(hasattr(torch.ops.mkldnn, name) for name in names)
+
+
+class Operation(ABC):
+    """What a fused network's step does with its input and, where it takes one, with a map that is added."""
+
+    @abstractmethod
+    def __call__(self, x: torch.Tensor, other: torch.Tensor | None = None) -> torch.Tensor:
+        """`other` is added before the activation."""
+
+    @abstractmethod
+    def prepare(self, count: int) -> None:
+        """Pack the weights for so many pictures, of each size that one picture was seen in."""
+
+
+class Packing(Operation):
+    """Weights that are packed for each shape of the input and number of threads: oneDNN's best order depends on both.
+
+    In another order they would be packed again at every call. Those of the same order are shared. Two threads may pack
+    at once: both get the same weights.
+    """
+
+    def __init__(self) -> None:
+        self._packed: dict[tuple[torch.Size, int], torch.Tensor] = {}
+        self._orders: dict[bytes, torch.Tensor] = {}
+
+    def weight(self, shape: torch.Size) -> torch.Tensor:
+        """Packed for an input of this shape and as many threads as this one computes with."""
+        key = shape, torch.get_num_threads()
+        if key not in self._packed:
+            order = self._order(*key)
+            if order not in self._orders:
+                self._orders[order] = self._pack(shape)
+            self._packed[key] = self._orders[order]
+        return self._packed[key]
+
+    @abstractmethod
+    def _order(self, shape: torch.Size, threads: int) -> bytes:
+        """The order that is best for an input of this shape."""
+
+    @abstractmethod
+    def _pack(self, shape: torch.Size) -> torch.Tensor:
+        """Pack for an input of this shape."""
+
+    def prepare(self, count: int) -> None:
+        """Pack for so many pictures, of each size that one picture was seen in."""
+        for shape in {shape for shape, _ in self._packed if shape[0] == 1}:
+            self.weight(torch.Size((count, *shape[1:])))
+
+
+class Convolution(Packing):
+    """A convolution with bias, then optionally + `other`, then an activation: (B, in, H, W) -> (B, out, H', W')."""
+
+    def __init__(self, plain: recording.Convolution, dtype: torch.dtype) -> None:
+        super().__init__()
+        self._bias = None if plain.bias is None else plain.bias.detach().to(dtype)
+        self._activation, self._limits = plain.activation, limits(plain)
+        self._layout: Layout = tuple(plain.padding), tuple(plain.stride), tuple(plain.dilation), plain.groups
+        self._shape = plain.weight.shape
+        self._weight = plain.weight.detach().to(dtype).contiguous(memory_format=torch.channels_last)  # packed or not
+
+    def __call__(self, x: torch.Tensor, other: torch.Tensor | None = None) -> torch.Tensor:
+        """`other` (B, out, H', W') is added before the activation."""
+        arguments, activation = (self.weight(x.shape), self._bias, *self._layout), self._activation
+        operation = torch.ops.mkldnn._convolution_pointwise
+        y: torch.Tensor
+        if other is None:
+            y = operation(x, *arguments, activation or "none", self._limits, "")
+        else:
+            y = operation.binary(x, other, *arguments, "add", 1.0, activation or None, self._limits, "")
+        return y
+
+    def _order(self, shape: torch.Size, threads: int) -> bytes:
+        return order(self._shape, self._weight.dtype, self._layout, shape, threads)
+
+    def _pack(self, shape: torch.Size) -> torch.Tensor:
+        weight = self._weight.to_dense() if self._weight.is_mkldnn else self._weight
+        self._weight = _reordered(weight, self._layout, shape)
+        return self._weight
+
+
+@functools.lru_cache(maxsize=10_000)
+def order(weight: torch.Size, dtype: torch.dtype, layout: Layout, shape: torch.Size, threads: int) -> bytes:
+    """How oneDNN lays out weights (out, in, k, k) for an input of this shape. `threads`: of this thread's team."""
+    assert threads == torch.get_num_threads()
+    return laid_out(_reordered(torch.empty(weight, dtype=dtype), layout, shape))
+
+
+def laid_out(packed: torch.Tensor) -> bytes:
+    """How oneDNN has laid out packed weights."""
+    return bytes(torch.ops.mkldnn._get_mkldnn_serialized_md(packed).numpy().tobytes())
+
+
+def _reordered(weight: torch.Tensor, layout: Layout, shape: torch.Size) -> torch.Tensor:
+    """A weight (out, in, k, k), packed for maps of this shape."""
+    channels_last = weight.contiguous(memory_format=torch.channels_last)
+    packed: torch.Tensor = torch.ops.mkldnn._reorder_convolution_weight(channels_last, *layout, list(shape))
+    return packed
+
+
+def limits(plain: recording.Convolution) -> list[float]:
+    """What the operations want to know beside the name of the activation."""
+    return [0.0, 6.0] if plain.activation == RELU6 else []

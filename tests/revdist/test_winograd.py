@@ -1,0 +1,131 @@
+"""revdist.winograd"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from revdist import fused, packed, recording, teacher, winograd
+from revdist.folding import optimise
+
+pytestmark = pytest.mark.skipif(not packed.available(), reason="this torch has no oneDNN: NOT TESTED")
+
+
+def _plain(inputs: int = 128, outputs: int = 128, *, bias: bool = True, **changed: Any) -> recording.Convolution:
+    torch.manual_seed(inputs + outputs)
+    given: dict[str, Any] = {
+        "weight": torch.randn(outputs, inputs, 3, 3) / (3 * inputs**0.5),
+        "bias": torch.randn(outputs) if bias else None,
+        "stride": (1, 1),
+        "padding": (1, 1),
+        "dilation": (1, 1),
+        "transposed": False,
+        "output_padding": (0, 0),
+        "groups": 1,
+    }
+    return recording.Convolution(**(given | changed))
+
+
+def _maps(*shape: int) -> torch.Tensor:
+    torch.manual_seed(sum(shape))
+    return torch.randn(shape).relu().contiguous(memory_format=torch.channels_last)
+
+
+def _exact(plain: recording.Convolution, x: torch.Tensor) -> torch.Tensor:
+    bias = None if plain.bias is None else plain.bias.double()
+    return F.conv2d(x.double(), plain.weight.double(), bias, padding=1)
+
+
+@pytest.mark.parametrize("activation", ["", "relu", "hardtanh"])
+@pytest.mark.parametrize("adds", [False, True])
+@pytest.mark.parametrize(("count", "height", "width"), [(1, 16, 16), (3, 16, 24), (2, 4, 64), (5, 64, 64)])
+@torch.no_grad()
+def test_it_gives_what_the_convolution_gives(activation: str, adds: bool, count: int, height: int, width: int) -> None:
+    plain = _plain(128, 192, activation=activation)
+    x, other = _maps(count, 128, height, width), _maps(count, 192, height, width) if adds else None
+    wanted = _exact(plain, x) + (0 if other is None else other.double())
+    if activation:
+        wanted = wanted.clamp(0, 6 if activation == "hardtanh" else None)
+    found = winograd.Tiled(plain)(x, other)
+    assert (found - wanted).norm() < 5e-6 * wanted.norm()
+    assert (found - wanted).abs().max() < 5e-5 * wanted.abs().max()
+    assert found.dtype is torch.float32
+    assert found.is_contiguous(memory_format=torch.channels_last)
+
+
+@torch.no_grad()
+def test_a_picture_is_convolved_alike_alone_and_among_others() -> None:
+    plain = _plain(bias=False)
+    x = _maps(7, 128, 64, 64)
+    whole = winograd.Tiled(plain)(x)
+    for row in range(len(x)):
+        torch.testing.assert_close(winograd.Tiled(plain)(x[row : row + 1]), whole[row : row + 1], rtol=1e-5, atol=1e-5)
+
+
+@torch.no_grad()
+def test_without_maps_on_the_edge_there_would_be_no_frame_of_zeros() -> None:
+    """A map of ones: where the frame is, fewer weights count."""
+    plain = _plain(bias=False, weight=torch.ones(128, 128, 3, 3))
+    found = winograd.Tiled(plain)(torch.ones(1, 128, 16, 16).contiguous(memory_format=torch.channels_last))
+    places = {(8, 8): 9, (0, 8): 6, (15, 8): 6, (8, 0): 6, (8, 15): 6, (0, 0): 4, (15, 15): 4}
+    for (row, column), weights in places.items():
+        assert float(found[0, 0, row, column]) == pytest.approx(128 * weights, rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"stride": (2, 2)},
+        {"padding": (0, 0)},
+        {"dilation": (2, 2)},
+        {"groups": 2, "weight": torch.zeros(128, 64, 3, 3)},
+        {"transposed": True},
+        {"weight": torch.zeros(128, 128, 1, 1)},
+        {"weight": torch.zeros(128, 128, 5, 5)},
+        {"weight": torch.zeros(64, 128, 3, 3)},
+        {"weight": torch.zeros(128, 64, 3, 3)},
+    ],
+)
+def test_other_convolutions_do_not_suit(changed: dict[str, Any]) -> None:
+    assert winograd.suits(_plain())
+    assert not winograd.suits(_plain(**changed))
+
+
+@torch.no_grad()
+def test_small_maps_and_those_that_tiles_do_not_cover_are_convolved_plainly() -> None:
+    plain = _plain(512, 512, activation="relu")
+    operation = winograd.Winograd(plain)
+    for height, width in ((14, 14), (16, 14), (14, 16), (8, 8)):
+        assert not winograd.pays(plain, height, width)
+    assert winograd.pays(plain, 16, 16)
+    for side in (14, 16, 14):
+        x = _maps(2, 512, side, side)
+        torch.testing.assert_close(operation(x).double(), _exact(plain, x).relu(), rtol=1e-4, atol=1e-4)
+    assert {paying: type(way) for paying, way in operation._ways.items()} == {
+        False: packed.Convolution,
+        True: winograd.Tiled,
+    }
+    operation.prepare(4)
+    packed_for = {shape[0] for shape, _ in operation._ways[False]._packed}  # type: ignore[attr-defined]
+    assert packed_for == {2}, "of sizes that one picture was seen in"
+
+
+def test_how_does_not_depend_on_the_number_of_pictures() -> None:
+    plain = _plain(128, 128)
+    assert not winograd.pays(plain, 32, 32)
+    operation = winograd.Winograd(plain)
+    for count in (1, 64):
+        operation(_maps(count, 128, 32, 32))
+    assert set(operation._ways) == {False}
+
+
+def test_float32_networks_are_made_of_it_and_others_are_not() -> None:
+    module = optimise(teacher.build("resnet18"), torch.device("cpu"))
+    kinds = {}
+    for dtype in (torch.float32, torch.bfloat16):
+        steps = fused.fuse(module, torch.zeros(1, 3, 64, 64), dtype=dtype)._steps
+        kinds[dtype] = [type(step.operation) for step in steps].count(winograd.Winograd)
+    assert kinds == {torch.float32: 6, torch.bfloat16: 0}, "3 in each stage of 128 and 256 channels"

@@ -116,8 +116,7 @@ class Engine:
             assert not any(affine.zero for affine in (*given, *ready.results)), "features are never negative"
         spread = detector.Spread(size, self.device, scoring)
         if isinstance(ready, compiled.Program):  # here, because the thread that inspects cannot wait for it
-            for count in self._passes.parts.sizes(self._warmed, tiles):
-                ready.prepare(count, tiles.tile)
+            self._passes.compile(ready, tiles, self._warmed)
         placed = self._residents.admit(Placed(teacher, key, ready, spread, tiles, scoring.top_share))
         with self._writing:
             table = MappingProxyType({**self._students, product: placed})

@@ -41,6 +41,14 @@ def alone() -> Iterator[None]:
         torch.set_num_threads(before)
 
 
+_here = threading.local()
+
+
+def in_lane() -> bool:
+    """Whether this thread is one of those that compute side by side."""
+    return getattr(_here, "in_lane", False)
+
+
 class Worker:
     """A thread that runs calls, one after the other."""
 
@@ -95,7 +103,7 @@ class Lanes:
         helper = Worker("helper")
         usual = helper.call(torch.get_num_threads)
         for each in self._workers:
-            each.call(compute_with, 1)
+            each.call(_enter_lane)
             weakref.finalize(self, each.close)
         # threads that are still to come have as many as the last one was told
         helper.call(torch.set_num_threads, usual)
@@ -123,6 +131,11 @@ class Lanes:
         for each in started:
             each.result()
         return [found[place] for place in range(len(every))]
+
+
+def _enter_lane() -> None:
+    _here.in_lane = True
+    compute_with(1)
 
 
 def compute_with(threads: int) -> None:

@@ -30,7 +30,7 @@ class Parts:
         if where.device.type != "cpu":
             return cls(0)
         if where.runtime == OPENVINO:
-            return cls(_COMPILED)
+            return cls(_COMPILED, where.threads)
         return cls(_PROCESSOR, where.threads)
 
     def of(self, count: int, tiles: Tiles, begin: int = 0) -> Iterator[slice]:

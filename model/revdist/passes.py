@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from revdist import detector, graphs
+from revdist import compiled, detector, graphs
 from revdist.fused import Program
 from revdist.lanes import Lanes
 from revdist.parts import Parts
@@ -137,6 +137,13 @@ class Passes:
             taught = self._teaching(placed)([blank])
             self._graphs.prepare(placed.student, lambda given: scored(placed, placed.distances(given)), taught)
 
+    def compile(self, student: compiled.Program, tiles: Tiles, batches: Collection[int]) -> None:
+        """Compile a student for batches of so many pictures, before any waits for it."""
+        for count in self.parts.sizes(batches, tiles):
+            student.prepare(count, tiles.tile)
+        for count in self.parts.lane_sizes(batches, tiles):
+            student.prepare(count, tiles.tile, side_by_side=True)
+
     def _ready_lanes(self, placed: Placed, batches: Collection[int], *, first: bool) -> None:
         """Make each number of tiles ready that a lane can get.
 
@@ -145,6 +152,9 @@ class Passes:
         part = np.zeros((*placed.tiles.tile, 3), np.uint8)
 
         def ready(count: int) -> None:
+            if isinstance(placed.student, compiled.Program):
+                placed.student.prepare(count, placed.tiles.tile, side_by_side=True)
+                return
             for network in (placed.teacher, placed.student):
                 if isinstance(network, Program):
                     network.prepare(count)

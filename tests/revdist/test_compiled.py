@@ -21,6 +21,7 @@ from revdist.engine import Engine
 from revdist.errors import RevdistError
 from revdist.folding import optimise
 from revdist.images import Pixels
+from revdist.lanes import Lanes
 from revdist.recipe import BottleneckName
 
 pytest.importorskip("openvino", reason="openvino is not installed (pip install 'rejectd[openvino]'): NOT TESTED")
@@ -221,13 +222,29 @@ def test_after_warming_nothing_is_compiled_for_any_batch_nor_for_a_product_that_
     engine.add("bolt", _student(7), (64, 96))
     engine.add("long", _student(8), (32, 96))
 
-    def forbidden(network: compiled.Program, shape: compiled.Shape) -> None:
+    def forbidden(network: compiled.Program, shape: compiled.Shape, side_by_side: bool) -> None:
         raise AssertionError(f"compiled for {shape}")
 
     monkeypatch.setattr(compiled.Program, "_compile", forbidden)
     pictures, products = [*mixed[0], np.zeros((32, 96, 3), np.uint8)], [*mixed[1], "long"]
     for rows in ([0], [0, 1], [2, 1, 0], [8], list(range(len(pictures)))):
         engine.inspect([pictures[row] for row in rows], [products[row] for row in rows])
+
+
+def test_pictures_side_by_side_have_a_thread_each() -> None:
+    network = _compiled(_random_teacher("efficientnet_lite0"), _student(2))
+    network._ways = compiled.Ways("float32", 2)
+    pixels = _pictures(4, 64, 96, 3)
+    wanted = [network((pixels[row : row + 1],)) for row in range(4)]
+    assert list(network._compiled) == [((1, 64, 96, 3), False)]
+    together = Lanes(2).map(lambda row: network((pixels[row : row + 1],)), range(4))
+    assert list(network._compiled) == [((1, 64, 96, 3), False), ((1, 64, 96, 3), True)]
+    assert [each.requests.qsize() for each in network._compiled.values()] == [1, 2], "all were given back"
+    for one, other in zip(wanted, together, strict=True):
+        for distance, found in zip(one, other, strict=True):
+            torch.testing.assert_close(found, distance, rtol=1e-5, atol=1e-6)
+    how = network._ways.settings(side_by_side=True)
+    assert (how["NUM_STREAMS"], how["INFERENCE_NUM_THREADS"]) == (2, 2)
 
 
 def test_torch_has_its_threads_back_after_each_batch(
@@ -251,8 +268,7 @@ def test_torch_has_its_threads_back_after_each_batch(
         with pytest.raises(RevdistError, match="no product"):
             engine.inspect(mixed[0][:1], ["screw"])
         assert torch.get_num_threads() == 2
-        threads = engine._students["bolt"].student._settings["INFERENCE_NUM_THREADS"]
-        assert threads == 2
+        assert engine._students["bolt"].student._ways.threads == 2
     finally:
         torch.set_num_threads(before)
 

@@ -226,6 +226,7 @@ class Engine:
         assert self._teacher is not None, "nothing is trained in int8"
         return self._teacher(self._passes.normalise(self._passes.upload(pixels)))  # type: ignore[no-any-return]
 
+    @torch.inference_mode()
     def maps(self, batch: torch.Tensor, products: Sequence[str]) -> torch.Tensor:
         """Smoothed anomaly maps of pictures (b,) that are cut alike: float32 (b, h, w) on the device.
 

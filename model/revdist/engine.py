@@ -247,8 +247,10 @@ class Engine:
         here = {product: placed for product, placed in self._students.items() if not placed.waits}
         self._passes.warm(here.values(), self._warmed)
         for product, placed in here.items():
-            whole = np.zeros((*placed.tiles.size, 3), np.uint8)
-            for count in [1] if self._passes.parts.most else sorted(self._warmed):
+            whole, counts = np.zeros((*placed.tiles.size, 3), np.uint8), sorted(self._warmed)
+            if self._passes.parts.most:  # these were run; only tiles have still to be joined
+                counts = [1] if placed.tiles.count > 1 else []
+            for count in counts:
                 self.inspect([whole] * count, [product] * count)
 
     @staticmethod

@@ -19,7 +19,7 @@ from revdist.lanes import Lanes
 from revdist.parts import Parts
 from revdist.placed import Placed, Table, rows_by_product
 from revdist.target import OPENVINO, Target
-from revdist.tiles import Size, Tiles
+from revdist.tiles import Tiles
 
 Made = TypeVar("Made")
 Maps = tuple[torch.Tensor, ...]
@@ -113,7 +113,6 @@ class Passes:
 
         Where batches go through in parts, for each size that a part of them can have, in mixed batches too.
         """
-        tried: set[Size] = set()  # in lanes: what oneDNN makes for a shape is all products'
         for placed in every:
             self.record(placed, batches)
             part = np.zeros((*placed.tiles.tile, 3), np.uint8)
@@ -123,8 +122,7 @@ class Passes:
                     placed.student.prepare(count)
                 else:
                     self._run(placed, [part] * count)
-            self._ready_lanes(placed, batches, first=placed.tiles.tile not in tried)
-            tried.add(placed.tiles.tile)
+            self._ready_lanes(placed, batches)
 
     @torch.inference_mode()
     def record(self, placed: Placed, batches: Collection[int]) -> None:
@@ -144,25 +142,21 @@ class Passes:
         for count in self.parts.lane_sizes(batches, tiles):
             student.prepare(count, tiles.tile, side_by_side=True)
 
-    def _ready_lanes(self, placed: Placed, batches: Collection[int], *, first: bool) -> None:
+    def _ready_lanes(self, placed: Placed, batches: Collection[int]) -> None:
         """Make each number of tiles ready that a lane can get.
 
-        `first`: of all products, which runs, because oneDNN prepares an operation for so many threads once.
+        Nothing is run: what oneDNN has still to prepare for it takes less than a tenth of the first batch.
         """
-        part = np.zeros((*placed.tiles.tile, 3), np.uint8)
 
         def ready(count: int) -> None:
             if isinstance(placed.student, compiled.Program):
                 placed.student.prepare(count, placed.tiles.tile, side_by_side=True)
-                return
             for network in (placed.teacher, placed.student):
                 if isinstance(network, Program):
                     network.prepare(count)
-            if first:
-                self._run(placed, [part] * count)
 
         if counts := self.parts.lane_sizes(batches, placed.tiles):
-            self._side_by_side.map(ready, counts[::-1])
+            self._side_by_side.map(ready, counts)
 
     @torch.inference_mode()
     def _run(self, placed: Placed, parts: Sequence[npt.NDArray[np.uint8]]) -> None:

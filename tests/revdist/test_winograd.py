@@ -66,8 +66,8 @@ def test_a_picture_is_convolved_alike_alone_and_among_others() -> None:
 
 
 @torch.no_grad()
-def test_without_maps_on_the_edge_there_would_be_no_frame_of_zeros() -> None:
-    """A map of ones: where the frame is, fewer weights count."""
+def test_beyond_the_edge_there_are_zeros() -> None:
+    """Of a map of ones, by weights of one: at the edge fewer count."""
     plain = _plain(bias=False, weight=torch.ones(128, 128, 3, 3))
     found = winograd.Tiled(plain)(torch.ones(1, 128, 16, 16).contiguous(memory_format=torch.channels_last))
     places = {(8, 8): 9, (0, 8): 6, (15, 8): 6, (8, 0): 6, (8, 15): 6, (0, 0): 4, (15, 15): 4}

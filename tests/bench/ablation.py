@@ -55,6 +55,7 @@ ADAMW: dict[str, Any] = {
 DEFAULT: dict[str, Any] = {"pasted_share": 0.5}
 VARIANTS: dict[str, dict[str, Any]] = {
     "default": DEFAULT,
+    "default, copies": DEFAULT | {"copies": 2},
     "default, fusion": DEFAULT | {"bottleneck": "full"},
     "default, fusion of zeros": DEFAULT | {"bottleneck": "oce"},
     "default, official student": DEFAULT | {"student": "official", "bottleneck": "full"},

@@ -192,10 +192,10 @@ class Inspector:
 
     def _put(self, product: str, bundle: bundles.Bundle, put: Callable[..., bundles.Bundle]) -> Model:
         key = f"{product}@{bundle.digest}"
-        if key in self._loaded:
-            self._engine.fetch(key)
-            return self._loaded[key]
         try:
+            if key in self._loaded:
+                self._engine.fetch(key)
+                return self._loaded[key]
             put(bundle, self._engine, product=key)
             calibration = bundle.calibration(self._engine.identity)
             golden = [

@@ -1,8 +1,9 @@
 """What a GPU does for a small batch, recorded once as a CUDA graph and then launched as a whole.
 
-A detector is some 300 kernels, and a processor needs about 4 us to launch one. A WideResNet50-2 computes 70 GFLOP for a
-picture of 256x256: at 400 TFLOP/s (half of an H100's peak in bfloat16) that is 0.2 ms, so that up to six pictures wait
-for their launches; a small GPU of 30 TFLOP/s computes longer than it is launched from the first picture on.
+By arithmetic, not measured: a detector is some 300 kernels, and a processor needs about 4 us to launch one. A
+WideResNet50-2 computes 61 GFLOP for a picture of 256x256: at 400 TFLOP/s (less than half of an H100's peak in bfloat16)
+that is 0.15 ms, so that up to eight pictures wait for their launches; a small GPU of 30 TFLOP/s computes longer than it
+is launched from the first picture on.
 """
 
 from __future__ import annotations
@@ -103,7 +104,7 @@ class _Recorder:
     """Records on a stream of its own, into memory that all its graphs share."""
 
     def __init__(self, device: torch.device) -> None:
-        self._stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+        self._stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]  # torch has no types here
         self._pool = torch.cuda.graph_pool_handle()
 
     def __call__(

@@ -87,10 +87,9 @@ class Passes:
         return [each for found in self.in_parts(see, len(owners), first.tiles) for each in found]
 
     def _judged(self, make: Make, placed: Placed, taught: Sequence[torch.Tensor]) -> Maps:
-        def judge(given: Sequence[torch.Tensor]) -> Maps:
-            return make(placed, placed.distances(given))
-
-        return tuple(self._graphs(placed.student, judge, taught)) if make is scored else judge(taught)
+        """A student's graphs are those of scores: whatever else is made of its distances is rare, and has none."""
+        judge = _judging(make, placed)
+        return tuple(self._graphs(placed.student, judge, taught) if make is scored else judge(taught))
 
     def _teaching(self, placed: Placed) -> graphs.Function:
         """The teacher as a function of pixels, uint8 (n, h', w', 3)."""
@@ -115,6 +114,8 @@ class Passes:
         """
         for placed in every:
             self.record(placed, batches)
+            if isinstance(placed.student, compiled.Program):
+                self.compile(placed.student, placed.tiles, batches)
             part = np.zeros((*placed.tiles.tile, 3), np.uint8)
             for count in self.parts.sizes(batches, placed.tiles):
                 if count > 1 and isinstance(placed.teacher, Program) and isinstance(placed.student, Program):
@@ -133,7 +134,7 @@ class Passes:
             blank = self.upload([np.zeros((*placed.tiles.size, 3), np.uint8)] * count)
             self._graphs.prepare(placed.teacher, self._teaching(placed), [blank])
             taught = self._teaching(placed)([blank])
-            self._graphs.prepare(placed.student, lambda given: scored(placed, placed.distances(given)), taught)
+            self._graphs.prepare(placed.student, _judging(scored, placed), taught)
 
     def compile(self, student: compiled.Program, tiles: Tiles, batches: Collection[int]) -> None:
         """Compile a student for batches of so many pictures, before any waits for it."""
@@ -143,14 +144,12 @@ class Passes:
             student.prepare(count, tiles.tile, side_by_side=True)
 
     def _ready_lanes(self, placed: Placed, batches: Collection[int]) -> None:
-        """Make each number of tiles ready that a lane can get.
+        """Pack the weights for each number of tiles that a lane can get.
 
-        Nothing is run: what oneDNN has still to prepare for it takes less than a tenth of the first batch.
+        Nothing is run: in float32 with AVX2 the first batch took as long as after a run, which is seconds of the start.
         """
 
         def ready(count: int) -> None:
-            if isinstance(placed.student, compiled.Program):
-                placed.student.prepare(count, placed.tiles.tile, side_by_side=True)
             for network in (placed.teacher, placed.student):
                 if isinstance(network, Program):
                     network.prepare(count)
@@ -161,6 +160,11 @@ class Passes:
     @torch.inference_mode()
     def _run(self, placed: Placed, parts: Sequence[npt.NDArray[np.uint8]]) -> None:
         placed.distances(placed.teacher(self.normalise(self.upload(parts))))
+
+
+def _judging(make: Make, placed: Placed) -> graphs.Function:
+    """What is made of a student's distances, as a function of its teacher's maps."""
+    return lambda given: make(placed, placed.distances(given))
 
 
 def scored(placed: Placed, distances: Sequence[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import importlib.util
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 import torchvision
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from revdist import cli, teacher, train
 from revdist.bundle import Bundle
@@ -110,3 +111,12 @@ def run(capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str
 @pytest.fixture
 def noise() -> np.random.Generator:
     return np.random.default_rng(5)
+
+
+@pytest.fixture
+def fake_cuda() -> Iterator[None]:
+    """Tensors without content that follow every rule of devices, as if there was a GPU."""
+    conv, matmul = torch.backends.cudnn.conv.fp32_precision, torch.backends.cuda.matmul.fp32_precision
+    with FakeTensorMode():
+        yield
+    torch.backends.cudnn.conv.fp32_precision, torch.backends.cuda.matmul.fp32_precision = conv, matmul

@@ -6,14 +6,12 @@ import platform
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from torch._subclasses.fake_tensor import FakeTensorMode
 
 from revdist import detector, images, packed, target, teacher
 from revdist.engine import Engine
@@ -340,15 +338,6 @@ def test_int8_asks_for_ranges(lite0: teacher.Teacher) -> None:
     assert not engine.products
     with pytest.raises(RevdistError, match="no product 'bolt'"):
         engine.observe("bolt", [])
-
-
-@pytest.fixture
-def fake_cuda() -> Iterator[None]:
-    """Tensors without content that follow every rule of devices, as if there was a GPU."""
-    conv, matmul = torch.backends.cudnn.conv.fp32_precision, torch.backends.cuda.matmul.fp32_precision
-    with FakeTensorMode():
-        yield
-    torch.backends.cudnn.conv.fp32_precision, torch.backends.cuda.matmul.fp32_precision = conv, matmul
 
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16", "float16"])

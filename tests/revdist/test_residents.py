@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from torch._subclasses.fake_tensor import FakeTensorMode
 
 from revdist import detector, images, teacher
 from revdist.engine import Engine
@@ -140,15 +138,6 @@ def test_a_processor_has_no_other_memory(lite0: teacher.Teacher) -> None:
     for product in PRODUCTS[:2]:
         engine.add(product, _student(1), (64, 96))
     assert _here(engine) == set(PRODUCTS[:2])
-
-
-@pytest.fixture
-def fake_cuda() -> Iterator[None]:
-    """Tensors without content that follow every rule of devices, as if there was a GPU."""
-    conv, matmul = torch.backends.cudnn.conv.fp32_precision, torch.backends.cuda.matmul.fp32_precision
-    with FakeTensorMode():
-        yield
-    torch.backends.cudnn.conv.fp32_precision, torch.backends.cuda.matmul.fp32_precision = conv, matmul
 
 
 @pytest.mark.usefixtures("fake_cuda")

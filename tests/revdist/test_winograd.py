@@ -109,8 +109,9 @@ def test_small_maps_and_those_that_tiles_do_not_cover_are_convolved_plainly() ->
         True: winograd.Tiled,
     }
     operation.prepare(4)
-    packed_for = {shape[0] for shape, _ in operation._ways[False]._packed}  # type: ignore[attr-defined]
-    assert packed_for == {2}, "of sizes that one picture was seen in"
+    plainly = operation._ways[False]
+    assert isinstance(plainly, packed.Convolution)
+    assert {shape[0] for shape, _ in plainly._packed} == {2}, "of sizes that one picture was seen in"
 
 
 def test_how_does_not_depend_on_the_number_of_pictures() -> None:

@@ -66,6 +66,19 @@ def test_a_picture_is_convolved_alike_alone_and_among_others() -> None:
 
 
 @torch.no_grad()
+def test_weights_are_packed_before_other_numbers_of_pictures_come() -> None:
+    """Of 16x16 with 256 inputs eight pictures go together, so that of eleven three are left."""
+    tiled = winograd.Tiled(_plain(256, 128))
+    tiled(_maps(1, 256, 16, 16))
+    for count in (2, 11):
+        tiled.prepare(count)
+    packed_for = dict(tiled._product._packed)
+    assert {shape[2] for shape, _ in packed_for} == {16, 32, 48, 128}, "tiles"
+    tiled(_maps(11, 256, 16, 16))
+    assert tiled._product._packed.keys() == packed_for.keys()
+
+
+@torch.no_grad()
 def test_beyond_the_edge_there_are_zeros() -> None:
     """Of a map of ones, by weights of one: at the edge fewer count."""
     plain = _plain(bias=False, weight=torch.ones(128, 128, 3, 3))

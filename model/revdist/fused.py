@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from revdist import recording, winograd
+from revdist import bfloat16, recording, winograd
 from revdist.packed import RELU, RELU6, Convolution, Operation, Packing
 from revdist.recording import Recording, Step, Value, aten, filled, flattened, values
 
@@ -25,12 +25,16 @@ from revdist.recording import Recording, Step, Value, aten, filled, flattened, v
 def fuse(module: nn.Module, *example: torch.Tensor, dtype: torch.dtype = torch.float32) -> Program:
     """The same network of fused operations, recorded on an example: one tensor, or several that it takes as a sequence.
 
-    The module and the example are float32 and batch norms folded; what is made takes and gives `dtype`, float32 or
-    bfloat16, in batches and pictures of any size. Nothing global is changed, so that other threads may run modules
-    meanwhile. Raises RevdistError for an operation that is not known here.
+    The module and the example are float32 and batch norms folded; what is made takes float32 pictures or maps of
+    `dtype`, float32 or bfloat16, and gives those, in batches and pictures of any size. Nothing global is changed, so
+    that other threads may run modules meanwhile. Raises RevdistError for an operation that is not known here.
     """
     recorded = recording.record(module, *example)
-    return Program([ready(step, dtype) for step in joined(recorded)], recorded.inputs, recorded.outputs)
+    steps, exact = joined(recorded), 0
+    if dtype is torch.bfloat16 and (exact := bfloat16.head(steps)):
+        steps = bfloat16.with_head(steps, recorded.inputs, exact)
+    made = [ready(step, torch.float32 if number < exact else dtype) for number, step in enumerate(steps)]
+    return Program(made, recorded.inputs, recorded.outputs)
 
 
 class Program(nn.Module):

@@ -20,6 +20,25 @@ def available() -> bool:
     return there and all(hasattr(torch.ops.mkldnn, name) for name in names)
 
 
+@functools.cache
+def adds_exact_bias() -> bool:
+    """Whether convolutions in bfloat16 take a bias in float32, and add it before they round."""
+    fine = 2.0**-10  # 1 + fine is 1 in bfloat16
+    maps, weight = torch.full((1, 16, 4, 4), -1.0), torch.zeros(16, 16, 1, 1)
+    weight[:, 0] = 1
+    maps, weight = (each.bfloat16().contiguous(memory_format=torch.channels_last) for each in (maps, weight))
+    layout: Layout = (0, 0), (1, 1), (1, 1), 1
+    operation = torch.ops.mkldnn._convolution_pointwise
+    try:
+        found = operation(maps, weight, torch.full((16,), 1 + fine), *layout, "none", [], "")
+        added = operation.binary(
+            maps, torch.zeros_like(maps), weight, torch.full((16,), 1 + fine), *layout, "add", 1.0, None, [], ""
+        )
+    except RuntimeError:  # this processor has no bfloat16, or this torch takes no such bias
+        return False
+    return all(bool((each == fine).all()) for each in (found, added))
+
+
 class Operation(ABC):
     """What a fused network's step does with its input and, where it takes one, with a map that is added."""
 
@@ -72,7 +91,8 @@ class Convolution(Packing):
 
     def __init__(self, plain: recording.Convolution, dtype: torch.dtype) -> None:
         super().__init__()
-        self._bias = None if plain.bias is None else plain.bias.detach().to(dtype)
+        kept = torch.float32 if dtype is torch.bfloat16 and adds_exact_bias() else dtype
+        self._bias = None if plain.bias is None else plain.bias.detach().to(kept)
         self._activation, self._limits = plain.activation, limits(plain)
         self._layout: Layout = tuple(plain.padding), tuple(plain.stride), tuple(plain.dilation), plain.groups
         self._shape = plain.weight.shape

@@ -46,7 +46,7 @@ class Passes:
         """uint8 (b, h, w, 3) on the device -> (b, 3, h, w) as networks take it; OpenVINO's take them as they are."""
         if self._target.runtime == OPENVINO:
             return pixels
-        return detector.normalise(pixels, self._mean, self._std).to(self._target.dtype)
+        return detector.normalise(pixels, self._mean, self._std).to(self._target.pictures)
 
     def see(self, batch: torch.Tensor, products: Sequence[str], table: Table, make: Make) -> list[Maps]:
         """What `make` makes of the distances of some pictures of one product at a time, in their order.

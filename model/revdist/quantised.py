@@ -23,8 +23,6 @@ from revdist.errors import RevdistError
 from revdist.recording import Recording, Step, Value, aten, values
 
 Array = npt.NDArray[np.float32]
-_PICTURE = 3  # channels
-_NARROW = 32  # channels of what a convolution takes and gives: the first block of efficientnet_lite0, at half the size
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -248,12 +246,8 @@ class _Quantiser:
 
 
 def is_integer(step: Step) -> bool:
-    """Whether a step has an 8-bit kernel here. Narrow convolutions are cheap, and their rounding is felt the most."""
-    plain = step.operation
-    if not isinstance(plain, recording.Convolution):
-        return False
-    taken, given = plain.weight.shape[1] * plain.groups, plain.weight.shape[0]
-    return taken > _PICTURE and max(taken, given) > _NARROW
+    """Whether a step has an 8-bit kernel here."""
+    return isinstance(step.operation, recording.Convolution) and not recording.narrow(step.operation)
 
 
 def affines(

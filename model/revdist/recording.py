@@ -16,6 +16,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from revdist.errors import RevdistError
 
+PICTURE = 3  # channels
+_NARROW = 32  # channels of what a convolution takes and gives: the first block of efficientnet_lite0, at half the size
+
 aten = torch.ops.aten
 _ALLOWED = (  # what a network may be made of: with these no step depends on the size of the example
     *(aten.convolution, aten.constant_pad_nd, aten.max_pool2d_with_indices),
@@ -94,6 +97,12 @@ def filled(arguments: Any, known: Mapping[Value, Any]) -> Any:
     if isinstance(arguments, tuple | list):
         return type(arguments)(filled(each, known) for each in arguments)
     return arguments
+
+
+def narrow(plain: Convolution) -> bool:
+    """Whether a convolution sees pictures, or maps of few channels: it is cheap, and its rounding is felt the most."""
+    taken, given = plain.weight.shape[1] * plain.groups, plain.weight.shape[0]
+    return taken <= PICTURE or max(taken, given) <= _NARROW
 
 
 def doubles(plain: Convolution) -> bool:

@@ -57,8 +57,13 @@ class Target:
 
     @property
     def dtype(self) -> torch.dtype:
-        """Of the normalised pictures and maps that torch's networks take and give; in int8 of the pictures alone."""
+        """Of the maps that torch's networks take and give; in int8 they are integers."""
         return PRECISIONS[self.precision]
+
+    @property
+    def pictures(self) -> torch.dtype:
+        """Of the normalised pictures that torch's teachers take."""
+        return torch.float32 if self.fuses else self.dtype
 
     @property
     def fuses(self) -> bool:
@@ -102,7 +107,7 @@ class Target:
         ranges: quantised.Ranges | None = None,
         given: Sequence[quantised.Affine] = (),
     ) -> nn.Module:
-        """`dtype` in, `dtype` out; in int8 maps are uint8. `inputs`: (channels, stride) of each."""
+        """Pictures or maps of `dtype` in, maps out; in int8 maps are uint8. `inputs`: (channels, stride) of each."""
         if not self.fuses:
             return optimise(module, self.device, self.dtype)
         if self.precision != "int8":

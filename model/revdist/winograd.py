@@ -135,9 +135,7 @@ def _product(plain: Plain) -> Plain:
         bias[1, 1] = plain.bias.detach()  # of this place alone all outputs are as large as it
         bias = bias.flatten()
     groups = _PLACES**2
-    return replace(
-        plain, weight=weight.view(-1, inputs, 1, 1), bias=bias, padding=(0, 0), groups=groups, activation=""
-    )
+    return replace(plain, weight=weight.view(-1, inputs, 1, 1), bias=bias, padding=(0, 0), groups=groups, activation="")
 
 
 def _spread(x: Sequence[torch.Tensor], found: Sequence[torch.Tensor]) -> None:

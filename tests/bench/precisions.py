@@ -2,6 +2,9 @@
 
     python tests/bench/precisions.py --tiles ../shared/data/magnetic_tile
 
+On a processor without bfloat16, `--simulate` tells what torch's engine would give, and no time: it computes in float32
+and rounds as that would.
+
 One student a set and seed, trained in float32 by the default recipe. int8 takes the ranges of maps from pictures that
 the student was trained with. The thresholds are for one of twenty good parts, from 50 held-out pictures.
 """
@@ -14,6 +17,7 @@ import sys
 import tempfile
 import threading
 from collections import defaultdict
+from contextlib import nullcontext
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -21,6 +25,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import sets
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+import simulated
 
 from revdist import conformal, images, measures, recipe, target, teacher, train
 from revdist.engine import Engine
@@ -40,15 +47,17 @@ def main() -> int:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], metavar="N")
     parser.add_argument("--steps", type=int, default=recipe.default("efficientnet_lite0").steps)
     parser.add_argument("--engines", nargs="+", choices=ENGINES[1:], default=ENGINES[1:], metavar="NAME")
+    parser.add_argument("--simulate", action="store_true", help="torch's bfloat16 alone, on any processor")
     parser.add_argument("--json", type=Path, metavar="FILE")
     options = parser.parse_args()
     encoder = teacher.load("efficientnet_lite0")
+    names = ["torch-cpu-bfloat16"] if options.simulate else options.engines
     rows = []
     for name in options.sets:
         for seed in options.seeds:
             made = replace(recipe.default("efficientnet_lite0"), steps=options.steps, seed=seed)
             data = sets.load(name, options.tiles, made.size, seed)
-            for engine, found in measure(encoder, data, made, options.engines).items():
+            for engine, found in measure(encoder, data, made, names, simulate=options.simulate).items():
                 rows.append({"set": name, "seed": seed, "engine": engine} | found)
                 print(rows[-1], flush=True)
     if options.json:
@@ -58,7 +67,7 @@ def main() -> int:
 
 
 def measure(
-    encoder: teacher.Teacher, data: sets.Data, made: recipe.Recipe, names: list[str]
+    encoder: teacher.Teacher, data: sets.Data, made: recipe.Recipe, names: list[str], *, simulate: bool
 ) -> dict[str, dict[str, float]]:
     """Train once, score everything on each engine."""
     plain = Engine(encoder, device="cpu")
@@ -70,8 +79,9 @@ def measure(
     ranges = plain.observe("product", data.good[:: max(1, len(data.good) // OBSERVED)])
     scores: dict[str, tuple[Scores, Scores]] = {EXACT: both(plain, data)}
     for name in names:
-        engine = Engine(encoder, **asdict(target.parse(name)))
-        engine.add("product", fitted.average, made.size, ranges=ranges if engine.needs_ranges else None)
+        with simulated.bfloat16() if simulate else nullcontext():
+            engine = Engine(encoder, **asdict(target.parse(name)))
+            engine.add("product", fitted.average, made.size, ranges=ranges if engine.needs_ranges else None)
         scores[name] = both(engine, data)
     return {name: compare(own, scores[EXACT], data) for name, own in scores.items()}
 

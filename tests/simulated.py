@@ -1,0 +1,33 @@
+"""bfloat16 on processors that have none: computed in float32, rounded where those that have it round."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from unittest import mock
+
+import torch
+
+from revdist import fused, packed, recording, target
+
+
+class Convolution(packed.Convolution):
+    """What oneDNN's convolution gives: sums, bias and activation are float32, maps and weights are not."""
+
+    def __init__(self, plain: recording.Convolution, dtype: torch.dtype) -> None:
+        self.dtype = dtype
+        super().__init__(replace(plain, weight=plain.weight.to(dtype).float()), torch.float32)
+
+    def __call__(self, x: torch.Tensor, other: torch.Tensor | None = None) -> torch.Tensor:
+        assert x.dtype is self.dtype, "maps come in the precision that they are read in"
+        other = None if other is None else other.float()
+        return super().__call__(x.float(), other).to(self.dtype)
+
+
+@contextmanager
+def bfloat16() -> Iterator[None]:
+    """Engines that are made meanwhile have it."""
+    computes = mock.patch.object(target, "computes", return_value=True)
+    with mock.patch.object(fused, "Convolution", Convolution), computes:
+        yield

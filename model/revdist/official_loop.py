@@ -166,7 +166,7 @@ def _import(checkout: Path) -> types.SimpleNamespace:
 @contextmanager
 def _path(checkout: Path) -> Iterator[None]:
     """Imports come from the checkout, and what was known by the same names is back afterwards."""
-    empty, before = {name: _Empty(name) for name in _NOT_NEEDED}, dict(sys.modules)
+    empty, before = {name: Empty(name) for name in _NOT_NEEDED}, dict(sys.modules)
     for name in _MODULES:  # the standard library has a test too
         sys.modules.pop(name, None)
     sys.modules.update(empty)
@@ -181,13 +181,13 @@ def _path(checkout: Path) -> Iterator[None]:
                 sys.modules[name] = before[name]
 
 
-class _Empty(types.ModuleType):
+class Empty(types.ModuleType):
     """A module that has every name."""
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):
             raise AttributeError(name)
-        return _Empty(name)
+        return Empty(name)
 
     def __call__(self, *_: Any, **__: Any) -> Any:
         return self

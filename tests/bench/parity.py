@@ -11,7 +11,6 @@ import argparse
 import importlib
 import json
 import sys
-import types
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +26,7 @@ import parity
 from conftest import photographs
 
 from revdist import evaluate
+from revdist.official_loop import Empty
 
 NETWORKS = {"resnet18": 128, "resnet34": 64, "resnet50": 64, "wide_resnet50_2": 64}  # and the input's side
 
@@ -55,7 +55,7 @@ class Official:
 
     def __init__(self, checkout: Path) -> None:
         for name in ("dataset", "matplotlib", "matplotlib.pyplot", "matplotlib.ticker", "pandas"):
-            sys.modules.setdefault(name, _Empty(name))
+            sys.modules.setdefault(name, Empty(name))
         sys.path.insert(0, str(checkout))
         self._resnet, self._de_resnet = importlib.import_module("resnet"), importlib.import_module("de_resnet")
         sys.modules.pop("test", None)  # the standard library has one too
@@ -107,18 +107,6 @@ class Official:
                 found["weights after a step"] = parity.sketch(parity.weights_of([decoder, bottleneck]))
                 found["statistics after a step"] = parity.sketch(parity.statistics_of([decoder, bottleneck]))
         return found | {"losses": losses}
-
-
-class _Empty(types.ModuleType):
-    """A module that has every name."""
-
-    def __getattr__(self, name: str) -> Any:
-        if name.startswith("__"):
-            raise AttributeError(name)
-        return _Empty(name)
-
-    def __call__(self, *_: Any, **__: Any) -> Any:
-        return self
 
 
 if __name__ == "__main__":

@@ -223,6 +223,7 @@ def test_tiles_larger_than_the_picture_are_told_before_training(run: Run, good_f
     assert not (tmp_path / "cell").exists()
 
 
+@pytest.mark.long
 def test_a_small_defect_in_a_large_picture_is_found_where_it_is(
     run: Run, good_cells: list[Path], tmp_path: Path
 ) -> None:

@@ -87,26 +87,27 @@ def test_a_broker_restart_loses_no_verdict_that_is_still_valid(
 def test_a_verdict_whose_deadline_passed_while_the_broker_was_away_is_never_sent_but_its_defect_event_is(
     line: Line, subscriber: Subscriber, mosquitto: Mosquitto, defective_cells: list[Path]
 ) -> None:
-    line.folder("left", defective_cells[:40], rate_hz=10, deadline_ms=500)
+    line.folder("left", defective_cells[:60], rate_hz=10, deadline_ms=500)
     line.settings["products"]["cell"]["threshold"] = 0.001  # every part is a reject
     line.start()
     # between two frames: an acknowledgement that is lost on its way makes a verdict that arrived an unpublished one
     wait_for(lambda: len(subscriber.of("defect")) == len(subscriber.of("verdict")) > 5, "verdicts and events arrive")
     time.sleep(0.02)
     mosquitto.stop()
-    time.sleep(1.5)  # the outage that is tested, longer than the deadline
+    time.sleep(4)  # the outage that is tested: a verdict that was sent after it would be 3.5 s late or more
     mosquitto.start()
-    wait_for(lambda: len(subscriber.of("defect")) == 40, "every defect event arrives in the end", 30)
+    wait_for(lambda: len(subscriber.of("defect")) == 60, "every defect event arrives in the end", 30)
     unpublished = line.total("rejectd_verdicts_unpublished_total")
     assert line.stop() == 0
-    assert unpublished >= 5
-    assert len(subscriber.of("verdict")) == 40 - unpublished
+    assert unpublished >= 20
+    assert len(subscriber.of("verdict")) == 60 - unpublished
     for received, topic, verdict in subscriber.messages:
         if "/verdict/" in topic:
-            # for a subscriber that was away the broker keeps the time: a second at least, and it counts whole ones only
-            assert received <= math.floor(datetime.fromisoformat(verdict["valid_until"]).timestamp()) + 2.1
+            # for a subscriber that was away the broker keeps the time: a second at least, and it counts whole ones only;
+            # the third second is for a subscriber that has to wait for a processor
+            assert received <= math.floor(datetime.fromisoformat(verdict["valid_until"]).timestamp()) + 3.1
     numbers = [payload["event_seq"] for _, topic, payload in subscriber.messages if topic.endswith("/defect")]
-    assert sorted(set(numbers)) == list(range(1, 41))
+    assert sorted(set(numbers)) == list(range(1, 61))
 
 
 def test_sigterm_under_load_answers_every_frame_and_says_goodbye(

@@ -22,6 +22,7 @@ def _defect_numbers(subscriber: Subscriber) -> Counter[int]:
     return Counter(payload["event_seq"] for _, topic, payload in subscriber.messages if topic.endswith("/defect"))
 
 
+@pytest.mark.long
 def test_a_broker_that_is_away_for_long_under_load_costs_no_event_and_no_late_verdict_is_sent(
     line: Line, subscriber: Subscriber, mosquitto: Mosquitto, cells: list[Path]
 ) -> None:

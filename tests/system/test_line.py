@@ -103,8 +103,8 @@ def test_a_verdict_whose_deadline_passed_while_the_broker_was_away_is_never_sent
     assert len(subscriber.of("verdict")) == 60 - unpublished
     for received, topic, verdict in subscriber.messages:
         if "/verdict/" in topic:
-            # for a subscriber that was away the broker keeps the time: a second at least, and it counts whole ones only;
-            # the third second is for a subscriber that has to wait for a processor
+            # for a subscriber that was away the broker keeps the time: a second at least, and it counts whole ones
+            # only; the third second is for a subscriber that has to wait for a processor
             assert received <= math.floor(datetime.fromisoformat(verdict["valid_until"]).timestamp()) + 3.1
     numbers = [payload["event_seq"] for _, topic, payload in subscriber.messages if topic.endswith("/defect")]
     assert sorted(set(numbers)) == list(range(1, 61))

@@ -38,14 +38,14 @@ def with_head(steps: Sequence[Step], inputs: Sequence[Value], count: int) -> lis
 
     Those have weights whose sums are kept.
     """
-    head, rest = steps[:count], steps[count:]
-    exact = {*inputs, *(step.result for step in head)}
+    first, rest = steps[:count], steps[count:]
+    exact = {*inputs, *(step.result for step in first)}
     read = dict.fromkeys(value for step in rest for value in values(step.arguments) if value in exact)
     free = 1 + max(value.number for value in (*inputs, *(step.result for step in steps)))
     lowered = {value: Value(free + number) for number, value in enumerate(read)}
     lower = functools.partial(torch.Tensor.to, dtype=torch.bfloat16)
     return [
-        *head,
+        *first,
         *(Step(lower, (value,), result) for value, result in lowered.items()),
         *(_rounded(step, lowered) for step in rest),
     ]

@@ -32,6 +32,7 @@ def fuse(module: nn.Module, *example: torch.Tensor, dtype: torch.dtype = torch.f
     recorded = recording.record(module, *example)
     steps, exact = joined(recorded), 0
     if dtype is torch.bfloat16 and (exact := bfloat16.head(steps)):
+        assert not {step.result for step in steps[:exact]} & set(recorded.outputs), "a wide convolution makes each map"
         steps = bfloat16.with_head(steps, recorded.inputs, exact)
     made = [ready(step, torch.float32 if number < exact else dtype) for number, step in enumerate(steps)]
     return Program(made, recorded.inputs, recorded.outputs)

@@ -2,7 +2,8 @@
 
 Nearly all of the difference comes from the teacher, whose maps a student has learned to rebuild as they are in float32:
 computed in bfloat16 the student alone moves the median score by 0.04 %, the teacher alone by 0.6 % (efficientnet_lite0
-on magnetic_tile, by simulation). Three things reduce that to 0.17 %, and cost next to nothing:
+on magnetic_tile, by simulation). Three things reduce that to 0.17 %; what they cost a picture is not measured yet, and
+the start of a WideResNet50-2 takes half a second longer on two old cores:
 
 - The first, narrow convolutions stay float32. What they get wrong all others are given.
 - Biases stay float32, as oneDNN's convolutions take them (packed.py).

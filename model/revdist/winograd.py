@@ -123,7 +123,7 @@ class Tiled(Operation):
 def _product(plain: Plain) -> Plain:
     """What transformed inputs are multiplied by: a convolution of 1x1, whose groups are the 36 places of a tile.
 
-    So oneDNN packs the weights: for the 16 tiles of a map of 16x16 it takes half the time of torch.bmm.
+    So oneDNN packs the weights: for the 16 tiles of a map of 16x16 it takes two thirds of the time of torch.bmm.
     """
     outputs, inputs, *_ = plain.weight.shape
     kernel = torch.tensor(_KERNEL, dtype=torch.float64)

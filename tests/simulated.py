@@ -18,6 +18,8 @@ class Convolution(packed.Convolution):
     def __init__(self, plain: recording.Convolution, dtype: torch.dtype) -> None:
         self.dtype = dtype
         super().__init__(replace(plain, weight=plain.weight.to(dtype).float()), torch.float32)
+        if self._bias_of_sum is not None:
+            self._bias_of_sum = self._bias_of_sum.to(dtype).float()
 
     def __call__(self, x: torch.Tensor, other: torch.Tensor | None = None) -> torch.Tensor:
         assert x.dtype is self.dtype, "maps come in the precision that they are read in"

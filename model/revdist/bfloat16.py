@@ -6,7 +6,7 @@ on magnetic_tile, by simulation). Three things reduce that to 0.17 %; what they 
 the start of a WideResNet50-2 takes half a second longer on two old cores:
 
 - The first, narrow convolutions stay float32. What they get wrong all others are given.
-- Biases stay float32, as oneDNN's convolutions take them (packed.py).
+- Biases stay float32 where no map is added: oneDNN's convolutions take them so (packed.py).
 - Weights are rounded so that for each output their sum is kept: where a map is flat, and many are nearly so, the sum is
   all that counts. Rounded each to its nearest they would be off by a sum that grows with the root of their number.
 """

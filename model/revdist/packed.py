@@ -21,22 +21,19 @@ def available() -> bool:
 
 
 @functools.cache
-def adds_exact_bias() -> bool:
+def takes_exact_bias() -> bool:
     """Whether convolutions in bfloat16 take a bias in float32, and add it before they round."""
     fine = 2.0**-10  # 1 + fine is 1 in bfloat16
     maps, weight = torch.full((1, 16, 4, 4), -1.0), torch.zeros(16, 16, 1, 1)
     weight[:, 0] = 1
     maps, weight = (each.bfloat16().contiguous(memory_format=torch.channels_last) for each in (maps, weight))
     layout: Layout = (0, 0), (1, 1), (1, 1), 1
-    operation = torch.ops.mkldnn._convolution_pointwise
+    bias = torch.full((16,), 1 + fine)
     try:
-        found = operation(maps, weight, torch.full((16,), 1 + fine), *layout, "none", [], "")
-        added = operation.binary(
-            maps, torch.zeros_like(maps), weight, torch.full((16,), 1 + fine), *layout, "add", 1.0, None, [], ""
-        )
+        found = torch.ops.mkldnn._convolution_pointwise(maps, weight, bias, *layout, "none", [], "")
     except RuntimeError:  # this processor has no bfloat16, or this torch takes no such bias
         return False
-    return all(bool((each == fine).all()) for each in (found, added))
+    return bool((found == fine).all())
 
 
 class Operation(ABC):
@@ -91,8 +88,9 @@ class Convolution(Packing):
 
     def __init__(self, plain: recording.Convolution, dtype: torch.dtype) -> None:
         super().__init__()
-        kept = torch.float32 if dtype is torch.bfloat16 and adds_exact_bias() else dtype
+        kept = torch.float32 if dtype is torch.bfloat16 and takes_exact_bias() else dtype
         self._bias = None if plain.bias is None else plain.bias.detach().to(kept)
+        self._bias_of_sum = None if self._bias is None else self._bias.to(dtype)  # torch takes no other one there
         self._activation, self._limits = plain.activation, limits(plain)
         self._layout: Layout = tuple(plain.padding), tuple(plain.stride), tuple(plain.dilation), plain.groups
         self._shape = plain.weight.shape
@@ -100,13 +98,14 @@ class Convolution(Packing):
 
     def __call__(self, x: torch.Tensor, other: torch.Tensor | None = None) -> torch.Tensor:
         """`other` (B, out, H', W') is added before the activation."""
-        arguments, activation = (self.weight(x.shape), self._bias, *self._layout), self._activation
+        weight, activation = self.weight(x.shape), self._activation
         operation = torch.ops.mkldnn._convolution_pointwise
         y: torch.Tensor
         if other is None:
-            y = operation(x, *arguments, activation or "none", self._limits, "")
+            y = operation(x, weight, self._bias, *self._layout, activation or "none", self._limits, "")
         else:
-            y = operation.binary(x, other, *arguments, "add", 1.0, activation or None, self._limits, "")
+            ways = *self._layout, "add", 1.0, activation or None, self._limits, ""
+            y = operation.binary(x, other, weight, self._bias_of_sum, *ways)
         return y
 
     def _order(self, shape: torch.Size, threads: int) -> bytes:

@@ -123,12 +123,25 @@ def test_an_engine_takes_pictures_in_float32_and_scores_nearly_as_in_it(
 
 
 def test_a_bias_is_exact_where_the_processor_takes_it() -> None:
-    exact = packed.adds_exact_bias()
+    exact = packed.takes_exact_bias()
     assert target.computes("bfloat16") or not exact
     plain = recording.Convolution(_drawn(8, 8, 1, 1), torch.full((8,), 1 + 2.0**-10), *_LAYOUT)
-    bias = packed.Convolution(plain, torch.bfloat16)._bias
-    assert bias is not None
-    assert bias.dtype is (torch.float32 if exact else torch.bfloat16)
+    made = packed.Convolution(plain, torch.bfloat16)
+    assert made._bias is not None
+    assert made._bias.dtype is (torch.float32 if exact else torch.bfloat16)
+
+
+@pytest.mark.skipif(not target.computes("bfloat16"), reason="no bfloat16 here: NOT TESTED")
+def test_this_processors_bfloat16_is_what_is_simulated(lite0: teacher.Teacher, pictures: torch.Tensor) -> None:
+    """With and without maps that are added, which take different biases."""
+    assert packed.takes_exact_bias(), "if it does not, simulated.py tells too little"
+    normalised = detector.normalise(pictures[:1], lite0.mean, lite0.std)
+    found = _fused(lite0.trunk, torch.bfloat16)(normalised)
+    with simulated.bfloat16():
+        expected = _fused(lite0.trunk, torch.bfloat16)(normalised)
+    exact = _fused(lite0.trunk, torch.float32)(normalised)
+    near, far = _off(found, [each.float() for each in expected]), _off(found, exact)
+    assert all(one < other / 2 for one, other in zip(near, far, strict=True)), (near, far)
 
 
 def _folded(module: nn.Module) -> nn.Module:

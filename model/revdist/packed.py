@@ -22,7 +22,7 @@ def available() -> bool:
 
 @functools.cache
 def takes_exact_bias() -> bool:
-    """Whether convolutions in bfloat16 take a bias in float32, and add it before they round."""
+    """Whether convolutions in bfloat16, where no map is added, take a bias in float32 and add it before they round."""
     fine = 2.0**-10  # 1 + fine is 1 in bfloat16
     maps, weight = torch.full((1, 16, 4, 4), -1.0), torch.zeros(16, 16, 1, 1)
     weight[:, 0] = 1

@@ -47,6 +47,7 @@ class Program(nn.Module):
         self.values = [*inputs, *(step.result for step in steps)]  # all that is given or made, in this order
         last = {value: number for number, step in enumerate(steps) for value in values(step.arguments)}
         kept = set(outputs)
+        self.saw_one = False  # a picture that went through alone: its shapes are known, for `prepare`
         self._done = [  # what no later step reads: its memory is free for the next
             [value for value, at in last.items() if at == number and value not in kept] for number in range(len(steps))
         ]
@@ -59,6 +60,7 @@ class Program(nn.Module):
         `see` is called with each value that is given or made on the way.
         """
         known: dict[Value, Any] = dict(zip(self._inputs, [x] if isinstance(x, torch.Tensor) else x, strict=True))
+        self.saw_one = self.saw_one or len(known[self._inputs[0]]) == 1
         if see is not None:
             for value, given in known.items():
                 see(value, given)

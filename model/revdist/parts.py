@@ -54,10 +54,12 @@ class Parts:
         return parts
 
     def sizes(self, batches: Iterable[int], tiles: Tiles) -> list[int]:
-        """How many tiles a part can have, ascending, where batches have so many pictures, of mixed products too."""
+        """How many tiles a part that is not in a lane can have, ascending, where batches have so many pictures, of
+        mixed products too."""
         counts = [pictures * tiles.count for pictures in batches]
         if self.most:
-            return _powers(min(self.most, max(counts, default=0)))
+            alone = self.lanes - 1 if self.lanes > 1 else self.most  # more of them go into lanes
+            return _powers(min(self.most, alone, max(counts, default=0)))
         return sorted({part.stop - part.start for count in counts for part in self.of(count, tiles)})
 
     def lane_sizes(self, batches: Iterable[int], tiles: Tiles) -> list[int]:

@@ -118,9 +118,8 @@ class Passes:
                 self.compile(placed.student, placed.tiles, batches)
             part = np.zeros((*placed.tiles.tile, 3), np.uint8)
             for count in self.parts.sizes(batches, placed.tiles):
-                if count > 1 and isinstance(placed.teacher, Program) and isinstance(placed.student, Program):
-                    placed.teacher.prepare(count)  # one went before
-                    placed.student.prepare(count)
+                if isinstance(placed.student, Program) and placed.student.saw_one:
+                    _pack(placed, count)
                 else:
                     self._run(placed, [part] * count)
             self._ready_lanes(placed, batches)
@@ -149,17 +148,19 @@ class Passes:
         Nothing is run: in float32 with AVX2 the first batch took as long as after a run, which is seconds of the start.
         """
 
-        def ready(count: int) -> None:
-            for network in (placed.teacher, placed.student):
-                if isinstance(network, Program):
-                    network.prepare(count)
-
         if counts := self.parts.lane_sizes(batches, placed.tiles):
-            self._side_by_side.map(ready, counts)
+            self._side_by_side.map(functools.partial(_pack, placed), counts)
 
     @torch.inference_mode()
     def _run(self, placed: Placed, parts: Sequence[npt.NDArray[np.uint8]]) -> None:
         placed.distances(placed.teacher(self.normalise(self.upload(parts))))
+
+
+def _pack(placed: Placed, count: int) -> None:
+    """Pack the weights for so many tiles, in the thread that will compute with them. One tile went through before."""
+    for network in (placed.teacher, placed.student):
+        if isinstance(network, Program):
+            network.prepare(count)
 
 
 def _judging(make: Make, placed: Placed) -> graphs.Function:

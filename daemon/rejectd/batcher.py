@@ -4,6 +4,8 @@
   just enough time to inspect it.
 - It holds as many frames as pay, but lasts no longer than half the time that a frame of a modest camera usually has:
   one that comes just after the start is judged in the other half. Modest is who asks for no more than its share.
+- A batch that is a little smaller pays too, because it ends earlier; but not while all cameras have frames waiting that
+  do not fit.
 - Cameras share the device by start-time fair queueing (Goyal, Vin, Cheng 1996): a camera that floods waits for itself
   alone, and a modest one may come with a burst. Among those who have had no more than their share the earliest deadline
   goes first, and within a camera the order of capture. If somebody would be late in that order but nobody with the
@@ -166,7 +168,7 @@ class Batcher:
         """Frames given up under overload, and the frames of the next batch."""
         self._largest = self._leaving_time(now)
         order = self._fair_order()
-        size = self._size(order, self._largest, now)
+        size = self._size(order, self._largest, now, pays=1.0 if self._crowded(now) else _PAYS)
         floods = any(len(queue.frames) >= self._limit for queue in self._queues.values())
         for attempt, upto in self._attempts(order, size, now, floods=floods):
             if self._keeps_up(attempt, upto, now):
@@ -185,7 +187,7 @@ class Batcher:
             return
         earliest_first = sorted(order, key=lambda frame: frame.due_ns)
         yield earliest_first, size
-        largest = self._size(order, self._max_batch, now)
+        largest = self._size(order, self._max_batch, now, pays=_PAYS)
         if largest > size:
             yield order, largest
             yield earliest_first, largest
@@ -203,9 +205,18 @@ class Batcher:
         rates = [size / max(1, expect(size)) for size in range(1, self._max_batch + 1)]
         return max(short, next(size for size, rate in enumerate(rates, 1) if rate >= max(rates) * _LEAST))
 
+    def _active(self, now: int) -> list[_Queue]:
+        return [queue for queue in self._queues.values() if now - queue.arrived_ns < _SILENT_NS]
+
+    def _crowded(self, now: int) -> bool:
+        """Whether each camera has more frames waiting than the next batch can take: what counts then is how many are
+        judged."""
+        active = self._active(now)
+        return all(len(queue.frames) * len(active) > self._max_batch for queue in active)
+
     def _modest(self, now: int) -> list[_Queue]:
         """The cameras that ask for no more than their part of a batch. The others lose their claim to a burst."""
-        active = [queue for queue in self._queues.values() if now - queue.arrived_ns < _SILENT_NS]
+        active = self._active(now)
         most = self._now_served + self._largest / max(1, len(active))
         modest = [queue for queue in active if queue.share + len(queue.frames) <= most + 1]
         for queue in active:
@@ -223,15 +234,15 @@ class Batcher:
         places.sort()  # never compares frames: each has another number or place
         return [place[-1] for place in places]
 
-    def _size(self, frames: list[Frame], largest: int, now: int) -> int:
-        """The size of batch, up to a largest one, at which the device judges most in time."""
+    def _size(self, frames: list[Frame], largest: int, now: int, *, pays: float) -> int:
+        """The smallest size of batch, up to a largest one, at which the device judges so much of the most in time."""
         deadlines = sorted(frame.due_ns for frame in frames)
         rates = []
         for size in range(1, min(len(frames), largest) + 1):
             takes_ns = self.service_time.expect(size)
             in_time = len(frames) - bisect_left(deadlines, now + takes_ns)
             rates.append(min(size, in_time) / max(1, takes_ns))
-        enough = max(rates) * _PAYS
+        enough = max(rates) * pays
         return next(size for size, rate in enumerate(rates, 1) if rate >= enough)
 
     def _fitting(self, order: list[Frame], size: int, now: int) -> int:

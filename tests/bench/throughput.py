@@ -29,19 +29,21 @@ from revdist import detector, teacher
 
 _ALONE = """
 import json, sys, time
-import numpy as np
+from itertools import cycle, islice
 from pathlib import Path
-from rejectd.inspector import Inspector
-from rejectd.settings import Engine, Precision, Product, Runtime
-bundle, runtime, precision, weights, batch, seconds = json.loads(sys.argv[1])
-weights = Path(weights) if weights else None
-settings = Engine(runtime=Runtime(runtime), precision=Precision(precision), teacher_weights=weights)
-inspector = Inspector(settings, {"cell": Product(bundle=Path(bundle))})
-inspector.warm([batch])
-until, found = time.monotonic() + seconds, []
-while time.monotonic() < until:
-    found.append(batch * 1e9 / inspector.warm([batch])[batch])
-print(sorted(found)[len(found) // 2])
+from revdist import bundle, teacher
+from revdist.engine import Engine
+path, runtime, precision, weights, batch, seconds = json.loads(sys.argv[1])
+known = bundle.read(Path(path), weights=False)
+engine = Engine(teacher.load(known.teacher.name, weights and Path(weights)), runtime=runtime, precision=precision)
+bundle.install(known, engine, product="cell")
+engine.warm([batch])
+pictures = [pixels for _, pixels in bundle.golden_pictures(known)]
+pictures = list(islice(cycle(pictures), batch))
+begun, judged = time.monotonic(), 0
+while time.monotonic() < begun + seconds:
+    judged += len(engine.inspect(pictures, ["cell"] * batch).scores)
+print(judged / (time.monotonic() - begun))
 """
 
 

@@ -240,6 +240,17 @@ def test_where_larger_batches_do_not_pay_a_frame_waits_for_no_other() -> None:
     assert bench.chosen() == "a1"
 
 
+@pytest.mark.parametrize(("waiting", "frames"), [("aaabbb", 4), ("aaab", 1), ("aabb", 1), ("aaaaaaa", 1)])
+def test_where_larger_batches_pay_a_little_they_are_taken_while_each_camera_has_more_waiting_than_fit(
+    waiting: str, frames: int
+) -> None:
+    bench = Bench("ab", max_wait_ns=0, takes=lambda size: (100 * size + 3) * MS)
+    bench.put("b")
+    assert bench.chosen() == "b1"
+    bench.put(waiting)
+    assert len(bench.take().frames) == frames
+
+
 def test_a_batch_leaves_half_of_the_time_that_another_camera_usually_has() -> None:
     bench = Bench("ab", max_batch=8, max_wait_ns=0, takes=gpu_ns)
     bench.put("b", deadline_ns=34 * MS)

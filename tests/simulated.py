@@ -15,9 +15,10 @@ from revdist import fused, packed, recording, target
 class Convolution(packed.Convolution):
     """What oneDNN's convolution gives: sums, bias and activation are float32, maps and weights are not."""
 
-    def __init__(self, plain: recording.Convolution, dtype: torch.dtype) -> None:
+    def __init__(self, plain: recording.Convolution, dtype: torch.dtype, *, overwrites: bool = False) -> None:
         self.dtype = dtype
-        super().__init__(replace(plain, weight=plain.weight.to(dtype).float()), torch.float32)
+        exact = replace(plain, weight=plain.weight.to(dtype).float())
+        super().__init__(exact, torch.float32, overwrites=overwrites)
         if self._bias_of_sum is not None:
             self._bias_of_sum = self._bias_of_sum.to(dtype).float()
 

@@ -60,7 +60,7 @@ def _rounded(step: Step, lowered: dict[Value, Value]) -> Step:
 
 
 def _convolves(step: Step) -> bool:
-    return isinstance(step.operation, recording.Convolution) and not step.operation.transposed
+    return step.convolves and not step.operation.transposed
 
 
 def keeping_sums(weight: torch.Tensor) -> torch.Tensor:

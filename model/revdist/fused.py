@@ -1,9 +1,9 @@
 """A network as a list of fused oneDNN operations: what makes it fast on a processor without a compiler.
 
-A convolution takes its ReLU and its addition along, so that no map is read again for them; a transposed convolution of
-2x2 with stride 2 is a 1x1 convolution whose outputs are put side by side; weights are packed once (packed.py); in
-float32 wide 3x3 convolutions go by tiles (winograd.py). The operations are those that torch's own compiler emits for
-x86. Results differ from the plain network's by rounding.
+A convolution takes its ReLU and its addition along, so that no map is read again for them, and adds to a map in place
+where nobody reads that later; a transposed convolution of 2x2 with stride 2 is a 1x1 convolution whose outputs are put
+side by side; weights are packed once (packed.py); in float32 wide 3x3 convolutions go by tiles (winograd.py). The
+operations are those that torch's own compiler emits for x86. Results differ from the plain network's by rounding.
 """
 
 from __future__ import annotations
@@ -34,7 +34,11 @@ def fuse(module: nn.Module, *example: torch.Tensor, dtype: torch.dtype = torch.f
     if dtype is torch.bfloat16 and (exact := bfloat16.head(steps)):
         assert not {step.result for step in steps[:exact]} & set(recorded.outputs), "a wide convolution makes each map"
         steps = bfloat16.with_head(steps, recorded.inputs, exact)
-    made = [ready(step, torch.float32 if number < exact else dtype) for number, step in enumerate(steps)]
+    free = _overwriting(steps, recorded.outputs)
+    made = [
+        ready(step, torch.float32 if number < exact else dtype, overwrites=step.result in free)
+        for number, step in enumerate(steps)
+    ]
     return Program(made, recorded.inputs, recorded.outputs)
 
 
@@ -139,6 +143,25 @@ def joined(recorded: Recording) -> list[Step]:
     return list(made.values())
 
 
+def _overwriting(steps: Sequence[Step], outputs: Sequence[Value]) -> set[Value]:
+    """Results of convolutions that may take the memory of the map that they add: one that a convolution made, that none
+    but convolutions read (others may give what shares its memory), and that none reads later.
+    """
+    made = {step.result: step.convolves for step in steps}
+    last: dict[Value, Step] = {}
+    for step in steps:
+        for value in values(step.arguments):
+            last[value] = step
+            made[value] = made.get(value, False) and step.convolves and value not in outputs
+    return {
+        step.result
+        for step in steps
+        if step.convolves and len(step.arguments) == 2
+        for source, added in [step.arguments]
+        if made[added] and last[added] is step and source != added
+    }
+
+
 def _takes_addition(step: Step) -> bool:
     plain = step.operation
     return (
@@ -157,8 +180,11 @@ def _padded(plain: recording.Convolution, zeros: Sequence[int]) -> recording.Con
     return replace(plain, weight=weight, padding=(below, right))
 
 
-def ready(step: Step, dtype: torch.dtype) -> Step:
-    """The step with an operation that can run: in the place of a recorded convolution one of `dtype`."""
+def ready(step: Step, dtype: torch.dtype, *, overwrites: bool = False) -> Step:
+    """The step with an operation that can run: in the place of a recorded convolution one of `dtype`.
+
+    `overwrites`: it may take the memory of the map that it adds.
+    """
     plain = step.operation
     if not isinstance(plain, recording.Convolution):
         return step
@@ -166,4 +192,4 @@ def ready(step: Step, dtype: torch.dtype) -> Step:
         return replace(step, operation=Doubling(Convolution(flattened(plain), dtype)))
     if dtype is torch.float32 and winograd.suits(plain):
         return replace(step, operation=winograd.Winograd(plain))
-    return replace(step, operation=Convolution(plain, dtype))
+    return replace(step, operation=Convolution(plain, dtype, overwrites=overwrites))

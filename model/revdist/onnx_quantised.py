@@ -35,7 +35,7 @@ class Network:
             else:
                 self._exact[value] = name
         for step in self._steps:
-            self._exact[step.result] = self._convolution(step) if _convolves(step) else self._other(step)
+            self._exact[step.result] = self._convolution(step) if step.convolves else self._other(step)
         return [self._exact[value] for value in self._recorded.outputs]
 
     @property
@@ -88,7 +88,3 @@ class Network:
 
     def _scale(self, affine: Affine) -> tuple[str, str]:
         return self._graph.floats(affine.scale), self._graph.constant(np.array(affine.zero, np.uint8))
-
-
-def _convolves(step: Step) -> bool:
-    return isinstance(step.operation, recording.Convolution)

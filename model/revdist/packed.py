@@ -15,7 +15,8 @@ RELU, RELU6 = "relu", "hardtanh"  # oneDNN's names
 
 def available() -> bool:
     """Whether this torch has the operations."""
-    names = "_convolution_pointwise", "_reorder_convolution_weight", "_get_mkldnn_serialized_md"
+    convolutions = "_convolution_pointwise", "_convolution_pointwise_"
+    names = (*convolutions, "_reorder_convolution_weight", "_get_mkldnn_serialized_md")
     there: bool = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]  # torch has no types here
     return there and all(hasattr(torch.ops.mkldnn, name) for name in names)
 
@@ -86,8 +87,10 @@ class Packing(Operation):
 class Convolution(Packing):
     """A convolution with bias, then optionally + `other`, then an activation: (B, in, H, W) -> (B, out, H', W')."""
 
-    def __init__(self, plain: recording.Convolution, dtype: torch.dtype) -> None:
+    def __init__(self, plain: recording.Convolution, dtype: torch.dtype, *, overwrites: bool = False) -> None:
+        """`overwrites`: nobody else reads `other` any more, and the result takes its memory."""
         super().__init__()
+        self._overwrites = overwrites
         kept = torch.float32 if dtype is torch.bfloat16 and takes_exact_bias() else dtype
         self._bias = None if plain.bias is None else plain.bias.detach().to(kept)
         self._bias_of_sum = None if self._bias is None else self._bias.to(dtype)  # torch takes no other one there
@@ -104,8 +107,9 @@ class Convolution(Packing):
         if other is None:
             y = operation(x, weight, self._bias, *self._layout, activation or "none", self._limits, "")
         else:
-            ways = *self._layout, "add", 1.0, activation or None, self._limits, ""
-            y = operation.binary(x, other, weight, self._bias_of_sum, *ways)
+            ways = weight, self._bias_of_sum, *self._layout, "add", 1.0, activation or None, self._limits, ""
+            in_place = torch.ops.mkldnn._convolution_pointwise_.binary
+            y = in_place(other, x, *ways) if self._overwrites else operation.binary(x, other, *ways)
         return y
 
     def _order(self, shape: torch.Size, threads: int) -> bytes:

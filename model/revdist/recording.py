@@ -46,6 +46,11 @@ class Step:
         """The operation whatever types it is for, such as aten.relu."""
         return getattr(self.operation, "overloadpacket", None)
 
+    @property
+    def convolves(self) -> bool:
+        """Whether it is a convolution, transposed or not, that nothing has taken the place of."""
+        return isinstance(self.operation, Convolution)
+
 
 @dataclass(frozen=True, slots=True)
 class Convolution:

@@ -85,6 +85,35 @@ def test_what_is_read_twice_stays() -> None:
         torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-6)
 
 
+class _Residual(nn.Module):
+    """Adds to what is given, to what nobody else reads, to what is read later, to what is put beside another map."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.parts = nn.ModuleList(nn.Conv2d(8, 8, 1) for _ in range(9))
+
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        first = self._block(x, 0)
+        second = self._block(first, 2)
+        third = self._block(second, 4)
+        return self._block(third, 6), torch.cat([third, self.parts[8](second)], 1)
+
+    def _block(self, x: torch.Tensor, number: int) -> torch.Tensor:
+        found: torch.Tensor = F.relu(self.parts[number + 1](F.relu(self.parts[number](x))) + x)
+        return found
+
+
+@torch.no_grad()
+def test_a_map_is_added_to_in_place_where_nobody_reads_it_later() -> None:
+    plain, x = _Residual(), torch.randn(2, 8, 8, 8).contiguous(memory_format=torch.channels_last)
+    program, before = fused.fuse(plain, torch.randn(1, 8, 8, 8)), x.clone()
+    adding = [step.operation for step in program._steps if len(step.arguments) == 2 and step.name is None]
+    assert [each._overwrites for each in adding] == [False, True, False, False]
+    for found, expected in zip(program(x), plain(x), strict=True):
+        torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
+    assert torch.equal(x, before)
+
+
 @torch.no_grad()
 def test_shapes_with_one_order_share_their_weights() -> None:
     program = fused.fuse(_Single(nn.Conv2d(672, 112, 1)), torch.zeros(1, 672, 8, 8))

@@ -25,7 +25,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from revdist import onnx_detector, onnx_quantised
+from revdist import bfloat16, onnx_detector, onnx_quantised
 from revdist.errors import RevdistError
 from revdist.lanes import in_lane
 from revdist.onnx_graph import FORMAT, OPSET, Graph, onnx_package
@@ -175,6 +175,8 @@ def detector(
     any precision: OpenVINO keeps what comes behind the last convolution in it. Raises RevdistError for an operation
     that has no translation.
     """
+    if ways.precision == "bfloat16":
+        networks = bfloat16.with_sums(networks[0]), bfloat16.with_sums(networks[1])
     graph, (teacher, student) = Graph(keep_from=_LARGE), networks
     picture = onnx_detector.normalised(graph, PIXELS, *normalisation)
     if ranges is None:

@@ -93,6 +93,22 @@ def test_in_bfloat16_maps_are_coarser_but_distances_are_not() -> None:
 
 
 @torch.no_grad()
+def test_in_bfloat16_weights_come_rounded_with_their_sums_kept() -> None:
+    """OpenVINO would round each to its nearest, as it does with those of transposed convolutions."""
+    known, student = _random_teacher("efficientnet_lite0"), randomised(detector.Student("efficientnet_lite0"), 2)
+    transposed = sum(isinstance(part, nn.ConvTranspose2d) for part in student.modules())
+    exact, given = (
+        [torch.from_numpy(each).flatten(1) for each in _compiled(known, student, kind)._weights.values()]
+        for kind in ("float32", "bfloat16")
+    )
+    pairs = [(one, other) for one, other in zip(exact, given, strict=True) if not torch.equal(one, other)]
+    assert len(exact) - len(pairs) <= transposed + 2, "and constants of normalisation"
+    assert all(torch.equal(each, each.bfloat16().float()) for _, each in pairs)
+    nearest = sum(float((one.bfloat16().float().sum(1) - one.sum(1)).abs().mean()) for one, _ in pairs)
+    assert sum(float((other.sum(1) - one.sum(1)).abs().mean()) for one, other in pairs) < nearest / 10
+
+
+@torch.no_grad()
 def test_results_outlive_the_next_call() -> None:
     network = _compiled(_random_teacher("resnet18"), randomised(detector.Student("resnet18"), 2))
     first = network((torch.full((1, 64, 64, 3), 255, dtype=torch.uint8),))

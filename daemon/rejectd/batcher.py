@@ -209,8 +209,10 @@ class Batcher:
         return [queue for queue in self._queues.values() if now - queue.arrived_ns < _SILENT_NS]
 
     def _crowded(self, now: int) -> bool:
-        """Whether each camera has more frames waiting than the next batch can take: what counts then is how many are
-        judged."""
+        """Whether each camera that is not silent has more frames waiting than its part of a full batch.
+
+        Then they wait for the device and not for each other: what counts is how many it judges.
+        """
         active = self._active(now)
         return all(len(queue.frames) * len(active) > self._max_batch for queue in active)
 

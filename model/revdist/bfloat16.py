@@ -29,8 +29,8 @@ _LAST_BIT = 1 << 16  # of a bfloat16, where it is held as a float32
 
 def head(steps: Sequence[Step]) -> int:
     """How many steps at the beginning stay float32: those before the first wide convolution, if they see pictures."""
-    wide = [number for number, step in enumerate(steps) if _convolves(step) and not recording.narrow(step.operation)]
-    first = next((step.operation for step in steps if _convolves(step)), None)
+    wide = [number for number, step in enumerate(steps) if _rounds(step) and not recording.narrow(step.operation)]
+    first = next((step.operation for step in steps if _rounds(step)), None)
     sees_pictures = first is not None and first.weight.shape[1] * first.groups <= recording.PICTURE
     return (wide[0] if wide else len(steps)) if sees_pictures else 0
 
@@ -64,11 +64,12 @@ def with_sums(recorded: Recording) -> Recording:
 def _rounded(step: Step, lowered: dict[Value, Value]) -> Step:
     known = {value: lowered.get(value, value) for value in values(step.arguments)}
     plain, arguments = step.operation, recording.filled(step.arguments, known)
-    operation = replace(plain, weight=keeping_sums(plain.weight)) if _convolves(step) else plain
+    operation = replace(plain, weight=keeping_sums(plain.weight)) if _rounds(step) else plain
     return replace(step, operation=operation, arguments=arguments)
 
 
-def _convolves(step: Step) -> bool:
+def _rounds(step: Step) -> bool:
+    """Whether its weights are rounded so: those of a transposed convolution lie the other way round."""
     return step.convolves and not step.operation.transposed
 
 

@@ -118,7 +118,7 @@ def joined(recorded: Recording) -> list[Step]:
 
     for step in recorded.steps:
         new, before = step, None
-        if isinstance(step.operation, recording.Convolution):
+        if step.convolves:
             found = alone(step.arguments[0])
             if found is not None and found.name is aten.constant_pad_nd and not any(step.operation.padding):
                 padded = _padded(step.operation, found.arguments[1])
@@ -130,11 +130,7 @@ def joined(recorded: Recording) -> list[Step]:
                     before, new = found, Step(found.operation, (*found.arguments, other), step.result)
         elif step.name is aten.relu or (step.name is aten.hardtanh and step.arguments[1:] == (0.0, 6.0)):
             found = alone(step.arguments[0])
-            if (
-                found is not None
-                and isinstance(found.operation, recording.Convolution)
-                and not found.operation.activation
-            ):
+            if found is not None and found.convolves and not found.operation.activation:
                 activated = replace(found.operation, activation=RELU if step.name is aten.relu else RELU6)
                 before, new = found, Step(activated, found.arguments, step.result)
         if before is not None:

@@ -70,7 +70,7 @@ class Graph:
 
     def translated(self, step: Step, arguments: tuple[Any, ...]) -> str:
         """The result of a recorded step. Raises RevdistError for what has no translation."""
-        if isinstance(step.operation, Convolution):
+        if step.convolves:
             return self._convolved(step.operation, *arguments)
         if step.name not in _TRANSLATIONS:
             raise RevdistError(f"export: the operation {step.operation} has no translation to ONNX")

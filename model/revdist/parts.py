@@ -15,7 +15,7 @@ _PROCESSOR = {
     "float32": 2,
     "bfloat16": 4,
     "int8": 4,
-}  # with 4 in float32 efficientnet_lite0 took up to 1.5 times as long
+}  # with 4 in float32 efficientnet_lite0 took up to 1.4 times as long
 _COMPILED = 1  # OpenVINO's maps stay in the caches from layer to layer, and more of them would not
 _TILES = 16  # of large pictures, that any GPU's memory holds
 
@@ -58,8 +58,7 @@ class Parts:
         return parts
 
     def sizes(self, batches: Iterable[int], tiles: Tiles) -> list[int]:
-        """How many tiles a part that is not in a lane can have, ascending, where batches have so many pictures, of
-        mixed products too."""
+        """How many tiles a part outside of the lanes can have, ascending; of batches of mixed products too."""
         counts = [pictures * tiles.count for pictures in batches]
         if self.most:
             alone = self.lanes - 1 if self.lanes > 1 else self.most  # more of them go into lanes

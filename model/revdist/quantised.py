@@ -247,7 +247,7 @@ class _Quantiser:
 
 def is_integer(step: Step) -> bool:
     """Whether a step has an 8-bit kernel here."""
-    return isinstance(step.operation, recording.Convolution) and not recording.narrow(step.operation)
+    return step.convolves and not recording.narrow(step.operation)
 
 
 def affines(

@@ -22,6 +22,7 @@ import torch
 
 from rejectd import cli, inspector
 from revdist.engine import Engine
+from revdist.lanes import Later
 from revdist.placed import Inspection
 from revdist.teacher import Teacher
 
@@ -73,14 +74,14 @@ class StandIn(Engine):
         """The models are loaded."""
         self._warm = True
 
-    def inspect(self, pixels: Sequence[npt.NDArray[np.uint8]], products: Sequence[str]) -> Inspection:
+    def begin(self, pixels: Sequence[npt.NDArray[np.uint8]], products: Sequence[str]) -> Later[Inspection]:
         """Scores of pictures, uint8 (h, w, 3) each; an anomaly map is the score everywhere."""
         if not self._warm:
-            return super().inspect(pixels, products)
+            return super().begin(pixels, products)
         self.processor.work(len(pixels))
         scores = np.array([picture.mean() / 255 for picture in pixels], np.float32)
         maps = [torch.full(picture.shape[:2], score) for picture, score in zip(pixels, scores.tolist(), strict=True)]
-        return Inspection(scores, maps)
+        return Later.known(Inspection(scores, maps))
 
 
 def main() -> None:

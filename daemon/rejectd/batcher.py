@@ -5,7 +5,7 @@
 - It holds as many frames as pay, but lasts no longer than half the time that a frame of a modest camera usually has:
   one that comes just after the start is judged in the other half. Modest is who asks for no more than its share.
 - A batch that is a little smaller pays too, because it ends earlier; but not while all cameras have frames waiting that
-  do not fit.
+  do not fit. Then a larger one that was found to be no better is tried again after a while: it may have been disturbed.
 - Cameras share the device by start-time fair queueing (Goyal, Vin, Cheng 1996): a camera that floods waits for itself
   alone, and a modest one may come with a burst. Among those who have had no more than their share the earliest deadline
   goes first, and within a camera the order of capture. If somebody would be late in that order but nobody with the
@@ -30,6 +30,8 @@ _PROBE_NS = 1_000_000_000  # how long the device may idle on the belief that it 
 _WAKE_NS = 5_000_000  # how late a waiting thread may wake up; else what waited for company would be too late by that
 _SILENT_NS = 10_000_000_000  # no batch is kept short for a camera that has sent nothing for so long
 _LEAST = 0.8  # what short batches leave time for may cost no more than the rest of what the device could judge
+_ALIKE = 0.999  # rates that differ by less are the same
+_AGAIN = 16  # batches until a larger one, which was found to be no better, is tried again
 _PAYS = 0.96  # a smaller batch ends earlier: it is taken if the device judges this much of the most that it could
 
 
@@ -82,6 +84,7 @@ class Batcher:
         self._clock = clock
         self._queues = {camera: _Queue() for camera in cameras}
         self._now_served = 0  # the share that the device has given to whom it serves
+        self._passed_over = 0  # how often larger batches were, since they were tried
         self._largest = max_batch  # the largest batch that leaves time for others
         self._changed = threading.Condition()
         self._closed = False
@@ -120,11 +123,7 @@ class Batcher:
         with self._changed:
             return sum(len(queue.frames) for queue in self._queues.values())
 
-    def __iter__(self) -> Iterator[Batch]:
-        while (batch := self.take()) is not None:
-            yield batch
-
-    def take(self) -> Batch | None:
+    def take(self, *, wait: bool = True) -> Batch | None:
         """The next batch; None once closed and empty. Waits with a timeout, so that it may return an empty batch."""
         with self._changed:
             for _ in range(2):
@@ -140,6 +139,8 @@ class Batcher:
                     return Batch(hopeless=hopeless)
                 if close_ns is None and self._closed:
                     return None
+                if not wait:
+                    break
                 wait_ns = min(close_ns - now, 10**9) if close_ns is not None else 10**9
                 self._changed.wait(wait_ns / 1e9)
             return Batch()
@@ -168,7 +169,7 @@ class Batcher:
         """Frames given up under overload, and the frames of the next batch."""
         self._largest = self._leaving_time(now)
         order = self._fair_order()
-        size = self._size(order, self._largest, now, pays=1.0 if self._crowded(now) else _PAYS)
+        size = self._size(order, self._largest, now, crowded=self._crowded(now))
         floods = any(len(queue.frames) >= self._limit for queue in self._queues.values())
         for attempt, upto in self._attempts(order, size, now, floods=floods):
             if self._keeps_up(attempt, upto, now):
@@ -187,7 +188,7 @@ class Batcher:
             return
         earliest_first = sorted(order, key=lambda frame: frame.due_ns)
         yield earliest_first, size
-        largest = self._size(order, self._max_batch, now, pays=_PAYS)
+        largest = self._size(order, self._max_batch, now)
         if largest > size:
             yield order, largest
             yield earliest_first, largest
@@ -236,16 +237,20 @@ class Batcher:
         places.sort()  # never compares frames: each has another number or place
         return [place[-1] for place in places]
 
-    def _size(self, frames: list[Frame], largest: int, now: int, *, pays: float) -> int:
-        """The smallest size of batch, up to a largest one, at which the device judges so much of the most in time."""
+    def _size(self, frames: list[Frame], largest: int, now: int, *, crowded: bool = False) -> int:
+        """The smallest size of batch, up to a largest one, at which the device judges enough of the most in time."""
         deadlines = sorted(frame.due_ns for frame in frames)
         rates = []
         for size in range(1, min(len(frames), largest) + 1):
             takes_ns = self.service_time.expect(size)
             in_time = len(frames) - bisect_left(deadlines, now + takes_ns)
             rates.append(min(size, in_time) / max(1, takes_ns))
-        enough = max(rates) * pays
-        return next(size for size, rate in enumerate(rates, 1) if rate >= enough)
+        enough = max(rates) * (_ALIKE if crowded else _PAYS)
+        paying = [size for size, rate in enumerate(rates, 1) if rate >= enough]
+        if crowded and len(paying) > 1:
+            self._passed_over = (self._passed_over + 1) % _AGAIN
+            return paying[0 if self._passed_over else -1]
+        return paying[0]
 
     def _fitting(self, order: list[Frame], size: int, now: int) -> int:
         """How many of the first frames, up to a size, can be one batch that is late for none of them; at least one."""

@@ -7,6 +7,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import Future, wait
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -23,9 +24,10 @@ from revdist.conformal import Calibration
 from revdist.engine import Engine
 from revdist.errors import RevdistError
 from revdist.heatmaps import heatmap
-from revdist.lanes import Worker, compute_with
+from revdist.lanes import Later, Worker, compute_with
+from revdist.placed import Inspection
 
-__all__ = ["GoldenPicture", "Inspector", "InspectorError", "Model", "heatmap"]
+__all__ = ["Begun", "GoldenPicture", "Inspector", "InspectorError", "Model", "heatmap"]
 
 _NICE = 5
 
@@ -57,6 +59,34 @@ class Model:
     calibration: Calibration
     threshold: float
     golden: Sequence[GoldenPicture]
+
+
+class Begun:
+    """A batch on the device."""
+
+    def __init__(self, begun: Future[Later[list[Result]]]) -> None:
+        self._begun = begun
+
+    def wait_for_room(self) -> bool:
+        """Until the device can begin the next batch. Whether this one is still computed then."""
+        wait([self._begun])
+        if self._begun.exception():
+            return False
+        room = self._begun.result().wait_for_room
+        return room is not None and room()
+
+    def results(self) -> list[Result]:
+        """Waits for them.
+
+        Raises:
+            InspectorError: if the device failed.
+        """
+        try:
+            return self._begun.result().result()
+        except KeyError as error:
+            raise InspectorError(f"the model {error} has been put away") from error
+        except (RevdistError, RuntimeError) as error:
+            raise InspectorError(f"the engine failed: {error}") from error
 
 
 class Inspector:
@@ -153,17 +183,21 @@ class Inspector:
         Raises:
             InspectorError: if the device fails; no frame of the batch is judged then.
         """
-        return self._device.call(self._inspect, frames, maps=maps)
+        return self.begin(frames, maps=maps).results()
 
-    def _inspect(self, frames: Sequence[Frame], *, maps: bool) -> list[Result]:
+    def begin(self, frames: Sequence[Frame], *, maps: bool = True) -> Begun:
+        """The same, without waiting for it. What is begun later is ended later."""
+        return Begun(self._device.start(self._begin, frames, maps=maps))
+
+    def _begin(self, frames: Sequence[Frame], *, maps: bool) -> Later[list[Result]]:
         pixels = [frame.pixels for frame in frames if frame.pixels is not None]
         assert len(pixels) == len(frames), "a frame without pixels never reaches the inspector"
         started = time.perf_counter_ns()
-        try:
-            models = [self._loaded[frame.model] for frame in frames]
-            inspection = self._engine.inspect(pixels, [frame.model for frame in frames])
-            scores = inspection.scores.tolist()  # (B,) on the host
+        models = [self._loaded[frame.model] for frame in frames]
+
+        def results(inspection: Inspection) -> list[Result]:
             engine_ns = time.perf_counter_ns() - started
+            scores = inspection.scores.tolist()  # (B,) on the host
             return [
                 Result(
                     score=score,
@@ -176,10 +210,8 @@ class Inspector:
                 )
                 for index, (model, score) in enumerate(zip(models, scores, strict=True))
             ]
-        except KeyError as error:
-            raise InspectorError(f"the model {error} has been put away") from error
-        except (RevdistError, RuntimeError) as error:
-            raise InspectorError(f"the engine failed: {error}") from error
+
+        return self._engine.begin(pixels, [frame.model for frame in frames]).then(results)
 
     def load(self, product: str, path: Path) -> Model:
         """Load a bundle beside what is in force, unless it is there already. It is not in force yet, and not proven.

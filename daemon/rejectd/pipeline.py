@@ -25,7 +25,7 @@ from dataclasses import dataclass
 from rejectd.batcher import Batch, Batcher
 from rejectd.cameras import pictures
 from rejectd.decision import decide, unjudged
-from rejectd.inspector import Inspector, InspectorError
+from rejectd.inspector import Begun, Inspector, InspectorError
 from rejectd.ledger import Ledger
 from rejectd.messages import CameraState, CameraStatus, Cause, Frame, Picture, Policy, Result, Verdict
 from rejectd.metrics import Metrics
@@ -54,6 +54,16 @@ class Inspected:
     results: Sequence[Result | InspectorError]
     started_ns: int
     ended_ns: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Begun:
+    """A batch that the device has."""
+
+    frames: Sequence[Frame]
+    maps: bool  # whether they are wanted
+    started_ns: int
+    results: Begun
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,7 +96,8 @@ class Pipeline:
         self.latest: dict[str, Picture] = {}  # of each camera
         self.states: dict[str, CameraStatus] = {}
         self.watchers: dict[str, Callable[[Verdict], None]] = {}  # who waits for the verdict of a frame
-        self.busy_since_ns: int | None = None  # when the device got the batch that it has now
+        self.busy_since_ns: int | None = None  # when the device got the oldest batch that it has now
+        self._failures = 0  # batches in a row
 
     def capture(self, name: str, camera: AnyCamera, stop: threading.Event) -> None:
         """The life of one camera thread."""
@@ -146,32 +157,47 @@ class Pipeline:
             self._finish(frame, unjudged(frame, Cause.OVERLOAD, self._clock(), detail="too many frames wait"))
 
     def inspect(self) -> None:
-        """The life of the inspect thread; ends when the batcher is closed and empty."""
+        """The life of the inspect thread; ends when the batcher is closed and empty.
+
+        Where the device has room before it has ended a batch, the next one is begun, and then this one settled.
+        """
+        batcher = self._stages.batcher
+        before: _Begun | None = None
         try:
-            failures = 0
-            for batch in self._stages.batcher:
-                if batch.hopeless:
+            while (batch := batcher.take(wait=before is None)) or before:
+                if batch and batch.hopeless:
                     self._undecided.put(batch, timeout=_VERDICTS_S)
-                if batch.frames:
-                    results = self._run(batch.frames)
-                    failures = 0 if any(isinstance(result, Result) for result in results) else failures + 1
-                    if failures >= _ENGINE_FAULTS:
-                        raise EngineBrokenError(f"{failures} batches in a row failed: {results[0]}")
+                begun = self._begin(batch.frames) if batch and batch.frames else None
+                if before:
+                    self._settle(before, begun)
+                before = begun
+                if begun and not begun.results.wait_for_room():
+                    self._settle(begun, None)
+                    before = None
         finally:
             self._undecided.put(None, timeout=_VERDICTS_S)
 
-    def _run(self, frames: Sequence[Frame]) -> Sequence[Result | InspectorError]:
-        """Have a batch inspected, and learn how long that takes."""
-        started = self.busy_since_ns = self._clock()
-        results = self._inspect(frames)
-        self.busy_since_ns = None
-        ended = self._clock()
+    def _begin(self, frames: Sequence[Frame]) -> _Begun:
+        maps = self._stages.recorder.maps_affordable
+        started_ns = self._clock()
+        if self.busy_since_ns is None:
+            self.busy_since_ns = started_ns
+        return _Begun(frames, maps, started_ns, self._stages.inspector.begin(frames, maps=maps))
+
+    def _settle(self, begun: _Begun, following: _Begun | None) -> None:
+        """Wait for the results of a batch, pass them on, and learn how long that took."""
+        results = self._results(begun)
+        self.busy_since_ns = following.started_ns if following else None
+        ended_ns = self._clock()
         self._undecided.put(
-            Inspected(frames=frames, results=results, started_ns=started, ended_ns=ended), timeout=_VERDICTS_S
+            Inspected(frames=begun.frames, results=results, started_ns=begun.started_ns, ended_ns=ended_ns),
+            timeout=_VERDICTS_S,
         )
         if all(isinstance(result, Result) for result in results):
-            self._stages.batcher.service_time.learn(len(frames), ended - started)
-        return results
+            self._stages.batcher.service_time.learn(len(results), ended_ns - begun.started_ns)
+        self._failures = 0 if any(isinstance(result, Result) for result in results) else self._failures + 1
+        if self._failures >= _ENGINE_FAULTS:
+            raise EngineBrokenError(f"{self._failures} batches in a row failed: {results[0]}")
 
     def decide(self) -> None:
         """The life of the verdict thread; ends after the inspect thread."""
@@ -188,17 +214,16 @@ class Pipeline:
                     self._finish(frame, unjudged(frame, Cause.ENGINE_FAULT, batch.ended_ns, detail=str(result)))
             self._measure(batch)
 
-    def _inspect(self, frames: Sequence[Frame]) -> list[Result | InspectorError]:
-        """Judge a batch. If it fails each frame is tried by itself, so that one cannot take others with it."""
-        maps = self._stages.recorder.maps_affordable
+    def _results(self, begun: _Begun) -> list[Result | InspectorError]:
+        """Of a batch. If it fails each frame is tried by itself, so that one cannot take others with it."""
         try:
-            results = self._stages.inspector.inspect(frames, maps=maps)
+            results = begun.results.results()
         except InspectorError as error:
             log.error("%s", error)
-            if len(frames) == 1:
+            if len(begun.frames) == 1:
                 return [error]
-            return [result for frame in frames for result in self._inspect([frame])]
-        if not maps:
+            return [result for frame in begun.frames for result in self._results(self._begin([frame]))]
+        if not begun.maps:
             rejects = sum(result.score > result.threshold for result in results)
             self._stages.metrics.sacrificed.labels("map").inc(rejects)
         return list(results)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections import Counter
 
+_GAIN = 0.1  # how much the next measurement counts
+_SOON = 0.5  # and one that is clearly shorter: much makes a batch last longer, but nothing makes it short
 _HOPE = 0.9  # how much of the time in parts a larger batch than was ever tried is believed to take: so it is tried
 
 
@@ -28,8 +30,8 @@ class ServiceTime:
             self._mean[size] = float(elapsed_ns)
         else:
             error = min(elapsed_ns / self._mean[size] - 1, max(0.2, 3 * self._deviation), 3.0)
-            self._mean[size] *= 1 + 0.1 * error
-            self._deviation += 0.1 * (abs(error) - self._deviation)
+            self._mean[size] *= 1 + (_SOON if error < -2 * self._deviation else _GAIN) * error
+            self._deviation += _GAIN * (abs(error) - self._deviation)
         self._seen[size] += 1
         self._bound()
 

@@ -9,7 +9,6 @@ hold (parts.py), side by side (lanes.py).
 
 from __future__ import annotations
 
-import functools
 import threading
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from types import MappingProxyType
@@ -23,7 +22,8 @@ from revdist import compiled, detector, memory, quantised
 from revdist.errors import ImageError, RevdistError
 from revdist.folding import on_device
 from revdist.fused import Program
-from revdist.passes import Passes, scaled, scored
+from revdist.lanes import Later
+from revdist.passes import Maps, Passes, scaled, scored
 from revdist.placed import Inspection, Placed, Ranges, Table, rows_by_product
 from revdist.recipe import check_size
 from revdist.residents import Residents
@@ -176,23 +176,26 @@ class Engine:
         The score of a picture does not depend on the batch that it comes in (beyond rounding, 1e-6 relative).
         Raises ImageError for a picture of a wrong size, RevdistError for an unknown product.
         """
+        return self.begin(pixels, products).result()
+
+    @torch.inference_mode()
+    def begin(self, pixels: Sequence[npt.NDArray[np.uint8]], products: Sequence[str]) -> Later[Inspection]:
+        """The same, of which the last part may still be computed when this returns.
+
+        With lanes the next batch can be begun before all of them have ended this one.
+        """
         students = self._settled(products)
-        groups = self._groups(pixels, products, students)
-        maps: dict[int, torch.Tensor] = {}
-        found: list[torch.Tensor] = []  # scores, on the device, in the order of
-        order: list[int] = []
+        every: list[tuple[list[int], Later[list[Maps]]]] = []
         with self._target.alone():
-            for tiles, _, rows in groups:
+            for tiles, _, rows in self._groups(pixels, products, students):
                 parts = [part for row in rows for part in tiles.cut(pixels[row])]
                 batch = self._passes.upload(parts)  # (b * T, h', w', 3)
-                seen = self._passes.see(batch, [products[row] for row in rows], students, scored)
-                maps.update(zip(rows, (each for smoothed, _ in seen for each in smoothed), strict=True))
-                found += [scores for _, scores in seen]
-                order += rows
-        scores = np.empty(len(order), np.float32)
-        if order:
-            scores[order] = torch.cat(found).cpu().numpy()  # the one copy to the host, the one synchronisation
-        return Inspection(scores, [maps[row] for row in range(len(order))])
+                every.append((rows, self._passes.see(batch, [products[row] for row in rows], students, scored)))
+            if not every:
+                return Later.known(Inspection(np.empty(0, np.float32), []))
+            rows, last = every.pop()
+            before = [(known, found.result()) for known, found in every]
+            return last.then(lambda seen: _inspection([*before, (rows, seen)]))
 
     @torch.inference_mode()
     def scale_maps(self, pixels: npt.NDArray[np.uint8], product: str) -> npt.NDArray[np.float32]:
@@ -204,7 +207,8 @@ class Engine:
         students = self._settled([product])
         tiles = self._placed(students, product).tiles
         with self._target.alone():
-            ((scales,),) = self._passes.see(self._passes.upload(tiles.cut(pixels)), [product], students, scaled)
+            found = self._passes.see(self._passes.upload(tiles.cut(pixels)), [product], students, scaled)
+            ((scales,),) = found.result()
             return np.asarray(scales.cpu().numpy())
 
     def networks(self, pixels: Sequence[npt.NDArray[np.uint8]], product: str) -> Callable[[], object]:
@@ -217,7 +221,7 @@ class Engine:
         def see(part: slice) -> None:
             placed.student(placed.teacher(batch[part]))
 
-        return functools.partial(self._passes.in_parts, see, len(every), placed.tiles)
+        return lambda: self._passes.in_parts(see, len(every), placed.tiles).result()
 
     @torch.no_grad()
     def features(self, pixels: Sequence[npt.NDArray[np.uint8]]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -233,7 +237,8 @@ class Engine:
         `batch`: their T tiles each, picture by picture, on the device, uint8 (b * T, h', w', 3); those of a product
         side by side.
         """
-        return torch.cat([maps for maps, _ in self._passes.see(batch, products, self._settled(products), scored)])
+        seen = self._passes.see(batch, products, self._settled(products), scored)
+        return torch.cat([maps for maps, _ in seen.result()])
 
     def at_once(self, product: str) -> int:
         """How many pictures run together or side by side: more of them take as many times longer. 0: all."""
@@ -283,3 +288,13 @@ class Engine:
                     hint="call images.prepare first",
                 )
         return [(*key, rows) for key, rows in groups.items()]
+
+
+def _inspection(groups: Sequence[tuple[Sequence[int], Sequence[Maps]]]) -> Inspection:
+    """Of all groups' rows and smoothed maps and scores, the one copy to the host, the one synchronisation."""
+    order = [row for rows, _ in groups for row in rows]
+    maps = dict(zip(order, (each for _, seen in groups for smoothed, _ in seen for each in smoothed), strict=True))
+    found = torch.cat([scores for _, seen in groups for _, scores in seen])
+    scores = np.empty(len(order), np.float32)
+    scores[order] = found.cpu().numpy()
+    return Inspection(scores, [maps[row] for row in range(len(order))])

@@ -15,7 +15,7 @@ import torch
 
 from revdist import compiled, detector, graphs
 from revdist.fused import Program
-from revdist.lanes import Lanes
+from revdist.lanes import Lanes, Later
 from revdist.parts import Parts
 from revdist.placed import Placed, Table, rows_by_product
 from revdist.target import OPENVINO, Target
@@ -48,7 +48,7 @@ class Passes:
             return pixels
         return detector.normalise(pixels, self._mean, self._std).to(self._target.pictures)
 
-    def see(self, batch: torch.Tensor, products: Sequence[str], table: Table, make: Make) -> list[Maps]:
+    def see(self, batch: torch.Tensor, products: Sequence[str], table: Table, make: Make) -> Later[list[Maps]]:
         """What `make` makes of the distances of some pictures of one product at a time, in their order.
 
         `batch`: tiles (b * T, h', w', 3) of pictures that are ordered by product. Distances: fine to coarse,
@@ -56,15 +56,18 @@ class Passes:
         """
         tiles = table[products[0]].tiles
         if tiles.count == 1:
-            return [made for _, made in self._through(batch, products, table, functools.partial(self._judged, make))]
+            every = self._through(batch, products, table, functools.partial(self._judged, make))
+            return every.then(lambda found: [made for _, made in found])
         owners = [product for product in products for _ in range(tiles.count)]
         of_product: dict[str, list[Sequence[torch.Tensor]]] = {}
-        for product, distances in self._through(batch, owners, table, Placed.distances):
+        for product, distances in self._through(batch, owners, table, Placed.distances).result():
             of_product.setdefault(product, []).append(distances)
-        return [
-            make(table[product], [tiles.join(torch.cat(scale)) for scale in zip(*parts, strict=True)])
-            for product, parts in of_product.items()
-        ]
+        return Later.known(
+            [
+                make(table[product], [tiles.join(torch.cat(scale)) for scale in zip(*parts, strict=True)])
+                for product, parts in of_product.items()
+            ]
+        )
 
     def _through(
         self,
@@ -72,7 +75,7 @@ class Passes:
         owners: Sequence[str],
         table: Table,
         judge: Callable[[Placed, Sequence[torch.Tensor]], Made],
-    ) -> list[tuple[str, Made]]:
+    ) -> Later[list[tuple[str, Made]]]:
         """What `judge` makes of the teacher's maps of tiles (n, h', w', 3), some of one product at a time."""
         first = table[owners[0]]
 
@@ -84,7 +87,8 @@ class Passes:
                 for own in self.parts.of(len(rows), first.tiles)
             ]
 
-        return [each for found in self.in_parts(see, len(owners), first.tiles) for each in found]
+        parts = self.in_parts(see, len(owners), first.tiles)
+        return parts.then(lambda every: [each for found in every for each in found])
 
     def _judged(self, make: Make, placed: Placed, taught: Sequence[torch.Tensor]) -> Maps:
         """A student's graphs are those of scores: whatever else is made of its distances is rare, and has none."""
@@ -95,12 +99,12 @@ class Passes:
         """The teacher as a function of pixels, uint8 (n, h', w', 3)."""
         return lambda given: placed.teacher(self.normalise(given[0]))
 
-    def in_parts(self, function: Callable[[slice], Made], count: int, tiles: Tiles) -> list[Made]:
+    def in_parts(self, function: Callable[[slice], Made], count: int, tiles: Tiles) -> Later[list[Made]]:
         """The function of each part of so many tiles, in their order: side by side while there is one for each lane."""
         parts = self.parts.side_by_side(count)
-        found = self._side_by_side.map(function, parts) if parts else []
-        begin = parts[-1].stop if parts else 0
-        return found + [function(part) for part in self.parts.of(count, tiles, begin)]
+        rest = list(self.parts.of(count, tiles, parts[-1].stop if parts else 0))
+        begun = self._side_by_side.begin(function, parts) if parts else Later.known([])
+        return Later.known(begun.result() + [function(part) for part in rest]) if rest else begun
 
     @functools.cached_property
     def _side_by_side(self) -> Lanes:
@@ -149,7 +153,7 @@ class Passes:
         """
 
         if counts := self.parts.lane_sizes(batches, placed.tiles):
-            self._side_by_side.map(functools.partial(_pack, placed), counts)
+            self._side_by_side.begin(functools.partial(_pack, placed), counts).result()
 
     @torch.inference_mode()
     def _run(self, placed: Placed, parts: Sequence[npt.NDArray[np.uint8]]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable
 
@@ -14,7 +15,6 @@ from simulated_line import MS, Clock, S, a_frame, gpu_ns
 
 from rejectd.batcher import Batch, Batcher
 from rejectd.messages import Frame
-from rejectd.service_time import ServiceTime
 
 
 class Bench:
@@ -134,7 +134,7 @@ def test_an_engine_that_became_slower_makes_batches_close_earlier() -> None:
 def test_a_waiting_taker_is_woken_by_the_frame_that_fills_the_batch() -> None:
     batcher = Batcher("ab", max_batch=2, max_wait_ns=60 * S, queue_per_camera=9)
     came: list[Batch] = []
-    taker = threading.Thread(target=lambda: came.extend(batch for batch in batcher if batch.frames))
+    taker = threading.Thread(target=lambda: came.extend(batch for batch in iter(batcher.take, None) if batch.frames))
     taker.start()
     for seq, camera in enumerate("abab", 1):
         batcher.put(a_frame(camera, seq, 2**62))
@@ -142,6 +142,21 @@ def test_a_waiting_taker_is_woken_by_the_frame_that_fills_the_batch() -> None:
     taker.join(10)
     assert not taker.is_alive()
     assert Counter(names(batch.frames) for batch in came) == Counter(["a1 b2", "a3 b4"])
+
+
+def test_who_has_other_things_to_do_gets_what_is_ready_and_does_not_wait() -> None:
+    batcher = Batcher("a", max_batch=2, max_wait_ns=60 * S, queue_per_camera=9)
+    begun = time.monotonic()
+    assert batcher.take(wait=False) == Batch()
+    batcher.put(a_frame("a", 1, 2**62))
+    assert batcher.take(wait=False) == Batch(), "it waits for company"
+    batcher.put(a_frame("a", 2, 2**62))
+    found = batcher.take(wait=False)
+    assert found is not None
+    assert names(found.frames) == "a1 a2"
+    batcher.close()
+    assert batcher.take(wait=False) is None
+    assert time.monotonic() - begun < 0.9, "waiting lasts a second"
 
 
 # what goes into it
@@ -212,13 +227,13 @@ def test_a_closed_batcher_takes_nothing_more_hands_out_the_rest_and_ends() -> No
     bench.put("aaaaab")
     bench.batcher.close()
     assert bench.put("a") == [False]
-    assert [names(batch.frames) for batch in bench.batcher] == ["a1 b1 a2 a3", "a4 a5"]
+    assert [names(batch.frames) for batch in iter(bench.batcher.take, None)] == ["a1 b1 a2 a3", "a4 a5"]
     assert bench.batcher.take() is None
 
 
 def test_closing_an_empty_batcher_ends_whoever_waits() -> None:
     batcher = Batcher("a", max_batch=2, max_wait_ns=S, queue_per_camera=9)
-    taker = threading.Thread(target=lambda: list(batcher))
+    taker = threading.Thread(target=lambda: list(iter(batcher.take, None)))
     taker.start()
     batcher.close()
     taker.join(10)
@@ -249,6 +264,32 @@ def test_where_larger_batches_pay_a_little_they_are_taken_while_each_camera_has_
     assert bench.chosen() == "b1"
     bench.put(waiting)
     assert len(bench.take().frames) == frames
+
+
+def test_sizes_never_tried_are_tried_where_larger_batches_pay() -> None:
+    bench = Bench("a", max_batch=8, max_wait_ns=0)
+    tried = []
+    for _ in range(20):
+        bench.put("a" * 8)
+        size = len(bench.take().frames)
+        tried.append(size)
+        bench.batcher.service_time.learn(size, gpu_ns(size))
+    assert tried[-1] == 8
+
+
+def test_a_size_that_was_disturbed_is_tried_again_while_each_camera_has_more_waiting_than_fit() -> None:
+    bench = Bench("a", max_wait_ns=0)
+    takes = {1: 10, 2: 19, 4: 36}
+    for size, elapsed_ms in ((1, 10), (4, 60)):  # as measured before the first frame, the second one disturbed
+        bench.batcher.service_time.learn(size, elapsed_ms * MS)
+    chosen = []
+    for _ in range(100):
+        bench.put("a" * (8 - bench.batcher.waiting()))
+        size = len(bench.take().frames)
+        chosen.append(size)
+        bench.batcher.service_time.learn(size, takes.get(size, 28) * MS)
+    assert chosen[0] == 1
+    assert chosen[-30:] == [4] * 30
 
 
 def test_a_batch_leaves_half_of_the_time_that_another_camera_usually_has() -> None:
@@ -409,114 +450,6 @@ def test_a_device_thought_too_slow_is_asked_again_with_one_frame_each_second() -
     assert 8 <= probes <= 10
 
 
-# how long a batch takes
-
-
-def test_nothing_known_means_no_time_at_all() -> None:
-    assert ServiceTime().expect(4) == 0
-
-
-def test_the_expected_time_comes_near_to_what_was_measured_and_not_below() -> None:
-    service_time = ServiceTime()
-    for number in range(200):
-        service_time.learn(4, (95 + number % 11) * MS)
-    assert 100 * MS <= service_time.expect(4) <= 115 * MS
-
-
-def test_sizes_never_seen_are_estimated_from_the_others() -> None:
-    service_time = ServiceTime()
-    for _ in range(200):
-        service_time.learn(2, 20 * MS)
-        service_time.learn(8, 40 * MS)
-    two, eight = service_time.expect(2), service_time.expect(8)
-    assert service_time.expect(4) == two + (eight - two) // 3
-    assert eight < service_time.expect(16) < 2 * eight, "a larger batch may pay, so it is worth a try"
-    assert service_time.expect(1) <= two
-
-
-@given(st.dictionaries(st.integers(1, 16), st.integers(1, 10**9), min_size=1))
-def test_a_larger_batch_is_never_expected_to_be_faster_nor_slower_than_its_frames_in_parts(
-    costs: dict[int, int],
-) -> None:
-    service_time = ServiceTime()
-    for size, cost_ns in costs.items():
-        service_time.learn(size, cost_ns)
-    expected = [service_time.expect(size) for size in range(1, 33)]
-    assert expected == sorted(expected)
-    assert all(expected[2 * size - 1] <= 2 * expected[size - 1] + 2 for size in range(1, 17))
-
-
-def test_a_hang_counts_as_a_slow_batch_and_is_forgotten() -> None:
-    service_time = ServiceTime()
-    for _ in range(50):
-        service_time.learn(4, 10 * MS)
-    before = service_time.expect(4)
-    service_time.learn(4, 5 * S)
-    assert service_time.expect(4) < 4 * before
-    for _ in range(60):
-        service_time.learn(4, 10 * MS)
-    assert service_time.expect(4) < 1.2 * before
-
-
-def test_a_hang_as_the_very_first_measurement_does_not_outlive_the_next() -> None:
-    service_time = ServiceTime()
-    service_time.learn(4, 5 * S)
-    service_time.learn(4, 10 * MS)
-    assert service_time.expect(4) < 20 * MS
-
-
-def test_a_size_that_was_slow_once_is_judged_by_the_other_sizes() -> None:
-    service_time = ServiceTime()
-    service_time.learn(4, 10 * MS)
-    service_time.learn(5, 5 * S)
-    assert service_time.expect(5) < 20 * MS
-
-
-def test_one_slow_batch_among_many_moves_the_expectation_by_little() -> None:
-    service_time = ServiceTime()
-    for _ in range(50):
-        service_time.learn(8, 20 * MS)
-    before = service_time.expect(8)
-    service_time.learn(8, 60 * MS)
-    assert service_time.expect(8) < 1.1 * before
-
-
-def test_the_noise_of_sizes_often_seen_is_believed_of_those_seldom_seen() -> None:
-    service_time = ServiceTime()
-    service_time.learn(1, 10 * MS)
-    for _ in range(50):
-        service_time.learn(8, 20 * MS)
-    assert service_time.expect(1) < 10.5 * MS
-
-
-def test_a_size_that_was_slow_once_is_tried_again_and_one_that_stays_slow_is_not() -> None:
-    service_time = ServiceTime()
-    for size, elapsed_ms in ((1, 10), (1, 10), (8, 500)):
-        service_time.learn(size, elapsed_ms * MS)
-    assert service_time.expect(8) < 8 * service_time.expect(1)
-    service_time.learn(8, 500 * MS)
-    assert service_time.expect(8) == 8 * service_time.expect(1)
-
-
-def test_sizes_never_tried_are_tried_where_larger_batches_pay() -> None:
-    bench = Bench("a", max_batch=8, max_wait_ns=0)
-    tried = []
-    for _ in range(20):
-        bench.put("a" * 8)
-        size = len(bench.take().frames)
-        tried.append(size)
-        bench.batcher.service_time.learn(size, gpu_ns(size))
-    assert tried[-1] == 8
-
-
-def test_an_engine_that_stays_slow_is_believed() -> None:
-    service_time = ServiceTime()
-    service_time.learn(1, 10 * MS)
-    for _ in range(100):
-        service_time.learn(1, 200 * MS)
-    assert service_time.expect(1) >= 200 * MS
-
-
 # whatever happens
 
 
@@ -579,7 +512,7 @@ def test_threads_that_put_while_one_takes_lose_nothing() -> None:
                 refused[f"{camera}{seq}"] += 1
 
     def take() -> None:
-        for batch in batcher:
+        for batch in iter(batcher.take, None):
             out.update(frame.event_id for frame in (*batch.frames, *batch.hopeless))
 
     cameras = [threading.Thread(target=put, args=(camera,)) for camera in "abcd"]

@@ -105,6 +105,21 @@ def test_a_mixed_batch_is_judged_product_by_product_and_only_rejects_bring_a_map
     settled.set_threshold("wafer", None)
 
 
+def test_batches_that_are_begun_one_after_the_other_get_the_same_scores(
+    settled: Inspector, pictures: list[Pixels]
+) -> None:
+    batches = [
+        [a_frame(settled, pictures[(n + shift) % 4]) for n in range(count)] for shift, count in enumerate((4, 2, 1))
+    ]
+    begun = []
+    for frames in batches:
+        begun.append(settled.begin(frames))
+        begun[-1].wait_for_room()
+    together = [[result.score for result in each.results()] for each in begun]
+    for frames, scores in zip(batches, together, strict=True):
+        assert scores == pytest.approx([settled.inspect([frame])[0].score for frame in frames], rel=1e-4)
+
+
 def test_a_changeover_happens_between_two_frames(
     inspector: Inspector, bundle: Path, pictures: list[Pixels], tmp_path: Path
 ) -> None:

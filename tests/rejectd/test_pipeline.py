@@ -18,7 +18,7 @@ from peers import wait_for
 from prometheus_client import CollectorRegistry
 
 from rejectd.batcher import Batcher
-from rejectd.inspector import InspectorError
+from rejectd.inspector import Begun, InspectorError
 from rejectd.ledger import Ledger, Margin
 from rejectd.logbook import Logbook
 from rejectd.messages import CameraStatus, Frame, Picture, Pixels, Policy, Result, Verdict
@@ -28,6 +28,7 @@ from rejectd.pipeline import EngineBrokenError, Pipeline, Stages
 from rejectd.recorder import Recorder
 from rejectd.settings import FolderCamera, Station
 from rejectd.stations import Stations
+from revdist.lanes import Later, Worker
 
 MS = 1_000_000
 MARGIN_NS = 200 * MS  # more than a busy machine needs to wake a thread
@@ -43,6 +44,14 @@ class Device:
         self.put_away: set[str] = set()  # models
         self.inspected = 0  # frames
         self.prepared: list[str] = []  # products
+        self.lane: Worker | None = None  # that goes on with a batch when the device has room for the next one
+        self.room = threading.Event()  # there, where batches go on in the lane
+        self._worker = Worker("device")
+
+    def close(self) -> None:
+        self._worker.close()
+        if self.lane:
+            self.lane.close()
 
     def prepare(self, pixels: Pixels, product: str) -> tuple[Pixels, str]:
         if pixels.shape[0] < 3:
@@ -50,7 +59,21 @@ class Device:
         self.prepared.append(product)
         return pixels, f"{product}@1"
 
-    def inspect(self, frames: Sequence[Frame], *, maps: bool = True) -> list[Result]:
+    def begin(self, frames: Sequence[Frame], *, maps: bool = True) -> Begun:
+        return Begun(self._worker.start(self._begin, frames))
+
+    def _begin(self, frames: Sequence[Frame]) -> Later[list[Result]]:
+        if self.lane is None:
+            return Later.known(self._inspect(frames))
+        done = self.lane.start(self._inspect, frames)
+
+        def wait_for_room() -> bool:
+            assert self.room.wait(20)
+            return not done.done()
+
+        return Later(done.result, wait_for_room)
+
+    def _inspect(self, frames: Sequence[Frame]) -> list[Result]:
         self.inspected += len(frames)
         if self.hangs.is_set():
             assert self.released.wait(20)
@@ -180,6 +203,7 @@ class Rig:
             assert not thread.is_alive()
         self.outbox.close()
         self.logbook.close()
+        self.device.close()
 
     def wait_verdicts(self, count: int) -> None:
         wait_for(lambda: len(self.sent.verdicts) >= count, f"{count} verdicts")
@@ -227,6 +251,57 @@ def test_the_device_has_the_next_batch_while_the_verdicts_of_the_last_are_given(
     goes_on.set()
     rig.wait_verdicts(2)
     assert [verdict.decision for verdict in rig.sent.of("c")] == ["pass", "pass"]
+
+
+def test_a_device_that_has_room_before_it_has_ended_a_batch_gets_the_next_one(rig: Rig) -> None:
+    rig.device.lane = Worker("lane")
+    rig.device.hangs.set()
+    first = rig.show(10)
+    wait_for(lambda: rig.device.inspected == 1, "the lane has the first frame")
+    second = rig.show(150)
+    time.sleep(0.05)
+    assert rig.batcher.waiting() == 1, "there is no room yet"
+    rig.device.room.set()
+    wait_for(lambda: rig.batcher.waiting() == 0, "the device has the second one as well")
+    third = rig.show(20)
+    time.sleep(0.05)
+    assert (rig.batcher.waiting(), rig.sent.verdicts) == (1, {}), "it has no more than two"
+    rig.device.hangs.clear()
+    rig.device.released.set()
+    rig.wait_verdicts(3)
+    ends = [rig.sent.verdicts[event][0].decision for event in (first, second, third)]
+    assert ends == ["pass", "reject", "pass"]
+    wait_for(lambda: rig.pipeline.busy_since_ns is None, "it has nothing to do")
+
+
+def test_a_batch_whose_device_has_room_is_settled_though_no_other_follows(rig: Rig) -> None:
+    rig.device.lane = Worker("lane")
+    rig.device.hangs.set()
+    rig.device.room.set()
+    rig.show(10)
+    wait_for(lambda: rig.device.inspected == 1, "the lane has it")
+    rig.device.released.set()
+    begun = time.monotonic()
+    rig.wait_verdicts(1)
+    assert time.monotonic() - begun < 0.9, "the batcher waits a second for frames"
+
+
+@pytest.mark.parametrize("poison", [0, 1])
+def test_a_batch_that_fails_beside_another_does_not_take_it_with_it(rig: Rig, poison: int) -> None:
+    rig.device.lane = Worker("lane")
+    rig.device.hangs.set()
+    events = [rig.show(10 if poison else 255)]
+    wait_for(lambda: rig.device.inspected == 1, "the lane has the first frame")
+    events += [rig.show(255 if poison else 10)]
+    time.sleep(0.05)  # longer than it waits for company
+    rig.device.room.set()
+    wait_for(lambda: rig.batcher.waiting() == 0, "the device has the second as well")
+    events += [rig.show(20)]
+    rig.device.hangs.clear()
+    rig.device.released.set()
+    rig.wait_verdicts(3)
+    causes = [rig.sent.verdicts[event][0].cause for event in events]
+    assert causes == ["engine_fault" if place == poison else None for place in range(3)]
 
 
 def test_one_frame_that_the_device_cannot_take_does_not_take_others_with_it(rig: Rig) -> None:

@@ -253,7 +253,7 @@ def test_pictures_side_by_side_have_a_thread_each() -> None:
     pixels = _pictures(4, 64, 96, 3)
     wanted = [network((pixels[row : row + 1],)) for row in range(4)]
     assert list(network._compiled) == [((1, 64, 96, 3), False)]
-    together = Lanes(2).map(lambda row: network((pixels[row : row + 1],)), range(4))
+    together = Lanes(2).begin(lambda row: network((pixels[row : row + 1],)), range(4)).result()
     assert list(network._compiled) == [((1, 64, 96, 3), False), ((1, 64, 96, 3), True)]
     assert [each.requests.qsize() for each in network._compiled.values()] == [1, 2], "all were given back"
     for one, other in zip(wanted, together, strict=True):

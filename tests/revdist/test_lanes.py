@@ -11,8 +11,9 @@ import time
 
 import pytest
 import torch
+from peers import wait_for
 
-from revdist.lanes import Lanes, Worker
+from revdist.lanes import Lanes, Later, Worker
 
 
 def test_calls_of_all_threads_run_in_one_thread_one_after_the_other() -> None:
@@ -82,8 +83,79 @@ def test_lanes_run_side_by_side_and_give_results_in_order() -> None:
         return number, torch.get_num_threads(), torch.is_inference_mode_enabled()
 
     lanes, before = Lanes(2), torch.get_num_threads()
-    assert lanes.map(work, range(6)) == [(number, 1, True) for number in range(6)]
+    assert lanes.begin(work, range(6)).result() == [(number, 1, True) for number in range(6)]
     assert torch.get_num_threads() == before
+
+
+def test_a_lane_that_has_done_its_part_begins_what_comes_next() -> None:
+    lanes, both, goes_on = Lanes(2), threading.Barrier(2, timeout=10), threading.Event()
+    seen: list[int] = []
+
+    def work(number: int) -> int:
+        both.wait()
+        assert number == 0 or goes_on.wait(timeout=10)
+        return number
+
+    def note(number: int) -> int:
+        seen.append(number)
+        return number + 10
+
+    first = lanes.begin(work, range(2))
+    time.sleep(0.1)  # beside which it does not count that one of them woke up later
+    assert first.wait_for_room is not None
+    assert first.wait_for_room(), "one of them goes on"
+    second = lanes.begin(note, range(2))
+    wait_for(lambda: seen == [0, 1], "the free lane does all of it")
+    goes_on.set()
+    assert (first.result(), second.result()) == ([0, 1], [10, 11])
+    assert not first.wait_for_room()
+
+
+def test_lanes_that_are_far_apart_get_in_step_again() -> None:
+    lanes, both, goes_on = Lanes(2), threading.Barrier(2, timeout=10), threading.Event()
+    ended: list[int] = []
+
+    def work(number: int) -> None:
+        both.wait()
+        assert number == 0 or goes_on.wait(timeout=10)
+
+    def take_time(number: int) -> None:
+        time.sleep(0.1)
+        ended.append(number)
+
+    first = lanes.begin(work, range(2))
+    time.sleep(0.1)
+    assert first.wait_for_room is not None
+    assert first.wait_for_room()
+    second = lanes.begin(take_time, range(2))
+    time.sleep(0.05)
+    goes_on.set()
+    first.result()
+    assert second.wait_for_room is not None
+    assert not second.wait_for_room(), "it has ended"
+    assert ended == [0, 1]
+    second.result()
+
+
+def test_there_is_room_after_an_error_too() -> None:
+    def fail(number: int) -> None:
+        raise ValueError(number)
+
+    begun = Lanes(2).begin(fail, range(2))
+    assert begun.wait_for_room is not None
+    begun.wait_for_room()
+    with pytest.raises(ValueError, match=r"0|1"):
+        begun.result()
+
+
+def test_what_follows_is_made_at_once_of_what_is_known_and_else_where_it_is_asked_for() -> None:
+    made: list[int] = []
+    known = Later.known(1).then(made.append)
+    assert (made, known.wait_for_room) == ([1], None)
+    later = Lanes(2).begin(lambda number: number, range(2)).then(lambda every: (sum(every), threading.get_ident()))
+    assert later.wait_for_room is not None
+    later.wait_for_room()
+    assert later.result() == (1, threading.get_ident())
 
 
 def test_lanes_leave_other_threads_their_number() -> None:
@@ -112,7 +184,7 @@ def test_an_error_in_a_lane_is_raised_after_the_others_have_ended() -> None:
         ended.append(number)
 
     with pytest.raises(ValueError, match="the first fails"):
-        Lanes(2).map(work, range(4))
+        Lanes(2).begin(work, range(4)).result()
     assert sorted(ended) == [1, 2, 3]
 
 

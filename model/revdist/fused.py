@@ -2,7 +2,7 @@
 
 A convolution takes its ReLU and its addition along, so that no map is read again for them, and adds to a map in place
 where nobody reads that later; a transposed convolution of 2x2 with stride 2 is a 1x1 convolution whose outputs are put
-side by side; weights are packed once (packed.py); in float32 wide 3x3 convolutions go by tiles (winograd.py). The
+side by side; weights are packed once (packed.py); wide 3x3 convolutions go by tiles (winograd.py). The other
 operations are those that torch's own compiler emits for x86. Results differ from the plain network's by rounding.
 """
 
@@ -36,7 +36,7 @@ def fuse(module: nn.Module, *example: torch.Tensor, dtype: torch.dtype = torch.f
         steps = bfloat16.with_head(steps, recorded.inputs, exact)
     free = _overwriting(steps, recorded.outputs)
     made = [
-        ready(step, torch.float32 if number < exact else dtype, overwrites=step.result in free)
+        ready(step, torch.float32 if number < exact else dtype, overwrites=step.result in free, keeps_sums=exact > 0)
         for number, step in enumerate(steps)
     ]
     return Program(made, recorded.inputs, recorded.outputs)
@@ -176,16 +176,19 @@ def _padded(plain: recording.Convolution, zeros: Sequence[int]) -> recording.Con
     return replace(plain, weight=weight, padding=(below, right))
 
 
-def ready(step: Step, dtype: torch.dtype, *, overwrites: bool = False) -> Step:
+def ready(step: Step, dtype: torch.dtype, *, overwrites: bool = False, keeps_sums: bool = False) -> Step:
     """The step with an operation that can run: in the place of a recorded convolution one of `dtype`.
 
-    `overwrites`: it may take the memory of the map that it adds.
+    `overwrites`: it may take the memory of the map that it adds; `keeps_sums`: so its weights are rounded to bfloat16.
     """
     plain = step.operation
     if not isinstance(plain, recording.Convolution):
         return step
     if plain.transposed:
         return replace(step, operation=Doubling(Convolution(flattened(plain), dtype)))
-    if dtype is torch.float32 and winograd.suits(plain):
-        return replace(step, operation=winograd.Winograd(plain))
-    return replace(step, operation=Convolution(plain, dtype, overwrites=overwrites))
+
+    def plainly() -> Convolution:
+        rounds = keeps_sums and dtype is torch.bfloat16
+        return Convolution(bfloat16.rounded(plain) if rounds else plain, dtype, overwrites=overwrites)
+
+    return replace(step, operation=winograd.Winograd(plain, dtype, plainly) if winograd.suits(plain) else plainly())

@@ -14,6 +14,7 @@ it lets all of them sleep after every operation, in the place of spinning for a 
 from __future__ import annotations
 
 import contextlib
+import functools
 import threading
 import time
 import weakref
@@ -21,7 +22,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, wait
 from dataclasses import dataclass
 from queue import SimpleQueue
-from typing import Generic, ParamSpec, TypeVar
+from typing import Any, Generic, ParamSpec, TypeVar
 
 import torch
 
@@ -59,7 +60,7 @@ class Worker:
     """A thread that runs calls, one after the other."""
 
     def __init__(self, name: str) -> None:
-        self._calls: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
+        self._calls: SimpleQueue[tuple[Future[Any], Callable[[], Any]] | None] = SimpleQueue()
         self._closing, self._closed = threading.Lock(), False
         # a daemon: a device that hangs must not keep the process from ending
         threading.Thread(target=_work, args=(self._calls,), name=name, daemon=True).start()
@@ -69,17 +70,10 @@ class Worker:
     ) -> Future[Found]:
         """Call it behind what was started before. Raises RuntimeError once this is closed."""
         done: Future[Found] = Future()
-
-        def run() -> None:
-            try:
-                done.set_result(function(*arguments, **named))
-            except BaseException as error:  # raised again where the result is asked for
-                done.set_exception(error)
-
         with self._closing:
             if self._closed:
                 raise RuntimeError("the thread that computes has ended")
-            self._calls.put(run)
+            self._calls.put((done, functools.partial(function, *arguments, **named)))
         return done
 
     def call(
@@ -95,10 +89,21 @@ class Worker:
             self._calls.put(None)
 
 
-def _work(calls: SimpleQueue[Callable[[], None] | None]) -> None:
-    while (call := calls.get()) is not None:
-        call()
-        del call  # or its pictures would stay until the next one
+def _work(calls: SimpleQueue[tuple[Future[Any], Callable[[], Any]] | None]) -> None:
+    """Of a call nothing is kept once its result is known: who frees tensors while the process ends aborts it."""
+    while (item := calls.get()) is not None:
+        done, call = item
+        del item
+        try:
+            found = call()
+        except BaseException as error:  # raised again where the result is asked for
+            del call
+            done.set_exception(error)
+        else:
+            del call
+            done.set_result(found)
+            del found
+        del done
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,7 +134,7 @@ class Lanes:
         usual = helper.call(torch.get_num_threads)
         for each in self._workers:
             each.call(_enter_lane)
-            weakref.finalize(self, each.close)
+            weakref.finalize(self, each.close).atexit = False  # with the process they end anyway
         # threads that are still to come have as many as the last one was told
         helper.call(torch.set_num_threads, usual)
         helper.close()

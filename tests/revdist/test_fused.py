@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from networks import randomised
 from torch import nn
 
-from revdist import detector, fused, packed, teacher, winograd
+from revdist import detector, fused, packed, recording, teacher, winograd
 from revdist.errors import RevdistError
 from revdist.folding import optimise
 from revdist.recipe import BottleneckName, StudentName
@@ -129,17 +129,17 @@ def test_shapes_with_one_order_share_their_weights() -> None:
 def test_each_number_of_threads_has_its_weights() -> None:
     """With 256 channels and maps of 32x32, one thread and two want other orders of AVX2's registers."""
     threads = torch.get_num_threads()
-    program = fused.fuse(_Single(nn.Conv2d(256, 64, 3, padding=1)), torch.zeros(1, 256, 8, 8))
-    convolution, wanted = program._steps[0].operation, torch.zeros(1, 256, 32, 32)
+    recorded = recording.record(nn.Conv2d(256, 64, 3, padding=1), torch.zeros(1, 256, 8, 8))
+    convolution, wanted = packed.Convolution(recorded.steps[0].operation, torch.float32), torch.zeros(1, 256, 32, 32)
     try:
         for count in (1, 2):
             torch.set_num_threads(count)
-            program(wanted.contiguous(memory_format=torch.channels_last))
+            convolution(wanted.contiguous(memory_format=torch.channels_last))
             order = packed.laid_out(convolution.weight(wanted.shape))
             assert order == packed.order(
                 torch.Size((64, 256, 3, 3)), torch.float32, convolution._layout, wanted.shape, count
             )
-            program.prepare(3)
+            convolution.prepare(3)
             assert {(shape[0], own) for shape, own in convolution._packed} >= {(1, count), (3, count)}
     finally:
         torch.set_num_threads(threads)

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+import weakref
 
 import pytest
 import torch
@@ -73,6 +74,23 @@ def test_a_closed_worker_refuses_calls_in_the_place_of_letting_them_wait() -> No
     worker.close()
     with pytest.raises(RuntimeError, match="has ended"):
         worker.call(int)
+
+
+def test_when_a_result_is_known_the_thread_holds_nothing_of_the_call() -> None:
+    """A thread that frees tensors while the interpreter ends aborts the process."""
+
+    class Pictures:
+        pass
+
+    worker = Worker("device")
+    for _ in range(200):
+        given = Pictures()
+        gone = weakref.ref(given)
+        done = worker.start(id, given)
+        del given
+        done.result()
+        assert gone() is None
+    worker.close()
 
 
 def test_lanes_run_side_by_side_and_give_results_in_order() -> None:

@@ -29,6 +29,10 @@ def _plain(inputs: int = 128, outputs: int = 128, *, bias: bool = True, **change
     return recording.Convolution(**(given | changed))
 
 
+def _either(plain: recording.Convolution, dtype: torch.dtype) -> winograd.Winograd:
+    return winograd.Winograd(plain, dtype, lambda: packed.Convolution(plain, dtype))
+
+
 def _maps(*shape: int) -> torch.Tensor:
     torch.manual_seed(sum(shape))
     return torch.randn(shape).relu().contiguous(memory_format=torch.channels_last)
@@ -98,8 +102,10 @@ def test_beyond_the_edge_there_are_zeros() -> None:
         {"transposed": True},
         {"weight": torch.zeros(128, 128, 1, 1)},
         {"weight": torch.zeros(128, 128, 5, 5)},
-        {"weight": torch.zeros(64, 128, 3, 3)},
-        {"weight": torch.zeros(128, 64, 3, 3)},
+        {"weight": torch.zeros(32, 128, 3, 3)},
+        {"weight": torch.zeros(128, 32, 3, 3)},
+        {"weight": torch.zeros(72, 128, 3, 3)},
+        {"weight": torch.zeros(128, 72, 3, 3)},
     ],
 )
 def test_other_convolutions_do_not_suit(changed: dict[str, Any]) -> None:
@@ -110,10 +116,10 @@ def test_other_convolutions_do_not_suit(changed: dict[str, Any]) -> None:
 @torch.no_grad()
 def test_small_maps_and_those_that_tiles_do_not_cover_are_convolved_plainly() -> None:
     plain = _plain(512, 512, activation="relu")
-    operation = winograd.Winograd(plain)
+    operation = _either(plain, torch.float32)
     for height, width in ((14, 14), (16, 14), (14, 16), (8, 8)):
-        assert not winograd.pays(plain, height, width)
-    assert winograd.pays(plain, 16, 16)
+        assert not winograd.pays(plain, height, width, torch.float32)
+    assert winograd.pays(plain, 16, 16, torch.float32)
     for side in (14, 16, 14):
         x = _maps(2, 512, side, side)
         torch.testing.assert_close(operation(x).double(), _exact(plain, x).relu(), rtol=1e-4, atol=1e-4)
@@ -128,18 +134,34 @@ def test_small_maps_and_those_that_tiles_do_not_cover_are_convolved_plainly() ->
 
 
 def test_how_does_not_depend_on_the_number_of_pictures() -> None:
-    plain = _plain(128, 128)
-    assert not winograd.pays(plain, 32, 32)
-    operation = winograd.Winograd(plain)
+    plain = _plain(64, 64)
+    assert not winograd.pays(plain, 16, 16, torch.float32)
+    operation = _either(plain, torch.float32)
     for count in (1, 64):
-        operation(_maps(count, 128, 32, 32))
+        operation(_maps(count, 64, 16, 16))
     assert set(operation._ways) == {False}
 
 
-def test_float32_networks_are_made_of_it_and_others_are_not() -> None:
+def test_in_bfloat16_only_large_maps_pay_for_the_memory_of_the_weights() -> None:
+    for side, dtypes in ((16, [torch.float32]), (32, [torch.float32, torch.bfloat16])):
+        assert [each for each in winograd._TILES if winograd.pays(_plain(256, 256), side, side, each)] == dtypes
+
+
+@pytest.mark.parametrize("adds", [False, True])
+@torch.no_grad()
+def test_of_maps_in_bfloat16_it_is_computed_in_float32_and_rounded_once(adds: bool) -> None:
+    plain = _plain(64, 96, activation="relu")
+    x, other = _maps(3, 64, 32, 32).bfloat16(), _maps(3, 96, 32, 32).bfloat16() if adds else None
+    found = winograd.Tiled(plain)(x, other)
+    wanted = winograd.Tiled(plain)(x.float(), None if other is None else other.float())
+    assert torch.equal(found, wanted.bfloat16())
+    assert found.is_contiguous(memory_format=torch.channels_last)
+
+
+def test_networks_are_made_of_it() -> None:
     module = optimise(teacher.build("resnet18"), torch.device("cpu"))
     kinds = {}
     for dtype in (torch.float32, torch.bfloat16):
         steps = fused.fuse(module, torch.zeros(1, 3, 64, 64), dtype=dtype)._steps
         kinds[dtype] = [type(step.operation) for step in steps].count(winograd.Winograd)
-    assert kinds == {torch.float32: 6, torch.bfloat16: 0}, "3 in each stage of 128 and 256 channels"
+    assert kinds == {torch.float32: 10, torch.bfloat16: 10}, "4 with 64 channels, 3 each with 128 and 256"

@@ -63,7 +63,7 @@ class _Queue:
 
 
 class Batcher:
-    """Frames in, batches out. `put` never blocks; iterating waits, and ends once closed and empty.
+    """Frames in, batches out. `put` never blocks.
 
     Frames have until `due_ns`, which leaves a margin before the deadline for the message to arrive.
     """
@@ -124,7 +124,9 @@ class Batcher:
             return sum(len(queue.frames) for queue in self._queues.values())
 
     def take(self, *, wait: bool = True) -> Batch | None:
-        """The next batch; None once closed and empty. Waits with a timeout, so that it may return an empty batch."""
+        """The next batch; None once closed and empty. Waits with a timeout, so that it may return an empty batch; or
+        does not `wait`, and returns an empty one unless something is ready.
+        """
         with self._changed:
             for _ in range(2):
                 now = self._clock()
@@ -238,7 +240,10 @@ class Batcher:
         return [place[-1] for place in places]
 
     def _size(self, frames: list[Frame], largest: int, now: int, *, crowded: bool = False) -> int:
-        """The smallest size of batch, up to a largest one, at which the device judges enough of the most in time."""
+        """The smallest size of batch, up to a largest one, at which the device judges enough of the most in time.
+
+        When crowded, now and then the largest that is as good as any, to be tried again.
+        """
         deadlines = sorted(frame.due_ns for frame in frames)
         rates = []
         for size in range(1, min(len(frames), largest) + 1):

@@ -93,7 +93,7 @@ class Inspector:
     """One teacher, any number of students, and for each product the model in force.
 
     A frame names the model that judges it, so that a changeover happens between two frames: those under way are judged
-    by the model that they were prepared for. Whichever thread calls: `inspect` and `warm` compute in one of their own.
+    by the model that they were prepared for. Whichever thread calls: networks run in one of their own, or in its lanes.
     """
 
     def __init__(
@@ -186,7 +186,7 @@ class Inspector:
         return self.begin(frames, maps=maps).results()
 
     def begin(self, frames: Sequence[Frame], *, maps: bool = True) -> Begun:
-        """The same, without waiting for it. What is begun later is ended later."""
+        """The same, without waiting for it. Results are made in the thread that asks for them."""
         return Begun(self._device.start(self._begin, frames, maps=maps))
 
     def _begin(self, frames: Sequence[Frame], *, maps: bool) -> Later[list[Result]]:
@@ -196,7 +196,7 @@ class Inspector:
         models = [self._loaded[frame.model] for frame in frames]
 
         def results(inspection: Inspection) -> list[Result]:
-            engine_ns = time.perf_counter_ns() - started
+            engine_ns = begun.ended_ns() - started
             scores = inspection.scores.tolist()  # (B,) on the host
             return [
                 Result(
@@ -211,7 +211,8 @@ class Inspector:
                 for index, (model, score) in enumerate(zip(models, scores, strict=True))
             ]
 
-        return self._engine.begin(pixels, [frame.model for frame in frames]).then(results)
+        begun = self._engine.begin(pixels, [frame.model for frame in frames])
+        return begun.then(results)
 
     def load(self, product: str, path: Path) -> Model:
         """Load a bundle beside what is in force, unless it is there already. It is not in force yet, and not proven.

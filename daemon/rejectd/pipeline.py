@@ -98,6 +98,8 @@ class Pipeline:
         self.watchers: dict[str, Callable[[Verdict], None]] = {}  # who waits for the verdict of a frame
         self.busy_since_ns: int | None = None  # when the device got the oldest batch that it has now
         self._failures = 0  # batches in a row
+        self._fault = ""  # the last
+        self._held_up: _Begun | None = None  # what the device had beside a batch whose frames were tried one by one
 
     def capture(self, name: str, camera: AnyCamera, stop: threading.Event) -> None:
         """The life of one camera thread."""
@@ -171,9 +173,11 @@ class Pipeline:
                 if before:
                     self._settle(before, begun)
                 before = begun
-                if begun and not begun.results.wait_for_room():
+                if begun and (not begun.results.wait_for_room() or self._failures >= _ENGINE_FAULTS):
                     self._settle(begun, None)
                     before = None
+                if self._failures >= _ENGINE_FAULTS:
+                    raise EngineBrokenError(f"{self._failures} batches in a row failed: {self._fault}")
         finally:
             self._undecided.put(None, timeout=_VERDICTS_S)
 
@@ -185,7 +189,7 @@ class Pipeline:
         return _Begun(frames, maps, started_ns, self._stages.inspector.begin(frames, maps=maps))
 
     def _settle(self, begun: _Begun, following: _Begun | None) -> None:
-        """Wait for the results of a batch, pass them on, and learn how long that took."""
+        """Wait for the results of a batch, pass them on, and learn how long that took, beside others as it was."""
         results = self._results(begun)
         self.busy_since_ns = following.started_ns if following else None
         ended_ns = self._clock()
@@ -193,11 +197,12 @@ class Pipeline:
             Inspected(frames=begun.frames, results=results, started_ns=begun.started_ns, ended_ns=ended_ns),
             timeout=_VERDICTS_S,
         )
-        if all(isinstance(result, Result) for result in results):
+        whole = all(isinstance(result, Result) for result in results)
+        if whole and begun is not self._held_up:
             self._stages.batcher.service_time.learn(len(results), ended_ns - begun.started_ns)
+        self._held_up = None if whole else following
         self._failures = 0 if any(isinstance(result, Result) for result in results) else self._failures + 1
-        if self._failures >= _ENGINE_FAULTS:
-            raise EngineBrokenError(f"{self._failures} batches in a row failed: {results[0]}")
+        self._fault = str(results[0])
 
     def decide(self) -> None:
         """The life of the verdict thread; ends after the inspect thread."""

@@ -6,7 +6,7 @@ from bisect import bisect_left
 from collections import Counter
 
 _GAIN = 0.1  # how much the next measurement counts
-_SOON = 0.5  # and one that is clearly shorter: much makes a batch last longer, but nothing makes it short
+_SOON = 0.5  # and one that is clearly shorter: what made others last longer is over
 _HOPE = 0.9  # how much of the time in parts a larger batch than was ever tried is believed to take: so it is tried
 
 
@@ -21,7 +21,7 @@ class ServiceTime:
         self._bounds: list[float] = []  # ns, for each of the sizes
 
     def learn(self, size: int, elapsed_ns: int) -> None:
-        """Take in one measurement. A surprise counts for little at first: a hang is forgotten, a trend is believed.
+        """Take in one measurement. A longer one counts for little at first: a hang is forgotten, a trend is believed.
 
         If the first measurement was a hang, the next one replaces it.
         """

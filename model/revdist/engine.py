@@ -35,8 +35,8 @@ from revdist.tiles import Size, Tiles
 class Engine:
     """Scores batches that mix products.
 
-    One thread calls `inspect`; `add` and `remove` may come from another one: each swaps the table of students in one
-    step, and an `inspect` that is under way ends with the table that it began with.
+    One thread calls `inspect` and `begin`, any may ask for the result; `add` and `remove` may come from another one:
+    each swaps the table of students in one step, and a batch that is under way ends with the table that it began with.
     """
 
     def __init__(

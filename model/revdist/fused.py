@@ -187,8 +187,7 @@ def ready(step: Step, dtype: torch.dtype, *, overwrites: bool = False, keeps_sum
     if plain.transposed:
         return replace(step, operation=Doubling(Convolution(flattened(plain), dtype)))
 
-    def plainly() -> Convolution:
-        rounds = keeps_sums and dtype is torch.bfloat16
-        return Convolution(bfloat16.rounded(plain) if rounds else plain, dtype, overwrites=overwrites)
-
-    return replace(step, operation=winograd.Winograd(plain, dtype, plainly) if winograd.suits(plain) else plainly())
+    rounds = keeps_sums and dtype is torch.bfloat16
+    made = Convolution(bfloat16.rounded(plain) if rounds else plain, dtype, overwrites=overwrites)
+    suits = winograd.suits(plain, dtype)
+    return replace(step, operation=winograd.Winograd(plain, dtype, made) if suits else made)

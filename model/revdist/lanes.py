@@ -90,7 +90,7 @@ class Worker:
 
 
 def _work(calls: SimpleQueue[tuple[Future[Any], Callable[[], Any]] | None]) -> None:
-    """Of a call nothing is kept once its result is known: who frees tensors while the process ends aborts it."""
+    """Of a call nothing is kept when its result is told: who frees tensors while the process ends aborts it."""
     while (item := calls.get()) is not None:
         done, call = item
         del item
@@ -111,18 +111,20 @@ class Later(Generic[Found]):
     """What is known, or still computed in lanes."""
 
     result: Callable[[], Found]  # waits for it; raises what the computation raised. To be called once
+    ended_ns: Callable[[], int]  # when it was computed, by the clock `perf_counter`, once the result is there
     wait_for_room: Callable[[], bool] | None = None  # until a lane can begin something else; whether others go on then
 
     @classmethod
     def known(cls, found: Found) -> Later[Found]:
         """What is computed already."""
-        return cls(lambda: found)
+        now = time.perf_counter_ns()
+        return cls(lambda: found, lambda: now)
 
     def then(self, function: Callable[[Found], Made]) -> Later[Made]:
         """What the function makes of the result: at once if that is known, else in the thread that asks for it."""
         if self.wait_for_room is None:
             return Later.known(function(self.result()))
-        return Later(lambda: function(self.result()), self.wait_for_room)
+        return Later(lambda: function(self.result()), self.ended_ns, self.wait_for_room)
 
 
 class Lanes:
@@ -130,6 +132,7 @@ class Lanes:
 
     def __init__(self, count: int) -> None:
         self._workers = [Worker(f"lane{number}") for number in range(count)]
+        self._started: list[Future[None]] = []  # last
         helper = Worker("helper")
         usual = helper.call(torch.get_num_threads)
         for each in self._workers:
@@ -149,6 +152,7 @@ class Lanes:
         found: dict[int, Found] = {}
         pending, taking, room = iter(range(len(every))), threading.Lock(), threading.Event()
         begun: list[float] = []  # s, by each lane
+        ended: list[int] = []  # ns
 
         @torch.inference_mode()
         def work() -> None:
@@ -161,6 +165,7 @@ class Lanes:
                         return
                     found[place] = function(every[place])
             finally:
+                ended.append(time.perf_counter_ns())
                 room.set()
 
         started = [each.start(work) for each in self._workers[: len(every)]]
@@ -178,7 +183,12 @@ class Lanes:
                 wait(started)
             return not all(each.done() for each in started)
 
-        return Later(result, wait_for_room)
+        self._started = started
+        return Later(result, lambda: max(ended), wait_for_room)
+
+    def wait(self) -> None:
+        """Until all have ended what was begun."""
+        wait(self._started)
 
 
 def _enter_lane() -> None:

@@ -27,7 +27,7 @@ Make = Callable[[Placed, Sequence[torch.Tensor]], Maps]  # of the distances of p
 
 
 class Passes:
-    """One thread passes batches; `record` may come from another one."""
+    """One thread begins batches; `record` may come from another one."""
 
     def __init__(self, where: Target, mean: torch.Tensor, std: torch.Tensor) -> None:
         """`mean`, `std`: of the teacher, on the device."""
@@ -104,7 +104,11 @@ class Passes:
         parts = self.parts.side_by_side(count)
         rest = list(self.parts.of(count, tiles, parts[-1].stop if parts else 0))
         begun = self._side_by_side.begin(function, parts) if parts else Later.known([])
-        return Later.known(begun.result() + [function(part) for part in rest]) if rest else begun
+        if not rest:
+            return begun
+        if self.parts.lanes > 1:  # what a team computes beside lanes takes it, and them, several times as long
+            self._side_by_side.wait()
+        return Later.known(begun.result() + [function(part) for part in rest])
 
     @functools.cached_property
     def _side_by_side(self) -> Lanes:

@@ -59,6 +59,8 @@ def _run(
 ) -> None:
     count, height, width, channels = maps.shape
     tiles = found if maps is given else given
+    assert maps.numel(), "loops run once at least"
+    assert maps.dtype in (torch.float32, torch.bfloat16)
     assert (height % SIDE, width % SIDE, channels % WIDTH) == (0, 0, 0), "no tile is cut"
     assert tiles.numel() * SIDE**2 == maps.numel() * PLACES**2
     for each in (given, found, other):  # what comes now knows nothing but addresses
@@ -107,7 +109,7 @@ def _width(features: Mapping[str, bool]) -> int:
 
 @functools.cache
 def _team() -> Callable[..., None] | None:
-    """What runs a function in all threads of this thread's team, if torch's OpenMP is the one that has it."""
+    """What runs a function in all threads of this thread's team. Another OpenMP than libgomp may not have it."""
     here = ctypes.CDLL(None)
     if not all(hasattr(here, name) for name in _TEAM):
         return None

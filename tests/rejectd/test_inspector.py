@@ -105,19 +105,23 @@ def test_a_mixed_batch_is_judged_product_by_product_and_only_rejects_bring_a_map
     settled.set_threshold("wafer", None)
 
 
-def test_batches_that_are_begun_one_after_the_other_get_the_same_scores(
-    settled: Inspector, pictures: list[Pixels]
+def test_batches_that_are_begun_before_others_have_ended_get_the_same_scores(
+    bundle: Path, pictures: list[Pixels]
 ) -> None:
-    batches = [
-        [a_frame(settled, pictures[(n + shift) % 4]) for n in range(count)] for shift, count in enumerate((4, 2, 1))
-    ]
-    begun = []
-    for frames in batches:
-        begun.append(settled.begin(frames))
-        begun[-1].wait_for_room()
-    together = [[result.score for result in each.results()] for each in begun]
-    for frames, scores in zip(batches, together, strict=True):
-        assert scores == pytest.approx([settled.inspect([frame])[0].score for frame in frames], rel=1e-4)
+    made = Inspector(Engine(device=Device.CPU, threads=2), {"cell": Product(bundle=bundle)})
+    made.set_threshold("cell", 1e-9)  # so that all have maps
+    sizes = ((0, 4), (1, 2), (2, 1), (3, 4), (1, 3))  # of which 1 and 3 leave one picture that no lane takes
+    batches = [[a_frame(made, pictures[(n + shift) % 4]) for n in range(count)] for shift, count in sizes]
+    begun = [made.begin(frames) for frames in batches]
+    assert [each._begun.result().wait_for_room is not None for each in begun] == [True, True, False, True, False]
+    together = [each.results() for each in begun]
+    for frames, results in zip(batches, together, strict=True):
+        alone = [made.inspect([frame])[0] for frame in frames]
+        assert [each.score for each in results] == pytest.approx([each.score for each in alone], rel=1e-4)
+        for one, other in zip(results, alone, strict=True):
+            np.testing.assert_allclose(one.anomaly_map, other.anomaly_map, rtol=1e-3, atol=1e-5)
+            assert 0 < one.engine_ns < 60e9
+    made.close()
 
 
 def test_a_changeover_happens_between_two_frames(

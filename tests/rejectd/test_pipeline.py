@@ -34,6 +34,9 @@ MS = 1_000_000
 MARGIN_NS = 200 * MS  # more than a busy machine needs to wake a thread
 
 
+SLOW = 99  # a picture of this brightness
+
+
 class Device:
     """Stands in for the device: scores the mean of a picture, hangs while told to, fails at poisonous pictures."""
 
@@ -45,6 +48,7 @@ class Device:
         self.inspected = 0  # frames
         self.prepared: list[str] = []  # products
         self.lane: Worker | None = None  # that goes on with a batch when the device has room for the next one
+        self.goes_on = threading.Event()  # with pictures that are slow
         self.room = threading.Event()  # there, where batches go on in the lane
         self._worker = Worker("device")
 
@@ -71,12 +75,14 @@ class Device:
             assert self.room.wait(20)
             return not done.done()
 
-        return Later(done.result, wait_for_room)
+        return Later(done.result, time.perf_counter_ns, wait_for_room)
 
     def _inspect(self, frames: Sequence[Frame]) -> list[Result]:
         self.inspected += len(frames)
         if self.hangs.is_set():
             assert self.released.wait(20)
+        if any(frame.pixels is not None and frame.pixels.max() == SLOW for frame in frames):
+            assert self.goes_on.wait(20)
         if any(frame.model in self.put_away for frame in frames):
             raise InspectorError("the model has been put away")
         if self.broken or any(frame.pixels is not None and frame.pixels.max() == 255 for frame in frames):
@@ -272,6 +278,43 @@ def test_a_device_that_has_room_before_it_has_ended_a_batch_gets_the_next_one(ri
     ends = [rig.sent.verdicts[event][0].decision for event in (first, second, third)]
     assert ends == ["pass", "reject", "pass"]
     wait_for(lambda: rig.pipeline.busy_since_ns is None, "it has nothing to do")
+
+
+def test_while_the_device_hangs_with_the_second_of_two_batches_it_is_known_since_when(rig: Rig) -> None:
+    rig.device.lane = Worker("lane")
+    rig.device.hangs.set()
+    rig.show(10)
+    wait_for(lambda: rig.device.inspected == 1, "the lane has the first frame")
+    first = rig.pipeline.busy_since_ns
+    rig.show(SLOW)
+    time.sleep(0.05)  # longer than it waits for company
+    rig.device.room.set()
+    wait_for(lambda: rig.batcher.waiting() == 0, "the device has the second as well")
+    rig.device.released.set()
+    rig.wait_verdicts(1)
+    assert first is not None
+    assert rig.pipeline.busy_since_ns is not None
+    assert rig.pipeline.busy_since_ns > first
+    rig.device.goes_on.set()
+    rig.wait_verdicts(2)
+
+
+def test_a_device_that_always_fails_ends_the_thread_after_all_that_it_has_is_answered(rig: Rig) -> None:
+    rig.device.lane, rig.device.broken = Worker("lane"), True
+    rig.device.hangs.set()
+    rig.show(10)
+    wait_for(lambda: rig.device.inspected == 1, "the lane has the first frame")
+    for _ in range(60):  # in batches of four at most
+        rig.show(10)
+    time.sleep(0.05)
+    rig.device.room.set()
+    rig.device.hangs.clear()
+    rig.device.released.set()
+    wait_for(lambda: rig.error is not None, "the inspect thread gives up")
+    taken = 61 - rig.batcher.waiting()
+    assert taken < 61
+    rig.wait_verdicts(taken)
+    assert [each.cause for each in rig.sent.of("c")] == ["engine_fault"] * taken
 
 
 def test_a_batch_whose_device_has_room_is_settled_though_no_other_follows(rig: Rig) -> None:

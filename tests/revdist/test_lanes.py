@@ -14,6 +14,7 @@ import pytest
 import torch
 from peers import wait_for
 
+from revdist import lanes
 from revdist.lanes import Lanes, Later, Worker
 
 
@@ -100,59 +101,41 @@ def test_lanes_run_side_by_side_and_give_results_in_order() -> None:
         both.wait()
         return number, torch.get_num_threads(), torch.is_inference_mode_enabled()
 
-    lanes, before = Lanes(2), torch.get_num_threads()
-    assert lanes.begin(work, range(6)).result() == [(number, 1, True) for number in range(6)]
+    made, before = Lanes(2), torch.get_num_threads()
+    assert made.begin(work, range(6)).result() == [(number, 1, True) for number in range(6)]
     assert torch.get_num_threads() == before
 
 
-def test_a_lane_that_has_done_its_part_begins_what_comes_next() -> None:
-    lanes, both, goes_on = Lanes(2), threading.Barrier(2, timeout=10), threading.Event()
+@pytest.mark.parametrize(("apart", "goes_on"), [(1.0, True), (-1.0, False)])
+def test_a_lane_that_has_done_its_part_begins_what_comes_next_unless_they_are_far_apart(
+    apart: float, goes_on: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lanes, "_APART", apart)
+    made, both, released = Lanes(2), threading.Barrier(2, timeout=10), threading.Event()
     seen: list[int] = []
 
     def work(number: int) -> int:
         both.wait()
-        assert number == 0 or goes_on.wait(timeout=10)
+        assert number == 0 or released.wait(timeout=10)
         return number
 
     def note(number: int) -> int:
         seen.append(number)
         return number + 10
 
-    first = lanes.begin(work, range(2))
-    time.sleep(0.1)  # beside which it does not count that one of them woke up later
+    first = made.begin(work, range(2))
     assert first.wait_for_room is not None
-    assert first.wait_for_room(), "one of them goes on"
-    second = lanes.begin(note, range(2))
-    wait_for(lambda: seen == [0, 1], "the free lane does all of it")
-    goes_on.set()
+    if not goes_on:
+        threading.Timer(0.05, released.set).start()
+    assert first.wait_for_room() is goes_on
+    assert released.is_set() is not goes_on
+    second = made.begin(note, range(2))
+    wait_for(lambda: seen == [0, 1], "whoever is free does all of it")
+    released.set()
+    made.wait()
     assert (first.result(), second.result()) == ([0, 1], [10, 11])
     assert not first.wait_for_room()
-
-
-def test_lanes_that_are_far_apart_get_in_step_again() -> None:
-    lanes, both, goes_on = Lanes(2), threading.Barrier(2, timeout=10), threading.Event()
-    ended: list[int] = []
-
-    def work(number: int) -> None:
-        both.wait()
-        assert number == 0 or goes_on.wait(timeout=10)
-
-    def take_time(number: int) -> None:
-        time.sleep(0.1)
-        ended.append(number)
-
-    first = lanes.begin(work, range(2))
-    time.sleep(0.1)
-    assert first.wait_for_room is not None
-    assert first.wait_for_room()
-    second = lanes.begin(take_time, range(2))
-    time.sleep(0.05)
-    goes_on.set()
-    first.result()
-    assert second.wait_for_room is not None
-    assert not second.wait_for_room(), "it has ended"
-    assert ended == [0, 1]
-    second.result()
+    assert first.ended_ns() <= time.perf_counter_ns()
 
 
 def test_there_is_room_after_an_error_too() -> None:
@@ -207,10 +190,10 @@ def test_an_error_in_a_lane_is_raised_after_the_others_have_ended() -> None:
 
 
 def test_lanes_end_with_what_has_them() -> None:
-    lanes = Lanes(3)
+    three = Lanes(3)
     made = [thread for thread in threading.enumerate() if thread.name.startswith("lane")]
     assert len(made) >= 3
-    del lanes
+    del three
     gc.collect()
     for thread in made[-3:]:
         thread.join(timeout=10)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import torch
@@ -128,3 +129,10 @@ def test_maps_that_lie_otherwise_in_memory_are_refused() -> None:
             transforms.spread(*(bad if number == place else each for number, each in enumerate(good)))
     with pytest.raises(AssertionError):
         transforms.gather(good[2].double(), good[0])
+    with pytest.raises(AssertionError):
+        transforms.gather(good[2], good[0].half())
+
+
+@pytest.mark.skipif("libgomp" not in Path("/proc/self/maps").read_text(), reason="another OpenMP here: NOT TESTED")
+def test_the_threads_of_torchs_team_are_found() -> None:
+    assert transforms._team() is not None

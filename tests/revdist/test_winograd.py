@@ -30,7 +30,7 @@ def _plain(inputs: int = 128, outputs: int = 128, *, bias: bool = True, **change
 
 
 def _either(plain: recording.Convolution, dtype: torch.dtype) -> winograd.Winograd:
-    return winograd.Winograd(plain, dtype, lambda: packed.Convolution(plain, dtype))
+    return winograd.Winograd(plain, dtype, packed.Convolution(plain, dtype))
 
 
 def _maps(*shape: int) -> torch.Tensor:
@@ -109,8 +109,8 @@ def test_beyond_the_edge_there_are_zeros() -> None:
     ],
 )
 def test_other_convolutions_do_not_suit(changed: dict[str, Any]) -> None:
-    assert winograd.suits(_plain())
-    assert not winograd.suits(_plain(**changed))
+    assert winograd.suits(_plain(), torch.float32)
+    assert not winograd.suits(_plain(**changed), torch.float32)
 
 
 @torch.no_grad()
@@ -123,12 +123,9 @@ def test_small_maps_and_those_that_tiles_do_not_cover_are_convolved_plainly() ->
     for side in (14, 16, 14):
         x = _maps(2, 512, side, side)
         torch.testing.assert_close(operation(x).double(), _exact(plain, x).relu(), rtol=1e-4, atol=1e-4)
-    assert {paying: type(way) for paying, way in operation._ways.items()} == {
-        False: packed.Convolution,
-        True: winograd.Tiled,
-    }
+    assert operation._tiled
     operation.prepare(4)
-    plainly = operation._ways[False]
+    plainly = operation._plainly
     assert isinstance(plainly, packed.Convolution)
     assert {shape[0] for shape, _ in plainly._packed} == {2}, "of sizes that one picture was seen in"
 
@@ -139,10 +136,22 @@ def test_how_does_not_depend_on_the_number_of_pictures() -> None:
     operation = _either(plain, torch.float32)
     for count in (1, 64):
         operation(_maps(count, 64, 16, 16))
-    assert set(operation._ways) == {False}
+    assert operation._tiled is None
 
 
-def test_in_bfloat16_only_large_maps_pay_for_the_memory_of_the_weights() -> None:
+@pytest.mark.parametrize(
+    ("has", "suits"),
+    [({"avx512_bf16": True}, True), ({"avx512_bf16": True, "amx_bf16": True}, False), ({"bf16": True}, False)],
+)
+def test_in_bfloat16_it_is_for_few_weights_and_large_maps_where_float32_is_half_as_fast(
+    has: dict[str, bool], suits: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: has)
+    winograd.only_twice.cache_clear()
+    assert winograd.suits(_plain(256, 256), torch.bfloat16) is suits
+    assert not winograd.suits(_plain(256, 272), torch.bfloat16)
+    assert winograd.suits(_plain(256, 272), torch.float32)
+    winograd.only_twice.cache_clear()
     for side, dtypes in ((16, [torch.float32]), (32, [torch.float32, torch.bfloat16])):
         assert [each for each in winograd._TILES if winograd.pays(_plain(256, 256), side, side, each)] == dtypes
 
@@ -152,16 +161,19 @@ def test_in_bfloat16_only_large_maps_pay_for_the_memory_of_the_weights() -> None
 def test_of_maps_in_bfloat16_it_is_computed_in_float32_and_rounded_once(adds: bool) -> None:
     plain = _plain(64, 96, activation="relu")
     x, other = _maps(3, 64, 32, 32).bfloat16(), _maps(3, 96, 32, 32).bfloat16() if adds else None
-    found = winograd.Tiled(plain)(x, other)
+    found = winograd.Tiled(plain, torch.bfloat16)(x, other)
     wanted = winograd.Tiled(plain)(x.float(), None if other is None else other.float())
     assert torch.equal(found, wanted.bfloat16())
     assert found.is_contiguous(memory_format=torch.channels_last)
 
 
-def test_networks_are_made_of_it() -> None:
+@pytest.mark.parametrize("twice", [True, False])
+def test_networks_are_made_of_it(twice: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(winograd, "only_twice", lambda: twice)
     module = optimise(teacher.build("resnet18"), torch.device("cpu"))
     kinds = {}
     for dtype in (torch.float32, torch.bfloat16):
         steps = fused.fuse(module, torch.zeros(1, 3, 64, 64), dtype=dtype)._steps
         kinds[dtype] = [type(step.operation) for step in steps].count(winograd.Winograd)
-    assert kinds == {torch.float32: 10, torch.bfloat16: 10}, "4 with 64 channels, 3 each with 128 and 256"
+    wanted = {torch.float32: 10, torch.bfloat16: 10 if twice else 0}
+    assert kinds == wanted, "4 with 64 channels, 3 each with 128 and 256"

@@ -57,13 +57,13 @@ class Inspected:
 
 
 @dataclass(frozen=True, slots=True)
-class _Begun:
+class _Running:
     """A batch that the device has."""
 
     frames: Sequence[Frame]
     maps: bool  # whether they are wanted
     started_ns: int
-    results: Begun
+    batch: Begun
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,7 +99,7 @@ class Pipeline:
         self.busy_since_ns: int | None = None  # when the device got the oldest batch that it has now
         self._failures = 0  # batches in a row
         self._fault = ""  # the last
-        self._held_up: _Begun | None = None  # what the device had beside a batch whose frames were tried one by one
+        self._held_up: _Running | None = None  # what the device had beside a batch whose frames were tried one by one
 
     def capture(self, name: str, camera: AnyCamera, stop: threading.Event) -> None:
         """The life of one camera thread."""
@@ -164,7 +164,7 @@ class Pipeline:
         Where the device has room before it has ended a batch, the next one is begun, and then this one settled.
         """
         batcher = self._stages.batcher
-        before: _Begun | None = None
+        before: _Running | None = None
         try:
             while (batch := batcher.take(wait=before is None)) or before:
                 if batch and batch.hopeless:
@@ -173,7 +173,7 @@ class Pipeline:
                 if before:
                     self._settle(before, begun)
                 before = begun
-                if begun and (not begun.results.wait_for_room() or self._failures >= _ENGINE_FAULTS):
+                if begun and (not begun.batch.wait_for_room() or self._failures >= _ENGINE_FAULTS):
                     self._settle(begun, None)
                     before = None
                 if self._failures >= _ENGINE_FAULTS:
@@ -181,14 +181,14 @@ class Pipeline:
         finally:
             self._undecided.put(None, timeout=_VERDICTS_S)
 
-    def _begin(self, frames: Sequence[Frame]) -> _Begun:
+    def _begin(self, frames: Sequence[Frame]) -> _Running:
         maps = self._stages.recorder.maps_affordable
         started_ns = self._clock()
         if self.busy_since_ns is None:
             self.busy_since_ns = started_ns
-        return _Begun(frames, maps, started_ns, self._stages.inspector.begin(frames, maps=maps))
+        return _Running(frames, maps, started_ns, self._stages.inspector.begin(frames, maps=maps))
 
-    def _settle(self, begun: _Begun, following: _Begun | None) -> None:
+    def _settle(self, begun: _Running, following: _Running | None) -> None:
         """Wait for the results of a batch, pass them on, and learn how long that took, beside others as it was."""
         results = self._results(begun)
         self.busy_since_ns = following.started_ns if following else None
@@ -219,10 +219,10 @@ class Pipeline:
                     self._finish(frame, unjudged(frame, Cause.ENGINE_FAULT, batch.ended_ns, detail=str(result)))
             self._measure(batch)
 
-    def _results(self, begun: _Begun) -> list[Result | InspectorError]:
+    def _results(self, begun: _Running) -> list[Result | InspectorError]:
         """Of a batch. If it fails each frame is tried by itself, so that one cannot take others with it."""
         try:
-            results = begun.results.results()
+            results = begun.batch.results()
         except InspectorError as error:
             log.error("%s", error)
             if len(begun.frames) == 1:

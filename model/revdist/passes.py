@@ -34,6 +34,7 @@ class Passes:
         self._target, self._mean, self._std = where, mean, std
         self.parts = Parts.fit(where)
         self._graphs = graphs.Graphs(graphs.recorder(where.device))
+        self._lanes: Lanes | None = None
 
     def upload(self, pictures: Sequence[npt.NDArray[np.uint8]]) -> torch.Tensor:
         """One transfer, from pinned memory on CUDA; torch's allocator keeps that memory until the copy is done."""
@@ -103,17 +104,17 @@ class Passes:
         """The function of each part of so many tiles, in their order: side by side while there is one for each lane."""
         parts = self.parts.side_by_side(count)
         rest = list(self.parts.of(count, tiles, parts[-1].stop if parts else 0))
-        begun = self._side_by_side.begin(function, parts) if parts else Later.known([])
+        begun = self._side_by_side().begin(function, parts) if parts else Later.known([])
         if not rest:
             return begun
-        if self.parts.lanes > 1:  # what a team computes beside lanes takes it, and them, several times as long
-            self._side_by_side.wait()
+        if self._lanes:  # what a team computes beside lanes takes it, and them, several times as long
+            self._lanes.wait()
         return Later.known(begun.result() + [function(part) for part in rest])
 
-    @functools.cached_property
     def _side_by_side(self) -> Lanes:
-        """Made when a batch first needs it."""
-        return Lanes(self.parts.lanes)
+        """Made when a batch first needs them."""
+        self._lanes = self._lanes or Lanes(self.parts.lanes)
+        return self._lanes
 
     def warm(self, every: Collection[Placed], batches: Collection[int]) -> None:
         """Make students ready for batches of so many pictures, so that no first frame waits for set-up.
@@ -157,7 +158,7 @@ class Passes:
         """
 
         if counts := self.parts.lane_sizes(batches, placed.tiles):
-            self._side_by_side.begin(functools.partial(_pack, placed), counts).result()
+            self._side_by_side().begin(functools.partial(_pack, placed), counts).result()
 
     @torch.inference_mode()
     def _run(self, placed: Placed, parts: Sequence[npt.NDArray[np.uint8]]) -> None:

@@ -1,9 +1,9 @@
 """3x3 convolutions with a quarter of the multiplications: Winograd's minimal filtering, a tile of a map at a time.
 
 Lavin & Gray, "Fast Algorithms for Convolutional Neural Networks", CVPR 2016 (arXiv 1509.09308): F(4x4, 3x3). A tile of
-4x4 outputs depends on 6x6 inputs. Both are transformed (transforms.py), so that it takes one multiplication for each of
-36 places and pair of channels: 2.25 for an output, where a plain convolution takes 9. The result is 2e-6 (relative,
-root mean square) from the exact one, a plain convolution's in float32 4e-7.
+4x4 outputs depends on 6x6 inputs. Both are transformed (winograd_transforms.py), so that it takes one multiplication
+for each of 36 places and pair of channels: 2.25 for an output, where a plain convolution takes 9. The result is 2e-6
+(relative, root mean square) from the exact one, a plain convolution's in float32 4e-7.
 
 Of maps in bfloat16 it is computed in float32 too, as exactly: where they are large that is faster than plain
 convolutions in bfloat16 by AVX-512, which multiply twice as many numbers at once. Weights take eight times the memory
@@ -20,10 +20,10 @@ from dataclasses import replace
 
 import torch
 
-from revdist import transforms
+from revdist import winograd_transforms as transforms
 from revdist.packed import RELU, RELU6, Convolution, Operation
 from revdist.recording import Convolution as Plain
-from revdist.transforms_code import PLACES, SIDE
+from revdist.winograd_code import PLACES, SIDE
 
 _KERNEL = (  # what three weights along a side become
     (1 / 4, 0, 0),
@@ -111,7 +111,7 @@ class Tiled(Operation):
         added = None if other is None else other.permute(0, 2, 3, 1).contiguous()
         for part in self._parts(count, height, width):
             made = self._products(maps[part])
-            transforms.gather(made, found[part], None if added is None else added[part], _LIMITS[self._activation])
+            transforms.of_outputs(made, found[part], None if added is None else added[part], _LIMITS[self._activation])
         return found.permute(0, 3, 1, 2)
 
     def prepare(self, count: int) -> None:
@@ -130,7 +130,7 @@ class Tiled(Operation):
         """(b, H, W, in) -> float32 (1, b * h * w, 1, 36 * out), of the places of all tiles."""
         tiles = x.shape[0] * x.shape[1] * x.shape[2] // SIDE**2
         both = x.new_empty(1, tiles, 1, PLACES**2 * self._inputs, dtype=torch.float32)
-        transforms.spread(x, self._border, both)
+        transforms.of_inputs(x, self._border, both)
         made: torch.Tensor = self._product(both.permute(0, 3, 1, 2))
         return made.permute(0, 2, 3, 1)
 

@@ -1,4 +1,4 @@
-"""Winograd's transforms (winograd.py) in LLVM's language: what transforms.py compiles and calls.
+"""Winograd's transforms (winograd.py) in LLVM's language: what winograd_transforms.py compiles and calls.
 
 A function goes through tiles of 4x4 pixels, row by row, and through the channels of each, some at once. Its names stand
 for addresses and numbers: `%given`, `%found`, `%channels` and others are the arguments.
@@ -7,11 +7,20 @@ for addresses and numbers: `%given`, `%found`, `%channels` and others are the ar
 from __future__ import annotations
 
 import ctypes
+import enum
 from collections.abc import Sequence
 
 SIDE, PLACES = 4, 6  # outputs and inputs along a side of a tile
 NAME = "transform"  # of each function
 TEAM = "omp_get_thread_num", "omp_get_num_threads"  # functions that it calls
+
+
+class Kind(enum.Enum):
+    """What is transformed."""
+
+    INPUTS = enum.auto()
+    OUTPUTS = enum.auto()
+    SUMS = enum.auto()  # outputs, to which a map is added
 
 
 class Arguments(ctypes.Structure):
@@ -30,8 +39,8 @@ class Arguments(ctypes.Structure):
     )
 
 
-def text(name: str, width: int, *, half: bool, alone: bool) -> str:
-    """A function that does what `spread`, `gather` or `gather_and_add` (transforms.py) say.
+def text(kind: Kind, width: int, *, half: bool, alone: bool) -> str:
+    """A function that transforms.
 
     `width`: channels at once; `half`: maps are bfloat16; `alone`: there is no team of threads that share the rows.
     """
@@ -40,7 +49,7 @@ def text(name: str, width: int, *, half: bool, alone: bool) -> str:
         for value, each in enumerate(TEAM)  # number 0 of 1
     ]
     function = _Function(width, half=half)
-    lines += function.spread() if name == "spread" else function.gather(adds=name == "gather_and_add")
+    lines += function.of_inputs() if kind is Kind.INPUTS else function.of_outputs(adds=kind is Kind.SUMS)
     return "\n".join(lines)
 
 
@@ -54,8 +63,8 @@ class _Function:
         self._lines: list[str] = []
         self._count = 0
 
-    def spread(self) -> list[str]:
-        """Its lines, as those of `spread`."""
+    def of_inputs(self) -> list[str]:
+        """Its lines for inputs, as `winograd_transforms.of_inputs` describes."""
         self._open()
         inputs = self._inputs()
         tile = self._do("mul i64 %tile, " + self._do(f"mul i64 {PLACES**2}, %channels"))
@@ -69,8 +78,8 @@ class _Function:
                 at = self._do(f"add i64 {at}, %channels")
         return self._close()
 
-    def gather(self, *, adds: bool) -> list[str]:
-        """Its lines, as those of `gather`."""
+    def of_outputs(self, *, adds: bool) -> list[str]:
+        """Its lines for outputs, as `winograd_transforms.of_outputs` describes."""
         self._open()
         tile = self._do("mul i64 %tile, " + self._do(f"mul i64 {PLACES**2}, %channels"))
         places = self._outputs()

@@ -1,4 +1,4 @@
-"""revdist.transforms, revdist.transforms_code"""
+"""revdist.winograd_transforms, revdist.winograd_code"""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from revdist import transforms
+from revdist import winograd_transforms as transforms
 
 _INPUTS = [  # Lavin & Gray, CVPR 2016, section 4.3: six inputs -> six places
     [4, 0, -5, 0, 1, 0],
@@ -71,7 +71,7 @@ def test_inputs_become_the_places_of_the_paper(
 ) -> None:
     maps = _drawn(count, height, width, channels, dtype=dtype)
     found = torch.full((count, height // 4, width // 4, 6, 6, channels), math.nan)
-    transforms.spread(maps, torch.zeros(channels, dtype=dtype), found)
+    transforms.of_inputs(maps, torch.zeros(channels, dtype=dtype), found)
     torch.testing.assert_close(found.double(), _spread(maps), rtol=1e-5, atol=1e-4)
 
 
@@ -85,7 +85,7 @@ def test_places_become_the_outputs_of_the_paper_within_limits(
     made = _drawn(count, height // 4, width // 4, 6, 6, channels)
     other = _drawn(count, height, width, channels, dtype=dtype) if adds else None
     found = torch.full((count, height, width, channels), math.nan, dtype=dtype)
-    transforms.gather(made, found, other, (-1.0, 6.0))
+    transforms.of_outputs(made, found, other, (-1.0, 6.0))
     wanted = (_gather(made) + (0 if other is None else other.double())).clamp(-1, 6)
     close = {"rtol": 1e-5, "atol": 1e-4} if dtype is torch.float32 else {"rtol": 2.0**-8, "atol": 1e-4}
     torch.testing.assert_close(found.double(), wanted, **close)
@@ -94,14 +94,14 @@ def test_places_become_the_outputs_of_the_paper_within_limits(
 @pytest.mark.usefixtures("_machine")
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_outputs_are_rounded_as_torch_does_and_what_is_no_number_stays_that(dtype: torch.dtype) -> None:
-    """One place of a tile alone makes one output: the last one that is not shared."""
+    """The first place of a tile is part of its first output alone."""
     values = [1.00390625, 1.01171875, 3.3e38, -1e-40, math.inf, -math.inf, math.nan, -math.nan]
     payload = torch.tensor([0x7FFFFFFF], dtype=torch.int32).view(torch.float32)  # rounded, it would be -0
     given = torch.cat([torch.tensor(values), payload, torch.zeros(7)])
     made = torch.zeros(1, 1, 1, 6, 6, 16)
     made[0, 0, 0, 0, 0] = given
     found = torch.empty(1, 4, 4, 16, dtype=dtype)
-    transforms.gather(made, found)
+    transforms.of_outputs(made, found)
     torch.testing.assert_close(found[0, 0, 0], given.to(dtype), rtol=0, atol=0, equal_nan=True)
 
 
@@ -118,19 +118,19 @@ def test_what_does_not_fit_is_refused_before_memory_is_touched(
     maps: tuple[int, ...], border: int, found: tuple[int, ...]
 ) -> None:
     with pytest.raises(AssertionError):
-        transforms.spread(torch.zeros(maps), torch.zeros(border), torch.zeros(found))
+        transforms.of_inputs(torch.zeros(maps), torch.zeros(border), torch.zeros(found))
 
 
 def test_maps_that_lie_otherwise_in_memory_are_refused() -> None:
     good = torch.zeros(1, 4, 4, 16), torch.zeros(16), torch.zeros(1, 1, 1, 6, 6, 16)
-    transforms.spread(*good)
+    transforms.of_inputs(*good)
     for place, bad in ((0, torch.zeros(1, 16, 4, 4).permute(0, 2, 3, 1)), (1, torch.zeros(16).bfloat16())):
         with pytest.raises(AssertionError):
-            transforms.spread(*(bad if number == place else each for number, each in enumerate(good)))
+            transforms.of_inputs(*(bad if number == place else each for number, each in enumerate(good)))
     with pytest.raises(AssertionError):
-        transforms.gather(good[2].double(), good[0])
+        transforms.of_outputs(good[2].double(), good[0])
     with pytest.raises(AssertionError):
-        transforms.gather(good[2], good[0].half())
+        transforms.of_outputs(good[2], good[0].half())
 
 
 @pytest.mark.skipif("libgomp" not in Path("/proc/self/maps").read_text(), reason="another OpenMP here: NOT TESTED")

@@ -19,23 +19,23 @@ from dataclasses import dataclass
 
 import torch
 
-from revdist import transforms_code
-from revdist.transforms_code import PLACES, SIDE, Arguments
+from revdist import winograd_code
+from revdist.winograd_code import PLACES, SIDE, Arguments, Kind
 
 WIDTH = 16  # channels that are computed at once, or half of it where registers are narrower: C is a multiple
-_TEAM = "GOMP_parallel", *transforms_code.TEAM
+_TEAM = "GOMP_parallel", *winograd_code.TEAM
 
 
-def spread(maps: torch.Tensor, border: torch.Tensor, found: torch.Tensor) -> None:
+def of_inputs(maps: torch.Tensor, border: torch.Tensor, found: torch.Tensor) -> None:
     """Tiles of 6x6 inputs, which overlap by two, each transformed: (B, H, W, C) -> (B, h, w, 6, 6, C).
 
     `border`: (C,), of the maps' precision, what lies around them: zeros.
     """
     assert border.numel() == maps.shape[3]
-    _run("spread", maps, maps, found, border)
+    _run(Kind.INPUTS, maps, maps, found, border)
 
 
-def gather(
+def of_outputs(
     made: torch.Tensor,
     found: torch.Tensor,
     other: torch.Tensor | None = None,
@@ -46,11 +46,11 @@ def gather(
     `other` (B, H, W, C) is added, then all is cut to limits.
     """
     assert other is None or other.shape == found.shape
-    _run("gather" if other is None else "gather_and_add", found, made, found, other, limits)
+    _run(Kind.OUTPUTS if other is None else Kind.SUMS, found, made, found, other, limits)
 
 
 def _run(
-    name: str,
+    kind: Kind,
     maps: torch.Tensor,  # of which there are tiles
     given: torch.Tensor,
     found: torch.Tensor,
@@ -68,7 +68,7 @@ def _run(
         assert each is None or each.dtype is (torch.float32 if each is tiles else maps.dtype)
     addresses = given.data_ptr(), found.data_ptr(), None if other is None else other.data_ptr()
     arguments = Arguments(*addresses, channels, height, width, count * height // SIDE, *limits)
-    compiled, team, threads = _compiled(name, maps.dtype), _team(), torch.get_num_threads()
+    compiled, team, threads = _compiled(kind, maps.dtype), _team(), torch.get_num_threads()
     if team and threads > 1:
         team(compiled.address, ctypes.byref(arguments), threads, 0)
     else:
@@ -85,7 +85,7 @@ class _Compiled:
 
 
 @functools.cache
-def _compiled(name: str, dtype: torch.dtype) -> _Compiled:
+def _compiled(kind: Kind, dtype: torch.dtype) -> _Compiled:
     import llvmlite.binding as llvm
 
     llvm.initialize_native_target()
@@ -93,12 +93,12 @@ def _compiled(name: str, dtype: torch.dtype) -> _Compiled:
     features = llvm.get_host_cpu_features()
     target = llvm.Target.from_default_triple()
     machine = target.create_target_machine(cpu=llvm.get_host_cpu_name(), features=features.flatten(), opt=3)
-    for each in transforms_code.TEAM if _team() else ():
+    for each in winograd_code.TEAM if _team() else ():
         llvm.add_symbol(each, ctypes.cast(getattr(ctypes.CDLL(None), each), ctypes.c_void_p).value)
-    text = transforms_code.text(name, _width(features), half=dtype is torch.bfloat16, alone=_team() is None)
+    text = winograd_code.text(kind, _width(features), half=dtype is torch.bfloat16, alone=_team() is None)
     engine = llvm.create_mcjit_compiler(llvm.parse_assembly(text), machine)
     engine.finalize_object()
-    address = engine.get_function_address(transforms_code.NAME)
+    address = engine.get_function_address(winograd_code.NAME)
     return _Compiled(address, ctypes.CFUNCTYPE(None, ctypes.c_void_p)(address), engine)
 
 

@@ -19,6 +19,7 @@ from rejectd.settings import (
     Station,
     VideoCamera,
 )
+from revdist import encodings, trouble
 
 RESERVED = ("actuator", "answer", "command", "golden", "status")  # parts of topics that no camera may be named
 
@@ -31,10 +32,11 @@ def load(file: Path) -> Settings:
     """
     reader = Reader(file)
     try:
-        text = file.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        cause = error.strerror if isinstance(error, OSError) else "is not UTF-8 text"
-        reader.mistake("file", f"cannot be read: {cause}", "give the path of a settings file, such as config/line.yaml")
+        text = _text(file)
+    except trouble.FILE_ERRORS as error:
+        told = trouble.explain(error, file)
+        hint = told.hint or "give the path of a settings file, such as config/line.yaml"
+        reader.mistake("file", f"cannot be read: {told.cause}", hint)
         raise SettingsError(file, reader.mistakes) from error
     node = reader.root(text)
     settings: Settings | None = reader.group(Settings, node) if node is not None else None
@@ -42,6 +44,15 @@ def load(file: Path) -> Settings:
     if reader.mistakes or settings is None:
         raise SettingsError(file, reader.mistakes)
     return settings
+
+
+def _text(file: Path) -> str:
+    """The text of a settings file, which may be a pipe such as /dev/stdin. Raises OSError or ValueError."""
+    with file.open("rb") as opened:
+        content = opened.read(trouble.TEXT_BYTES + 1)
+    if len(content) > trouble.TEXT_BYTES:
+        raise ValueError(f"it has more than {trouble.TEXT_BYTES} bytes")
+    return encodings.text(content)
 
 
 def state_directory(settings: Settings, file: Path) -> Path:
@@ -127,7 +138,10 @@ def _names(reader: Reader, group: str) -> list[str]:
 
 
 def _check_product(product: Product, key: str, reader: Reader) -> None:
-    if not (product.bundle / "bundle.json").is_file():
+    wrong = trouble.why_not_file(product.bundle / "bundle.json")
+    if wrong and wrong.hint:
+        reader.mistake(f"{key}.bundle", f"{product.bundle} cannot be read: {wrong.cause}", wrong.hint)
+    elif wrong:
         hint = f"make one: revdist train --good DIR --product {key.partition('.')[2]} --output {product.bundle}"
         reader.mistake(f"{key}.bundle", f"{product.bundle} is not a bundle", hint)
     if product.threshold == 0:
@@ -187,7 +201,8 @@ def _check_password(username: str | None, password_file: Path | None, key: str, 
 
 
 def _check_file(key: str, path: Path, reader: Reader) -> None:
-    if not path.is_file():
+    wrong = trouble.why_not_file(path)
+    if wrong and wrong.hint:
+        reader.mistake(key, f"{path} cannot be read: {wrong.cause}", wrong.hint)
+    elif wrong:
         reader.mistake(key, f"{path} is not a file", "give the path of a file, relative to this settings file")
-    elif not os.access(path, os.R_OK):
-        reader.mistake(key, f"{path} cannot be read", "let the service's user read it")

@@ -8,7 +8,7 @@ import os
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from revdist import folders
+from revdist import folders, trouble
 from revdist.errors import BundleError
 
 MANIFEST = "bundle.json"
@@ -19,8 +19,8 @@ def content(path: Path, name: str) -> bytes:
     """A file's content, unchecked. Raises BundleError."""
     try:
         return (path / name).read_bytes()
-    except OSError as error:
-        raise BundleError(f"{path / name}: cannot be read: {error.strerror}", hint=FOREIGN) from error
+    except trouble.FILE_ERRORS as error:
+        raise trouble.error(BundleError, error, path / name, "read", hint=FOREIGN) from error
 
 
 def checked(path: Path, name: str, sha256: str) -> bytes:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -77,6 +78,10 @@ HAS_LOGIN = "holds a user or password; use `username` and `password_file`, so th
 NOT_TEXT = "YAML does not read this as text; put it in quotes"
 NO_GROUP = "is not a group of settings; write `name: value` lines, indented below the key"
 WHOLE = "give 4 whole numbers, [x, y, width, height]"
+GIVE = "give the path of a settings file, such as config/line.yaml"
+LATIN = "is not UTF-8 text, but probably CP1252 or Latin-1 (line 1); save it as UTF-8"
+ICONV = "iconv -f CP1252 -t UTF-8"
+SAVE = "save it as UTF-8"
 NOT_A_FILE = "is not a file; give the path of a file, relative to this settings file"
 KNOWN = (
     "known here: line, cameras, products, stations, batch, engine, mqtt, metrics, evidence, journal, state_directory, "
@@ -563,18 +568,48 @@ def test_a_password_is_never_repeated_in_a_message(directory: Path) -> None:
 @pytest.mark.parametrize(
     ("make", "cause"),
     [
-        (lambda file: None, "cannot be read: No such file or directory"),
-        (lambda file: file.mkdir(), "cannot be read: Is a directory"),
-        (lambda file: file.write_bytes(b"line: \xff\xfe\n"), "cannot be read: is not UTF-8 text"),
-        (lambda file: file.write_bytes(bytes(range(256))), "cannot be read: is not UTF-8 text"),
+        (lambda file: None, f"No such file or directory; {GIVE}"),
+        (lambda file: file.mkdir(), f"Is a directory; {GIVE}"),
+        (lambda file: file.symlink_to("/dev/zero"), f"it has more than 16777216 bytes; {GIVE}"),
+        (lambda file: file.write_bytes("line: T\xfcr\n".encode("latin-1")), f"{LATIN}, such as with `{ICONV}`"),
+        (lambda file: file.write_bytes(bytes(range(256))), f"is not UTF-8 text, but holds null bytes (line 2); {SAVE}"),
     ],
 )
 def test_a_file_that_cannot_be_read_is_named_with_the_cause(directory: Path, make: object, cause: str) -> None:
     make(directory / "other.yaml")  # type: ignore[operator]
     with pytest.raises(SettingsError) as caught:
         settings_file.load(directory / "other.yaml")
-    hint = "give the path of a settings file, such as config/line.yaml"
-    assert str(caught.value) == f"{directory}/other.yaml:1: file: {cause}; {hint}"
+    assert str(caught.value) == f"{directory}/other.yaml:1: file: cannot be read: {cause}"
+
+
+def test_a_file_from_windows_may_begin_with_a_byte_order_mark(directory: Path) -> None:
+    assert load(directory, "\ufeff" + GOOD).line == "l"
+
+
+@pytest.mark.parametrize("name", ["bundles/cell", "w.pth", "ca.pem", "broker.password"])
+def test_what_lies_below_a_closed_folder_is_named_with_that_folder(name: str) -> None:
+    texts = {
+        "bundles/cell": "line: l\n" + CAMERAS + "products: {cell: {bundle: shut/bundles/cell}}\n",
+        "w.pth": group("engine: {teacher_weights: shut/w.pth}"),
+        "ca.pem": group("mqtt: {tls: true, tls_ca: shut/ca.pem}"),
+        "broker.password": group("mqtt: {username: u, password_file: shut/broker.password}"),
+    }
+    with tempfile.TemporaryDirectory() as folder:
+        directory = Path(folder)
+        directory.chmod(0o777)
+        (directory / "pictures").mkdir()
+        (directory / "cell").mkdir()
+        (directory / "cell" / "bundle.json").write_text("{}")
+        (directory / "shut").mkdir(mode=0)
+        root = os.geteuid() == 0
+        if root:
+            os.seteuid(65534)
+        try:
+            told = "\n".join(complaints(directory, texts[name]))
+        finally:
+            if root:
+                os.seteuid(0)
+    assert f"shut/{name} cannot be read: Permission denied: it is below shut, which user " in told
 
 
 def test_a_file_without_permission_is_named_with_the_cause(directory: Path) -> None:

@@ -1,11 +1,16 @@
-"""`rejectd account`: what became of every frame of a shift, from the journal, and whether the PLC rejected as many."""
+"""`rejectd account`: what became of every frame of a shift, from the journal, and whether the PLC rejected as many.
+
+"Late" is one thing here, in the metrics and in verdicts: the cause of a frame that was not judged by its deadline. A
+verdict that the broker had after the deadline is overdue; one that it never acknowledged is undelivered.
+"""
 
 from __future__ import annotations
 
 import itertools
 import re
 import sqlite3
-from collections.abc import Iterator, Mapping
+from collections import Counter
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -14,7 +19,8 @@ from pathlib import Path
 from rejectd import database
 from rejectd.messages import GOLDEN, Decision, Policy, RejectdError, iso
 
-_TITLES = ("captured", "judged", "pass", "reject", "unjudged", "in time", "late", "missing")
+_TITLES = ("captured", "judged", "pass", "reject", "unjudged", "in time", "overdue", "undelivered", "missing")
+_SETTLED_NS = 5 * 10**9  # after its deadline a verdict's acknowledgement is in the journal, if it ever comes
 _UNITS = {"m": 60, "h": 3600, "d": 86_400}
 
 
@@ -47,7 +53,8 @@ class Camera:
     rejected: int = 0
     unjudged: dict[str, int] = field(default_factory=dict)  # by cause
     acknowledged: int = 0  # the broker had the verdict by its deadline
-    late: int = 0  # after it
+    overdue: int = 0  # after it
+    undelivered: int = 0  # the broker never acknowledged it
     missing: int = 0  # numbers without an entry in the journal
     actuator: Actuator | None = None
 
@@ -58,8 +65,10 @@ class Camera:
 
     @property
     def good(self) -> bool:
-        """Whether nothing is missing and the PLC agrees."""
-        return not self.missing and (self.actuator is None or self.actuator.agrees)
+        """Whether every frame was judged, every verdict delivered in time, and the PLC agrees."""
+        uninspected = self.captured - self.judged + self.missing
+        agrees = self.actuator is None or self.actuator.agrees
+        return agrees and not uninspected and not self.overdue and not self.undelivered
 
 
 def account(journal: Path, since_unix_ns: int, until_unix_ns: int, *, travel_ns: int) -> dict[str, Camera]:
@@ -75,12 +84,13 @@ def account(journal: Path, since_unix_ns: int, until_unix_ns: int, *, travel_ns:
             f"{journal}: there is no journal", hint="has this line run yet, and with this settings file?"
         )
     window = (since_unix_ns, until_unix_ns)
+    settled = until_unix_ns - _SETTLED_NS
     try:
         with closing(database.open_to_read(journal)) as db:
             if db.execute("PRAGMA user_version").fetchone()[0] != database.VERSION:
                 raise AccountError(f"{journal}: another version of rejectd wrote it", hint="start this version once")
             cameras: dict[str, Camera] = {}
-            for row in db.execute(_COUNTS, window):
+            for row in db.execute(_COUNTS, (settled, *window)):
                 _add(cameras.setdefault(row["camera"], Camera()), row)
             for row in db.execute(_RUNS, window).fetchall():
                 bounds = (row["run"], row["camera"], row["low"], row["high"])
@@ -97,6 +107,9 @@ def account(journal: Path, since_unix_ns: int, until_unix_ns: int, *, travel_ns:
 def instant(text: str, now: datetime) -> int:
     """Unix ns of `2026-11-25T06:00`, `06:00` (the latest one, local time), or a time ago such as `8h`.
 
+    Local time follows the machine's time zone through clock changes; `8h` are eight hours that have passed. Of a local
+    time that comes twice, `06:00` means the latest one that is over, and a date the first one.
+
     Raises:
         AccountError: if it is none of these.
     """
@@ -106,8 +119,7 @@ def instant(text: str, now: datetime) -> int:
         if ago:
             at = now - timedelta(seconds=int(ago[1]) * _UNITS[ago[2]])
         elif clock:
-            at = now.replace(hour=int(clock[1]), minute=int(clock[2]), second=0, microsecond=0)
-            at = at if at <= now else at - timedelta(days=1)
+            at = _latest(int(clock[1]), int(clock[2]), now)
         else:
             at = datetime.fromisoformat(text)
         return round(at.timestamp() * 1e6) * 1000
@@ -116,36 +128,82 @@ def instant(text: str, now: datetime) -> int:
         raise AccountError(f"{text!r} is not a time", hint=hint) from error
 
 
-def table(cameras: Mapping[str, Camera]) -> Iterator[str]:
-    """The account for people."""
-    yield "".join([f"{'':<16}", *(f"{title:>9}" for title in _TITLES)])
-    for name, each in cameras.items():
-        unjudged = sum(each.unjudged.values())
-        yield (
-            f"{name:<16}{each.captured:>9}{each.judged:>9}{each.passed:>9}{each.rejected:>9}{unjudged:>9}"
-            f"{each.acknowledged:>9}{each.late:>9}{each.missing:>9}"
-        )
-    for name, each in cameras.items():
-        if each.unjudged:
-            causes = ", ".join(f"{count} {cause}" for cause, count in sorted(each.unjudged.items()))
+def _latest(hour: int, minute: int, now: datetime) -> datetime:
+    """The latest instant until now at which clocks here showed this time."""
+    today = datetime.fromtimestamp(now.timestamp()).replace(hour=hour, minute=minute, second=0, microsecond=0)
+    for days_ago in (0, 1):
+        for fold in (1, 0):  # where the clock was put back, the second time first
+            at = (today - timedelta(days=days_ago)).replace(fold=fold).astimezone()
+            if at <= now:
+                return at
+    raise ValueError  # not reached: yesterday is over
+
+
+def table(cameras: Mapping[str, Camera], *, views: Collection[str] = ()) -> Iterator[str]:
+    """The account for people, with a sentence for whatever they should look at."""
+    yield "".join([f"{'':<16}", *(f"{title:>12}" for title in _TITLES)])
+    for name, camera in cameras.items():
+        unjudged = sum(camera.unjudged.values())
+        judged = (camera.captured, camera.judged, camera.passed, camera.rejected, unjudged)
+        delivered = (camera.acknowledged, camera.overdue, camera.undelivered, camera.missing)
+        yield f"{name:<16}" + "".join(f"{count:>12}" for count in (*judged, *delivered))
+    for name, camera in cameras.items():
+        if camera.unjudged:
+            causes = ", ".join(f"{count} {cause}" for cause, count in sorted(camera.unjudged.items()))
             yield f"{name}: unjudged: {causes}"
-        if each.missing:
-            yield f"{name}: {each.missing} frames have no entry in the journal: was the disk full?"
-        if each.actuator:
-            told = f"{each.actuator.certain}"
-            told += f" to {each.actuator.possible}" if each.actuator.possible > each.actuator.certain else ""
-            agrees = "agrees" if each.actuator.agrees else "DIFFERS"
-            yield f"{name}: the PLC counted {each.actuator.counted} rejects, it was told {told}: {agrees}"
+        if camera.actuator:
+            told = f"{camera.actuator.certain}"
+            told += f" to {camera.actuator.possible}" if camera.actuator.possible > camera.actuator.certain else ""
+            agrees = "agrees" if camera.actuator.agrees else "DIFFERS"
+            yield f"{name}: the PLC counted {camera.actuator.counted} rejects, it was told {told}: {agrees}"
+    yield from remarks(cameras, views=views)
 
 
-def to_json(cameras: Mapping[str, Camera], since_unix_ns: int, until_unix_ns: int) -> dict[str, object]:
+def remarks(cameras: Mapping[str, Camera], *, views: Collection[str] = ()) -> Iterator[str]:
+    """A sentence for each thing that somebody should look at; none if all is well.
+
+    `views`: cameras of stations, whose frames are views of parts and no parts themselves.
+    """
+    if not cameras:
+        yield "no part was captured in this time"
+    unjudged: Counter[str] = Counter()
+    for name, camera in cameras.items():
+        if name not in views and name != GOLDEN:
+            unjudged.update(camera.unjudged)
+    captured = sum(camera.captured for name, camera in cameras.items() if name not in views and name != GOLDEN)
+    if unjudged:
+        ((cause, count), *others) = unjudged.most_common()
+        why = f"mostly {cause} ({count})" if others else f"all {cause}"
+        yield f"{unjudged.total()} of {captured} parts were not inspected, {why}"
+    for name, camera in cameras.items():
+        if (name in views or name == GOLDEN) and camera.unjudged:
+            yield f"{name}: {sum(camera.unjudged.values())} of {camera.captured} pictures were not judged"
+        if camera.overdue:
+            yield f"{name}: {camera.overdue} verdicts reached the broker after their deadline"
+        if camera.undelivered:
+            yield f"{name}: {camera.undelivered} verdicts never reached the broker: was it away?"
+        if camera.missing:
+            yield f"{name}: {camera.missing} frames have no entry in the journal: was the disk full?"
+        if camera.actuator and not camera.actuator.agrees:
+            yield f"{name}: the PLC did not reject what it was told to"
+
+
+def to_json(
+    cameras: Mapping[str, Camera], since_unix_ns: int, until_unix_ns: int, *, views: Collection[str] = ()
+) -> dict[str, object]:
     """The account for programs."""
     return {
         "since": iso(since_unix_ns),
         "until": iso(until_unix_ns),
-        "good": all(each.good for each in cameras.values()),
-        "cameras": {name: _camera_json(each) for name, each in cameras.items()},
+        "good": good(cameras),
+        "remarks": list(remarks(cameras, views=views)),
+        "cameras": {name: _camera_json(camera) for name, camera in cameras.items()},
     }
+
+
+def good(cameras: Mapping[str, Camera]) -> bool:
+    """Whether there were parts, and nobody need look at anything."""
+    return bool(cameras) and all(camera.good for camera in cameras.values())
 
 
 def _camera_json(camera: Camera) -> dict[str, object]:
@@ -157,7 +215,8 @@ def _camera_json(camera: Camera) -> dict[str, object]:
         "reject": camera.rejected,
         "unjudged": camera.unjudged,
         "acknowledged": camera.acknowledged,
-        "late": camera.late,
+        "overdue": camera.overdue,
+        "undelivered": camera.undelivered,
         "missing": camera.missing,
         "actuator": actuator
         and {
@@ -173,7 +232,8 @@ def _camera_json(camera: Camera) -> dict[str, object]:
 def _add(camera: Camera, row: sqlite3.Row) -> None:
     camera.captured += row["frames"]
     camera.acknowledged += row["in_time"]
-    camera.late += row["late"]
+    camera.overdue += row["overdue"]
+    camera.undelivered += row["undelivered"]
     if row["decision"] == Decision.PASS:
         camera.passed += row["frames"]
     elif row["decision"] == Decision.REJECT:
@@ -202,7 +262,8 @@ def _actuator(db: sqlite3.Connection, camera: str, window: tuple[int, int], trav
 
 _COUNTS = """SELECT camera, decision, cause, count(*) AS frames,
     sum(acknowledged_ms IS NOT NULL AND acknowledged_ms <= deadline_ms) AS in_time,
-    sum(acknowledged_ms IS NOT NULL AND acknowledged_ms > deadline_ms) AS late
+    sum(acknowledged_ms IS NOT NULL AND acknowledged_ms > deadline_ms) AS overdue,
+    sum(acknowledged_ms IS NULL AND captured_unix_ns + deadline_ms * 1e6 < ?) AS undelivered
     FROM verdict WHERE captured_unix_ns >= ? AND captured_unix_ns < ? GROUP BY camera, decision, cause"""
 _RUNS = """SELECT run, camera, min(frame_seq) AS low, max(frame_seq) AS high
     FROM verdict WHERE captured_unix_ns >= ? AND captured_unix_ns < ? GROUP BY run, camera"""

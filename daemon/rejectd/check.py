@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import sqlite3
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
 
-from rejectd import settings_file
+from rejectd import database, settings_file
 from rejectd.cameras import CameraError, Ended, driver
 from rejectd.inspector import Inspector
 from rejectd.messages import RejectdError
 from rejectd.mqtt import connect
-from rejectd.outbox import Outbox
+from rejectd.outbox import OutboxError
 from rejectd.settings import AnyCamera, FolderCamera, FolderMode, Product, Settings
 
 _PICTURE_S = 10.0
@@ -42,9 +43,34 @@ def _try(what: str, attempt: Callable[[], str]) -> Iterator[tuple[bool, str]]:
 
 
 def _journal(settings: Settings, file: Path) -> str:
+    """Look at the journal and leave it as it is: only the service makes one, in a folder of its own user."""
     path = settings_file.state_directory(settings, file) / "journal.sqlite"
-    Outbox(path, keep_ns=10**18, max_bytes=10**15).close()
+    try:
+        if not path.exists():
+            return _place(path)
+        with closing(database.open_to_read(path)) as db:
+            version = db.execute("PRAGMA user_version").fetchone()[0]
+            db.execute("SELECT count(*) FROM sqlite_schema").fetchone()
+    except sqlite3.OperationalError as error:
+        hint = "may you read it? run as the service's user"
+        raise OutboxError(f"journal: {path} cannot be opened: {error}", hint=hint) from error
+    except sqlite3.Error as error:
+        hint = "the service will set it aside and begin a new one"
+        raise OutboxError(f"journal: {path} is damaged: {error}", hint=hint) from error
+    except OSError as error:
+        hint = "run as the service's user"
+        raise OutboxError(f"journal: {path} cannot be opened: {error.strerror}", hint=hint) from error
+    if version > database.VERSION:
+        raise OutboxError(f"journal: {path} was written by a newer rejectd", hint="install that version again")
     return str(path)
+
+
+def _place(journal: Path) -> str:
+    """Where a journal will be made."""
+    there = next(folder for folder in journal.parents if folder.exists())
+    if not there.is_dir():
+        raise OutboxError(f"journal: {there} is not a folder", hint="set state_directory to where one can be made")
+    return f"{journal} will be created"
 
 
 def _bundles(settings: Settings) -> Iterator[tuple[bool, str]]:

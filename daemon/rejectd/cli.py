@@ -49,7 +49,10 @@ def _parser() -> argparse.ArgumentParser:
     watch = commands.add_parser("watch", help="show verdicts live")
     watch.add_argument("config", type=Path, metavar="CONFIG")
     watch.set_defaults(command=_watch)
-    account = commands.add_parser("account", help="say what became of every frame of a shift")
+    account = commands.add_parser(
+        "account",
+        help="say what became of every frame of a shift; the exit status is 1 if anybody should look at something",
+    )
     account.add_argument("config", type=Path, metavar="CONFIG")
     account.add_argument("--since", default="24h", help="2026-11-25T06:00, 06:00, or a time ago: 8h (%(default)s)")
     account.add_argument("--until", default="0m", help="likewise; now if not given")
@@ -118,11 +121,12 @@ def _account(options: argparse.Namespace) -> int:
     settings = settings_file.load(options.config)
     journal = settings_file.state_directory(settings, options.config) / "journal.sqlite"
     cameras = account.account(journal, since, until, travel_ns=int(options.travel * 1e9))
+    views = {camera for station in settings.stations.values() for camera in station.cameras}
     if options.json:
-        print(json.dumps(account.to_json(cameras, since, until), indent=1))
+        print(json.dumps(account.to_json(cameras, since, until, views=views), indent=1))
     else:
-        print("\n".join(account.table(cameras)))
-    return 0 if all(camera.good for camera in cameras.values()) else 1
+        print("\n".join(account.table(cameras, views=views)))
+    return 0 if account.good(cameras) else 1
 
 
 def _command(options: argparse.Namespace) -> int:

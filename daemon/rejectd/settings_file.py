@@ -21,6 +21,8 @@ from rejectd.settings import (
 )
 from revdist import encodings, trouble
 
+_INSTALLED = Path("/etc/rejectd")  # where the unit has its settings files
+_INSTALLED_STATE = Path("/var/lib/rejectd")
 RESERVED = ("actuator", "answer", "command", "golden", "status")  # parts of topics that no camera may be named
 
 
@@ -60,7 +62,14 @@ def state_directory(settings: Settings, file: Path) -> Path:
     if settings.state_directory:
         return settings.state_directory
     given = os.environ.get("STATE_DIRECTORY", "").split(":")[0]
-    return Path(given) if given else file.absolute().parent / "state"
+    if given:
+        return Path(given)
+    absolute = Path(os.path.abspath(file))  # noqa: PTH100 - `resolve` would leave /etc for where a link leads
+    if absolute.parent == _INSTALLED and absolute.suffix == ".yaml":
+        return (
+            _INSTALLED_STATE / absolute.stem
+        )  # as systemd/rejectd@.service has it: a person finds the service's state
+    return absolute.parent / "state"
 
 
 def _check(reader: Reader) -> None:

@@ -744,3 +744,16 @@ def test_state_lies_where_the_file_says_or_systemd_or_beside_the_file(
     assert settings_file.state_directory(load(directory, GOOD), file) == Path("/var/lib/rejectd/l")
     given = load(directory, GOOD + "state_directory: here\n")
     assert settings_file.state_directory(given, file) == directory / "here"
+
+
+@pytest.mark.parametrize("path", ["/etc/rejectd/line1.yaml", "/etc/rejectd/../rejectd/line1.yaml"])
+def test_a_person_finds_the_state_of_a_service_that_systemd_runs(
+    directory: Path, path: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("STATE_DIRECTORY", raising=False)
+    assert settings_file.state_directory(load(directory, GOOD), Path(path)) == Path("/var/lib/rejectd/line1")
+    unit = (Path(__file__).parents[2] / "systemd" / "rejectd@.service").read_text()
+    assert "ExecStart=/opt/rejectd/bin/rejectd run /etc/rejectd/%i.yaml" in unit
+    assert "StateDirectory=rejectd/%i" in unit
+    given = load(directory, GOOD + "state_directory: here\n")
+    assert settings_file.state_directory(given, Path(path)) == directory / "here"

@@ -48,11 +48,39 @@ def test_the_account_of_a_shift_agrees_with_the_subscriber_and_the_plc(
     assert (left["pass"], left["reject"], left["missing"]) == (counts["pass"], counts["reject"], 0)
     assert left["actuator"]["counted"] == told
     assert left["actuator"]["agrees"]
-    assert status == 0
+    judged_all = counts["unjudged"] == 0 and left["overdue"] + left["undelivered"] == 0
+    assert status == (0 if judged_all else 1), found["remarks"]
     made = run_command("rejectd", "account", line.file, "--travel", "0")
-    assert made.returncode == 0
+    assert made.returncode == status
     assert f"left: the PLC counted {told} rejects, it was told {told}" in made.stdout
-    assert _account(line, "--since", "9d", "--until", "8d")[1]["cameras"] == {}
+    status, empty = _account(line, "--since", "9d", "--until", "8d")
+    assert (status, empty["cameras"], empty["remarks"]) == (1, {}, ["no part was captured in this time"])
+
+
+def test_a_shift_with_parts_that_were_not_inspected_says_so_in_one_sentence_and_by_its_exit_status(
+    line: Line, subscriber: Subscriber, cells: list[Path]
+) -> None:
+    line.folder("left", cells[:4], rate_hz=20, deadline_ms=2000)
+    (line.directory / "pictures" / "left" / "0002.png").write_bytes(b"no picture")
+    line.start("--until-ended")
+    assert line.wait() == 0
+    counts = subscriber.status()
+    made = run_command("rejectd", "account", line.file)
+    assert made.returncode == 1
+    assert f"{counts['unjudged']} of 4 parts were not inspected, " in made.stdout
+    assert "camera_fault" in made.stdout
+
+
+def test_neither_account_nor_check_makes_a_journal(line: Line, cells: list[Path]) -> None:
+    line.folder("left", cells[:1])
+    state = line.directory / "elsewhere"
+    line.settings["state_directory"] = str(state)
+    made = run_command("rejectd", "account", line.write())
+    assert (made.returncode, made.stdout) == (2, "")
+    assert f"{state}/journal.sqlite: there is no journal" in made.stderr
+    checked = run_command("rejectd", "check", line.file)
+    assert f"ok    journal: {state}/journal.sqlite will be created" in checked.stdout
+    assert not state.exists()
 
 
 def test_a_plc_that_missed_a_reject_is_found_out(

@@ -1,6 +1,7 @@
 """Keeps the picture and the heat map of parts that did not pass, under a disk quota.
 
-Files lie in one folder a day: `<day>/<event_id>.png` as captured, `<day>/<event_id>-heat.jpg` for people.
+Files lie in one folder a day: `<day>/<event_id>.png` as captured, `<day>/<event_id>-heat.jpg` for people, at the size
+of a screen: painting needs many times the memory of the picture.
 """
 
 from __future__ import annotations
@@ -19,6 +20,8 @@ from rejectd.messages import AnomalyMap, Frame, Picture, Pixels, RejectdError, R
 
 _DAY = "[0-9][0-9][0-9][0-9]-[0-9][0-9]-[0-9][0-9]"
 _OURS = re.compile(r"-[0-9]+(\.png|-heat\.jpg)$")  # half written ones too; others' files are never touched
+
+SCREEN = 1280  # pixels, the longest side of a heat map
 
 Heatmap = Callable[[Pixels, AnomalyMap, float], Pixels]
 
@@ -61,13 +64,15 @@ class Evidence:
             (self._directory / day).mkdir(exist_ok=True)
             self._write(f"{day}/{frame.event_id}.png", frame.picture, [cv2.IMWRITE_PNG_COMPRESSION, 1])
             if result and result.anomaly_map is not None:
-                overlay = self._heatmap(frame.picture, result.anomaly_map, result.threshold)
+                overlay = self._heatmap(reduced(frame.picture, SCREEN), result.anomaly_map, result.threshold)
                 self._write(f"{day}/{frame.event_id}-heat.jpg", overlay, [cv2.IMWRITE_JPEG_QUALITY, 90])
             self._shrink()
         except OSError as error:
             raise EvidenceError(
                 f"{self._directory}: evidence cannot be written: {error}", hint="free disk space"
             ) from error
+        except (cv2.error, ValueError, MemoryError) as error:
+            raise EvidenceError(f"{frame.event_id}: evidence cannot be painted: {error!r}") from error
         name = f"{day}/{frame.event_id}.png"
         return name if (self._directory / name).is_file() else ""  # larger than the whole quota
 
@@ -92,8 +97,7 @@ class Evidence:
 
     def _write(self, name: str, picture: Pixels, options: list[int]) -> None:
         path = self._directory / name
-        good, data = cv2.imencode(path.suffix, cv2.cvtColor(picture, cv2.COLOR_RGB2BGR), options)
-        assert good, "OpenCV encodes every uint8 picture"
+        data = _encoded(path.suffix, picture, options)
         temporary = path.with_name(f".{path.name}")
         try:
             with temporary.open("wb") as file:
@@ -117,12 +121,29 @@ class Evidence:
 
 def thumbnail(pixels: Pixels, *, longest: int = 640) -> bytes:
     """A JPEG of a picture, uint8 (H, W, 3) RGB, no side longer than `longest` pixels."""
+    return _encoded(".jpg", reduced(pixels, longest), [cv2.IMWRITE_JPEG_QUALITY, 80]).tobytes()
+
+
+def reduced(pixels: Pixels, longest: int) -> Pixels:
+    """The picture, uint8 (H, W, 3), made smaller if a side is longer than `longest` pixels."""
     scale = min(1.0, longest / max(pixels.shape[:2]))
     size = [max(1, round(side * scale)) for side in pixels.shape[1::-1]]
-    small = cv2.resize(pixels, size, interpolation=cv2.INTER_AREA) if scale < 1 else pixels
-    good, data = cv2.imencode(".jpg", cv2.cvtColor(small, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, 80])
-    assert good, "OpenCV encodes every uint8 picture"
-    return data.tobytes()
+    if scale == 1:
+        return pixels
+    return np.asarray(cv2.resize(pixels, size, interpolation=cv2.INTER_AREA), np.uint8)
+
+
+def _encoded(suffix: str, pixels: Pixels, options: list[int]) -> Pixels:
+    """A file's bytes. A picture beyond what its format can hold is an error of the picture, not ours."""
+    try:
+        good, data = cv2.imencode(suffix, cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR), options)
+        complaint = "" if good else f"{suffix} cannot hold it"
+    except cv2.error as error:
+        complaint = error.err
+    if complaint:
+        height, width = pixels.shape[:2]
+        raise EvidenceError(f"a picture of {width} x {height} pixels cannot be encoded: {complaint}")
+    return np.asarray(data, np.uint8)
 
 
 def regions(

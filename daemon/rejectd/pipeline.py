@@ -202,7 +202,7 @@ class Pipeline:
             self._stages.batcher.service_time.learn(len(results), ended_ns - begun.started_ns)
         self._held_up = None if whole else following
         self._failures = 0 if any(isinstance(result, Result) for result in results) else self._failures + 1
-        self._fault = str(results[0])
+        self._fault = next((str(result) for result in results if isinstance(result, InspectorError)), "")
 
     def decide(self) -> None:
         """The life of the verdict thread; ends after the inspect thread."""

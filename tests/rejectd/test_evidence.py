@@ -166,6 +166,44 @@ def test_a_picture_larger_than_the_whole_quota_is_not_promised(
     assert kept(tmp_path / "evidence") == []
 
 
+@pytest.mark.parametrize("shape", [(2, 66_000), (66_000, 2), (1, 1)])
+def test_a_picture_longer_than_jpeg_can_hold_is_kept_whole_with_a_heat_map_at_the_size_of_a_screen(
+    evidence: Callable[..., Evidence], tmp_path: Path, shape: tuple[int, int]
+) -> None:
+    name = evidence().keep(a_frame(1, a_picture(1, shape)), a_result(np.full((8, 8), 2, np.float32)))
+    assert np.array_equal(read(tmp_path / "evidence" / name), a_picture(1, shape))
+    heat = read(tmp_path / "evidence" / name.replace(".png", "-heat.jpg"))
+    assert max(heat.shape[:2]) == min(1280, max(shape))
+
+
+def test_a_heat_map_is_painted_at_the_size_of_a_screen_however_large_the_picture_is(tmp_path: Path) -> None:
+    painted: list[tuple[int, ...]] = []
+
+    def heatmap(picture: Pixels, anomaly_map: AnomalyMap, threshold: float) -> Pixels:
+        painted.append(picture.shape)
+        return paint(picture, anomaly_map, threshold)
+
+    keeper = Evidence(tmp_path / "evidence", quota_bytes=MANY, heatmap=heatmap)
+    picture = np.zeros((4000, 6000, 3), np.uint8)
+    name = keeper.keep(a_frame(1, picture), a_result(np.full((8, 8), 2, np.float32)))
+    assert painted == [(853, 1280, 3)]
+    assert read(tmp_path / "evidence" / name).shape == picture.shape, "the picture itself stays as captured"
+
+
+def _fails(*_: object) -> Pixels:
+    raise cv2.error("no memory for a Mat")
+
+
+def test_a_picture_that_no_format_takes_or_nobody_can_paint_is_an_error_of_the_evidence_alone(tmp_path: Path) -> None:
+    keeper = Evidence(tmp_path / "evidence", quota_bytes=MANY, heatmap=_fails)
+    with pytest.raises(EvidenceError, match=r"left-1: evidence cannot be painted: .*no memory for a Mat"):
+        keeper.keep(a_frame(1, a_picture(1)), a_result(np.ones((4, 4), np.float32)))
+    too_long = np.zeros((1, 1_000_001, 3), np.uint8)
+    with pytest.raises(EvidenceError, match=r"a picture of 1000001 x 1 pixels cannot be encoded"):
+        keeper.keep(a_frame(2, too_long), None)
+    assert keeper.keep(a_frame(3, a_picture(3)), None), "the next part's evidence is kept"
+
+
 @pytest.fixture
 def full_disk(tmp_path: Path) -> Iterator[tuple[Path, Callable[[], None]]]:
     """A disk and what fills it: a small tmpfs, or a limit on the size of files where mounting is not allowed."""

@@ -370,6 +370,25 @@ def test_a_device_that_always_fails_ends_the_thread_so_that_the_service_is_resta
     assert "10 batches in a row failed" in str(rig.error)
 
 
+def test_nothing_is_made_a_text_of_but_an_error_and_of_a_batch_the_first(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    printed: list[Result] = []
+    monkeypatch.setattr(Result, "__repr__", lambda result: f"{printed.append(result)}")
+    rig.device.hangs.set()  # so that the others come in one batch, which begins with a reject
+    rig.show(10)
+    for value in (150, 255, 20):
+        rig.show(value)
+    rig.device.hangs.clear()
+    rig.device.released.set()
+    rig.wait_verdicts(4)
+    assert printed == [], "an anomaly map takes half a millisecond to print"
+    assert rig.pipeline._fault == "the device failed"
+    rig.show(150)
+    rig.wait_verdicts(5)
+    assert rig.pipeline._fault == ""
+
+
 def test_every_verdict_is_in_the_journal_and_every_defect_in_the_outbox(rig: Rig) -> None:
     for value in (10, 150, 20):
         rig.show(value)

@@ -46,6 +46,7 @@ class Gateway:
         self.known: deque[str] = deque(maxlen=1000)  # event_id of verdicts: each may come twice
         self.counted, self.offset, self.ejected = 0, 0, 0  # the number of a part is its trigger number + offset
         self.heard, self.run_id, self.camera_up, self.state = NEVER, "", False, ""
+        self.unpublished = 0  # verdicts of this run that nobody was told of
         self.client = Client(CallbackAPIVersion.VERSION2, f"gate-{line}-{camera}", protocol=MQTTProtocolVersion.MQTTv5)
         self.client.on_connect = lambda *_: self.put("connected")
         self.client.on_disconnect = lambda *_: self.put("disconnected")
@@ -81,7 +82,10 @@ class Gateway:
                 self.heard = NEVER
             elif what in ("line", "run"):
                 self.camera_up = self.camera_up and body["run"] == self.run_id  # a new run says anew that it is up
-                self.run_id = body["run"]
+                unpublished = body.get("unpublished", 0)  # a last will has no counts
+                if unpublished > (self.unpublished if body["run"] == self.run_id else 0):
+                    self.eject_all("a verdict came too late to be sent")
+                self.run_id, self.unpublished = body["run"], unpublished
                 self.heard = now if what == "line" and body["state"] == "online" and body["judging"] else NEVER
             elif what == "camera":
                 self.camera_up = body["state"] in ("up", "degraded")  # degraded: each part is unjudged, but seen
@@ -104,15 +108,21 @@ class Gateway:
             for part in [self.parts[number]] if number in near else list(self.parts.values()):
                 part.action, part.why = verdict["action"], verdict["decision"]
 
+    def eject_all(self, why: str) -> None:
+        """What is on the way now is ejected: one of these parts may be a bad one."""
+        for part in self.parts.values():
+            if part.action == "pass":
+                part.action, part.why = "reject", why
+
     def drive(self, now: float) -> None:
         """One cycle: what is due at the ejector is let pass or not."""
         state = "running" if now - self.heard < HEARTBEAT_S and self.camera_up else "fail-safe"
         if state != self.state:
             self.state = state
             say(state=state)
+        if state == "fail-safe":
+            self.eject_all(state)  # also if all is well again when they arrive
         for number, part in list(self.parts.items()):
-            if state == "fail-safe" and part.action == "pass":
-                part.action, part.why = "reject", state  # also if all is well again when it arrives
             if part.due <= now:
                 del self.parts[number]
                 do = {"pass": "pass", "stop": "stop"}.get(part.action, "eject")

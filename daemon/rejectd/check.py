@@ -11,12 +11,13 @@ from pathlib import Path
 from rejectd import database, settings_file
 from rejectd.cameras import CameraError, Ended, driver
 from rejectd.inspector import Inspector
-from rejectd.messages import RejectdError
+from rejectd.messages import PictureError, RejectdError
 from rejectd.mqtt import connect
 from rejectd.outbox import OutboxError
 from rejectd.settings import AnyCamera, FolderCamera, FolderMode, Product, Settings
 
 _PICTURE_S = 10.0
+_UNJUDGED = "the first picture cannot be judged; the service would answer unjudged"
 
 
 def check(file: Path) -> Iterator[tuple[bool, str]]:
@@ -98,16 +99,19 @@ def _camera(camera: AnyCamera) -> str:
         device.open()
         if isinstance(camera, FolderCamera) and camera.mode is FolderMode.WATCH:
             return f"{camera.path} is watched"
-        picture = device.read(_PICTURE_S)
+        exposure = device.read(_PICTURE_S)
+        if exposure is None:
+            raise CameraError(f"no picture within {_PICTURE_S:g} s", hint="is the camera triggered?")
+        pixels = None if exposure.fault else exposure.load(_PICTURE_S)
+    except PictureError as error:
+        raise CameraError(str(error), hint=_UNJUDGED) from error
     except Ended as error:
         raise CameraError("there is no picture", hint="put pictures into the folder, or use mode: watch") from error
     finally:
         device.close()
-    if picture is None:
-        raise CameraError(f"no picture within {_PICTURE_S:g} s", hint="is the camera triggered?")
-    if picture.pixels is None:
-        raise CameraError(picture.fault, hint="the first picture cannot be judged; the service would answer unjudged")
-    return f"{picture.pixels.shape[1]} x {picture.pixels.shape[0]} pixels"
+    if pixels is None:
+        raise CameraError(exposure.fault, hint=_UNJUDGED)
+    return f"{pixels.shape[1]} x {pixels.shape[0]} pixels"
 
 
 def _broker(settings: Settings) -> str:

@@ -16,7 +16,7 @@ from typing import TypeVar
 
 from rejectd.inspector import GoldenPicture, Model
 from rejectd.ledger import Ledger
-from rejectd.messages import GOLDEN, Decision, Frame, Picture, Policy, Verdict
+from rejectd.messages import GOLDEN, Decision, Exposure, Frame, Policy, Verdict
 from rejectd.pipeline import Pipeline
 
 Answer = TypeVar("Answer")
@@ -87,9 +87,7 @@ class Golden:
     def _send(self, model: Model, picture: GoldenPicture) -> tuple[Frame, Future[Verdict], Future[int]]:
         verdict: Future[Verdict] = Future()
         delivered: Future[int] = Future()
-        shown = Picture(
-            pixels=None, captured_ns=time.monotonic_ns(), captured_unix_ns=time.time_ns(), source=picture.kind
-        )
+        shown = Exposure(captured_ns=time.monotonic_ns(), captured_unix_ns=time.time_ns(), source=picture.kind)
         frame = self._ledger.open(
             shown,
             camera=GOLDEN,

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
-from rejectd.messages import Account, Cause, Decision, Frame, Picture, Pixels, Policy, Verdict
+from rejectd.messages import Account, Cause, Decision, Exposure, Frame, Pixels, Policy, Verdict
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,43 +93,42 @@ class Ledger:
 
     def open(
         self,
-        picture: Picture,
+        exposure: Exposure,
         *,
         camera: str,
         product: str,
         policy: Policy,
         deadline_ns: int,
-        pixels: Pixels | None,
+        pixels: Pixels | None = None,
         model: str = "",
         trigger: int | None = None,
     ) -> Frame:
-        """Enter a picture as a frame with an identity and a deadline. From here on it must be closed.
+        """Enter an exposure as a frame with an identity and a deadline. From here on it must be closed.
 
         Args:
-            picture: as captured; `deadline_ns` is counted from its capture.
-            pixels: uint8 (h, w, 3), prepared for `model`; None for a faulty picture.
-            trigger: number of the part; the picture's own, or a count of the pictures, if not given.
+            exposure: as noticed; `deadline_ns` is counted from its capture.
+            camera, product, policy: whose, of what, and what the line should do if it is not judged.
+            pixels: uint8 (h, w, 3), prepared for `model`, where they are known already; else `fill` brings them.
+            trigger: number of the part; the exposure's own, or a count of the exposures, if not given.
         """
         with self._lock:
             self._captured[camera] += 1
             seq = self._captured[camera]
-            trigger = picture.trigger if trigger is None else trigger
+            trigger = exposure.trigger if trigger is None else trigger
             frame = Frame(
                 event_id=f"{self.run}-{camera}-{seq}",
                 camera=camera,
                 product=product,
                 seq=seq,
-                captured_ns=picture.captured_ns,
-                captured_unix_ns=picture.captured_unix_ns,
-                deadline_ns=picture.captured_ns + deadline_ns,
-                due_ns=picture.captured_ns + deadline_ns - self._margin.of(deadline_ns),
+                captured_ns=exposure.captured_ns,
+                captured_unix_ns=exposure.captured_unix_ns,
+                deadline_ns=exposure.captured_ns + deadline_ns,
+                due_ns=exposure.captured_ns + deadline_ns - self._margin.of(deadline_ns),
                 policy=policy,
-                source=picture.source,
+                source=exposure.source,
                 trigger=seq if trigger is None else trigger,
                 model=model,
                 pixels=pixels,
-                picture=picture.pixels,
-                fault=picture.fault,
             )
             if self._book:
                 self._book.open(frame)
@@ -138,6 +137,14 @@ class Ledger:
             if frame.due_ns < self._wakes_ns:
                 self._earlier.notify_all()
         return frame
+
+    def fill(self, frame: Frame) -> bool:
+        """Keep a frame with the picture that was read for it. False if it has its end already: nobody needs it now."""
+        with self._lock:
+            if frame.event_id not in self._open:
+                return False
+            self._open[frame.event_id] = frame
+            return True
 
     def close(self, verdict: Verdict, body: bytes = b"") -> bool:
         """End a frame. True for the first verdict, which counts; False for any other, which must not be published.

@@ -19,6 +19,7 @@ from rejectd.commands import Commands, Controls
 from rejectd.evidence import Evidence
 from rejectd.golden import Golden
 from rejectd.inspector import Inspector, heatmap
+from rejectd.judging import Judged
 from rejectd.ledger import Ledger, Margin
 from rejectd.logbook import Logbook
 from rejectd.messages import GOLDEN, CameraState, Decision, Policy, Verdict
@@ -114,7 +115,12 @@ class Line:
 
     @property
     def judging(self) -> bool:
-        """Whether frames get their verdicts: none is overdue, and the device does not hang."""
+        """Whether parts are judged: the line makes progress, and does not answer `unjudged` most of the time."""
+        return self.progressing and self.pipeline.judged.going_on
+
+    @property
+    def progressing(self) -> bool:
+        """Whether frames get their verdicts: none is overdue, and the device does not hang. Else a restart may help."""
         now = time.monotonic_ns()
         busy = self.pipeline.busy_since_ns
         if busy is not None and now - busy > self.settings.engine.hang_s * 1e9:
@@ -167,6 +173,7 @@ class Line:
             for name, status in sorted(states)
             if status.state in (CameraState.DOWN, CameraState.DEGRADED)
         ]
+        problems += self.pipeline.judged.problems()
         return problems + ([self.recorder.problem] if self.recorder.problem else []) + self.publisher.problems()
 
     def _delivered(self, verdict: Verdict, now_ns: int) -> None:
@@ -284,7 +291,8 @@ class Line:
         )
         products = {name: camera.product for name, camera in self.settings.cameras.items()}
         products |= {name: str(order.value) for name, order in self.standing.products.items()}
-        pipeline = Pipeline(stages, line=self.settings.line, products=products)
+        judged = Judged(self.settings.judging, self.settings.cameras)
+        pipeline = Pipeline(stages, line=self.settings.line, products=products, judged=judged)
         for name, order in self.standing.paused.items():
             pipeline.paused[name] = Policy(str(order.value)) if order.value else None
         return pipeline

@@ -5,6 +5,7 @@ Messages are frozen. `*_ns` is `time.monotonic_ns()` unless the name says `unix`
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
@@ -69,21 +70,42 @@ class CameraState(StrEnum):
     ENDED = "ended"
 
 
+class PictureError(RejectdError):
+    """An exposure brought no picture that can be judged."""
+
+
+def no_picture(_timeout_s: float) -> Pixels:
+    """The way to the picture of an exposure that has none."""
+    raise PictureError("the camera delivered no pixels")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Exposure:
+    """What a camera noticed: a part was seen. It is a frame from now on, whatever becomes of its picture."""
+
+    captured_ns: int
+    captured_unix_ns: int
+    source: str = ""  # file name, stream time stamp: where a person finds it again
+    trigger: int | None = None  # number of the exposure, the same in every camera that sees the part; None: not known
+    fault: str = ""  # why it cannot be judged, where that is known before anything is read
+    load: Callable[[float], Pixels] = no_picture  # reads and decodes within so many s, or raises PictureError
+    held: bool = False  # its pixels are in memory already
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Picture:
-    """What a camera delivered: pixels, or the reason why an exposure brought none."""
+    """What became of an exposure: pixels, or the reason why there are none."""
 
     pixels: Pixels | None  # uint8 (H, W, 3) RGB
     captured_ns: int
     captured_unix_ns: int
-    source: str = ""  # file name, stream time stamp: where a person finds it again
+    source: str = ""
     fault: str = ""  # why it cannot be judged; empty if it can
-    trigger: int | None = None  # number of the exposure, the same in every camera that sees the part; None: not known
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Frame:
-    """One captured picture with its identity and its deadline; or a part, which is opened by its first frame."""
+    """One exposure with its identity and its deadline; or a part, which is opened by its first frame."""
 
     event_id: str
     camera: str
@@ -97,9 +119,8 @@ class Frame:
     source: str
     trigger: int = 0
     model: str = ""  # which loaded model judges it: a changeover does not touch frames that are under way
-    pixels: Pixels | None  # uint8 (h, w, 3) RGB at the model's input size; None if the picture is faulty
-    picture: Pixels | None  # uint8 (H, W, 3) RGB as captured, cut to the region of interest: for evidence
-    fault: str = ""
+    pixels: Pixels | None = None  # uint8 (h, w, 3) RGB at the model's input size; None until it has been read
+    picture: Pixels | None = None  # uint8 (H, W, 3) RGB as captured, cut to the region of interest: for evidence
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

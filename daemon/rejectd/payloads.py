@@ -113,7 +113,7 @@ class LineStatus:
     account: Account
     parts: Account | None  # of stations
     unpublished: int
-    judging: bool  # no frame is overdue and the device does not hang
+    judging: bool  # parts are judged: no frame is overdue, no device hangs, few end as unjudged
     problems: Sequence[str]
     products: Mapping[str, str]  # of each camera
     paused: Sequence[str]  # cameras

@@ -1,6 +1,7 @@
 """A frame's life.
 
-    capture   a camera delivers a picture; it is prepared for the model, and the ledger opens it as a frame
+    enter     a camera notices an exposure; the ledger opens it as a frame, before anything is read
+    capture   its picture is read and prepared for the model
     batcher   frames of all cameras wait for a batch that can still be judged in time
     inspect   one pass of the teacher for the batch, each product's student on its own frames
     decide    a verdict for each, while the device has the next batch already
@@ -26,8 +27,9 @@ from rejectd.batcher import Batch, Batcher
 from rejectd.cameras import pictures
 from rejectd.decision import decide, unjudged
 from rejectd.inspector import Begun, Inspector, InspectorError
+from rejectd.judging import Judged
 from rejectd.ledger import Ledger
-from rejectd.messages import CameraState, CameraStatus, Cause, Frame, Picture, Policy, Result, Verdict
+from rejectd.messages import CameraState, CameraStatus, Cause, Exposure, Frame, Picture, Policy, Result, Verdict
 from rejectd.metrics import Metrics
 from rejectd.mqtt import Publisher
 from rejectd.payloads import encode, verdict_payload
@@ -83,12 +85,19 @@ class Pipeline:
     """Moves frames through the stages."""
 
     def __init__(
-        self, stages: Stages, *, line: str, products: Mapping[str, str], clock: Callable[[], int] = time.monotonic_ns
+        self,
+        stages: Stages,
+        *,
+        line: str,
+        products: Mapping[str, str],
+        judged: Judged,
+        clock: Callable[[], int] = time.monotonic_ns,
     ) -> None:
-        """`products`: of each camera, when the service starts."""
+        """`products`: of each camera, when the service starts; `judged` is told how frames end."""
         self._stages = stages
         self._line = line
         self._clock = clock
+        self.judged = judged
         self._exposures: Counter[str] = Counter()
         self._undecided: queue.Queue[Inspected | Batch | None] = queue.Queue(_BATCHES_WAITING)
         self.products = dict(products)  # what passes each camera; changed by a changeover, in one step
@@ -112,42 +121,54 @@ class Pipeline:
             self.states[name] = status
             self._stages.publisher.camera(status)
 
-        report(CameraState.STARTING, "")
-        for picture in pictures(camera, stop, report):
-            self._enter(name, camera, picture)
+        def enter(exposure: Exposure) -> Frame:
+            return self._enter(name, camera, exposure)
 
-    def _enter(self, name: str, camera: AnyCamera, picture: Picture) -> None:
-        """Make a frame of a picture and queue it, or answer it at once."""
+        report(CameraState.STARTING, "")
+        for frame, picture in pictures(camera, stop, report, enter):
+            self._show(frame, picture)
+
+    def _enter(self, name: str, camera: AnyCamera, exposure: Exposure) -> Frame:
+        """Make a frame of an exposure at the instant at which it is noticed. From here on it has an end in time."""
         stages = self._stages
         self._exposures[name] += 1
-        self.latest[name] = picture
-        product = self.products[name]
-        paused = name in self.paused
-        pixels, model = None, ""
-        has_room = stages.batcher.has_room(name)  # this thread alone adds to it, so that room stays room
-        if picture.pixels is not None and not picture.fault and has_room and not paused:
-            started = self._clock()
-            try:
-                pixels, model = stages.inspector.prepare(picture.pixels, product)
-            except InspectorError as error:
-                picture = dataclasses.replace(picture, fault=str(error))
-            stages.metrics.stage.labels("prepare").observe((self._clock() - started) / 1e9)
-        part = stages.stations.join(name, product, picture, self._exposures[name])
-        trigger, deadline_ns = part or (None, picture.captured_ns + camera.deadline_ms * 1_000_000)
+        product, paused = self.products[name], name in self.paused
+        part = stages.stations.join(name, product, exposure, self._exposures[name])
+        trigger, deadline_ns = part or (None, exposure.captured_ns + camera.deadline_ms * 1_000_000)
         frame = stages.ledger.open(
-            picture,
+            exposure,
             camera=name,
             product=product,
             policy=self.paused.get(name) or camera.policy,
-            deadline_ns=deadline_ns - picture.captured_ns,
-            pixels=pixels,
-            model=model,
+            deadline_ns=deadline_ns - exposure.captured_ns,
             trigger=trigger,
         )
         if paused:
             self._finish(frame, unjudged(frame, Cause.PAUSED, self._clock()))
-        elif frame.fault or frame.picture is None:
-            self._finish(frame, unjudged(frame, Cause.CAMERA_FAULT, self._clock(), detail=frame.fault))
+        return frame
+
+    def _show(self, frame: Frame, picture: Picture) -> None:
+        """Prepare the picture of a frame and queue it, or answer the frame at once."""
+        stages = self._stages
+        self.latest[frame.camera] = picture
+        fault = picture.fault
+        frame = dataclasses.replace(frame, picture=picture.pixels)
+        if not stages.ledger.fill(frame):
+            return  # it was answered already: paused, or while its picture was read
+        has_room = stages.batcher.has_room(frame.camera)  # this thread alone adds to it, so that room stays room
+        if picture.pixels is not None and not fault and has_room:
+            started = self._clock()
+            try:
+                pixels, model = stages.inspector.prepare(picture.pixels, frame.product)
+            except InspectorError as error:
+                fault = str(error)
+            else:
+                frame = dataclasses.replace(frame, pixels=pixels, model=model)
+                stages.ledger.fill(frame)
+            stages.metrics.stage.labels("prepare").observe((self._clock() - started) / 1e9)
+        if fault or picture.pixels is None:
+            cause = Cause.CAMERA_FAULT if self._clock() < frame.due_ns else Cause.LATE
+            self._finish(frame, unjudged(frame, cause, self._clock(), detail=fault))
         elif frame.pixels is None or not stages.batcher.put(frame):
             cause = Cause.STOPPING if stages.batcher.closed else Cause.OVERLOAD
             detail = "too many frames wait" if cause is Cause.OVERLOAD else ""
@@ -277,6 +298,7 @@ class Pipeline:
         stages.publisher.verdict(verdict, encoded)
         if is_part:
             return
+        self.judged.ended(verdict)
         if verdict.result and verdict.result.threshold > 0:
             stages.metrics.ratio.labels(frame.product).observe(verdict.result.score / verdict.result.threshold)
         if frame.event_id in self.watchers:

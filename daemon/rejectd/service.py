@@ -170,7 +170,7 @@ class Service:
             if self._until_ended and not self._alive("camera:"):
                 log.info("every camera has ended")
                 return
-            if period and time.monotonic() >= next_ping and self._line.judging:
+            if period and time.monotonic() >= next_ping and self._line.progressing:
                 notify("WATCHDOG=1")
                 next_ping = time.monotonic() + period / 3
 

@@ -280,6 +280,22 @@ class Engine:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Judging:
+    """When a line says that it does not judge its parts."""
+
+    parts: int = setting(
+        "How many of its last parts are looked at for each camera.", default=20, unit="parts", low=4, high=10_000
+    )
+    unjudged_share: float = setting(
+        "Share of unjudged ones among these from which on the line's status has it among `problems`, with the likely "
+        "cause. From a half on, `judging` is false.",
+        default=0.1,
+        low=0.001,
+        high=1,
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Mqtt:
     """The broker."""
 
@@ -361,6 +377,7 @@ class Settings:
     stations: dict[str, Station] = setting("Places where several frames show one part, by name.", default={})
     batch: Batch = setting("Batches.", default=Batch())
     engine: Engine = setting("Engine.", default=Engine())
+    judging: Judging = setting("When a line says that it does not judge its parts.", default=Judging())
     mqtt: Mqtt = setting("Broker.", default=Mqtt())
     metrics: Metrics = setting("Metrics.", default=Metrics())
     evidence: Evidence = setting("Evidence.", default=Evidence())

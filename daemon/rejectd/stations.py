@@ -16,7 +16,7 @@ from typing import TypeAlias
 
 from rejectd.decision import unjudged
 from rejectd.ledger import Ledger
-from rejectd.messages import Cause, Decision, Frame, Picture, Verdict
+from rejectd.messages import Cause, Decision, Exposure, Frame, Verdict
 from rejectd.settings import Station
 
 _REMEMBERED = 10_000  # parts that have ended, so that a frame that comes too late opens none of them again
@@ -51,32 +51,32 @@ class Stations:
         """Whether a name is that of a station."""
         return name in self._stations
 
-    def join(self, camera: str, product: str, picture: Picture, exposure: int) -> tuple[int, int] | None:
-        """The part that a picture belongs to; it is opened if the picture is its first.
+    def join(self, camera: str, product: str, exposure: Exposure, number: int) -> tuple[int, int] | None:
+        """The part that an exposure belongs to; it is opened if the exposure is its first.
 
         Args:
-            camera: who took the picture.
+            camera: who noticed the exposure.
             product: what passes that camera.
-            picture: as captured.
-            exposure: number of the picture, for cameras that do not number their triggers.
+            exposure: as noticed.
+            number: of the exposure, for cameras that do not number their triggers.
 
         Returns:
-            Trigger number and deadline (monotonic ns) of the picture's frame; None if the camera is in no station.
+            Trigger number and deadline (monotonic ns) of the exposure's frame; None if the camera is in no station.
         """
         name = self._of.get(camera)
         if name is None:
             return None
         station = self._stations[name]
-        trigger = (exposure - 1) // station.frames + 1 if picture.trigger is None else picture.trigger
+        trigger = (number - 1) // station.frames + 1 if exposure.trigger is None else exposure.trigger
         with self._lock:
             part = self._parts.get((name, trigger))
             if part is None:
                 lifetime_ns = station.deadline_ms * 1_000_000
-                if self._ended.get((name, trigger), 0) > picture.captured_ns:
-                    return trigger, picture.captured_ns + lifetime_ns  # too late for its part
-                opening = replace(picture, pixels=None, trigger=trigger)
+                if self._ended.get((name, trigger), 0) > exposure.captured_ns:
+                    return trigger, exposure.captured_ns + lifetime_ns  # too late for its part
+                opening = replace(exposure, trigger=trigger)
                 frame = self.ledger.open(
-                    opening, camera=name, product=product, policy=station.policy, deadline_ns=lifetime_ns, pixels=None
+                    opening, camera=name, product=product, policy=station.policy, deadline_ns=lifetime_ns
                 )
                 part = self._parts[name, trigger] = _Part(frame)
             part.opened[camera] += 1

@@ -27,14 +27,15 @@ from rejectd.commands import Commands, Controls
 from rejectd.evidence import Evidence
 from rejectd.golden import Golden
 from rejectd.inspector import Inspector
+from rejectd.judging import Judged
 from rejectd.ledger import Ledger, Margin
-from rejectd.messages import GOLDEN, Picture, Policy, Verdict
+from rejectd.messages import GOLDEN, Exposure, Picture, Policy, Verdict
 from rejectd.metrics import Metrics
 from rejectd.mqtt import Incoming, Message
 from rejectd.outbox import Entries, NewEvent, Outbox
 from rejectd.pipeline import Pipeline, Stages
 from rejectd.recorder import Recorder
-from rejectd.settings import Batch, Device, Engine, FolderCamera, Product, Settings
+from rejectd.settings import Batch, Device, Engine, FolderCamera, Judging, Product, Settings
 from rejectd.standing import Order, Standing, StandingFile
 from rejectd.stations import Stations
 
@@ -96,7 +97,9 @@ class Rig:
             recorder=self.recorder,
             metrics=metrics,
         )
-        self.pipeline = Pipeline(stages, line="l", products={"left": "cell", "right": "cell"})
+        self.pipeline = Pipeline(
+            stages, line="l", products={"left": "cell", "right": "cell"}, judged=Judged(Judging(), [])
+        )
         self.sent.golden = Golden(self.ledger, self.pipeline)
         self.standing_file = StandingFile(directory / "standing.json")
         self.standing = Standing()
@@ -468,10 +471,10 @@ def test_a_new_bundle_for_a_product_is_put_in_force_and_stays_so_for_the_next_ch
 def test_a_replaced_model_is_put_away_once_no_frame_names_it(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(commands_module, "_MIXED_S", 0.0)
     old = rig.inspector.models["cell"]
-    picture = Picture(pixels=None, captured_ns=time.monotonic_ns(), captured_unix_ns=1)
+    exposure = Exposure(captured_ns=time.monotonic_ns(), captured_unix_ns=1)
     pixels = np.zeros((*old.size, 3), np.uint8)
     frame = rig.ledger.open(
-        picture,
+        exposure,
         camera="left",
         product="cell",
         policy=Policy.PASS,

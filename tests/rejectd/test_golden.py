@@ -15,13 +15,14 @@ from prometheus_client import CollectorRegistry
 from rejectd.batcher import Batcher
 from rejectd.golden import Golden, Outcome, complaint
 from rejectd.inspector import Inspector, Model
+from rejectd.judging import Judged
 from rejectd.ledger import Ledger, Margin
 from rejectd.messages import GOLDEN, Decision, Policy, Verdict
 from rejectd.metrics import Metrics
 from rejectd.outbox import Outbox
 from rejectd.pipeline import Pipeline, Stages
 from rejectd.recorder import Recorder
-from rejectd.settings import Device, Engine, Product
+from rejectd.settings import Device, Engine, Judging, Product
 from rejectd.stations import Stations
 
 MARGIN_NS = 20_000_000
@@ -68,7 +69,7 @@ class Rig:
             recorder=self.recorder,
             metrics=metrics,
         )
-        self.pipeline = Pipeline(stages, line="l", products={})
+        self.pipeline = Pipeline(stages, line="l", products={}, judged=Judged(Judging(), []))
         self.golden = self.sent.golden = Golden(self.ledger, self.pipeline)
         self.stop = threading.Event()
         self._threads = [

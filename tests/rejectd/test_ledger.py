@@ -6,7 +6,9 @@ import random
 import threading
 import time
 from collections import Counter
+from dataclasses import replace
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import settings as hypothesis_settings
@@ -15,7 +17,7 @@ from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invaria
 
 from rejectd.decision import unjudged
 from rejectd.ledger import Ledger, Margin, Snapshot
-from rejectd.messages import Cause, Decision, Frame, Picture, Policy, Verdict
+from rejectd.messages import Cause, Decision, Exposure, Frame, Policy, Verdict
 
 MS = 1_000_000
 
@@ -31,8 +33,8 @@ class Clock:
 
 
 def enter(ledger: Ledger, camera: str = "a", *, captured_ns: int = 0, deadline_ns: int = 100 * MS) -> Frame:
-    picture = Picture(pixels=None, captured_ns=captured_ns, captured_unix_ns=1, source="s", fault="dark")
-    return ledger.open(picture, camera=camera, product="cell", policy=Policy.STOP, deadline_ns=deadline_ns, pixels=None)
+    picture = Exposure(captured_ns=captured_ns, captured_unix_ns=1, source="s")
+    return ledger.open(picture, camera=camera, product="cell", policy=Policy.STOP, deadline_ns=deadline_ns)
 
 
 def ended(frame: Frame, decision: Decision = Decision.PASS, cause: Cause | None = None) -> Verdict:
@@ -59,12 +61,12 @@ def balanced(snapshot: Snapshot) -> bool:
     return snapshot.account.balanced and +per_camera == snapshot.captured
 
 
-def test_a_frame_has_an_identity_a_deadline_and_all_that_its_picture_has() -> None:
+def test_a_frame_has_an_identity_a_deadline_and_all_that_its_exposure_has() -> None:
     ledger = Ledger("run", margin=Margin(20 * MS))
     frame = enter(ledger, captured_ns=7, deadline_ns=100)
     assert (frame.event_id, frame.camera, frame.product, frame.seq) == ("run-a-1", "a", "cell", 1)
     assert (frame.captured_ns, frame.captured_unix_ns, frame.deadline_ns) == (7, 1, 107)
-    assert (frame.policy, frame.source, frame.fault, frame.picture) == (Policy.STOP, "s", "dark", None)
+    assert (frame.policy, frame.source, frame.pixels, frame.picture) == (Policy.STOP, "s", None, None)
 
 
 def test_each_camera_counts_its_own_frames() -> None:
@@ -82,6 +84,17 @@ def test_the_first_verdict_counts_and_no_other() -> None:
     assert not ledger.close(unjudged(frame, Cause.LATE, 1))
     account = ledger.snapshot().account
     assert (account.captured, account.passed, account.rejected, account.unjudged, account.in_flight) == (1, 0, 1, 0, 0)
+
+
+def test_a_frame_gets_its_picture_when_that_has_been_read_unless_it_has_its_end_already() -> None:
+    ledger = Ledger("run", margin=Margin(0))
+    frame = replace(enter(ledger), picture=np.zeros((2, 2, 3), np.uint8), model="cell@1")
+    assert ledger.fill(frame)
+    assert ledger.in_flight()[0] is frame
+    ledger.close(ended(frame))
+    assert not ledger.fill(frame)
+    assert ledger.in_flight() == []
+    assert ledger.snapshot().account.balanced
 
 
 def test_a_verdict_for_an_unknown_frame_changes_nothing() -> None:
@@ -276,7 +289,7 @@ def test_a_trigger_is_given_or_that_of_the_picture_or_the_count_of_the_cameras_p
 ) -> None:
     ledger = Ledger("run", margin=Margin(0))
     enter(ledger, "other")
-    picture = Picture(pixels=None, captured_ns=0, captured_unix_ns=1, trigger=pictured)
+    picture = Exposure(captured_ns=0, captured_unix_ns=1, trigger=pictured)
     frames = [
         ledger.open(
             picture,

@@ -21,7 +21,7 @@ from rejectd.decision import decide
 from rejectd.ledger import Ledger, Margin
 from rejectd.line import Line
 from rejectd.logbook import Logbook, LogbookError
-from rejectd.messages import GOLDEN, CameraState, CameraStatus, Frame, Picture, Policy, Result
+from rejectd.messages import GOLDEN, CameraState, CameraStatus, Exposure, Frame, Policy, Result
 from rejectd.mqtt import Incoming
 from rejectd.payloads import encode, line_topic, verdict_payload
 from rejectd.settings import Batch, Device, Engine, FolderCamera, Product, Settings, Station
@@ -101,7 +101,7 @@ def line(tmp_path_factory: pytest.TempPathFactory, bundles: Path) -> Iterator[Li
 
 
 def opened(ledger: Ledger, camera: str) -> Frame:
-    picture = Picture(pixels=None, captured_ns=time.monotonic_ns(), captured_unix_ns=time.time_ns(), source="7.png")
+    picture = Exposure(captured_ns=time.monotonic_ns(), captured_unix_ns=time.time_ns(), source="7.png")
     return ledger.open(
         picture, camera=camera, product="cell", policy=Policy.REJECT, deadline_ns=10**9, pixels=None, trigger=112
     )
@@ -351,7 +351,7 @@ def test_a_line_with_an_overdue_frame_or_a_hung_device_does_not_judge(line: Line
     line.pipeline.busy_since_ns = None
     frame = opened(line.ledger, "left")
     assert line.judging
-    overdue = Picture(pixels=None, captured_ns=time.monotonic_ns() - 10**9, captured_unix_ns=1)
+    overdue = Exposure(captured_ns=time.monotonic_ns() - 10**9, captured_unix_ns=1)
     late = line.ledger.open(
         overdue, camera="right", product="cell", policy=Policy.REJECT, deadline_ns=10**8, pixels=None
     )

@@ -24,7 +24,7 @@ from hypothesis import strategies as st
 from rejectd.decision import unjudged
 from rejectd.ledger import Ledger, Margin
 from rejectd.logbook import Logbook, LogbookError
-from rejectd.messages import Cause, Decision, Frame, Picture, Policy, Result, Verdict
+from rejectd.messages import Cause, Decision, Exposure, Frame, Policy, Result, Verdict
 from rejectd.payloads import encode, verdict_payload
 
 PAGE = 4096
@@ -129,11 +129,8 @@ def test_a_ledger_keeps_its_frames_in_the_logbook(opened: Callable[..., Logbook]
     book = opened()
     book.begin()
     ledger = Ledger("run", margin=Margin(0), book=book)
-    picture = Picture(pixels=None, captured_ns=0, captured_unix_ns=1, source="s")
-    frames = [
-        ledger.open(picture, camera="a", product="cell", policy=Policy.PASS, deadline_ns=10**9, pixels=None)
-        for _ in range(3)
-    ]
+    picture = Exposure(captured_ns=0, captured_unix_ns=1, source="s")
+    frames = [ledger.open(picture, camera="a", product="cell", policy=Policy.PASS, deadline_ns=10**9) for _ in range(3)]
     ledger.close(unjudged(frames[0], Cause.LATE, 1), a_body(frames[0], detail="first"))
     ledger.close(unjudged(frames[0], Cause.OVERLOAD, 1), a_body(frames[0], detail="second"))
     found = left(opened())

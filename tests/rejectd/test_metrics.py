@@ -12,7 +12,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from rejectd.decision import unjudged
 from rejectd.ledger import Ledger, Margin
-from rejectd.messages import CameraState, Cause, Decision, Picture, Policy, Verdict
+from rejectd.messages import CameraState, Cause, Decision, Exposure, Policy, Verdict
 from rejectd.metrics import STAGES, Metrics
 
 GOLDEN = Path(__file__).with_name("metrics.golden")
@@ -35,7 +35,7 @@ class Line:
 
     def frame(self, camera: str, decision: Decision | None, cause: Cause | None = None) -> None:
         """One frame; in flight if there is no decision."""
-        picture = Picture(pixels=None, captured_ns=0, captured_unix_ns=0)
+        picture = Exposure(captured_ns=0, captured_unix_ns=0)
         frame = self.ledger.open(
             picture, camera=camera, product="cell", policy=Policy.REJECT, deadline_ns=1, pixels=None
         )
@@ -77,8 +77,8 @@ def test_the_whole_page_is_that_of_the_golden_file() -> None:
     ):
         line.frame("left", decision, cause)
     line.frame("right", Decision.PASS)
-    part = Picture(pixels=None, captured_ns=0, captured_unix_ns=0)
-    line.parts.open(part, camera="gate", product="cell", policy=Policy.STOP, deadline_ns=1, pixels=None)
+    part = Exposure(captured_ns=0, captured_unix_ns=0)
+    line.parts.open(part, camera="gate", product="cell", policy=Policy.STOP, deadline_ns=1)
     metrics = line.metrics
     metrics.stage.labels("inspect").observe(0.0125)
     metrics.latency.labels("left").observe(0.0625)
@@ -135,9 +135,9 @@ def test_frames_and_parts_are_counted_apart() -> None:
     line = Line()
     line.frame("left", Decision.PASS)
     line.frame("right", Decision.REJECT)
-    picture = Picture(pixels=None, captured_ns=0, captured_unix_ns=0)
-    part = line.parts.open(picture, camera="gate", product="cell", policy=Policy.STOP, deadline_ns=1, pixels=None)
-    line.parts.open(picture, camera="gate", product="cell", policy=Policy.STOP, deadline_ns=1, pixels=None)
+    picture = Exposure(captured_ns=0, captured_unix_ns=0)
+    part = line.parts.open(picture, camera="gate", product="cell", policy=Policy.STOP, deadline_ns=1)
+    line.parts.open(picture, camera="gate", product="cell", policy=Policy.STOP, deadline_ns=1)
     assert line.parts.close(unjudged(part, Cause.MISSING_VIEW, 0))
     page = line.page()
     assert 'rejectd_parts_seen_total{station="gate"} 2.0' in page

@@ -19,14 +19,15 @@ from prometheus_client import CollectorRegistry
 
 from rejectd.batcher import Batcher
 from rejectd.inspector import Begun, InspectorError
+from rejectd.judging import Judged
 from rejectd.ledger import Ledger, Margin
 from rejectd.logbook import Logbook
-from rejectd.messages import CameraStatus, Frame, Picture, Pixels, Policy, Result, Verdict
+from rejectd.messages import CameraStatus, Exposure, Frame, Pixels, Policy, Result, Verdict
 from rejectd.metrics import Metrics
 from rejectd.outbox import Outbox
 from rejectd.pipeline import EngineBrokenError, Pipeline, Stages
 from rejectd.recorder import Recorder
-from rejectd.settings import FolderCamera, Station
+from rejectd.settings import FolderCamera, Judging, Station
 from rejectd.stations import Stations
 from revdist.lanes import Later, Worker
 
@@ -147,7 +148,7 @@ class Rig:
             recorder=self.recorder,
             metrics=self.metrics,
         )
-        self.pipeline = Pipeline(stages, line="l", products={"c": "p", "d": "p"})
+        self.pipeline = Pipeline(stages, line="l", products={"c": "p", "d": "p"}, judged=Judged(Judging(), ["c", "d"]))
         self.stop = threading.Event()
         self.error: BaseException | None = None
         bodies: list[Callable[[], None]] = [
@@ -170,9 +171,9 @@ class Rig:
     def show(self, value: int, *, deadline_ms: int = 5000, model: str = "p@1") -> str:
         """One part passes; returns its event."""
         pixels = np.full((4, 4, 3), value, np.uint8)
-        picture = Picture(pixels=pixels, captured_ns=time.monotonic_ns(), captured_unix_ns=time.time_ns())
+        exposure = Exposure(captured_ns=time.monotonic_ns(), captured_unix_ns=time.time_ns())
         frame = self.ledger.open(
-            picture,
+            exposure,
             camera="c",
             product="p",
             policy=Policy.REJECT,

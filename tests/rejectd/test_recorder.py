@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
 import logging
 import os
@@ -26,7 +27,7 @@ from rejectd.decision import decide, unjudged
 from rejectd.evidence import Evidence
 from rejectd.ledger import Ledger, Margin
 from rejectd.logbook import Logbook
-from rejectd.messages import GOLDEN, Cause, Frame, Picture, Pixels, Policy, RejectdError, Result, Verdict
+from rejectd.messages import GOLDEN, Cause, Exposure, Frame, Pixels, Policy, RejectdError, Result, Verdict
 from rejectd.metrics import Metrics
 from rejectd.outbox import Delivery, Outbox, Reading, Replay
 from rejectd.payloads import encode, verdict_payload
@@ -85,10 +86,9 @@ class Rig:
         self._stack.close()
 
     def frame(self, camera: str = "a", picture: Pixels | None = None) -> Frame:
-        shown = Picture(pixels=picture, captured_ns=0, captured_unix_ns=NOON, source="7.png")
-        return self.ledger.open(
-            shown, camera=camera, product="cell", policy=Policy.REJECT, deadline_ns=10**9, pixels=picture
-        )
+        shown = Exposure(captured_ns=0, captured_unix_ns=NOON, source="7.png")
+        frame = self.ledger.open(shown, camera=camera, product="cell", policy=Policy.REJECT, deadline_ns=10**9)
+        return dataclasses.replace(frame, picture=picture)
 
     def close_frame(self, frame: Frame, verdict: Verdict) -> dict[str, Any]:
         """As the pipeline does it; returns the body of the verdict."""

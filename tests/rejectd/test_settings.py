@@ -84,8 +84,8 @@ ICONV = "iconv -f CP1252 -t UTF-8"
 SAVE = "save it as UTF-8"
 NOT_A_FILE = "is not a file; give the path of a file, relative to this settings file"
 KNOWN = (
-    "known here: line, cameras, products, stations, batch, engine, mqtt, metrics, evidence, journal, state_directory, "
-    "stop_timeout_s, log_level"
+    "known here: line, cameras, products, stations, batch, engine, judging, mqtt, metrics, evidence, journal, "
+    "state_directory, stop_timeout_s, log_level"
 )
 
 WRONG = {

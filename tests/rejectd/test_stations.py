@@ -14,7 +14,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from rejectd.decision import decide, unjudged
 from rejectd.ledger import Ledger, Margin
-from rejectd.messages import Cause, Decision, Frame, Picture, Policy, Result, Verdict
+from rejectd.messages import Cause, Decision, Exposure, Frame, Policy, Result, Verdict
 from rejectd.settings import Station
 from rejectd.stations import Stations
 
@@ -39,7 +39,7 @@ class Line:
         self.exposures[camera] += 1
         pixels = np.zeros((2, 2, 3), np.uint8)
         source = f"{camera}{self.exposures[camera]}.png"
-        picture = Picture(pixels=pixels, captured_ns=self.now, captured_unix_ns=1, source=source, trigger=trigger)
+        picture = Exposure(captured_ns=self.now, captured_unix_ns=1, source=source, trigger=trigger)
         joined = self.stations.join(camera, product, picture, self.exposures[camera])
         assert joined
         number, deadline_ns = joined
@@ -163,7 +163,7 @@ def test_the_first_view_sets_one_deadline_for_the_part_and_all_its_frames(line: 
 
 
 def test_a_camera_outside_of_all_stations_belongs_to_no_part(line: Line) -> None:
-    picture = Picture(pixels=None, captured_ns=0, captured_unix_ns=0)
+    picture = Exposure(captured_ns=0, captured_unix_ns=0)
     assert line.stations.join("top", "cell", picture, 1) is None
     assert "gate" in line.stations
     assert "left" not in line.stations

@@ -1,4 +1,4 @@
-"""Cameras: where pictures come from, how a lost one comes back, and what counts as a usable picture.
+"""Cameras: where exposures come from, how a lost one comes back, and what counts as a usable picture.
 
 `pictures` is one camera's whole life. Drivers: `folder`, `video` (files and RTSP) and `v4l2`.
 """

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from rejectd.messages import Picture, RejectdError
+from rejectd.messages import Exposure, Pixels, RejectdError
 
 
 class CameraError(RejectdError):
@@ -24,8 +24,9 @@ class Driver(Protocol):
     def open(self) -> None:
         """Reach the camera. Raises CameraError with cause and hint. May block for the camera's own open timeout."""
 
-    def read(self, timeout_s: float) -> Picture | None:
-        """The next picture, stamped; None if nothing came in that time and that is normal, as on an idle line.
+    def read(self, timeout_s: float) -> Exposure | None:
+        """The next exposure, stamped, as soon as it is noticed: a picture that must be read or decoded first is left
+        to its `load`. None if nothing came in that time and that is normal, as on an idle line.
 
         Raises CameraError when the link is lost, Ended at the end of a replay. A driver whose library cannot wait
         for less may block for the camera's own read timeout.
@@ -33,3 +34,19 @@ class Driver(Protocol):
 
     def close(self) -> None:
         """Let go of the device. May be called twice and without open; never raises."""
+
+
+def exposure_of(
+    pixels: Pixels | None, fault: str, *, captured_ns: int, captured_unix_ns: int, source: str = ""
+) -> Exposure:
+    """An exposure whose picture the driver has brought along: uint8 (H, W, 3) RGB, or the fault that it has."""
+    if pixels is None or fault:
+        fault = fault or "the camera delivered no pixels"
+        return Exposure(captured_ns=captured_ns, captured_unix_ns=captured_unix_ns, source=source, fault=fault)
+    return Exposure(
+        captured_ns=captured_ns,
+        captured_unix_ns=captured_unix_ns,
+        source=source,
+        load=lambda _timeout_s: pixels,
+        held=True,
+    )

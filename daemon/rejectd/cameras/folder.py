@@ -9,10 +9,10 @@ import time
 from collections import deque
 from pathlib import Path
 
-from rejectd.cameras.contract import CameraError, Driver, Ended
+from rejectd.cameras.contract import CameraError, Driver, Ended, exposure_of
 from rejectd.cameras.decode import UnreadableError, decode, is_picture
 from rejectd.cameras.watch import Watch
-from rejectd.messages import Picture, Pixels
+from rejectd.messages import Exposure, Pixels
 from rejectd.settings import FolderCamera, FolderMode, Numbering
 
 DEFAULT_RATE_HZ = 10.0
@@ -38,16 +38,16 @@ class NumberedByName:
         self._driver = driver
         self.open, self.close = driver.open, driver.close
 
-    def read(self, timeout_s: float) -> Picture | None:
-        """The next picture with its number. A name without one is a fault: nobody knows which part it shows."""
-        picture = self._driver.read(timeout_s)
-        if picture is None:
+    def read(self, timeout_s: float) -> Exposure | None:
+        """The next exposure with its number. A name without one is a fault: nobody knows which part it shows."""
+        exposure = self._driver.read(timeout_s)
+        if exposure is None:
             return None
-        numbers = re.findall(r"[0-9]+", Path(picture.source).stem)
+        numbers = re.findall(r"[0-9]+", Path(exposure.source).stem)
         if not numbers or int(numbers[-1][:20]) >= 2**63:
-            fault = picture.fault or f"{picture.source}: the name holds no trigger number"
-            return dataclasses.replace(picture, fault=fault, pixels=None)
-        return dataclasses.replace(picture, trigger=int(numbers[-1]))
+            fault = exposure.fault or f"{exposure.source}: the name holds no trigger number"
+            return dataclasses.replace(exposure, fault=fault)
+        return dataclasses.replace(exposure, trigger=int(numbers[-1]))
 
 
 class Replay:
@@ -77,7 +77,7 @@ class Replay:
         self._names.clear()
         self._next = None
 
-    def read(self, timeout_s: float) -> Picture | None:
+    def read(self, timeout_s: float) -> Exposure | None:
         """The next picture when it is due. Raises Ended after the last one, CameraError if the folder is gone."""
         until_ns = time.monotonic_ns() + round(timeout_s * 1e9)
         if self._next is None:
@@ -91,13 +91,7 @@ class Replay:
         self._wait(max(0, self._due_ns - now_ns) / 1e9)
         self._due_ns += self._period_ns
         (name, pixels, fault), self._next = self._next, None
-        return Picture(
-            pixels=pixels,
-            captured_ns=time.monotonic_ns(),
-            captured_unix_ns=time.time_ns(),
-            source=name,
-            fault=fault,
-        )
+        return exposure_of(pixels, fault, captured_ns=time.monotonic_ns(), captured_unix_ns=time.time_ns(), source=name)
 
     def _load(self) -> tuple[str, Pixels | None, str]:
         if not self._names:

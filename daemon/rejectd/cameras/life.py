@@ -1,38 +1,30 @@
-"""The whole life of one camera: open, read, check, report, lose, come back.
+"""The whole life of one camera: open, notice, read, check, report, lose, come back.
 
-Two threads take part. The device's thread, started here, is the only one that touches the driver: it opens, reads and
-waits between attempts, so a library call that hangs holds up nobody else. The caller's thread takes the pictures from a
-short queue, checks them and reports. Whatever the device does, `pictures` ends within half a second after `stop`.
+Two threads take part. The device's thread (device.py) is the only one that touches the driver: it opens, waits for
+exposures and enters each at once as a frame, so that it has an identity and a deadline before anything is read. The
+caller's thread reads the pictures, checks them and reports. Whatever the device does, `pictures` ends within half a
+second after `stop`, and a picture that cannot be read in time holds up none but those behind it.
 """
 
 from __future__ import annotations
 
 import queue
-import random
 import threading
 import time
 from collections.abc import Callable, Iterator
-from typing import TypeAlias
 
 from rejectd.cameras.address import is_stream
 from rejectd.cameras.check import FROZEN, Check
 from rejectd.cameras.contract import CameraError, Driver, Ended
-from rejectd.messages import CameraState, Picture
+from rejectd.cameras.device import TICK_S, Crash, Device
+from rejectd.messages import CameraState, Exposure, Frame, Picture, PictureError
 from rejectd.settings import AnyCamera, FolderCamera, V4l2Camera, VideoCamera
 
-FIRST_PAUSE_S = 0.5
-TICK_S = 0.2  # how often a wait looks whether it should end
 REOPEN_FROZEN_S = 60.0  # a camera whose encoder hangs often comes back with a new connection
 SILENCE_S = 10.0  # beyond the camera's own timeouts: the driver hangs
+LATE_S = 10.0  # how long an idle camera stays down after an exposure that was noticed after its deadline
 USELESS_IN_A_ROW = 3  # one broken file does not make a camera degraded
-_AHEAD = 4  # pictures that wait between the threads; a driver that may not hand over does not read on
-
-
-class _Crash(Exception):  # noqa: N818 - carries an exception from the device's thread
-    """The driver failed in a way that it should not: our own mistake."""
-
-
-_Message: TypeAlias = Picture | CameraError | Ended | _Crash | None
+_READING = 0.9  # part of the time left that reading may take: what cannot be read still has its end in time
 
 
 def driver(settings: AnyCamera) -> Driver:
@@ -54,23 +46,32 @@ def pictures(
     settings: AnyCamera,
     stop: threading.Event,
     report: Callable[[CameraState, str], None],
+    enter: Callable[[Exposure], Frame],
     *,
     opener: Callable[[AnyCamera], Driver] = driver,
-) -> Iterator[Picture]:
-    """Every exposure of one camera until `stop` is set or a replay ends; a lost camera is tried again for ever.
+) -> Iterator[tuple[Frame, Picture]]:
+    """Every frame of one camera with its picture, until `stop` is set or a replay ends; a lost camera is tried again.
 
-    Pictures are uint8 (h, w, 3) RGB, cut to the region of interest, contiguous and not writeable. An exposure that
-    brought nothing usable comes as a Picture with `pixels=None` and its fault. `report` is called in the caller's
-    thread, at changes of the state alone: `up` with the first good picture (or when an idle camera answers that there
-    is nothing yet), `down` with the cause, `degraded` when pictures come but cannot be judged, `ended`.
+    Args:
+        settings: of the camera.
+        stop: ends it.
+        report: told of changes of the state alone: `up` with the first good picture (or when an idle camera answers
+            that there is nothing yet), `down` with the cause, also when exposures are noticed after their deadline,
+            `degraded` when pictures come but cannot be judged, `ended`. Called by either thread.
+        enter: makes a frame of an exposure, in the device's thread, as soon as the exposure is noticed.
+        opener: makes the driver.
+
+    Yields:
+        Frames in the order of their exposures. Pictures are uint8 (h, w, 3) RGB, cut to the region of interest,
+        contiguous and not writeable. An exposure that brought nothing usable, or nothing in time, comes with
+        `pixels=None` and its fault.
 
     A frozen camera is degraded: its repeats are faulty pictures, and it recovers with the first picture that differs. A
     stream or device that stays frozen for 60 s is opened anew as well, and again after each further 60 s.
     """
-    frozen_after = 0 if isinstance(settings, FolderCamera) else settings.frozen_after
-    check = Check(settings.region, frozen_after)
+    check = Check(settings.region, 0 if isinstance(settings, FolderCamera) else settings.frozen_after)
     state = _State(report)
-    device = _Device(opener(settings), settings.retry_max_s)
+    device = Device(opener(settings), settings.retry_max_s, lambda exposure: _enter(exposure, enter, state))
     silence_s = SILENCE_S + _own_timeouts_s(settings)
     device.start()
     try:
@@ -78,9 +79,9 @@ def pictures(
         while True:
             stopping = stop.is_set()
             if stopping:
-                device.end()  # what it has handed over by now was captured and is still shown
+                device.end()  # what it has entered by now was captured and is still read
             try:
-                message = device.inbox.get(timeout=0 if stopping else TICK_S)
+                message = device.get(0 if stopping else TICK_S)
             except queue.Empty:
                 if stopping:
                     return
@@ -90,7 +91,7 @@ def pictures(
                     )
                 continue
             heard = time.monotonic()
-            if isinstance(message, _Crash):
+            if isinstance(message, Crash):
                 raise message.__cause__ or message
             if isinstance(message, Ended):
                 state.change(CameraState.ENDED, str(message))
@@ -100,122 +101,94 @@ def pictures(
             elif message is None:
                 state.idle()
             else:
-                picture = check(message)
-                state.saw(picture)
-                if (
-                    _reconnects(settings)
-                    and min(check.frozen_for_s(picture.captured_ns), heard - asked) > REOPEN_FROZEN_S
-                ):
+                exposure, frame = message
+                picture = check(_read(exposure, frame))
+                if frame.due_ns > heard * 1e9:
+                    state.saw(picture)
+                frozen_s = min(check.frozen_for_s(picture.captured_ns), heard - asked)
+                if _reconnects(settings) and frozen_s > REOPEN_FROZEN_S:
                     device.reopen.set()
                     asked = heard
-                yield picture
+                yield frame, picture
     finally:
         device.end()
 
 
+def _enter(exposure: Exposure, enter: Callable[[Exposure], Frame], state: _State) -> Frame:
+    """Enter an exposure, and tell of one that nobody can be told of in time."""
+    frame = enter(exposure)
+    now_ns = time.monotonic_ns()
+    if now_ns >= frame.due_ns:
+        state.late((now_ns - exposure.captured_ns) / 1e9, (frame.deadline_ns - exposure.captured_ns) / 1e9)
+    return frame
+
+
+def _read(exposure: Exposure, frame: Frame) -> Picture:
+    """The picture of an exposure, if there is one and it can be read in time."""
+    pixels, fault = None, exposure.fault
+    left_s = (frame.due_ns - time.monotonic_ns()) / 1e9
+    if not fault and left_s <= 0:
+        fault = f"{exposure.source or 'the picture'}: its time was over before it could be read"
+    if not fault:
+        try:
+            pixels = exposure.load(_READING * left_s)
+        except PictureError as error:
+            fault = str(error)
+    return Picture(
+        pixels=pixels,
+        captured_ns=exposure.captured_ns,
+        captured_unix_ns=exposure.captured_unix_ns,
+        source=exposure.source,
+        fault=fault,
+    )
+
+
 class _State:
-    """What the camera is doing; tells about changes."""
+    """What the camera is doing; tells about changes. Both threads of a camera know something of it."""
 
     def __init__(self, report: Callable[[CameraState, str], None]) -> None:
         self._report = report
+        self._lock = threading.RLock()
         self._state = CameraState.STARTING
         self._useless = 0
+        self._late_until = 0.0
 
     def change(self, state: CameraState, reason: str = "") -> None:
-        if state is not self._state:
-            self._state = state
-            self._report(state, reason)
+        with self._lock:
+            if state is not self._state:
+                self._state = state
+                self._report(state, reason)
 
     def down(self, reason: str) -> None:
-        self._useless = 0
-        self.change(CameraState.DOWN, reason)
+        with self._lock:
+            self._useless = 0
+            self.change(CameraState.DOWN, reason)
+
+    def late(self, age_s: float, deadline_s: float) -> None:
+        """An exposure was noticed after its deadline: a part has passed that nobody was told of."""
+        with self._lock:
+            self._late_until = time.monotonic() + LATE_S
+            self.down(
+                f"an exposure was noticed {age_s:.1f} s after it was made, its deadline is {deadline_s:.1f} s; "
+                "was this process stopped, is the network or the camera's clock slow? See also `deadline_ms`"
+            )
 
     def idle(self) -> None:
         """The camera answers but has nothing to show: that ends `down`, but says nothing about bad pictures."""
-        if self._state is not CameraState.DEGRADED:
-            self.change(CameraState.UP)
+        with self._lock:
+            if self._state is not CameraState.DEGRADED and time.monotonic() >= self._late_until:
+                self.change(CameraState.UP)
 
     def saw(self, picture: Picture) -> None:
-        if not picture.fault:
-            self._useless = 0
-            self.change(CameraState.UP)
-            return
-        self._useless += 1
-        was_up = self._state is CameraState.UP
-        if picture.fault.startswith(FROZEN) or not was_up or self._useless >= USELESS_IN_A_ROW:
-            self.change(CameraState.DEGRADED, picture.fault)
-
-
-class _Device(threading.Thread):
-    """The thread that owns a driver: opens it, hands its pictures over, opens it again after a pause."""
-
-    def __init__(self, driver: Driver, retry_max_s: float) -> None:
-        super().__init__(name=f"{threading.current_thread().name}:device", daemon=True)
-        self.inbox: queue.Queue[_Message] = queue.Queue(maxsize=_AHEAD)
-        self.reopen = threading.Event()
-        self._closing = threading.Event()
-        self._driver = driver
-        self._retry_max_s = retry_max_s
-
-    def end(self) -> None:
-        """Ask it to end, and wait a little, once. A driver stuck in its library is left to its own timeouts."""
-        if not self._closing.is_set():
-            self._closing.set()
-            self.join(TICK_S)
-
-    def run(self) -> None:
-        try:
-            self._live()
-        except Ended as ended:
-            self._say(ended)
-        except Exception as error:
-            crash = _Crash()
-            crash.__cause__ = error
-            self._say(crash)
-
-    def _live(self) -> None:
-        attempt = 0
-        while not self._closing.is_set():
-            self.reopen.clear()
-            opened = time.monotonic()
-            try:
-                self._driver.open()
-                for good in self._hand_over():
-                    attempt = 0 if good else attempt
-                continue  # asked to open it anew, or to end
-            except CameraError as error:
-                self._say(error)
-            finally:
-                self._driver.close()
-            if time.monotonic() - opened > self._retry_max_s:
-                attempt = 0  # a quiet link that held for so long was a good one
-            self._closing.wait(pause_s(attempt, self._retry_max_s))
-            attempt += 1
-
-    def _hand_over(self) -> Iterator[bool]:
-        """Until the link is lost; says for each picture whether it is good."""
-        while not (self._closing.is_set() or self.reopen.is_set()):
-            picture = self._driver.read(TICK_S)
-            self._say(picture)
-            if picture is not None:
-                yield picture.pixels is not None and not picture.fault
-
-    def _say(self, message: _Message) -> None:
-        """Hand over; what was captured before the end is handed over too, if somebody still takes it."""
-        while True:
-            try:
-                self.inbox.put(message, timeout=TICK_S)
-            except queue.Full:
-                if self._closing.is_set():
-                    return
-            else:
+        with self._lock:
+            if not picture.fault:
+                self._useless = 0
+                self.change(CameraState.UP)
                 return
-
-
-def pause_s(attempt: int, retry_max_s: float) -> float:
-    """Pause before the next attempt (0 is the first): doubled each time; jitter keeps cameras out of step."""
-    longest: float = min(FIRST_PAUSE_S * 2 ** min(attempt, 32), retry_max_s)
-    return longest * random.uniform(0.8, 1.0)
+            self._useless += 1
+            was_up = self._state is CameraState.UP
+            if picture.fault.startswith(FROZEN) or not was_up or self._useless >= USELESS_IN_A_ROW:
+                self.change(CameraState.DEGRADED, picture.fault)
 
 
 def _own_timeouts_s(settings: AnyCamera) -> float:

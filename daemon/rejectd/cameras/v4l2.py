@@ -12,8 +12,8 @@ from typing import Any, Protocol
 import cv2
 import numpy as np
 
-from rejectd.cameras.contract import CameraError
-from rejectd.messages import Picture
+from rejectd.cameras.contract import CameraError, exposure_of
+from rejectd.messages import Exposure
 from rejectd.settings import V4l2Camera
 
 _SELECT_TIMEOUT = "OPENCV_VIDEOIO_V4L_SELECT_TIMEOUT"
@@ -75,7 +75,7 @@ class V4l2:
         if capture is not None:
             capture.release()
 
-    def read(self, timeout_s: float) -> Picture | None:  # noqa: ARG002 - OpenCV waits for `read_timeout_s`
+    def read(self, timeout_s: float) -> Exposure | None:  # noqa: ARG002 - OpenCV waits for `read_timeout_s`
         """The next picture. Raises CameraError if none came in time or the device has gone."""
         assert self._capture is not None
         began = time.monotonic()
@@ -94,9 +94,10 @@ class V4l2:
                 hint="look at the cable and at `dmesg`; with a trigger, raise `read_timeout_s`",
             )
         colour = pixels.ndim == 3 and pixels.shape[2] == 3
-        return Picture(
+        return exposure_of(
             # anything else than BGR is handed on as it is, and found to be malformed
-            pixels=np.ascontiguousarray(pixels[:, :, ::-1]) if colour else pixels,
+            np.ascontiguousarray(pixels[:, :, ::-1]) if colour else pixels,
+            "",
             captured_ns=captured_ns,
             captured_unix_ns=captured_unix_ns,
         )

@@ -6,10 +6,10 @@ import threading
 import time
 
 from rejectd.cameras.address import is_stream, shown
-from rejectd.cameras.contract import CameraError, Driver, Ended
+from rejectd.cameras.contract import CameraError, Driver, Ended, exposure_of
 from rejectd.cameras.decoder import Decoded, Decoder
 from rejectd.cameras.freshness import STALE_S, Freshness
-from rejectd.messages import Picture
+from rejectd.messages import Exposure
 from rejectd.settings import VideoCamera
 
 BEHIND_S = 3.0  # a stream that stays stale for so long is opened anew
@@ -60,7 +60,7 @@ class Stream:
         if source is not None:
             source.close()
 
-    def read(self, timeout_s: float) -> Picture | None:  # noqa: ARG002 - FFmpeg waits for `read_timeout_s`
+    def read(self, timeout_s: float) -> Exposure | None:  # noqa: ARG002 - FFmpeg waits for `read_timeout_s`
         """The next picture, stale ones as faulty. Raises CameraError when the link is lost or stays behind."""
         assert self._source is not None
         decoded = self._next(self._source)
@@ -80,12 +80,12 @@ class Stream:
         else:
             fault = f"stale: taken {lag_s:.1f} s before it came"
         lag_ns = round(lag_s * 1e9)
-        return Picture(
-            pixels=None if fault else decoded.pixels,
+        return exposure_of(
+            decoded.pixels,
+            fault,
             captured_ns=arrived_ns - lag_ns,
             captured_unix_ns=arrived_unix_ns - lag_ns,
             source="" if decoded.stamp_s is None else f"{decoded.stamp_s:.3f} s",
-            fault=fault,
         )
 
     def _next(self, source: Decoder) -> Decoded:
@@ -119,7 +119,7 @@ class File:
         if source is not None:
             source.close()
 
-    def read(self, timeout_s: float) -> Picture | None:
+    def read(self, timeout_s: float) -> Exposure | None:
         """The next picture when it is due. Raises Ended after the last one."""
         until_s = time.monotonic() + timeout_s
         if self._next is None:
@@ -132,12 +132,12 @@ class File:
         if due_s > until_s:
             return None
         decoded, self._next = self._next, None
-        return Picture(
-            pixels=decoded.pixels,
+        return exposure_of(
+            decoded.pixels,
+            decoded.fault,
             captured_ns=time.monotonic_ns(),
             captured_unix_ns=time.time_ns(),
             source=f"{shown(self._settings.url)} {self._stamp_s:.3f} s",
-            fault=decoded.fault,
         )
 
     def _load(self) -> Decoded:

@@ -27,7 +27,7 @@ from watchdog.observers.inotify import InotifyObserver
 
 from rejectd.cameras.contract import CameraError
 from rejectd.cameras.decode import UnreadableError, decode, is_picture
-from rejectd.messages import Picture, Pixels
+from rejectd.messages import Exposure, PictureError, Pixels
 
 RESCAN_S = 1.0
 ABANDONED_S = 60.0  # a file that was opened but not closed or touched for so long is taken as it is
@@ -110,8 +110,8 @@ class Watch(FileSystemEventHandler):
             observer.stop()
             observer.join(1.0)
 
-    def read(self, timeout_s: float) -> Picture | None:
-        """The next file that arrived; None if there is none. Raises CameraError if the folder is gone."""
+    def read(self, timeout_s: float) -> Exposure | None:
+        """The next file that arrived, yet to be read; None if there is none. Raises CameraError if the folder went."""
         until = time.monotonic() + timeout_s
         while True:
             scanning = next(self._scan, self) is None
@@ -123,7 +123,7 @@ class Watch(FileSystemEventHandler):
                     self._shown[item[0]] = item[1].stamp
                     self._lately.add(item[0])
             if item is not None:
-                return self._picture(*item)
+                return self._exposure(*item)
             if self._identity() != self._root:
                 raise CameraError(f"{self._path}: the folder is gone", hint="create it again; new files will be shown")
             if not scanning and time.monotonic() >= self._scan_at:
@@ -182,27 +182,25 @@ class Watch(FileSystemEventHandler):
             self._waiting[name] = _Arrival(monotonic_ns, unix_ns, stamp)
             self._condition.notify()
 
-    def _picture(self, name: str, arrival: _Arrival) -> Picture:
-        pixels: Pixels | None = None
-        fault = ""
-        try:
-            data = (self._path / name).read_bytes()
-            now = self._stamp(name)
-            if now is None or not now.same(arrival.stamp):
-                fault = f"{name}: was written again before it could be read; give each picture its own name"
-            else:
-                pixels = decode(data)
-        except UnreadableError as error:
-            fault = f"{name}: {error}"
-        except OSError as error:
-            fault = f"{name}: cannot be read: {error.strerror}"
-        return Picture(
-            pixels=pixels,
+    def _exposure(self, name: str, arrival: _Arrival) -> Exposure:
+        return Exposure(
             captured_ns=arrival.captured_ns,
             captured_unix_ns=arrival.captured_unix_ns,
             source=name,
-            fault=fault,
+            load=lambda _timeout_s: self._load(name, arrival.stamp),
         )
+
+    def _load(self, name: str, stamp: _Stamp) -> Pixels:
+        try:
+            data = (self._path / name).read_bytes()
+            now = self._stamp(name)
+            if now is None or not now.same(stamp):
+                raise PictureError(f"{name}: was written again before it could be read; give each picture its own name")
+            return decode(data)
+        except UnreadableError as error:
+            raise PictureError(f"{name}: {error}") from error
+        except OSError as error:
+            raise PictureError(f"{name}: cannot be read: {error.strerror}") from error
 
     def _rescan(self) -> Iterator[None]:
         """Find complete files that no event told of; each step looks at a few."""

@@ -13,10 +13,12 @@ import numpy as np
 import pytest
 
 from rejectd.cameras import Driver, driver, pictures
-from rejectd.messages import CameraState, Picture, Pixels
+from rejectd.cameras.contract import exposure_of
+from rejectd.messages import CameraState, Exposure, Frame, Picture, Pixels, Policy
 from rejectd.settings import AnyCamera
 
 ENDS_WITHIN_S = 0.5
+DEADLINE_S = 60.0
 SYSTEM_PYTHON = shutil.which("python3", path="/usr/bin") or "python3"
 
 
@@ -25,6 +27,8 @@ class Capture:
 
     def __init__(self, settings: AnyCamera, opener: Callable[[AnyCamera], Driver]) -> None:
         self.pictures: list[Picture] = []
+        self.entered: list[Exposure] = []
+        self.deadline_s = DEADLINE_S
         self.taken_ns: list[int] = []
         self.states: list[tuple[CameraState, str]] = []
         self.error: BaseException | None = None
@@ -80,7 +84,7 @@ class Capture:
 
     def _run(self, settings: AnyCamera, opener: Callable[[AnyCamera], Driver]) -> None:
         try:
-            for picture in pictures(settings, self._stop, self._report, opener=opener):
+            for _, picture in pictures(settings, self._stop, self._report, self._enter, opener=opener):
                 with self._changed:
                     self.pictures.append(picture)
                     self.taken_ns.append(time.monotonic_ns())
@@ -89,6 +93,12 @@ class Capture:
             self.error = error
         with self._changed:
             self._changed.notify_all()
+
+    def _enter(self, exposure: Exposure) -> Frame:
+        with self._changed:
+            self.entered.append(exposure)
+            self._changed.notify_all()
+        return frame_of(exposure, self.deadline_s)
 
     def _report(self, state: CameraState, reason: str) -> None:
         with self._changed:
@@ -221,6 +231,41 @@ def picture_of(value: int | Pixels, fault: str = "") -> Picture:
     return Picture(pixels=pixels, captured_ns=now, captured_unix_ns=time.time_ns(), fault=fault)
 
 
+def exposure_now(value: int | Pixels, fault: str = "") -> Exposure:
+    """An exposure stamped now, its picture at hand."""
+    picture = picture_of(value, fault)
+    return exposure_of(
+        picture.pixels, fault, captured_ns=picture.captured_ns, captured_unix_ns=picture.captured_unix_ns
+    )
+
+
+def frame_of(exposure: Exposure, deadline_s: float = DEADLINE_S) -> Frame:
+    """A frame as the pipeline makes it."""
+    deadline_ns = exposure.captured_ns + round(deadline_s * 1e9)
+    return Frame(
+        event_id=exposure.source,
+        camera="test",
+        product="cell",
+        seq=1,
+        captured_ns=exposure.captured_ns,
+        captured_unix_ns=exposure.captured_unix_ns,
+        deadline_ns=deadline_ns,
+        due_ns=deadline_ns,
+        policy=Policy.REJECT,
+        source=exposure.source,
+    )
+
+
 @pytest.fixture
 def make_picture() -> Callable[..., Picture]:
     return picture_of
+
+
+@pytest.fixture
+def make_exposure() -> Callable[..., Exposure]:
+    return exposure_now
+
+
+@pytest.fixture
+def enter() -> Callable[[Exposure], Frame]:
+    return frame_of

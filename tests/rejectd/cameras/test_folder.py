@@ -135,9 +135,9 @@ def named(path: Path, *names: str) -> Path:
 def test_the_trigger_number_is_the_last_number_of_the_name(capture, tmp_path, name, number):
     taken = capture(replay(named(tmp_path / "cells", name), rate_hz=200, trigger=Numbering.NAME))
     taken.join()
-    (picture,) = taken.pictures
-    assert (picture.trigger, picture.fault) == (number, "")
-    assert picture.pixels is not None
+    (exposure,) = taken.entered
+    assert (exposure.trigger, exposure.fault) == (number, "")
+    assert taken.pictures[0].pixels is not None
 
 
 @pytest.mark.parametrize("name", ["left.png", "9223372036854775808.png", "p99999999999999999999999.png"])
@@ -149,7 +149,7 @@ def test_a_name_without_a_number_that_can_be_used_is_a_fault_for_nobody_knows_wh
     pictures = {picture.source: picture for picture in taken.pictures}
     assert pictures[name].fault.startswith(f"{name}: ")
     assert pictures[name].pixels is None
-    assert (pictures["8.png"].trigger, pictures["8.png"].fault) == (8, "")
+    assert (taken.entered[0].trigger, pictures["8.png"].fault) == (8, "")
 
 
 def test_a_broken_file_keeps_its_number_and_its_own_fault(capture, tmp_path):
@@ -158,7 +158,7 @@ def test_a_broken_file_keeps_its_number_and_its_own_fault(capture, tmp_path):
     (folder / "nothing.png").write_bytes(b"")
     taken = capture(replay(folder, rate_hz=200, trigger=Numbering.NAME))
     taken.join()
-    found = {picture.source: (picture.trigger, picture.fault) for picture in taken.pictures}
+    found = {exposure.source: (exposure.trigger, exposure.fault) for exposure in taken.entered}
     assert found == {
         "left_5.png": (5, ""),
         "left_6.png": (6, "left_6.png: the file is empty"),
@@ -169,7 +169,7 @@ def test_a_broken_file_keeps_its_number_and_its_own_fault(capture, tmp_path):
 def test_a_replay_that_is_not_numbered_by_its_names_has_no_trigger_numbers(capture, tmp_path):
     taken = capture(replay(named(tmp_path / "cells", "left_5.png"), rate_hz=200))
     taken.join()
-    assert taken.pictures[0].trigger is None
+    assert taken.entered[0].trigger is None
 
 
 def test_a_watched_folder_takes_its_trigger_numbers_from_the_names_too(capture, tmp_path):
@@ -180,4 +180,4 @@ def test_a_watched_folder_takes_its_trigger_numbers_from_the_names_too(capture, 
         staged = named(tmp_path / "staged", name) / name
         staged.rename(folder / name)
     taken.wait(lambda taken: len(taken.pictures) == 2)
-    assert [picture.trigger for picture in taken.pictures] == [17, 18]
+    assert [exposure.trigger for exposure in taken.entered] == [17, 18]

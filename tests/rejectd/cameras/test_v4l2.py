@@ -96,9 +96,9 @@ def test_pictures_are_rgb_and_the_device_is_asked_for_the_settings():
     fake = FakeCapture([bgr(1)])
     opened = V4l2(camera(width=640, height=480, rate_hz=30, pixel_format="MJPG"), lambda path: fake)
     opened.open()
-    picture = opened.read(0.2)
-    assert picture.pixels[0, 0].tolist() == [250, 1, 0]
-    assert picture.pixels.flags.c_contiguous
+    pixels = opened.read(0.2).load(0)
+    assert pixels[0, 0].tolist() == [250, 1, 0]
+    assert pixels.flags.c_contiguous
     assert fake.asked[cv2.CAP_PROP_FOURCC] == cv2.VideoWriter_fourcc(*"MJPG")
     assert fake.asked[cv2.CAP_PROP_FRAME_WIDTH] == 640
     assert fake.asked[cv2.CAP_PROP_CONVERT_RGB] == 1

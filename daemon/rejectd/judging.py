@@ -1,0 +1,92 @@
+"""Whether parts are judged: looks at how the last frames of each camera ended.
+
+A line whose frames all end `late` keeps its promise, and inspects nothing. So a share of unjudged frames is a problem
+that names the likely cause, and while it goes on the line does not say that it judges.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections import Counter, deque
+from collections.abc import Iterable
+
+from rejectd.messages import Cause, Verdict
+from rejectd.settings import Judging as JudgingSettings
+
+log = logging.getLogger(__name__)
+
+_FEW = 3  # so many unjudged frames, or judged ones in a row, say nothing yet
+_GOES_ON = 0.5  # share of unjudged frames from which on a camera, or the line, does not judge
+_NOT_COUNTED = (Cause.PAUSED, Cause.STOPPING)  # somebody wanted them so
+_OF_THE_ENGINE = (Cause.LATE, Cause.OVERLOAD, Cause.ENGINE_FAULT)  # what befalls all cameras
+_HELP = {
+    Cause.LATE: "the processors may be busy with other programs: free them, set engine.threads: 1 or engine.runtime: "
+    "openvino, or raise deadline_ms",
+    Cause.OVERLOAD: "parts come faster than the engine judges: set engine.runtime: openvino, train with a smaller "
+    "teacher, or raise deadline_ms",
+    Cause.CAMERA_FAULT: "look at the camera's status and the log",
+    Cause.ENGINE_FAULT: "look at the log; try engine.device: cpu and engine.precision: float32",
+    Cause.MISSING_VIEW: "look at the cameras of the station",
+}
+
+
+class Judged:
+    """The ends of the last frames. Safe for any number of threads."""
+
+    def __init__(self, settings: JudgingSettings, cameras: Iterable[str]) -> None:
+        self._share = settings.unjudged_share
+        self._ends: dict[str, deque[Cause | None]] = {camera: deque(maxlen=settings.parts) for camera in cameras}
+        self._lock = threading.Lock()
+        self._said: set[str] = set()  # cameras whose problem the log has
+
+    def ended(self, verdict: Verdict) -> None:
+        """Take in the verdict of a camera's frame; others do not count."""
+        if verdict.camera not in self._ends or verdict.cause in _NOT_COUNTED:
+            return
+        with self._lock:
+            self._ends[verdict.camera].append(verdict.cause)
+
+    @property
+    def going_on(self) -> bool:
+        """Whether parts are judged: no camera loses half of its frames to the engine, nor the line more than half."""
+        with self._lock:
+            ends = {camera: list(causes) for camera, causes in self._ends.items()}
+        busy = [causes for causes in ends.values() if causes and not _recovered(causes)]
+        if any(_many([cause in _OF_THE_ENGINE for cause in causes], _GOES_ON) for causes in busy):
+            return False
+        unjudged = [cause is not None for causes in ends.values() for cause in causes]
+        return not (busy and _many(unjudged, _GOES_ON) and sum(unjudged) > _GOES_ON * len(unjudged))
+
+    def problems(self) -> list[str]:
+        """One for each camera whose share of unjudged frames is too large, with the cause and what may help."""
+        with self._lock:
+            ends = {camera: list(causes) for camera, causes in self._ends.items()}
+        problems = {camera: _problem(camera, causes, self._share) for camera, causes in ends.items()}
+        for camera, problem in problems.items():
+            if problem and camera not in self._said:
+                self._said.add(camera)
+                log.warning("%s", problem)
+            elif not problem and camera in self._said:
+                self._said.discard(camera)
+                log.info("camera %s: its parts are judged again", camera)
+        return [problem for problem in problems.values() if problem]
+
+
+def _problem(camera: str, causes: list[Cause | None], share: float) -> str:
+    if not _many([cause is not None for cause in causes], share):
+        return ""
+    counts = Counter(cause for cause in causes if cause is not None)
+    cause, _ = counts.most_common(1)[0]
+    return (
+        f"camera {camera}: {counts.total()} of its last {len(causes)} parts were not judged, mostly {cause}; "
+        f"{_HELP.get(cause, 'look at the log')}"
+    )
+
+
+def _many(unjudged: list[bool], share: float) -> bool:
+    return sum(unjudged) >= _FEW and sum(unjudged) >= share * len(unjudged)
+
+
+def _recovered(causes: list[Cause | None]) -> bool:
+    return len(causes) >= _FEW and all(cause is None for cause in causes[-_FEW:])

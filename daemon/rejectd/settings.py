@@ -125,6 +125,22 @@ class FolderCamera(Camera):
         " name.",
         default=Numbering.COUNT,
     )
+    max_file_mb: float = setting(
+        "Largest picture file that is read; a larger one is a faulty picture. PNG, JPEG, TIFF (not compressed, LZW, "
+        "Deflate or PackBits), BMP, WebP, PGM and PPM are taken, with one picture of 8 or 16 bits in a file. "
+        "Orientation tags are not followed. A damaged JPEG or PNG is a faulty picture.",
+        default=160.0,
+        unit="MB",
+        low=0.001,
+        high=4000,
+    )
+    max_megapixels: float = setting(
+        "Largest picture that is decoded. One of 50 megapixels takes about half a gigabyte of memory while it is.",
+        default=50.0,
+        unit="megapixels",
+        low=0.001,
+        high=1000,
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

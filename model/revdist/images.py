@@ -9,72 +9,67 @@ from __future__ import annotations
 import ctypes
 import hashlib
 import io
-import struct
-import zlib
+import math
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeAlias
 
-import cv2
 import numpy as np
 import numpy.typing as npt
 import torch
 import torch.nn.functional as F
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
+from revdist import pictures, trouble
 from revdist.errors import DataError, ImageError
+from revdist.pictures import SUFFIXES
+from revdist.pictures import Pixels as Pixels  # uint8 (H, W, 3) RGB
 
-Pixels: TypeAlias = npt.NDArray[np.uint8]  # (H, W, 3)
 Size: TypeAlias = tuple[int, int]  # (height, width)
 
-SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".pgm", ".ppm")
 PREPROCESSING = "rgb uint8, bilinear, antialiased"  # what `prepare` does, as bundles record it
-_UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error, Image.DecompressionBombError)
 
 
 def read(path: Path) -> Pixels:
-    """Read a picture file (grey, RGB, RGBA, palette; 8 or 16 bit) as uint8 (H, W, 3) RGB.
+    """Read a picture file (grey, RGB, RGBA, palette; 8 or 16 bit) as uint8 (H, W, 3) RGB, as pictures.decode does.
 
-    Alpha is dropped, as PIL's `convert("RGB")` does. 16-bit values keep their full range: value / 257, rounded.
-    Raises ImageError with the path and the cause for a missing, empty, truncated or otherwise broken file.
+    Raises ImageError with the path and the cause for a missing, empty, damaged or too large file.
     """
+    content = _content(path)
     try:
-        if path.stat().st_size == 0:
-            raise ImageError(f"{path}: the file is empty")
-        with Image.open(path) as picture:
-            deep = any(";16" in str(tile[3]) for tile in picture.tile)
-            picture.load()  # decodes all of it, so that a truncated file is found here
-            if deep or picture.mode.startswith("I"):
-                return to_rgb(_deep(path, picture))
-            if picture.mode == "F":
-                raise ImageError(f"{path}: floating-point pixels have no known range", hint="save it as 8 or 16 bit")
-            return np.asarray(picture.convert("RGB"))
-    except _UNREADABLE as error:
-        raise ImageError(f"{path}: cannot be read as a picture: {_cause(error)}") from error
+        return pictures.decode(content, _limits())
+    except ImageError as error:
+        raise ImageError(f"{trouble.shown(path)}: {error.message}", hint=error.hint) from error
 
 
-def _cause(error: Exception) -> str:
-    if isinstance(error, FileNotFoundError):
-        return "there is no such file"
-    if isinstance(error, UnidentifiedImageError):
-        return "not a picture in a known format"
-    return error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+def _content(path: Path) -> bytes:
+    try:
+        return pictures.content(path, _limits())
+    except trouble.FILE_ERRORS as error:
+        raise trouble.error(ImageError, error, path, "read") from error
+    except ImageError as error:
+        raise ImageError(f"{trouble.shown(path)}: {error.message}", hint=error.hint) from error
 
 
-def _deep(path: Path, picture: Image.Image) -> npt.NDArray[np.uint16]:
-    """The 16-bit pixels; PIL keeps only the high byte of colour, so OpenCV decodes those."""
-    if picture.mode.startswith("I"):
-        pixels = np.asarray(picture)
-        if pixels.min() < 0 or pixels.max() > np.iinfo(np.uint16).max:
-            raise ImageError(f"{path}: pixels outside of 0..65535", hint="save it as 8 or 16 bit")
-        return pixels.astype(np.uint16)
-    decoded = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_UNCHANGED)
-    if decoded is None or decoded.dtype != np.uint16:
-        raise ImageError(f"{path}: this kind of 16-bit picture is not supported", hint="save it as 16-bit PNG or TIFF")
-    if decoded.ndim == 2:
-        return np.asarray(decoded, np.uint16)
-    return np.asarray(decoded[..., 2::-1], np.uint16)  # BGR or BGRA -> RGB
+def _limits() -> pictures.Limits:
+    """What REVDIST_MAX_FILE_MB and REVDIST_MAX_MEGAPIXELS allow, for those who work with larger scans."""
+    return pictures.Limits(
+        max_file_mb=_allowed("REVDIST_MAX_FILE_MB", pictures.DEFAULT.max_file_mb),
+        max_megapixels=_allowed("REVDIST_MAX_MEGAPIXELS", pictures.DEFAULT.max_megapixels),
+    )
+
+
+def _allowed(variable: str, default: float) -> float:
+    value = os.environ.get(variable, "")
+    try:
+        allowed = float(value) if value else default
+    except ValueError:
+        raise ImageError(f"{variable} is {value!r}, expected a number") from None
+    if not 0 < allowed < math.inf:
+        raise ImageError(f"{variable} is {value!r}, expected a number over 0")
+    return allowed
 
 
 def to_rgb(pixels: npt.NDArray[np.uint8] | npt.NDArray[np.uint16]) -> Pixels:
@@ -83,7 +78,7 @@ def to_rgb(pixels: npt.NDArray[np.uint8] | npt.NDArray[np.uint16]) -> Pixels:
     uint16 is taken as full range: value / 257, rounded. A camera with fewer significant bits scales before.
     """
     if pixels.dtype == np.uint16:
-        pixels = np.asarray((pixels.astype(np.uint32) + 128) // 257, np.uint8)
+        pixels = pictures.narrow(pixels)
     if pixels.dtype != np.uint8:
         raise ImageError(f"pixels are {pixels.dtype}, expected uint8 or uint16")
     pixels = np.asarray(pixels, np.uint8)
@@ -233,10 +228,7 @@ def read_mask(path: Path, size: Size) -> npt.NDArray[np.bool_]:
 
 def content_hash(path: Path) -> str:
     """SHA-256 of a file's content, hexadecimal. Raises ImageError where it cannot be read."""
-    try:
-        return hashlib.sha256(path.read_bytes()).hexdigest()
-    except OSError as error:
-        raise ImageError(f"{path}: cannot be read: {error.strerror}") from error
+    return hashlib.sha256(_content(path)).hexdigest()
 
 
 def fingerprint(paths: Sequence[Path]) -> str:

@@ -256,7 +256,8 @@ WRONG = {
         camera("url: x.mp4"),
         (
             "2: cameras.a.url: unknown setting; known here: product, deadline_ms, policy, region, retry_max_s, "
-            "path, mode, rate_hz, loop, trigger"
+            "path, mode, rate_hz, loop, trigger, "
+            "max_file_mb, max_megapixels"
         ),
     ),
     "path missing": (

@@ -10,10 +10,11 @@ from collections import deque
 from pathlib import Path
 
 from rejectd.cameras.contract import CameraError, Driver, Ended, exposure_of
-from rejectd.cameras.decode import UnreadableError, decode, is_picture
+from rejectd.cameras.reading import READING_S, Reader
 from rejectd.cameras.watch import Watch
-from rejectd.messages import Exposure, Pixels
+from rejectd.messages import Exposure, PictureError, Pixels
 from rejectd.settings import FolderCamera, FolderMode, Numbering
+from revdist.pictures import is_picture
 
 DEFAULT_RATE_HZ = 10.0
 _CATCH_UP_S = 1.0  # a replay that is later than this goes on from now instead of hurrying after its schedule
@@ -21,7 +22,7 @@ _CATCH_UP_S = 1.0  # a replay that is later than this goes on from now instead o
 
 def folder(settings: FolderCamera) -> Driver:
     """The driver for the folder's mode."""
-    driver = Watch(settings.path) if settings.mode is FolderMode.WATCH else Replay(settings)
+    driver = Watch(settings.path, Reader(settings)) if settings.mode is FolderMode.WATCH else Replay(settings)
     return NumberedByName(driver) if settings.trigger is Numbering.NAME else driver
 
 
@@ -59,6 +60,7 @@ class Replay:
 
     def __init__(self, settings: FolderCamera) -> None:
         self._path = settings.path
+        self._reader = Reader(settings)
         self._loop = settings.loop
         self._period_ns = round(1e9 / (settings.rate_hz or DEFAULT_RATE_HZ))
         self._names: deque[str] = deque()
@@ -100,15 +102,13 @@ class Replay:
             self._names = self._listing()
         name = self._names.popleft()
         try:
-            return name, decode((self._path / name).read_bytes()), ""
-        except UnreadableError as error:
-            return name, None, f"{name}: {error}"
-        except OSError as error:
+            return name, self._reader.load(self._path / name, READING_S), ""
+        except PictureError as error:
             if not self._path.is_dir():
                 raise CameraError(
                     f"{self._path}: the folder is gone", hint="put it back; the replay starts again"
                 ) from None
-            return name, None, f"{name}: cannot be read: {error.strerror}"
+            return name, None, str(error)
 
     def _listing(self) -> deque[str]:
         try:

@@ -26,8 +26,9 @@ from watchdog.events import (
 from watchdog.observers.inotify import InotifyObserver
 
 from rejectd.cameras.contract import CameraError
-from rejectd.cameras.decode import UnreadableError, decode, is_picture
+from rejectd.cameras.reading import Reader
 from rejectd.messages import Exposure, PictureError, Pixels
+from revdist.pictures import is_picture
 
 RESCAN_S = 1.0
 ABANDONED_S = 60.0  # a file that was opened but not closed or touched for so long is taken as it is
@@ -65,8 +66,9 @@ class Watch(FileSystemEventHandler):
     that goes away or changes before it was read is a faulty picture.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, reader: Reader) -> None:
         self._path = path
+        self._reader = reader
         self._root: tuple[int, int] | None = None
         self._observer: InotifyObserver | None = None
         self._condition = threading.Condition()  # guards what follows
@@ -187,20 +189,15 @@ class Watch(FileSystemEventHandler):
             captured_ns=arrival.captured_ns,
             captured_unix_ns=arrival.captured_unix_ns,
             source=name,
-            load=lambda _timeout_s: self._load(name, arrival.stamp),
+            load=lambda timeout_s: self._load(name, arrival.stamp, timeout_s),
         )
 
-    def _load(self, name: str, stamp: _Stamp) -> Pixels:
-        try:
-            data = (self._path / name).read_bytes()
-            now = self._stamp(name)
-            if now is None or not now.same(stamp):
-                raise PictureError(f"{name}: was written again before it could be read; give each picture its own name")
-            return decode(data)
-        except UnreadableError as error:
-            raise PictureError(f"{name}: {error}") from error
-        except OSError as error:
-            raise PictureError(f"{name}: cannot be read: {error.strerror}") from error
+    def _load(self, name: str, stamp: _Stamp, timeout_s: float) -> Pixels:
+        pixels = self._reader.load(self._path / name, timeout_s)
+        now = self._stamp(name)
+        if now is None or not now.same(stamp):
+            raise PictureError(f"{name}: was written again before it could be read; give each picture its own name")
+        return pixels
 
     def _rescan(self) -> Iterator[None]:
         """Find complete files that no event told of; each step looks at a few."""

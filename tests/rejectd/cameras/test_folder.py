@@ -68,7 +68,7 @@ def test_broken_and_empty_files_are_faulty_pictures_with_their_names(capture, tm
     taken = capture(replay(tmp_path, rate_hz=200))
     taken.join()
     assert [bool(picture.fault) for picture in taken.pictures] == [False, True, True, False]
-    assert taken.pictures[1].fault.startswith("cell1.png: the picture is broken")
+    assert taken.pictures[1].fault.startswith("cell1.png: the PNG is cut off")
     assert taken.pictures[2].fault == "cell2.png: the file is empty"
     assert [picture.pixels is None for picture in taken.pictures] == [False, True, True, False]
 

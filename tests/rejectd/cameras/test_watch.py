@@ -13,6 +13,7 @@ import pytest
 from PIL import Image
 
 from rejectd.cameras import CameraError, driver, watch
+from rejectd.cameras.reading import Reader
 from rejectd.messages import CameraState
 from rejectd.settings import FolderCamera, FolderMode
 
@@ -109,6 +110,28 @@ def test_a_name_written_again_is_a_new_exposure(capture, folder):
     assert [picture.pixels[0, 0, 0] for picture in taken.pictures] == [1, 2, 3]
 
 
+@pytest.mark.timeout(60)
+def test_pipes_devices_and_programs_in_the_guise_of_pictures_are_faulty_pictures_and_the_next_one_is_shown(
+    capture, folder, tmp_path
+):
+    taken = started(capture, folder)
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "pipe").rename(folder / "a_pipe.png")
+    taken.wait(lambda taken: len(taken.pictures) == 1)
+    (folder / "b_zero.png").symlink_to("/dev/zero")
+    taken.wait(lambda taken: len(taken.pictures) == 2)
+    (folder / "c_script.png").write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n{} loop\n")
+    taken.wait(lambda taken: len(taken.pictures) == 3)
+    save(folder / "d.png", 9)
+    taken.wait(lambda taken: len(taken.pictures) == 4)
+    pipe, zero, script, picture = (picture.fault.split(";")[0] for picture in taken.pictures)
+    assert pipe == "a_pipe.png: is a pipe, not a file"
+    assert zero, "by its time stamp a device is older than any deadline, else it is refused by its kind"
+    assert script == "c_script.png: is PostScript, which is not taken"
+    assert picture == ""
+    assert taken.pictures[3].pixels[0, 0, 0] == 9
+
+
 def test_broken_and_empty_files_are_faulty_pictures(capture, folder):
     taken = started(capture, folder)
     (folder / "empty.png").touch()
@@ -190,7 +213,7 @@ def test_a_folder_that_cannot_be_listed_for_a_while_shows_nothing_twice(capture,
 
 def test_names_of_files_that_have_gone_are_not_remembered_for_ever(folder, monkeypatch):
     monkeypatch.setattr(watch, "_FORGET_BEYOND", 10)
-    camera = watch.Watch(folder)
+    camera = watch.Watch(folder, Reader(watching(folder)))
     camera.open()
     try:
         for number in range(100):
@@ -208,7 +231,7 @@ def test_a_picture_does_not_wait_for_a_rescan_to_end(folder, monkeypatch):
     monkeypatch.setattr(watch, "_LOOKED_AT_ONCE", 1)
     for number in range(20):
         save(folder / f"{number:03}.png")
-    camera = watch.Watch(folder)
+    camera = watch.Watch(folder, Reader(watching(folder)))
     camera.open()
     try:
         assert camera.read(0.0) is None
@@ -229,7 +252,7 @@ def test_a_picture_that_is_shown_during_a_rescan_is_not_shown_again(folder, monk
     monkeypatch.setattr(watch, "_FORGET_BEYOND", -100)
     monkeypatch.setattr(watch, "RESCAN_S", 0.0)
     save(folder / "old.png")
-    camera = watch.Watch(folder)
+    camera = watch.Watch(folder, Reader(watching(folder)))
     camera.open()
     try:
         scan = camera._rescan()

@@ -41,13 +41,22 @@ TRAVEL_S, SPACING_S = 1.8, 0.3
 class Gateway:
     """One of the scripts as a process, and the belt before it: each part passes the light barrier and the camera."""
 
-    def __init__(self, script: str, broker: Mosquitto, folder: Path, travel_s: float = TRAVEL_S) -> None:
+    def __init__(
+        self,
+        script: str,
+        broker: Mosquitto,
+        folder: Path,
+        travel_s: float = TRAVEL_S,
+        *,
+        camera: str = "left",
+        spacing_s: float = SPACING_S,
+    ) -> None:
         self.script = script
         self.said: list[tuple[float, dict[str, Any]]] = []  # (heard, what)
         self.fed = 0
         self.fed_at: dict[int, float] = {}
         self._folder = folder
-        where = ["127.0.0.1", str(broker.port), LINE, "left", str(travel_s), str(SPACING_S)]
+        where = ["127.0.0.1", str(broker.port), LINE, camera, str(travel_s), str(spacing_s)]
         self.process = subprocess.Popen(
             [sys.executable, str(contract.MQTT / f"{script}.py"), *where],
             stdin=subprocess.PIPE,

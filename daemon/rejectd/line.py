@@ -56,7 +56,8 @@ class Line:
         outbox = self._outbox(state, stack)
         self._recover(logbook, outbox)
         self.ledger = Ledger(run, margin=margin, book=logbook)
-        self.stations = Stations(settings.stations, Ledger(run, margin=margin, book=logbook))
+        numbered = [name for name, camera in settings.cameras.items() if camera.numbered]
+        self.stations = Stations(settings.stations, Ledger(run, margin=margin, book=logbook), numbered=numbered)
         standing_file = StandingFile(state / "standing.json")
         self.standing = self._usable(standing_file.load())
         self.inspector = Inspector(settings.engine, self._products(), self._thresholds())
@@ -174,6 +175,7 @@ class Line:
             if status.state in (CameraState.DOWN, CameraState.DEGRADED)
         ]
         problems += self.pipeline.judged.problems()
+        problems += self.stations.problems()
         return problems + ([self.recorder.problem] if self.recorder.problem else []) + self.publisher.problems()
 
     def _delivered(self, verdict: Verdict, now_ns: int) -> None:
@@ -258,6 +260,7 @@ class Line:
             snapshot=self.ledger.snapshot,
             stations=self.settings.stations,
             parts=self.stations.ledger.snapshot,
+            views=self.stations.views,
         )
 
     def _batcher(self) -> Batcher:

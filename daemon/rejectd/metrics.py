@@ -50,12 +50,14 @@ class Metrics:
         snapshot: Callable[[], _Counts],
         stations: Iterable[str] = (),
         parts: Callable[[], _Counts] | None = None,
+        views: Callable[[], Mapping[tuple[str, str], int]] = dict,
     ) -> None:
-        """`snapshot` counts the frames of cameras, `parts` the parts of stations."""
+        """`snapshot` counts the frames of cameras, `parts` the parts of stations, `views` what their views came to."""
         cameras, products, stations = tuple(cameras), tuple(products), tuple(stations)
         registry.register(_Ledger(_FRAMES, (*cameras, GOLDEN), snapshot))
         if parts:
             registry.register(_Ledger(_PARTS, stations, parts))
+            registry.register(_Views(views))
         self.stage = Histogram(
             "rejectd_stage_seconds",
             "Time that a frame or batch spends in a stage.",
@@ -200,6 +202,25 @@ class _Ledger(Collector):
         yield opened
         yield verdicts
         yield in_flight
+
+
+class _Views(Collector):
+    """What became of the views of parts."""
+
+    def __init__(self, views: Callable[[], Mapping[tuple[str, str], int]]) -> None:
+        self._views = views
+
+    def collect(self) -> Iterator[Metric]:
+        """One family."""
+        family = CounterMetricFamily(
+            "rejectd_part_views",
+            "Views of parts: used, decided (came after a reject of the part), late (after its time), surplus (more than"
+            " `frames`), missed (not there by its deadline).",
+            labels=["camera", "fate"],
+        )
+        for labels, count in self._views().items():
+            family.add_metric(labels, count)
+        yield family
 
 
 _ENDS: tuple[tuple[Decision, Cause | None], ...] = (

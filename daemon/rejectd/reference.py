@@ -23,6 +23,7 @@ from rejectd.messages import GOLDEN, CameraState, Cause, Decision
 from rejectd.metrics import Metrics
 from rejectd.requests import REQUESTS
 from rejectd.settings import FolderCamera, Product, Settings, Station, V4l2Camera, VideoCamera
+from rejectd.stations import Fate
 
 _CAMERAS: tuple[type, ...] = (FolderCamera, VideoCamera, V4l2Camera)
 _CAUSES: Mapping[Cause, str] = {
@@ -121,7 +122,7 @@ def _entry(field: dataclasses.Field[Any], indent: int, group: type) -> list[str]
     notes = ", ".join(note for note in (_choices(field, group), about.range()) if note)
     text = f"{about.help} ({notes})" if notes else about.help
     lines = [f"{pad}# {line}" for line in textwrap.wrap(text, 110 - indent)]
-    if field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING:
+    if about.example or (field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING):
         return [*lines, f"{pad}{field.name}: {about.example}"]
     return [*lines, f"{pad}# {field.name}: {_default(field)}"]
 
@@ -194,7 +195,16 @@ def _commands() -> Iterator[str]:
 
 def _metrics() -> Iterator[str]:
     registry = CollectorRegistry()
-    Metrics(registry, cameras=["c"], products=["p"], snapshot=lambda: Snapshot(captured={}, verdicts={}, in_flight={}))
+    nothing = Snapshot(captured={}, verdicts={}, in_flight={})
+    Metrics(
+        registry,
+        cameras=["c"],
+        products=["p"],
+        snapshot=lambda: nothing,
+        stations=["s"],
+        parts=lambda: nothing,
+        views=lambda: {("c", fate): 0 for fate in Fate},
+    )
     yield "| metric | type | labels | meaning |"
     yield "| --- | --- | --- | --- |"
     for metric in sorted(registry.collect(), key=lambda metric: metric.name):

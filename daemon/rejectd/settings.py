@@ -105,6 +105,16 @@ class Camera:
         high=3600,
     )
 
+    @property
+    def numbered(self) -> bool:
+        """Whether each picture comes with the trigger number of its part."""
+        return False
+
+    @property
+    def timed(self) -> bool:
+        """Whether the time of a picture is that of the exposure, rather than when a recording is shown."""
+        return True
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FolderCamera(Camera):
@@ -142,6 +152,16 @@ class FolderCamera(Camera):
         high=1000,
     )
 
+    @property
+    def numbered(self) -> bool:
+        """Whether the names hold the numbers."""
+        return self.trigger is Numbering.NAME
+
+    @property
+    def timed(self) -> bool:
+        """A replay has times of its own making."""
+        return self.mode is FolderMode.WATCH
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VideoCamera(Camera):
@@ -170,6 +190,11 @@ class VideoCamera(Camera):
         high=100_000,
     )
     loop: bool = setting("Start a file again at its end.", default=False)
+
+    @property
+    def timed(self) -> bool:
+        """A video file has times of its own making."""
+        return "://" in self.url and not self.url.startswith("file://")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -224,19 +249,40 @@ class Station:
     """A place where several cameras, or several frames, show one part. Their frames end in one verdict of the part."""
 
     cameras: tuple[str, ...] = setting(
-        "Cameras that see the part; frames with the same trigger number belong to one part.",
-        example="[camera1, camera2]",
+        "Cameras that see the part. Pictures with the same trigger number show one part; of pictures without a number,"
+        " those whose exposures lie within `tolerance_ms` of each other.",
+        example="[camera2, camera3]",
         pattern_help="names of cameras, such as [left, right]",
     )
     frames: int = setting(
-        "Frames of each camera that show one part; trigger numbers that are counted go up once in so many.",
+        "Frames of each camera that show one part. Where pictures bring no numbers, all frames of a part must lie"
+        " within `tolerance_ms`.",
         default=1,
         unit="frames",
         low=1,
         high=1000,
     )
+    tolerance_ms: float | None = setting(
+        "The longest time between any two exposures of one part, with all that makes their times differ, such as the"
+        " way of a file. Required where pictures without trigger numbers must be put together; at most half of"
+        " `pitch_ms`. What a camera misses then costs its own part alone.",
+        default=None,
+        unit="ms",
+        low=0.1,
+        high=300_000,
+        example="100",
+    )
+    pitch_ms: float | None = setting(
+        "The shortest time between two parts, by which `tolerance_ms` is checked.",
+        default=None,
+        unit="ms",
+        low=0.2,
+        high=600_000,
+        example="1000",
+    )
     deadline_ms: int = setting(
-        "Time from the first exposure of a part until its verdict and those of its frames must be with the broker.",
+        "Time from the first exposure of a part that is seen until its verdict and those of its frames must be with the"
+        " broker.",
         default=1000,
         unit="ms",
         low=10,

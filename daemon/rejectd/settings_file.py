@@ -126,6 +126,7 @@ def _check_stations(reader: Reader, mqtt: Mqtt | None) -> None:
             continue
         if key.partition(".")[2] in cameras:
             reader.mistake(key, "has the name of a camera", "give the station a name of its own")
+        _check_pairing(station, key, reader)
         for camera in station.cameras:
             if camera not in cameras:
                 known = f"known cameras: {', '.join(cameras)}"
@@ -140,6 +141,36 @@ def _check_stations(reader: Reader, mqtt: Mqtt | None) -> None:
         if mqtt and station.deadline_ms <= mqtt.publish_margin_ms:
             hint = f"give more than mqtt.publish_margin_ms ({mqtt.publish_margin_ms})"
             reader.mistake(f"{key}.deadline_ms", f"{station.deadline_ms} leaves no time to inspect", hint)
+
+
+def _check_pairing(station: Station, key: str, reader: Reader) -> None:
+    """Whether the views of a part can be told from those of its neighbours, whatever a camera misses."""
+    several = len(station.cameras) > 1
+    by_time = False
+    for name in station.cameras:
+        camera = reader.groups.get(f"cameras.{name}")
+        if not isinstance(camera, Camera) or camera.numbered or not (several or station.frames > 1):
+            continue
+        if camera.timed:
+            by_time = True
+        elif several:
+            problem = f"{name!r} replays a recording: counted pictures do not tell which part they show"
+            folder = isinstance(camera, FolderCamera)
+            hint = f"give cameras.{name} `trigger: name`" if folder else "use a folder of pictures with `trigger: name`"
+            reader.mistake(f"{key}.cameras", problem, hint)
+    if station.tolerance_ms is not None and not several and station.frames == 1:
+        reader.mistake(f"{key}.tolerance_ms", "has no effect: each picture is a part", "remove it")
+    elif by_time and station.tolerance_ms is None:
+        hint = "add it and `pitch_ms`, or let each picture bring its number (`trigger: name` of a folder)"
+        reader.mistake(f"{key}.tolerance_ms", "is missing: pictures of one part are told by their time", hint)
+    if station.tolerance_ms is None:
+        if station.pitch_ms is not None:
+            reader.mistake(f"{key}.pitch_ms", "has no effect without tolerance_ms", "add `tolerance_ms:`, or remove it")
+    elif station.pitch_ms is None:
+        reader.mistake(f"{key}.pitch_ms", "is missing: tolerance_ms is checked by it", "add `pitch_ms:`")
+    elif station.tolerance_ms > station.pitch_ms / 2:
+        hint = f"give at most half of pitch_ms ({station.pitch_ms / 2:g}), or number the pictures"
+        reader.mistake(f"{key}.tolerance_ms", f"{station.tolerance_ms:g} would mix the views of two parts", hint)
 
 
 def _names(reader: Reader, group: str) -> list[str]:

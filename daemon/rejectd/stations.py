@@ -1,27 +1,41 @@
 """Combines frames that show one part into one verdict of the part.
 
-Frames belong to a part by their trigger number. The first of them opens the part in a ledger of its own, and sets the
+`pairing` knows which part a frame shows. The first frame of a part opens it in a ledger of its own, and sets the
 deadline of the part and of all its frames. Any reject rejects at once; all views passed is a pass; a view that is
-missing or unjudged when the part is due leaves it unjudged.
+missing or unjudged when the part is due leaves it unjudged. A view that comes when its part has its verdict is counted
+and named, and opens no part.
 """
 
 from __future__ import annotations
 
 import threading
 import time
-from collections import Counter, OrderedDict
-from collections.abc import Callable, Mapping, Sequence
+from collections import Counter, deque
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from enum import StrEnum
 from typing import TypeAlias
 
 from rejectd.decision import unjudged
 from rejectd.ledger import Ledger
 from rejectd.messages import Cause, Decision, Exposure, Frame, Verdict
+from rejectd.pairing import Pairing, Trace
 from rejectd.settings import Station
 
-_REMEMBERED = 10_000  # parts that have ended, so that a frame that comes too late opens none of them again
+_RECENT = 20  # parts that `problems` speaks about
+_UNSETTLED = 10_000  # parts whose deadline is still to come
 
-_Key: TypeAlias = tuple[str, int]  # station, trigger
+_Key: TypeAlias = tuple[str, int, int]  # station, number of the part, its deadline
+
+
+class Fate(StrEnum):
+    """What became of a view for its part."""
+
+    USED = "used"
+    DECIDED = "decided"  # it came when another view had rejected the part
+    LATE = "late"  # it came when the part's time was over
+    SURPLUS = "surplus"  # the camera had shown the part as often as it should; the view is used
+    MISSED = "missed"  # it did not come by the part's deadline
 
 
 @dataclass(slots=True)
@@ -29,7 +43,7 @@ class _Part:
     """A part that has no verdict yet."""
 
     frame: Frame
-    opened: Counter[str] = field(default_factory=Counter)  # frames by camera
+    trace: Trace
     verdicts: list[Verdict] = field(default_factory=list)
 
 
@@ -37,28 +51,38 @@ class Stations:
     """Safe for any number of threads. Whoever gets a part's verdict from here must close it in the parts' ledger."""
 
     def __init__(
-        self, stations: Mapping[str, Station], ledger: Ledger, *, clock: Callable[[], int] = time.monotonic_ns
+        self,
+        stations: Mapping[str, Station],
+        ledger: Ledger,
+        *,
+        numbered: Collection[str] = (),
+        clock: Callable[[], int] = time.monotonic_ns,
     ) -> None:
+        """`numbered`: cameras whose pictures come with the number of their part."""
         self.ledger = ledger
         self._stations = stations
         self._of = {camera: name for name, station in stations.items() for camera in station.cameras}
+        self._numbered = frozenset(numbered)
         self._clock = clock
         self._lock = threading.Lock()
+        self._pairings = {name: Pairing(station) for name, station in stations.items()}
         self._parts: dict[_Key, _Part] = {}
-        self._ended: OrderedDict[_Key, int] = OrderedDict()  # with the instant from which the number may come again
+        self._unsettled: dict[str, deque[Trace]] = {name: deque(maxlen=_UNSETTLED) for name in stations}
+        self._recent: dict[str, deque[Trace]] = {name: deque(maxlen=_RECENT) for name in stations}
+        self._fates: Counter[tuple[str, Fate]] = Counter({(camera, fate): 0 for camera in self._of for fate in Fate})
 
     def __contains__(self, name: str) -> bool:
         """Whether a name is that of a station."""
         return name in self._stations
 
-    def join(self, camera: str, product: str, exposure: Exposure, number: int) -> tuple[int, int] | None:
+    def join(self, camera: str, product: str, exposure: Exposure, count: int) -> tuple[int, int] | None:
         """The part that an exposure belongs to; it is opened if the exposure is its first.
 
         Args:
             camera: who noticed the exposure.
             product: what passes that camera.
             exposure: as noticed.
-            number: of the exposure, for cameras that do not number their triggers.
+            count: of the exposure, for the only camera of a station that neither numbers nor times its parts.
 
         Returns:
             Trigger number and deadline (monotonic ns) of the exposure's frame; None if the camera is in no station.
@@ -66,64 +90,138 @@ class Stations:
         name = self._of.get(camera)
         if name is None:
             return None
-        station = self._stations[name]
-        trigger = (number - 1) // station.frames + 1 if exposure.trigger is None else exposure.trigger
+        exposed_ns, pairing = exposure.captured_ns, self._pairings[name]
+        own_deadline_ns = exposed_ns + self._stations[name].deadline_ms * 1_000_000
         with self._lock:
-            part = self._parts.get((name, trigger))
-            if part is None:
-                lifetime_ns = station.deadline_ms * 1_000_000
-                if self._ended.get((name, trigger), 0) > exposure.captured_ns:
-                    return trigger, exposure.captured_ns + lifetime_ns  # too late for its part
-                opening = replace(exposure, trigger=trigger)
-                frame = self.ledger.open(
-                    opening, camera=name, product=product, policy=station.policy, deadline_ns=lifetime_ns
-                )
-                part = self._parts[name, trigger] = _Part(frame)
-            part.opened[camera] += 1
-            return trigger, part.frame.deadline_ns
+            self._settle()
+            number = self._number(camera, exposure, count)
+            trace = pairing.find(camera, number, exposed_ns)
+            if trace is None and pairing.forgotten(number, exposed_ns):
+                self._fates[camera, Fate.LATE] += 1
+                return 0, own_deadline_ns
+            trace = trace or self._open(name, product, exposure, number)
+            fate = self._fate(trace, camera)
+            self._fates[camera, fate] += 1
+            pairing.enter(trace, camera, number, exposed_ns)
+            trace.late[camera] += fate is Fate.LATE
+            return trace.number, own_deadline_ns if trace.ended else trace.deadline_ns
 
     def take(self, verdict: Verdict) -> tuple[Frame, Verdict] | None:
         """Take in the verdict of a frame. Returns the part and its verdict, if that is certain now."""
-        key = (self._of.get(verdict.camera, ""), verdict.trigger)
+        name = self._of.get(verdict.camera, "")
+        key = (name, verdict.trigger, verdict.deadline_ns)
         with self._lock:
             part = self._parts.get(key)
-            if part is None or part.frame.deadline_ns != verdict.deadline_ns:
+            if part is None:
                 return None  # too late for its part, though a later part may have the same number
             part.verdicts.append(verdict)
-            station = self._stations[key[0]]
-            complete = all(
-                sum(each.camera == camera for each in part.verdicts) >= station.frames for camera in station.cameras
-            )
+            station = self._stations[name]
+            judged = Counter(view.camera for view in part.verdicts)
+            complete = all(judged[camera] >= station.frames for camera in station.cameras)
             if verdict.decision is not Decision.REJECT and not complete:
                 return None
+            part.trace.decided = True
             self._end(key)
         return part.frame, self._combined(part)
 
     def overdue(self, frame: Frame) -> Verdict | None:
         """The verdict of a part that must have one now; None if whoever took its last view has it."""
-        key = (frame.camera, frame.trigger)
+        key = (frame.camera, frame.trigger, frame.deadline_ns)
         with self._lock:
             part = self._parts.get(key)
             if part is None or part.frame is not frame:
                 return None
             self._end(key)
-        station = self._stations[frame.camera]
-        missing = [camera for camera in station.cameras if part.opened[camera] < station.frames]
+            station = self._stations[frame.camera]
+            missing = [camera for camera in station.cameras if part.trace.shown[camera] < station.frames]
         cause = Cause.MISSING_VIEW if missing else Cause.LATE
         detail = f"missing: {', '.join(missing)}" if missing else ""
         return self._with_views(unjudged(frame, cause, self._clock(), detail=detail), part.verdicts)
 
+    def problems(self) -> list[str]:
+        """What is wrong with the views of the last parts, for people."""
+        with self._lock:
+            self._settle()
+            return [problem for name in self._stations for problem in self._problems(name)]
+
+    def views(self) -> Mapping[tuple[str, str], int]:
+        """Views by camera and fate."""
+        with self._lock:
+            self._settle()
+            return {(camera, str(fate)): count for (camera, fate), count in self._fates.items()}
+
+    def _number(self, camera: str, exposure: Exposure, count: int) -> int | None:
+        """The number that identifies the part; None if the time of the exposure must."""
+        station = self._stations[self._of[camera]]
+        if exposure.trigger is not None or camera in self._numbered:
+            return exposure.trigger  # without one, a picture that should have one shows nobody knows which part
+        counts = len(station.cameras) == 1 and station.tolerance_ms is None
+        return (count - 1) // station.frames + 1 if counts else None
+
+    def _open(self, name: str, product: str, exposure: Exposure, number: int | None) -> Trace:
+        trace = self._pairings[name].open(number, exposure.captured_ns)
+        while (name, trace.number, trace.deadline_ns) in self._parts:
+            trace.deadline_ns -= 1  # two parts without number in the same instant
+        frame = self.ledger.open(
+            replace(exposure, trigger=trace.number),
+            camera=name,
+            product=product,
+            policy=self._stations[name].policy,
+            deadline_ns=trace.deadline_ns - exposure.captured_ns,
+        )
+        self._parts[name, trace.number, trace.deadline_ns] = _Part(frame, trace)
+        if trace.number or trace.given is not None:
+            self._unsettled[name].append(trace)
+        return trace
+
     def _end(self, key: _Key) -> None:
-        part = self._parts.pop(key, None)
-        if part is not None:
-            self._ended[key] = part.frame.deadline_ns + (part.frame.deadline_ns - part.frame.captured_ns)
-            while len(self._ended) > _REMEMBERED:
-                self._ended.popitem(last=False)
+        self._parts.pop(key).trace.ended = True
+
+    def _fate(self, trace: Trace, camera: str) -> Fate:
+        """Of a view that comes now."""
+        if trace.ended:
+            rejected = trace.decided and self._clock() < trace.deadline_ns
+            return Fate.DECIDED if rejected else Fate.LATE
+        surplus = trace.shown[camera] >= self._stations[self._of[camera]].frames
+        return Fate.SURPLUS if surplus else Fate.USED
+
+    def _settle(self) -> None:
+        """Take stock of the parts whose deadline is over; the lock is held."""
+        now = self._clock()
+        for name, station in self._stations.items():
+            unsettled = self._unsettled[name]
+            while unsettled and unsettled[0].deadline_ns <= now:
+                trace = unsettled.popleft()
+                self._recent[name].append(trace)
+                for camera in station.cameras:
+                    in_time = trace.shown[camera] - trace.late[camera]
+                    self._fates[camera, Fate.MISSED] += max(0, station.frames - in_time)
+
+    def _problems(self, name: str) -> list[str]:
+        recent, frames = self._recent[name], self._stations[name].frames
+        where, of_parts = f"station {name}", f"of the last {len(recent)} parts"
+        problems = []
+        for camera in self._stations[name].cameras:
+            missed = sum(trace.shown[camera] < frames for trace in recent)
+            late = sum(trace.late[camera] > 0 for trace in recent)
+            surplus = sum(trace.shown[camera] > frames for trace in recent)
+            if missed:
+                problems.append(f"{where}: camera {camera} missed {missed} {of_parts}")
+            if late:
+                hint = "raise deadline_ms, or look for what delays its pictures"
+                problems.append(f"{where}: camera {camera} showed {late} {of_parts} after their time; {hint}")
+            if surplus:
+                hint = "it is triggered too often, or parts come closer than pitch_ms"
+                problems.append(f"{where}: camera {camera} showed {surplus} {of_parts} too often; {hint}")
+        if crowded := sum(trace.crowded for trace in recent):
+            hint = "parts come closer, or the views of one part lie further apart than tolerance_ms"
+            problems.append(f"{where}: {crowded} {of_parts} were exposed within pitch_ms of another; {hint}")
+        return problems
 
     def _combined(self, part: _Part) -> Verdict:
         """The verdict of a part of which enough is known."""
-        rejected = [each for each in part.verdicts if each.decision is Decision.REJECT]
-        unknown = [each for each in part.verdicts if each.decision is Decision.UNJUDGED]
+        rejected = [view for view in part.verdicts if view.decision is Decision.REJECT]
+        unknown = [view for view in part.verdicts if view.decision is Decision.UNJUDGED]
         if unknown and not rejected:
             detail = f"{unknown[0].camera}: {unknown[0].detail or unknown[0].cause}"
             verdict = unjudged(part.frame, unknown[0].cause or Cause.LATE, self._clock(), detail=detail)

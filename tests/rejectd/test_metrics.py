@@ -31,6 +31,7 @@ class Line:
             snapshot=self.ledger.snapshot,
             stations=["gate"],
             parts=self.parts.snapshot,
+            views=lambda: {("left", "used"): 3, ("right", "missed"): 1},
         )
 
     def frame(self, camera: str, decision: Decision | None, cause: Cause | None = None) -> None:

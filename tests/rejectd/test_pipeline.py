@@ -27,7 +27,7 @@ from rejectd.metrics import Metrics
 from rejectd.outbox import Outbox
 from rejectd.pipeline import EngineBrokenError, Pipeline, Stages
 from rejectd.recorder import Recorder
-from rejectd.settings import FolderCamera, Judging, Station
+from rejectd.settings import FolderCamera, Judging, Numbering, Station
 from rejectd.stations import Stations
 from revdist.lanes import Later, Worker
 
@@ -129,7 +129,7 @@ class Rig:
         self.metrics = Metrics(CollectorRegistry(), cameras=["c", "d"], products=["p"], snapshot=self.ledger.snapshot)
         self.outbox = Outbox(directory / "journal.sqlite", keep_ns=10**18, max_bytes=10**9)
         parts = Ledger("run", margin=Margin(MARGIN_NS), book=self.logbook)
-        self.stations = Stations(stations or {}, parts)
+        self.stations = Stations(stations or {}, parts, numbered=["c", "d"])
         self.recorder = Recorder(
             "l",
             outbox=self.outbox,
@@ -535,8 +535,8 @@ def gate(tmp_path: Path) -> Iterator[Rig]:
 
 
 def test_the_views_of_a_part_end_in_one_verdict_beside_their_own(gate: Rig) -> None:
-    gate.capture(10, 20, camera="c")
-    gate.capture(30, 150, camera="d")
+    gate.capture(10, 20, camera="c", trigger=Numbering.NAME)
+    gate.capture(30, 150, camera="d", trigger=Numbering.NAME)
     gate.wait_verdicts(6)
     parts = gate.sent.of("gate")
     assert [(part.trigger, part.decision, part.action) for part in parts] == [
@@ -551,7 +551,7 @@ def test_the_views_of_a_part_end_in_one_verdict_beside_their_own(gate: Rig) -> N
 
 
 def test_a_part_with_a_missing_view_is_answered_before_its_deadline(gate: Rig) -> None:
-    gate.capture(10)
+    gate.capture(10, trigger=Numbering.NAME)
     gate.wait_verdicts(2)
     verdict, sent_ns = gate.sent.verdicts["run-gate-1"]
     assert (verdict.cause, verdict.detail, verdict.action) == ("missing_view", "missing: d", "stop")
@@ -560,8 +560,8 @@ def test_a_part_with_a_missing_view_is_answered_before_its_deadline(gate: Rig) -
 
 def test_while_the_device_hangs_parts_are_answered_before_their_deadline_too(gate: Rig) -> None:
     gate.device.hangs.set()
-    gate.capture(10, 20)
-    gate.capture(10, 20, camera="d")
+    gate.capture(10, 20, trigger=Numbering.NAME)
+    gate.capture(10, 20, camera="d", trigger=Numbering.NAME)
     gate.wait_verdicts(6)
     for verdict, sent_ns in gate.sent.verdicts.values():
         assert verdict.decision == "unjudged"

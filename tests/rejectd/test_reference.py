@@ -86,12 +86,13 @@ def test_the_example_with_everything_switched_on_means_the_same(directory: Path)
 
 def test_the_stations_of_the_example_can_be_switched_on(directory: Path) -> None:
     lines = reference.example().splitlines()
-    second = range(lines.index("  # camera2:"), lines.index("  # camera3:"))
+    others = range(lines.index("  # camera2:"), lines.index("# The products by name."))
     wanted = [
-        uncommented(line) if number in stations(lines) or (number in second and "deadline_ms" not in line) else line
+        uncommented(line) if number in stations(lines) or (number in others and "deadline_ms" not in line) else line
         for number, line in enumerate(lines)
     ]
-    assert load(directory, "\n".join(wanted)).stations == {"part": Station(cameras=("camera1", "camera2"))}
+    part = Station(cameras=("camera2", "camera3"), tolerance_ms=100, pitch_ms=1000)
+    assert load(directory, "\n".join(wanted)).stations == {"part": part}
 
 
 def test_each_setting_of_the_example_can_be_switched_on_alone(directory: Path) -> None:

@@ -47,8 +47,19 @@ def group(text: str) -> str:
 def station(text: str, cameras: str = "") -> str:
     """A good file with three cameras, of which some have more settings, and stations, in line 6."""
     more = {name: f", {text}" for name, text in (each.split("=") for each in cameras.split(";") if each)}
-    lines = [f"  {name}: {{type: folder, product: cell, path: {name}{more.get(name, '')}}}\n" for name in "abc"]
+    start = "type: folder, product: cell, trigger: name"
+    lines = [f"  {name}: {{{start}, path: {name}{more.get(name, '')}}}\n" for name in "abc"]
     return f"line: l\ncameras:\n{''.join(lines)}stations: {text}\n{PRODUCTS}"
+
+
+def paired(*cameras: str, more: str = "") -> str:
+    """A good file but for its station of these cameras, in line 4."""
+    rows = ", ".join(camera.replace("{", "{product: cell, ") for camera in cameras)
+    names = ", ".join(camera[0] for camera in cameras)
+    return f"line: l\ncameras: {{{rows}}}\n{PRODUCTS}stations: {{s: {{cameras: [{names}]{more}}}}}\n"
+
+
+WATCHED = ("a: {type: folder, path: a, mode: watch}", "b: {type: folder, path: b, mode: watch}")
 
 
 @pytest.fixture
@@ -343,8 +354,9 @@ WRONG = {
     "stations without any": (station("{}"), "6: stations: is missing; name at least one"),
     "station without cameras": (
         station("{s: {frames: 2}}"),
-        "6: stations.s.cameras: is missing; add `cameras:`. Cameras that see the part; frames with the same trigger "
-        "number belong to one part.",
+        "6: stations.s.cameras: is missing; add `cameras:`. Cameras that see the part. Pictures with the same trigger "
+        "number show one part; of pictures without a number, those whose exposures lie within `tolerance_ms` of each "
+        "other.",
     ),
     "station of one name": (
         station("{s: {cameras: a}}"),
@@ -381,6 +393,48 @@ WRONG = {
     "no time to inspect a part": (
         station("{s: {cameras: [a, b], deadline_ms: 20}}"),
         "6: stations.s.deadline_ms: 20 leaves no time to inspect; give more than mqtt.publish_margin_ms (20)",
+    ),
+    "replays that are counted": (
+        paired("a: {type: folder, path: a}", "b: {type: folder, path: b, trigger: name}"),
+        "4: stations.s.cameras: 'a' replays a recording: counted pictures do not tell which part they show; give "
+        "cameras.a `trigger: name`",
+    ),
+    "video files": (
+        paired("a: {type: video, url: a.mp4}", "b: {type: folder, path: b, trigger: name}"),
+        "4: stations.s.cameras: 'a' replays a recording: counted pictures do not tell which part they show; use a "
+        "folder of pictures with `trigger: name`",
+    ),
+    "cameras without numbers and tolerance": (
+        paired("a: {type: folder, path: a, mode: watch}", "b: {type: v4l2, device: /dev/video0}"),
+        "4: stations.s.tolerance_ms: is missing: pictures of one part are told by their time; add it and `pitch_ms`, "
+        "or let each picture bring its number (`trigger: name` of a folder)",
+    ),
+    "one camera without numbers": (
+        paired("a: {type: folder, path: a, trigger: name}", "b: {type: video, url: 'rtsp://c/s'}"),
+        "4: stations.s.tolerance_ms: is missing: pictures of one part are told by their time; add it and `pitch_ms`, "
+        "or let each picture bring its number (`trigger: name` of a folder)",
+    ),
+    "several frames of a live camera": (
+        paired("a: {type: v4l2, device: /dev/video0}", more=", frames: 3"),
+        "4: stations.s.tolerance_ms: is missing: pictures of one part are told by their time; add it and `pitch_ms`, "
+        "or let each picture bring its number (`trigger: name` of a folder)",
+    ),
+    "tolerance without pitch": (
+        paired(*WATCHED, more=", tolerance_ms: 50"),
+        "4: stations.s.pitch_ms: is missing: tolerance_ms is checked by it; add `pitch_ms:`",
+    ),
+    "tolerance that mixes parts": (
+        paired(*WATCHED, more=", tolerance_ms: 601, pitch_ms: 1200"),
+        "4: stations.s.tolerance_ms: 601 would mix the views of two parts; give at most half of pitch_ms (600), or "
+        "number the pictures",
+    ),
+    "tolerance of single pictures": (
+        paired("a: {type: v4l2, device: /dev/video0}", more=", tolerance_ms: 5, pitch_ms: 100"),
+        "4: stations.s.tolerance_ms: has no effect: each picture is a part; remove it",
+    ),
+    "pitch without tolerance": (
+        station("{s: {cameras: [a, b], pitch_ms: 1200}}"),
+        "6: stations.s.pitch_ms: has no effect without tolerance_ms; add `tolerance_ms:`, or remove it",
     ),
     "no frames of a part": (
         station("{s: {cameras: [a], frames: 0}}"),
@@ -530,6 +584,27 @@ def test_stations_are_read_and_their_defaults_are_those_of_the_documentation(dir
         "t": Station(cameras=("b",), frames=4, deadline_ms=300, policy=Policy.STOP),
     }
     assert load(directory, GOOD).stations == {}
+
+
+LIVE = ("a: {type: v4l2, device: /dev/video0}", "b: {type: video, url: 'rtsp://c/s'}")
+
+
+@pytest.mark.parametrize(
+    ("cameras", "more"),
+    [
+        (WATCHED, ", tolerance_ms: 600, pitch_ms: 1200"),
+        (WATCHED, ", frames: 3, tolerance_ms: 600, pitch_ms: 1200"),
+        (LIVE, ", tolerance_ms: 5, pitch_ms: 10"),
+        ((WATCHED[0], "b: {type: folder, path: b, trigger: name}"), ", tolerance_ms: 5, pitch_ms: 10"),
+        (("a: {type: folder, path: a}",), ", frames: 3"),
+        ((WATCHED[0],), ""),
+        ((WATCHED[0],), ", frames: 2, tolerance_ms: 5, pitch_ms: 10"),
+    ],
+)
+def test_a_station_whose_views_can_be_told_apart_is_accepted(
+    directory: Path, cameras: tuple[str, ...], more: str
+) -> None:
+    assert load(directory, paired(*cameras, more=more)).stations["s"]
 
 
 def test_a_deadline_that_comes_from_an_anchor_has_no_effect_in_a_station_either(directory: Path) -> None:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import itertools
 from collections import Counter
 from dataclasses import replace
+from typing import NamedTuple
 
 import numpy as np
 import pytest
+from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
@@ -20,26 +22,30 @@ from rejectd.stations import Stations
 
 MS = 1_000_000
 LEFT_AND_RIGHT = {"gate": Station(cameras=("left", "right"), deadline_ms=100, policy=Policy.STOP)}
+BY_TIME = {"gate": Station(cameras=("left", "right"), deadline_ms=400, tolerance_ms=20, pitch_ms=120)}
 
 
 class Line:
     """Stations between a ledger of frames and one of parts, as the pipeline ties them together."""
 
-    def __init__(self, stations: dict[str, Station], margin_ms: int = 10) -> None:
+    def __init__(self, stations: dict[str, Station], margin_ms: int = 10, numbered: tuple[str, ...] = ()) -> None:
         self.now = 0
         margin = Margin(margin_ms * MS)
         self.frames = Ledger("run", margin=margin, clock=lambda: self.now)
         self.parts = Ledger("run", margin=margin, clock=lambda: self.now)
-        self.stations = Stations(stations, self.parts, clock=lambda: self.now)
+        self.stations = Stations(stations, self.parts, numbered=numbered, clock=lambda: self.now)
         self.exposures: Counter[str] = Counter()
         self.ended: list[Verdict] = []  # of parts, as published
 
-    def expose(self, camera: str, trigger: int | None = None, product: str = "cell") -> Frame:
-        """A camera takes a picture."""
+    def expose(
+        self, camera: str, trigger: int | None = None, product: str = "cell", *, exposed_ms: float | None = None
+    ) -> Frame:
+        """A camera shows a picture, taken now if not said otherwise."""
         self.exposures[camera] += 1
+        exposed_ns = self.now if exposed_ms is None else round(exposed_ms * MS)
         pixels = np.zeros((2, 2, 3), np.uint8)
         source = f"{camera}{self.exposures[camera]}.png"
-        picture = Exposure(captured_ns=self.now, captured_unix_ns=1, source=source, trigger=trigger)
+        picture = Exposure(captured_ns=exposed_ns, captured_unix_ns=1, source=source, trigger=trigger)
         joined = self.stations.join(camera, product, picture, self.exposures[camera])
         assert joined
         number, deadline_ns = joined
@@ -48,7 +54,7 @@ class Line:
             camera=camera,
             product=product,
             policy=Policy.REJECT,
-            deadline_ns=deadline_ns - self.now,
+            deadline_ns=deadline_ns - exposed_ns,
             pixels=pixels,
             trigger=number,
         )
@@ -75,10 +81,20 @@ class Line:
         self.ended.append(verdict)
         return verdict
 
+    def show(self, camera: str, exposed_ms: float, decision: Decision = Decision.PASS) -> Frame:
+        """A picture of that time comes now, and is judged at once."""
+        frame = self.expose(camera, exposed_ms=exposed_ms)
+        self.judge(frame, decision)
+        return frame
+
+    def wait_until(self, ms: float) -> list[Verdict]:
+        """Time passes; the parts that end by that."""
+        return self.wait(ms - self.now / MS)
+
     def wait(self, ms: float) -> list[Verdict]:
         """Time passes; the parts that end by that."""
         before = len(self.ended)
-        self.now += int(ms * MS)
+        self.now += round(ms * MS)
         for part in self.parts.wait_due(0):
             overdue = self.stations.overdue(part)
             if overdue:
@@ -171,9 +187,10 @@ def test_a_camera_outside_of_all_stations_belongs_to_no_part(line: Line) -> None
     assert line.stations.take(stranger) is None
 
 
-def test_cameras_that_do_not_number_their_triggers_are_matched_by_their_count(line: Line) -> None:
-    lefts = [line.expose("left") for _ in range(3)]
-    rights = [line.expose("right") for _ in range(3)]
+def test_views_without_numbers_are_matched_by_the_time_of_their_exposure() -> None:
+    line = Line(BY_TIME)
+    lefts = [line.expose("left", exposed_ms=at) for at in (0, 120, 240)]
+    rights = [line.expose("right", exposed_ms=at) for at in (20, 115, 250)]
     assert [frame.trigger for frame in (*lefts, *rights)] == [1, 2, 3, 1, 2, 3]
     for left, right in zip(lefts, rights, strict=True):
         line.judge(right, Decision.PASS)
@@ -181,10 +198,197 @@ def test_cameras_that_do_not_number_their_triggers_are_matched_by_their_count(li
     assert [verdict.trigger for verdict in line.ended] == [1, 2, 3]
 
 
+@pytest.mark.parametrize("deadline_ms", [4000, 600])  # longer and shorter than the time between two parts
+def test_a_missed_exposure_costs_its_own_part_and_no_other(deadline_ms: int) -> None:
+    """Parts each 1.2 s; the left camera misses part 3, and part 6 has a defect that the left one sees."""
+    line = Line({"gate": Station(cameras=("left", "right"), deadline_ms=deadline_ms, tolerance_ms=100, pitch_ms=1200)})
+    for part in range(1, 31):
+        line.wait_until(part * 1200)
+        if part != 3:
+            line.show("left", part * 1200, Decision.REJECT if part == 6 else Decision.PASS)
+        line.wait(30)
+        line.show("right", part * 1200 + 30)
+        if part in (3, 7):
+            line.wait(deadline_ms)
+            assert line.stations.problems() == [f"station gate: camera left missed 1 of the last {part} parts"]
+    line.wait(5000)
+    verdicts = {verdict.trigger: verdict for verdict in line.ended}
+    assert len(line.ended) == len(verdicts) == 30
+    assert (verdicts[3].cause, verdicts[3].detail) == (Cause.MISSING_VIEW, "missing: left")
+    assert verdicts[6].decision is Decision.REJECT
+    assert {verdicts[part].decision for part in verdicts.keys() - {3, 6}} == {Decision.PASS}
+    assert line.stations.problems() == [], "all is well since 20 parts"
+    views = line.stations.views()
+    assert views["left", "missed"] == 1
+    assert views["right", "missed"] == 0
+    assert views["right", "decided"] == 1, "of part 6, which the left one had rejected"
+
+
+def test_a_view_that_comes_when_its_part_has_ended_is_named_and_opens_none() -> None:
+    line = Line(BY_TIME)
+    for part in range(3):
+        line.wait_until(part * 120)
+        line.show("left", part * 120)
+    line.wait_until(450)  # the first part is over
+    late = line.show("right", 5, Decision.REJECT)
+    assert late.trigger == 1
+    for part in (1, 2):
+        line.show("right", part * 120 + 5)
+    line.wait(1000)
+    assert [(verdict.trigger, verdict.decision, verdict.cause) for verdict in line.ended] == [
+        (1, Decision.UNJUDGED, Cause.MISSING_VIEW),
+        (2, Decision.PASS, None),
+        (3, Decision.PASS, None),
+    ]
+    assert line.parts.snapshot().account.captured == 3
+    assert line.stations.problems() == [
+        "station gate: camera right showed 1 of the last 3 parts after their time; raise deadline_ms, or look for what "
+        "delays its pictures"
+    ]
+    assert line.stations.views()["right", "late"] == line.stations.views()["right", "missed"] == 1
+
+
+def test_a_camera_that_delivers_one_part_later_than_the_other_shows_its_own_parts() -> None:
+    line = Line(BY_TIME)
+    for part in range(12):
+        line.wait_until(part * 120)
+        line.show("left", part * 120)
+        if part:
+            line.show("right", (part - 1) * 120 + 10, Decision.REJECT if part == 6 else Decision.PASS)
+    assert [(verdict.trigger, verdict.decision) for verdict in line.ended] == [
+        (part, Decision.REJECT if part == 6 else Decision.PASS) for part in range(1, 12)
+    ]
+
+
+def test_a_part_that_one_camera_alone_saw_and_brings_late_is_a_part_of_its_own() -> None:
+    line = Line(BY_TIME)
+    for at in (0, 240):
+        line.show("left", at)
+        line.show("right", at)
+    line.now = 300 * MS
+    line.show("right", 121)
+    line.wait(1000)
+    assert [verdict.captured_ns // MS for verdict in line.ended] == [0, 240, 121]
+    assert (line.ended[2].cause, line.ended[2].detail) == (Cause.MISSING_VIEW, "missing: left")
+    account = line.parts.snapshot().account
+    assert (account.captured, account.passed) == (3, 2)
+
+
+def test_a_camera_that_is_down_for_a_while_is_back_with_its_next_part() -> None:
+    line = Line(BY_TIME)
+    for part in range(40):
+        line.wait_until(part * 120)
+        line.show("left", part * 120)
+        if not 5 <= part < 15:
+            line.show("right", part * 120 + 3)
+    line.wait(1000)
+    missing = [verdict.trigger for verdict in line.ended if verdict.cause is Cause.MISSING_VIEW]
+    assert missing == list(range(6, 16))
+    assert line.parts.snapshot().account.passed == 30
+
+
+def test_two_exposures_of_a_camera_within_the_tolerance_show_one_part_and_are_named() -> None:
+    line = Line(BY_TIME)
+    line.show("left", 0)
+    line.show("left", 4)  # a trigger that bounces
+    line.show("right", 2)
+    line.wait(1000)
+    (verdict,) = line.ended
+    assert (verdict.decision, len(verdict.views)) == (Decision.PASS, 3)
+    assert line.stations.problems() == [
+        "station gate: camera left showed 1 of the last 1 parts too often; it is triggered too often, or parts come "
+        "closer than pitch_ms"
+    ]
+
+
+def test_exposures_further_apart_than_the_station_says_never_mix_and_are_named() -> None:
+    line = Line(BY_TIME)
+    for part in range(4):
+        line.wait_until(part * 120)
+        line.show("left", part * 120)
+        line.show("right", part * 120 + 21)
+    line.wait(1000)
+    assert {verdict.cause for verdict in line.ended} == {Cause.MISSING_VIEW}
+    assert line.stations.problems()[-1] == (
+        "station gate: 7 of the last 8 parts were exposed within pitch_ms of another; parts come closer, or the views "
+        "of one part lie further apart than tolerance_ms"
+    )
+
+
+def test_at_half_the_pitch_a_view_between_two_parts_belongs_to_neither() -> None:
+    line = Line({"gate": Station(cameras=("left", "right"), deadline_ms=400, tolerance_ms=60, pitch_ms=120)})
+    line.show("left", 0)
+    assert line.show("right", 60).trigger == 2
+    line.show("left", 1000)
+    assert line.show("right", 1059).trigger == 3
+
+
+def test_a_number_names_a_part_and_cameras_without_numbers_join_it_by_time() -> None:
+    line = Line(BY_TIME)
+    assert line.expose("left", 41, exposed_ms=0).trigger == 41
+    assert line.expose("right", exposed_ms=10).trigger == 41
+    assert line.expose("right", exposed_ms=125).trigger == 42, "the next"
+    assert line.expose("left", 42, exposed_ms=120).trigger == 42
+    assert line.expose("right", exposed_ms=245).trigger == 43
+    left = line.expose("left", 44, exposed_ms=240)
+    assert left.trigger == 43, "the time ties them, though one exposure was seen by nobody"
+    line.wait(1000)
+    assert {(verdict.cause, verdict.detail) for verdict in line.ended} == {(Cause.LATE, "")}
+
+
+def test_two_numbers_are_two_parts_however_near_their_exposures() -> None:
+    line = Line(BY_TIME)
+    assert line.expose("left", 7, exposed_ms=0).trigger == 7
+    assert line.expose("right", 8, exposed_ms=1).trigger == 8
+
+
+def test_a_picture_that_should_have_a_number_and_has_none_counts_for_no_other_part() -> None:
+    line = Line(LEFT_AND_RIGHT, numbered=("left", "right"))
+    line.judge(line.expose("left", 1), Decision.PASS)
+    assert line.expose("right").trigger == line.expose("left").trigger == 0
+    verdict = line.judge(line.expose("right", 1), Decision.PASS)
+    assert verdict
+    assert (verdict.trigger, verdict.decision) == (1, Decision.PASS)
+    line.wait(1000)
+    assert sorted(verdict.detail for verdict in line.ended) == ["", "missing: left", "missing: right"]
+
+
+@pytest.mark.parametrize("missed_ms", [300, 30_000, 600_000])
+def test_a_numbered_view_that_comes_long_after_its_part_opens_none(missed_ms: int) -> None:
+    line = Line(LEFT_AND_RIGHT)
+    for number in range(5, 9):
+        line.judge(line.expose("left", number), Decision.PASS)
+        if number != 6:
+            line.judge(line.expose("right", number), Decision.PASS)
+        line.wait(50)
+    line.wait(missed_ms)
+    assert line.judge(line.expose("right", 6), Decision.REJECT) is None
+    assert line.parts.snapshot().account.captured == 4
+    assert line.stations.views()["right", "late"] == 1
+    left, right = line.expose("left", 9), line.expose("right", 9)
+    line.judge(left, Decision.PASS)
+    assert line.judge(right, Decision.PASS)
+
+
+def test_numbers_that_begin_again_with_each_tray_are_new_parts_whatever_was_missed_in_the_tray_before() -> None:
+    line = Line(LEFT_AND_RIGHT)
+    for tray in range(5):
+        line.wait_until(tray * 100_000)
+        for number in range(1, 11):
+            line.wait(200)
+            if (tray, number) not in ((0, 1), (1, 4), (2, 10)):
+                line.judge(line.expose("right", number), Decision.PASS)
+            line.judge(line.expose("left", number), Decision.PASS)
+    line.wait(1000)
+    missing = [(verdict.captured_ns // (100_000 * MS), verdict.trigger) for verdict in line.ended if verdict.cause]
+    assert missing == [(0, 1), (1, 4), (2, 10)]
+    assert len(line.ended) == 50
+
+
 def test_several_frames_of_each_camera_show_one_part() -> None:
-    line = Line({"ring": Station(cameras=("left", "right"), frames=3, deadline_ms=100)})
-    lefts = [line.expose("left") for _ in range(6)]
-    rights = [line.expose("right") for _ in range(6)]
+    line = Line({"ring": Station(cameras=("left", "right"), frames=3, deadline_ms=100, tolerance_ms=30, pitch_ms=60)})
+    lefts = [line.expose("left", exposed_ms=at) for at in (0, 10, 20, 60, 70, 80)]
+    rights = [line.expose("right", exposed_ms=at) for at in (5, 15, 25, 65, 75, 85)]
     assert [frame.trigger for frame in lefts] == [frame.trigger for frame in rights] == [1, 1, 1, 2, 2, 2]
     first_part = [*lefts[:3], *rights[:3]]
     for frame in first_part[:-1]:
@@ -298,7 +502,21 @@ def test_an_endless_belt_leaves_nothing_behind() -> None:
         line.judge(line.expose("right", number), Decision.PASS)
     assert len(line.ended) == 12_000
     assert line.stations._parts == {}
-    assert len(line.stations._ended) <= 10_000
+    pairing = line.stations._pairings["gate"]
+    assert len(pairing._traces) <= 5001
+    assert len(pairing._by_number) <= 5001
+
+
+def test_a_view_of_a_part_that_is_forgotten_opens_none() -> None:
+    line = Line(BY_TIME)
+    for part in range(5100):
+        line.wait_until(part * 120)
+        line.show("left", part * 120)
+        line.show("right", part * 120 + 1)
+    assert len(line.stations._pairings["gate"]._traces) <= 5001
+    assert line.show("right", 120).trigger == 0
+    assert line.parts.snapshot().account.captured == 5100
+    assert line.stations.views()["right", "late"] == 1
 
 
 class Belt(RuleBasedStateMachine):
@@ -308,7 +526,7 @@ class Belt(RuleBasedStateMachine):
         super().__init__()
         self.line = Line(
             {
-                "gate": Station(cameras=("left", "right"), deadline_ms=100),
+                "gate": Station(cameras=("left", "right"), deadline_ms=100, tolerance_ms=5, pitch_ms=20),
                 "ring": Station(cameras=("top",), frames=2, deadline_ms=60),
             }
         )
@@ -365,3 +583,80 @@ class Belt(RuleBasedStateMachine):
 
 TestBelt = Belt.TestCase
 TestBelt.settings = hypothesis_settings(max_examples=80, stateful_step_count=30, deadline=None)
+
+
+class Seen(NamedTuple):
+    """One exposure as a camera brings it."""
+
+    comes_ms: int
+    camera: str
+    part: int
+    exposed_ms: int
+    decision: Decision
+
+
+TOLERANCE_MS, PITCH_MS, DEADLINE_MS = 20, 41, 100
+
+
+@st.composite
+def belts(draw: st.DrawFn, frames: int) -> tuple[set[int], list[Seen]]:
+    """Parts at any time from the pitch on, of which cameras miss some, bring others late or twice, in any order."""
+    gaps = draw(st.lists(st.integers(PITCH_MS, 4 * PITCH_MS), min_size=1, max_size=12))
+    views: list[Seen] = []
+    for part, at_ms in enumerate(itertools.accumulate(gaps)):
+        for camera in ("left", "middle", "right"):
+            for _ in range(draw(st.sampled_from([0, *[frames] * 6, frames + 1]))):
+                exposed_ms = at_ms + draw(st.integers(0, TOLERANCE_MS))
+                delay_ms = draw(st.sampled_from([0, 0, 0, 1, 30, 79, 300, 5000]))
+                decision = draw(st.sampled_from([Decision.PASS] * 4 + [Decision.REJECT]))
+                views.append(Seen(exposed_ms + delay_ms, camera, part, exposed_ms, decision))
+    return {view.part for view in views}, sorted(views)
+
+
+@given(data=st.data(), frames=st.sampled_from([1, 1, 2]), judged_after_ms=st.sampled_from([0, 7, 60]))
+@hypothesis_settings(max_examples=300, deadline=None)
+def test_no_part_holds_a_view_of_another_and_each_exposure_is_one_part(
+    data: st.DataObject, frames: int, judged_after_ms: int
+) -> None:
+    parts, views = data.draw(belts(frames))
+    cameras = ("left", "middle", "right")
+    station = Station(
+        cameras=cameras, frames=frames, deadline_ms=DEADLINE_MS, tolerance_ms=TOLERANCE_MS, pitch_ms=PITCH_MS
+    )
+    line = Line({"gate": station})
+    part_of: dict[str, int] = {}  # what each frame shows in truth
+    in_time: dict[int, list[Seen]] = {part: [] for part in parts}  # views that were judged before their part was due
+    waiting: list[tuple[int, Frame, Seen]] = []
+
+    def judge_until(now_ms: float) -> None:
+        while waiting and waiting[0][0] <= now_ms:
+            at_ms, frame, view = waiting.pop(0)
+            line.wait_until(at_ms)
+            if frame.event_id in {open_frame.event_id for open_frame in line.frames.in_flight()}:
+                if frame.deadline_ns in {part.deadline_ns for part in line.parts.in_flight()}:
+                    in_time[view.part].append(view)
+                line.judge(frame, view.decision)
+
+    for view in views:
+        judge_until(view.comes_ms)
+        line.wait_until(max(view.comes_ms, line.now / MS))
+        frame = line.expose(view.camera, exposed_ms=view.exposed_ms)
+        part_of[frame.event_id] = view.part
+        waiting.append((view.comes_ms + judged_after_ms, frame, view))
+    judge_until(10**9)
+    line.wait(1000)
+    assert line.parts.snapshot().account.captured == len(parts), "each exposure is one part, whatever came late"
+    assert line.parts.snapshot().account.in_flight == 0
+    assert len(line.ended) == len(parts), "each part has one verdict"
+    assert len({verdict.trigger for verdict in line.ended}) == len(parts)
+    exposed = {part: [view.exposed_ms for view in views if view.part == part] for part in parts}
+    for verdict in line.ended:
+        (part,) = [part for part in parts if verdict.captured_ns // MS in exposed[part]]
+        assert {part_of[view] for view in verdict.views} <= {part}
+        judged = Counter(view.camera for view in in_time[part])
+        if Decision.REJECT in {view.decision for view in in_time[part]}:
+            assert verdict.decision is Decision.REJECT, "a defect costs its own part"
+        elif all(judged[camera] >= frames for camera in cameras):
+            assert verdict.decision is Decision.PASS, "what others miss costs it nothing"
+        else:
+            assert verdict.decision is Decision.UNJUDGED

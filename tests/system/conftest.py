@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+import cv2
+import numpy as np
 import pytest
 from line import Line, Operator, Subscriber
 from peers import Mosquitto
@@ -27,6 +29,14 @@ def line(tmp_path: Path, bundle: Path, mosquitto: Mosquitto) -> Iterator[Line]:
     if made.process and made.process.poll() is None:
         made.process.kill()
         made.process.wait(timeout=10)
+
+
+@pytest.fixture
+def strange(tmp_path: Path) -> Path:
+    """A picture that every model rejects."""
+    path = tmp_path / "strange.png"
+    cv2.imwrite(str(path), np.random.default_rng(1).integers(0, 256, (300, 300), dtype=np.uint8))
+    return path
 
 
 @pytest.fixture

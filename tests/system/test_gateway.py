@@ -13,8 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import contract
-import cv2
-import numpy as np
 import pytest
 from gateway import LETS_GO, REJECT, RELEASE, SPACING_S, STOPS, TRAVEL_S, Gateway, Peer, Said
 from line import LINE, Line, Subscriber
@@ -59,14 +57,6 @@ def watched(line: Line) -> Line:
     line.folder("left", [], mode="watch", deadline_ms=1500)
     line.settings["mqtt"]["heartbeat_s"] = 1.0  # the default
     return line
-
-
-@pytest.fixture
-def strange(tmp_path: Path) -> Path:
-    """A picture that every model rejects."""
-    path = tmp_path / "strange.png"
-    cv2.imwrite(str(path), np.random.default_rng(1).integers(0, 256, (300, 300), dtype=np.uint8))
-    return path
 
 
 def _verdicts(subscriber: Subscriber) -> dict[int, dict[str, Any]]:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import shutil
+import time
 from collections import Counter
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
+from gateway import RELEASE, STOPS, Gateway
 from line import Line, Subscriber
-from peers import wait_for
+from peers import Mosquitto, wait_for
 
 pytestmark = pytest.mark.system
 
@@ -18,14 +20,14 @@ pytestmark = pytest.mark.system
 class Views:
     """Two watched folders into which parts are put, file by file."""
 
-    def __init__(self, line: Line, **station: Any) -> None:
+    def __init__(self, line: Line, *, trigger: str = "name", **station: Any) -> None:
         self._folders = {}
         for camera in ("left", "right"):
             self._folders[camera] = line.directory / "hot" / camera
             self._folders[camera].mkdir(parents=True)
             line.settings["cameras"][camera] = {
                 "type": "folder", "mode": "watch", "product": "cell", "path": str(self._folders[camera]),
-                "trigger": "name",
+                "trigger": trigger,
             }  # fmt: skip
         line.settings["stations"] = {"gate": {"cameras": ["left", "right"], **station}}
 
@@ -106,11 +108,50 @@ def test_one_view_that_rejects_rejects_the_part_at_once(
     assert line.stop() == 0
 
 
-def test_several_frames_of_each_camera_make_one_part_when_triggers_are_counted(
-    line: Line, subscriber: Subscriber, cells: list[Path]
+def test_an_exposure_that_one_camera_misses_costs_its_own_part_and_no_other(
+    line: Line, subscriber: Subscriber, mosquitto: Mosquitto, cells: list[Path], strange: Path
 ) -> None:
+    """No picture has a number; the left camera misses part 3, and part 6 has a defect that it sees."""
+    pitch_s, missed, bad = 0.8, 3, 6
+    views = Views(line, trigger="count", deadline_ms=2000, tolerance_ms=300, pitch_ms=pitch_s * 1000)
+    line.settings["mqtt"]["heartbeat_s"] = 1.0
+    line.start()
+    views.wait(subscriber)
+    belt = Gateway(RELEASE, mosquitto, line.directory, 2.6, camera="gate", spacing_s=pitch_s)
+    try:
+        belt.wait_state("running")
+        begun = time.monotonic()
+        for part in range(1, 10):
+            time.sleep(max(0.0, begun + part * pitch_s - time.monotonic()))  # the belt
+            belt.part()
+            for camera in ("right", "left"):
+                if (camera, part) != ("left", missed):
+                    views.show(camera, part, strange if (camera, part) == ("left", bad) else cells[0])
+        done = belt.wait_done()
+    finally:
+        belt.close()
+    parts = _parts(subscriber)
+    assert sorted(parts) == list(range(1, 10)), "as many parts as exposures"
+    assert (parts[missed]["cause"], parts[missed]["detail"]) == ("missing_view", "missing: left")
+    assert [part for part, verdict in parts.items() if verdict["decision"] == "reject"] == [bad]
+    frames = {payload["event_id"]: payload for payload in subscriber.of("verdict").values() if payload["views"] is None}
+    for part, verdict in parts.items():
+        assert {frames[view]["source"] for view in verdict["views"]} == {f"part_{part:06}.png"}
+    stopped = [part for part, handled in done.items() if handled["do"] == STOPS[RELEASE]]
+    assert stopped == [missed, bad], "the part that is bad, and the one that was seen by one camera alone"
+    wait_for(
+        lambda: subscriber.status()["problems"] == ["station gate: camera left missed 1 of the last 9 parts"],
+        "the line names the camera",
+    )
+    assert line.metrics()["rejectd_part_views_total{camera=left,fate=missed}"] == 1
+    assert line.stop() == 0
+
+
+def test_several_frames_of_each_camera_make_one_part(line: Line, subscriber: Subscriber, cells: list[Path]) -> None:
     for camera in ("left", "right"):
-        line.folder(camera, cells[:12], rate_hz=10)
+        line.folder(camera, [], rate_hz=10, trigger="name")
+        for number in range(12):
+            shutil.copy(cells[number], line.directory / "pictures" / camera / f"{number:03}_part{number // 3 + 1}.png")
     line.settings["stations"] = {"gate": {"cameras": ["left", "right"], "frames": 3, "deadline_ms": 20_000}}
     line.settings["products"]["cell"]["threshold"] = 1000
     line.start("--until-ended")

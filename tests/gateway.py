@@ -129,14 +129,14 @@ class Said:
         contract.validate(topic, body)
         self._client.publish(topic, body, 1, retain).wait_for_publish(5)
 
-    def judges(self, *, judging: bool = True, retain: bool = False, run: str = "run1") -> None:
+    def judges(self, *, judging: bool = True, retain: bool = False, run: str = "run1", unpublished: int = 0) -> None:
         account = Account(captured=0, passed=0, rejected=0, unjudged=0, in_flight=0)
         status = LineStatus(
             run=run,
             version="1",
             account=account,
             parts=None,
-            unpublished=0,
+            unpublished=unpublished,
             judging=judging,
             problems=[],
             products={},

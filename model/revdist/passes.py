@@ -5,6 +5,7 @@ B pictures of a batch, h w their size, T tiles of each, h' w' theirs (see tiles.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 from collections.abc import Callable, Collection, Sequence
 from typing import TypeVar
@@ -14,6 +15,7 @@ import numpy.typing as npt
 import torch
 
 from revdist import compiled, detector, graphs
+from revdist.crowd import Crowd
 from revdist.fused import Program
 from revdist.lanes import Lanes, Later
 from revdist.parts import Parts
@@ -35,6 +37,7 @@ class Passes:
         self.parts = Parts.fit(where)
         self._graphs = graphs.Graphs(graphs.recorder(where.device))
         self._lanes: Lanes | None = None
+        self._crowd = Crowd()
 
     def upload(self, pictures: Sequence[npt.NDArray[np.uint8]]) -> torch.Tensor:
         """One transfer, from pinned memory on CUDA; torch's allocator keeps that memory until the copy is done."""
@@ -101,15 +104,23 @@ class Passes:
         return lambda given: placed.teacher(self.normalise(given[0]))
 
     def in_parts(self, function: Callable[[slice], Made], count: int, tiles: Tiles) -> Later[list[Made]]:
-        """The function of each part of so many tiles, in their order: side by side while there is one for each lane."""
+        """The function of each part of so many tiles, in their order: side by side while there is one for each lane.
+
+        What is left over is computed by a team of threads; while others use the processors, by single ones.
+        """
         parts = self.parts.side_by_side(count)
         rest = list(self.parts.of(count, tiles, parts[-1].stop if parts else 0))
+        teams = self._target.runtime != OPENVINO and self.parts.lanes > 1
+        if teams and self._crowd.around:
+            return self._side_by_side().begin(function, parts + rest)
         begun = self._side_by_side().begin(function, parts) if parts else Later.known([])
         if not rest:
             return begun
         if self._lanes:  # what a team computes beside lanes takes it, and them, several times as long
             self._lanes.wait()
-        return Later.known(begun.result() + [function(part) for part in rest])
+        computed = begun.result()
+        with self._crowd.watching() if teams else contextlib.nullcontext():
+            return Later.known(computed + [function(part) for part in rest])
 
     def _side_by_side(self) -> Lanes:
         """Made when a batch first needs them."""

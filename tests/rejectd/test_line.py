@@ -17,11 +17,11 @@ import contract
 import pytest
 from prometheus_client import generate_latest
 
-from rejectd.decision import decide
+from rejectd.decision import decide, unjudged
 from rejectd.ledger import Ledger, Margin
 from rejectd.line import Line
 from rejectd.logbook import Logbook, LogbookError
-from rejectd.messages import GOLDEN, CameraState, CameraStatus, Exposure, Frame, Policy, Result
+from rejectd.messages import GOLDEN, CameraState, CameraStatus, Cause, Exposure, Frame, Policy, Result
 from rejectd.mqtt import Incoming
 from rejectd.payloads import encode, line_topic, verdict_payload
 from rejectd.settings import Batch, Device, Engine, FolderCamera, Product, Settings, Station
@@ -307,6 +307,9 @@ def test_a_count_of_something_else_is_nobodys(line: Line) -> None:
 # what the line says of itself
 
 
+GOOD = Result(score=0, threshold=1, p_value=1, bundle="b", engine="e")
+
+
 def status(line: Line) -> dict[str, Any]:
     message = line.status("online")
     assert (message.topic, message.retain) == (line_topic("l"), True)
@@ -357,8 +360,21 @@ def test_a_line_with_an_overdue_frame_or_a_hung_device_does_not_judge(line: Line
     )
     assert not status(line)["judging"]
     for each in (frame, late):
-        line.ledger.close(decide(each, Result(score=0, threshold=1, p_value=1, bundle="b", engine="e"), 1), b"")
+        line.ledger.close(decide(each, GOOD, 1), b"")
     assert line.judging
+
+
+def test_a_line_that_answers_unjudged_most_of_the_time_does_not_judge_but_a_restart_would_not_help(line: Line) -> None:
+    for _ in range(5):
+        line.pipeline.judged.ended(unjudged(opened(line.ledger, "left"), Cause.LATE, 1))
+    said = status(line)
+    assert not said["judging"]
+    assert said["problems"][0].startswith("camera left: 5 of its last 5 parts were not judged, mostly late; ")
+    assert line.progressing, "the watchdog is fed"
+    for _ in range(50):
+        line.pipeline.judged.ended(decide(opened(line.ledger, "left"), GOOD, 1))
+    assert (status(line)["judging"], status(line)["problems"]) == (True, [])
+    line.pipeline.answer_all()
 
 
 def test_what_is_not_a_command_never_reaches_the_commands(line: Line) -> None:

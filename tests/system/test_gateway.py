@@ -346,6 +346,23 @@ def test_rejecting_on_signal_wants_to_know_that_the_camera_sees(said: Said, runn
     belt.wait_state("fail-safe", 1)
 
 
+def test_rejecting_on_signal_ejects_what_is_on_the_way_when_a_verdict_came_too_late_to_be_sent(
+    said: Said, running: Callable[[str], Gateway]
+) -> None:
+    belt = running(REJECT)
+    said.judges(unpublished=1)  # before these parts
+    time.sleep(SPACING_S)
+    first = belt.part()
+    said.judges(unpublished=1)
+    belt.wait_done()
+    second = belt.part()
+    said.judges(unpublished=2)
+    said.judges(unpublished=2)
+    done = belt.wait_done()
+    assert done[first]["do"] == "pass"
+    assert done[second] == {"part": second, "do": "eject", "why": "a verdict came too late to be sent"}
+
+
 def test_the_access_list_on_the_page_lets_each_do_what_he_must_and_nobody_else_speak_for_the_line(
     mosquitto_with: Callable[[str], Mosquitto], tmp_path: Path
 ) -> None:

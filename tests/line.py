@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
@@ -24,6 +25,11 @@ from prometheus_client.parser import text_string_to_metric_families
 
 LINE = "t1"
 ROOT = f"rejectd/v1/{LINE}"
+
+
+def digest(bundle: Path) -> str:
+    """The digest of a bundle, as its settings and messages name it."""
+    return hashlib.sha256((bundle / "bundle.json").read_bytes()).hexdigest()
 
 
 class Subscriber:
@@ -171,6 +177,10 @@ class Line:
         self.settings["cameras"][name] = {"type": "folder", "product": "cell", "path": str(path), **settings}
 
     def write(self) -> Path:
+        """Write the settings. Whatever threshold a test wishes is meant for the bundle that it is set beside."""
+        for product in self.settings["products"].values():
+            if product.get("threshold") is not None:
+                product.setdefault("threshold_for", digest(Path(product["bundle"])))
         self.file.write_text(json.dumps(self.settings, indent=1))  # JSON is YAML
         return self.file
 

@@ -15,6 +15,7 @@ from rejectd.messages import PictureError, RejectdError
 from rejectd.mqtt import connect
 from rejectd.outbox import OutboxError
 from rejectd.settings import AnyCamera, FolderCamera, FolderMode, Product, Settings
+from rejectd.thresholds import at_start
 
 _PICTURE_S = 10.0
 _UNJUDGED = "the first picture cannot be judged; the service would answer unjudged"
@@ -90,7 +91,9 @@ def _together(settings: Settings) -> str:
 def _bundle(settings: Settings, name: str, product: Product) -> str:
     with closing(Inspector(settings.engine, {name: product})) as inspector:
         model = inspector.models[name]
-    return f"bundle {model.digest[:12]} on {model.engine}, threshold {model.threshold:.4g}, golden pictures agree"
+    threshold = at_start(product, model)
+    told = f"threshold {threshold.value:.4g} ({threshold.source})"
+    return f"bundle {model.digest[:12]} on {model.engine}, {told}, golden pictures agree"
 
 
 def _camera(camera: AnyCamera) -> str:

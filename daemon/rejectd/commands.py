@@ -1,15 +1,14 @@
 """Carries out what the line is asked over MQTT, and answers every request. Who may ask is up to the broker's lists.
 
 Requests come in on `command/<name>` and wait in a short queue; one thread carries them out. The answer goes to the
-response topic of the request (MQTT 5), or to `answer` where it names none. What a command changes holds at once, is
-kept for the next start, and ends when the settings file is changed.
+response topic of the request (MQTT 5), or to `answer` where it names none. What a command changes holds at once and is
+an order that stands: see `orders`. Each change is in the log and in the journal, with who asked as far as he said.
 """
 
 from __future__ import annotations
 
 import base64
 import logging
-import os
 import queue
 import threading
 import time
@@ -19,13 +18,14 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from rejectd.changeover import Changeover
 from rejectd.evidence import Evidence, thumbnail
 from rejectd.golden import Golden, Outcome, complaint
 from rejectd.inspector import Inspector, Model
-from rejectd.ledger import Ledger
 from rejectd.messages import RejectdError, iso
 from rejectd.mqtt import Incoming, Message
-from rejectd.outbox import Outbox, Replay
+from rejectd.orders import Changed, Orders
+from rejectd.outbox import Change, Outbox, Replay
 from rejectd.payloads import answer_payload, answer_topic, command_topic, encode
 from rejectd.pipeline import Pipeline
 from rejectd.recorder import Recorder
@@ -43,13 +43,12 @@ from rejectd.requests import (
     request_id,
 )
 from rejectd.settings import Settings
-from rejectd.standing import Order, Standing, StandingFile, configured_bundle, configured_product
 
 log = logging.getLogger(__name__)
 
 _WAITING = 16
 _DISK_S = 30.0
-_MIXED_S = 5.0  # how long a replaced model is kept at least
+_SAVE_AGAIN_S = 10.0  # between two attempts to write down what the disk has not taken
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,14 +57,13 @@ class Controls:
 
     settings: Settings
     pipeline: Pipeline
-    ledger: Ledger
     inspector: Inspector
     golden: Golden
+    changeover: Changeover
+    orders: Orders
     recorder: Recorder
     outbox: Outbox
     evidence: Evidence | None
-    standing: Standing
-    standing_file: StandingFile
     answer: Callable[[Message], None]
     more_events: Callable[[], None]
     models_changed: Callable[[], None]
@@ -87,7 +85,8 @@ class Commands:
         self._line = controls.settings.line
         self._waiting: queue.Queue[tuple[str, Incoming] | None] = queue.Queue(maxsize=_WAITING)
         self._stop = threading.Event()
-        self._put_away_later: dict[str, float] = {}  # models that a changeover replaced, and when
+        self._changed: list[Changed] = []  # by the command under way
+        self._save_again_at = 0.0
         self._do: dict[type[AnyRequest], Callable[[Any], Mapping[str, Any]]] = {
             ProductRequest: self._product,
             ThresholdRequest: self._threshold,
@@ -118,7 +117,7 @@ class Commands:
             except queue.Empty:
                 if self._stop.is_set():
                     return
-                self._put_away()
+                self._tidy()
                 continue
             if item is not None:
                 self._serve(*item)
@@ -126,6 +125,7 @@ class Commands:
     def _serve(self, name: str, incoming: Incoming) -> None:
         result: Mapping[str, Any] | None = None
         error = ""
+        self._changed = []
         try:
             self._check(incoming)
             request = parse(name, incoming.payload)
@@ -137,8 +137,20 @@ class Commands:
         except Exception as mistake:  # the line goes on whatever a command does
             log.critical("command %s failed", name, exc_info=True)
             error = f"failed: {mistake!r}; see the service's log"
-        log.info("command %s", name, extra={"fields": {"ok": not error, "error": error[:500]}})
+        asked = {"request_id": request_id(incoming.payload), "answer_to": incoming.answer_to}
+        log.info("command %s", name, extra={"fields": {"ok": not error, "error": error[:500], **asked}})
+        self._keep(name, incoming)
         self._answer(name, incoming, result=result, error=error)
+
+    def _keep(self, name: str, incoming: Incoming) -> None:
+        """Log and journal what the command has changed, and who asked, as far as he said."""
+        asked = {"request_id": request_id(incoming.payload), "answer_to": incoming.answer_to}
+        for changed in self._changed:
+            level = logging.WARNING if changed.why else logging.INFO
+            text = f"{changed.what} of {changed.of} changed by command {name}"
+            fields = {"before": changed.before, "after": changed.after, "why": changed.why, **asked}
+            log.log(level, "%s", text, extra={"fields": fields})
+            self._controls.recorder.note(journalled(changed, name, **asked))
 
     def _check(self, incoming: Incoming) -> None:
         if self._stop.is_set():
@@ -174,42 +186,44 @@ class Commands:
         )
 
     def _product(self, request: ProductRequest) -> Mapping[str, Any]:
-        """Everything that can fail comes before the switch; what was in force stays in force until then."""
         controls = self._controls
-        cameras = self._cameras(request.cameras)
         path = self._bundle_path(request)
-        loaded_before = {model.key for model in controls.inspector.models.values()}
-        model = controls.inspector.load(request.product, path)
-        controls.golden.warm(model, controls.settings.batch.max_batch, self._stop)
-        outcomes = controls.golden.challenge(model, self._stop)
-        if wrong := complaint(outcomes, decisions=False):
-            if model.key not in loaded_before:
-                self._put_away_later[model.key] = time.monotonic()
-            raise RequestError(f"no changeover: {wrong}", hint="the line goes on with what it had")
-        before = dict(controls.pipeline.products)
-        replaced = controls.inspector.use(model)
-        controls.pipeline.products.update(dict.fromkeys(cameras, request.product))
-        if replaced and replaced.key != model.key:
-            self._put_away_later[replaced.key] = time.monotonic()
-        settings, standing = controls.settings, controls.standing
-        for camera in cameras:
-            standing.products[camera] = Order(request.product, configured_product(settings, camera))
-        standing.bundles[request.product] = Order(path.name, configured_bundle(settings, request.product))
+        cameras = self._cameras_of(request)
+        done = controls.changeover.carry_out(request.product, path, cameras, self._stop)
+        self._changed += done.switched.changed(done.model)
         controls.models_changed()
-        self._save()
+        before = done.switched.products
         return {
             "cameras": {camera: {"before": before[camera], "after": request.product} for camera in cameras},
-            "bundle": model.digest,
-            "golden": [_shown(each) for each in outcomes],
+            "bundle": done.model.digest,
+            "threshold": {
+                "before": done.switched.before.threshold,
+                "after": done.threshold.value,
+                "calibrated": done.model.calibration.threshold,
+                "source": done.threshold.source,
+                "why": done.switched.why or None,
+            },
+            "golden": [_shown(outcome) for outcome in done.outcomes],
         }
+
+    def _cameras_of(self, request: ProductRequest) -> tuple[str, ...]:
+        """The cameras to move: without names those that the product passes already."""
+        if request.cameras is not None:
+            return self._cameras(request.cameras)
+        products = self._controls.pipeline.products
+        passed = tuple(name for name in self._controls.settings.cameras if products[name] == request.product)
+        if not passed:
+            known = ", ".join(self._controls.settings.cameras)
+            hint = f"name those that it passes from now on, such as cameras=[{known}]"
+            raise RequestError(f"product {request.product} passes no camera now", hint=hint)
+        return passed
 
     def _bundle_path(self, request: ProductRequest) -> Path:
         configured = self._controls.settings.products.get(request.product)
         if configured is None:
             known = f"known products: {', '.join(self._controls.settings.products)}"
             raise RequestError(f"there is no product {request.product!r}", hint=known)
-        standing = self._controls.standing.bundles.get(request.product)
-        name = request.bundle or (str(standing.value) if standing else configured.bundle.name)
+        name = request.bundle or self._controls.orders.bundle_name(request.product)
         path = configured.bundle.with_name(name)
         if not (path / "bundle.json").is_file():
             raise RequestError(f"{path} is not a bundle", hint="copy it there first")
@@ -218,31 +232,24 @@ class Commands:
     def _threshold(self, request: ThresholdRequest) -> Mapping[str, Any]:
         controls = self._controls
         model = self._model(request.product)
-        before, after = controls.inspector.set_threshold(request.product, request.threshold)
-        controls.standing.thresholds.pop(request.product, None)
-        if request.threshold is not None:
-            configured = controls.inspector.configured_threshold(request.product)
-            controls.standing.thresholds[request.product] = Order(request.threshold, configured)
+        changed = controls.orders.set_threshold(request.product, request.threshold)
+        self._changed.append(changed)
         controls.models_changed()
-        self._save()
-        calibrated = model.calibration.threshold
-        return {"product": request.product, "before": before, "after": after, "calibrated": calibrated}
+        return {
+            "product": request.product,
+            "before": changed.before,
+            "after": changed.after,
+            "calibrated": model.calibration.threshold,
+            "doubt": changed.why or None,
+        }
 
     def _pause(self, request: PauseRequest) -> Mapping[str, Any]:
-        controls = self._controls
-        for camera in self._cameras(request.cameras):
-            controls.pipeline.paused[camera] = request.action
-            controls.standing.paused[camera] = Order(request.action, None)
-        self._save()
-        return {"paused": sorted(controls.pipeline.paused)}
+        self._changed += self._controls.orders.pause(self._cameras(request.cameras), request.action)
+        return {"paused": sorted(self._controls.pipeline.paused)}
 
     def _resume(self, request: ResumeRequest) -> Mapping[str, Any]:
-        controls = self._controls
-        for camera in self._cameras(request.cameras):
-            controls.pipeline.paused.pop(camera, None)
-            controls.standing.paused.pop(camera, None)
-        self._save()
-        return {"paused": sorted(controls.pipeline.paused)}
+        self._changed += self._controls.orders.resume(self._cameras(request.cameras))
+        return {"paused": sorted(self._controls.pipeline.paused)}
 
     def _golden(self, request: GoldenRequest) -> Mapping[str, Any]:
         products = [request.product] if request.product else sorted(set(self._controls.pipeline.products.values()))
@@ -251,7 +258,7 @@ class Commands:
             for product in products
             for outcome in self._controls.golden.challenge(self._model(product), self._stop)
         ]
-        result = {"pictures": [_shown(each) for each in outcomes]}
+        result = {"pictures": [_shown(outcome) for outcome in outcomes]}
         if wrong := complaint(outcomes, decisions=True):
             raise FailedError(wrong, result)
         return result
@@ -304,19 +311,26 @@ class Commands:
             raise RequestError(f"there is no product {product!r}", hint=f"known products: {', '.join(models)}")
         return models[product]
 
-    def _save(self) -> None:
-        try:
-            self._controls.standing_file.save(self._controls.standing)
-        except OSError as error:
-            log.error("a command is in force, but will not outlive a restart: %s", os.strerror(error.errno or 0))
+    def _tidy(self) -> None:
+        self._controls.changeover.put_away()
+        if time.monotonic() >= self._save_again_at:
+            self._controls.orders.save_again()
+            self._save_again_at = time.monotonic() + _SAVE_AGAIN_S
 
-    def _put_away(self) -> None:
-        """Forget models that a changeover replaced, once no frame that is under way names them."""
-        old = time.monotonic() - _MIXED_S
-        for key in [key for key, since in self._put_away_later.items() if since < old]:
-            if all(frame.model != key for frame in self._controls.ledger.in_flight()):
-                del self._put_away_later[key]
-                self._controls.inspector.put_away(key)
+
+def journalled(changed: Changed, by: str, *, request_id: str | None = None, answer_to: str | None = None) -> Change:
+    """A change as the journal keeps it. `by`: the command, or `settings`."""
+    return Change(
+        at_unix_ns=time.time_ns(),
+        what=changed.what,
+        of=changed.of,
+        before=None if changed.before is None else str(changed.before),
+        after=None if changed.after is None else str(changed.after),
+        why=changed.why or None,
+        by=by,
+        request_id=request_id,
+        answer_to=answer_to,
+    )
 
 
 def _shown(outcome: Outcome) -> dict[str, Any]:
@@ -327,6 +341,7 @@ def _shown(outcome: Outcome) -> dict[str, Any]:
         "score": outcome.score,
         "decision": outcome.decision,
         "latency_ms": outcome.latency_ms,
+        "right": outcome.right,
         "good": outcome.good,
     }
 

@@ -27,6 +27,10 @@ CREATE INDEX IF NOT EXISTS event_by_time ON event (created_unix_ns);
 CREATE TABLE IF NOT EXISTS actuator (
     camera TEXT NOT NULL, at_unix_ns INTEGER NOT NULL, rejected INTEGER NOT NULL, PRIMARY KEY (camera, at_unix_ns)
 ) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS change (
+    at_unix_ns INTEGER NOT NULL, what TEXT NOT NULL, subject TEXT NOT NULL, before TEXT, after TEXT, why TEXT,
+    changed_by TEXT NOT NULL, request_id TEXT, answer_to TEXT
+);
 """
 
 _FROM_1 = """

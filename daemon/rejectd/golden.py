@@ -2,6 +2,12 @@
 
 They travel as frames of a camera that does not exist, share the device fairly with the others, and are published on a
 topic of their own. A line that looks healthy and judges nothing is found out by them.
+
+They prove two things: scores are those of the machine that made the bundle, and the threshold in force decides as the
+bundle's own calibration does on this engine. A good part should pass and a defect be rejected; but who calibrated for
+more false rejects may have put the threshold below the score of a known good picture, and then its reject is right. So
+a recalibration never forbids a changeover; a threshold that an order or the settings have put elsewhere does, where it
+rejects a good picture or lets a defect pass that the calibration would not.
 """
 
 from __future__ import annotations
@@ -22,7 +28,6 @@ from rejectd.pipeline import Pipeline
 Answer = TypeVar("Answer")
 
 _TIME_NS = 10_000_000_000  # from a picture to its verdict
-_EXPECTED = {"good": Decision.PASS}  # any other kind is a defect
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,11 +41,18 @@ class Outcome:
     decision: Decision
     latency_ms: float | None  # until the broker had the verdict; None: it never did
     agrees: bool  # the score is that of the machine that made the bundle
+    calibrated_otherwise: bool = False  # the bundle's own calibration decides otherwise than the kind says, or may
+
+    @property
+    def right(self) -> tuple[Decision, ...]:
+        """The decisions that are right."""
+        kind, other = (Decision.PASS, Decision.REJECT) if self.kind == "good" else (Decision.REJECT, Decision.PASS)
+        return (kind, other) if self.calibrated_otherwise else (kind,)
 
     @property
     def good(self) -> bool:
         """Whether the path works and a part like this gets the right verdict."""
-        return self.agrees and self.decision is _EXPECTED.get(self.kind, Decision.REJECT)
+        return self.agrees and self.decision in self.right
 
 
 class Golden:
@@ -82,6 +94,7 @@ class Golden:
             decision=verdict.decision if verdict else Decision.UNJUDGED,
             latency_ms=round((delivered_ns - frame.captured_ns) / 1e6, 3) if delivered_ns else None,
             agrees=score is not None and abs(score - picture.expected) <= picture.tolerance,
+            calibrated_otherwise=_calibrated_otherwise(picture, model.calibration.threshold),
         )
 
     def _send(self, model: Model, picture: GoldenPicture) -> tuple[Frame, Future[Verdict], Future[int]]:
@@ -116,6 +129,13 @@ class Golden:
             except NotInTime:
                 continue
         return None
+
+
+def _calibrated_otherwise(picture: GoldenPicture, threshold: float) -> bool:
+    """Whether a calibrated threshold rejects a good picture or lets a defect pass, or lies so near that it may."""
+    if picture.kind == "good":
+        return picture.expected + picture.tolerance > threshold
+    return picture.expected - picture.tolerance <= threshold
 
 
 def complaint(outcomes: Sequence[Outcome], *, decisions: bool) -> str:

@@ -96,22 +96,17 @@ class Inspector:
     by the model that they were prepared for. Whichever thread calls: networks run in one of their own, or in its lanes.
     """
 
-    def __init__(
-        self, settings: EngineSettings, products: Mapping[str, Product], thresholds: Mapping[str, float] | None = None
-    ) -> None:
-        """Load every bundle and check its golden vectors on the device.
+    def __init__(self, settings: EngineSettings, products: Mapping[str, Product]) -> None:
+        """Load every bundle and check its golden vectors on the device. Calibrated thresholds hold until one is set.
 
         Args:
             settings: where the models run.
             products: what is made.
-            thresholds: by product, in the place of what settings and calibration say.
 
         Raises:
             InspectorError: with the product, the cause and what to do.
         """
         self._settings = settings
-        self._configured = {name: product.threshold for name, product in products.items()}
-        self._commanded = dict(thresholds or {})
         self._loaded: dict[str, Model] = {}  # by key
         self._changing = threading.Lock()
         read = {name: self._read(name, product.bundle, weights=False) for name, product in products.items()}
@@ -251,21 +246,19 @@ class Inspector:
             teacher=bundle.teacher.name,
             size=bundle.size,
             calibration=calibration,
-            threshold=self._threshold(product, calibration),
+            threshold=calibration.threshold,
             golden=golden,
         )
         with self._changing:
             self._loaded[key] = model
         return model
 
-    def use(self, model: Model) -> Model | None:
-        """Put a model in force for its product, for frames that are prepared from now on. Returns the one before."""
+    def use(self, model: Model) -> Model:
+        """Put a loaded model in force for its product, for frames that are prepared from now on."""
         with self._changing:
-            before = self.models.get(model.product)
-            threshold = self._threshold(model.product, model.calibration)  # it may have been set since the loading
-            self._loaded[model.key] = replace(model, threshold=threshold)
-            self.models = {**self.models, model.product: self._loaded[model.key]}
-        return before
+            model = self._loaded.setdefault(model.key, model)
+            self.models = {**self.models, model.product: model}
+        return model
 
     def put_away(self, key: str) -> None:
         """Forget a model that is not in force and that no frame under way names."""
@@ -275,40 +268,13 @@ class Inspector:
             self._loaded.pop(key, None)
         self._engine.remove(key)
 
-    def set_threshold(self, product: str, threshold: float | None) -> tuple[float, float]:
-        """Command a threshold, or take the command back. Returns the one before and the one in force now."""
-        self._commanded.pop(product, None)
-        if threshold is not None:
-            self._commanded[product] = threshold
-        return self._apply_threshold(product)
-
-    def configured_threshold(self, product: str) -> float | None:
-        """What the settings say now; None if the calibration decides."""
-        return self._configured.get(product)
-
-    def configure_thresholds(self, products: Mapping[str, Product]) -> dict[str, tuple[float, float]]:
-        """Take over thresholds from changed settings; a new one ends a command. Returns what changed, by product."""
-        for name in self.models:
-            if name in products and products[name].threshold != self._configured.get(name):
-                self._configured[name] = products[name].threshold
-                self._commanded.pop(name, None)
-        changed = {name: self._apply_threshold(name) for name in self.models}
-        return {name: change for name, change in changed.items() if change[0] != change[1]}
-
-    def _apply_threshold(self, product: str) -> tuple[float, float]:
+    def set_threshold(self, key: str, threshold: float) -> Model:
+        """Set the threshold of a loaded model, for frames that are under way too. Returns the model as it is now."""
         with self._changing:
-            before = self.models[product]
-            for key, model in list(self._loaded.items()):
-                if model.product == product:
-                    self._loaded[key] = replace(model, threshold=self._threshold(product, model.calibration))
-            self.models = {**self.models, product: self._loaded[before.key]}
-            return before.threshold, self.models[product].threshold
-
-    def _threshold(self, product: str, calibration: Calibration) -> float:
-        commanded, configured = self._commanded.get(product), self._configured.get(product)
-        if commanded is not None:
-            return commanded
-        return calibration.threshold if configured is None else configured
+            model = self._loaded[key] = replace(self._loaded[key], threshold=threshold)
+            if self.models.get(model.product, model).key == key:
+                self.models = {**self.models, model.product: model}
+        return model
 
     def _start(self, read: Mapping[str, bundles.Bundle]) -> Engine:
         """The engine with the teacher that the bundles, by product, were trained with."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import logging
 import time
@@ -15,22 +14,24 @@ from prometheus_client import CollectorRegistry
 
 from rejectd import settings_file
 from rejectd.batcher import Batcher
-from rejectd.commands import Commands, Controls
+from rejectd.changeover import Changeover
+from rejectd.commands import Commands, Controls, journalled
 from rejectd.evidence import Evidence
 from rejectd.golden import Golden
 from rejectd.inspector import Inspector, heatmap
 from rejectd.judging import Judged
 from rejectd.ledger import Ledger, Margin
 from rejectd.logbook import Logbook
-from rejectd.messages import GOLDEN, CameraState, Decision, Policy, Verdict
+from rejectd.messages import GOLDEN, CameraState, Decision, Verdict
 from rejectd.metrics import Metrics
 from rejectd.mqtt import Ears, Incoming, Message, Publisher
+from rejectd.orders import Orders
 from rejectd.outbox import Delivery, Entries, Outbox, Reading
 from rejectd.payloads import LineStatus, actuator_topic, encode, line_payload, line_topic, will_payload
 from rejectd.pipeline import Pipeline, Stages
 from rejectd.recorder import Recorder, defect_event
-from rejectd.settings import Product, Settings
-from rejectd.standing import Standing, StandingFile
+from rejectd.settings import Settings
+from rejectd.standing import StandingFile
 from rejectd.stations import Stations
 
 log = logging.getLogger(__name__)
@@ -58,10 +59,10 @@ class Line:
         self.ledger = Ledger(run, margin=margin, book=logbook)
         numbered = [name for name, camera in settings.cameras.items() if camera.numbered]
         self.stations = Stations(settings.stations, Ledger(run, margin=margin, book=logbook), numbered=numbered)
-        standing_file = StandingFile(state / "standing.json")
-        self.standing = self._usable(standing_file.load())
-        self.inspector = Inspector(settings.engine, self._products(), self._thresholds())
+        self.orders = Orders(settings, StandingFile(state / "standing.json"))
+        self.inspector = Inspector(settings.engine, self.orders.products())
         stack.callback(self.inspector.close)
+        self.orders.judge(self.inspector)
         self.registry = CollectorRegistry()
         self.metrics = self._metrics()
         self.metrics.recovered.inc(self._recovered)
@@ -93,19 +94,19 @@ class Line:
             marked=self.publisher.marked,
         )
         self.pipeline = self._pipeline()
+        self.orders.move(self.pipeline)
         self.golden = Golden(self.ledger, self.pipeline)
         self.commands = Commands(
             Controls(
                 settings=settings,
                 pipeline=self.pipeline,
-                ledger=self.ledger,
                 inspector=self.inspector,
                 golden=self.golden,
+                changeover=Changeover(self.inspector, self.golden, self.ledger, self.orders, settings.batch.max_batch),
+                orders=self.orders,
                 recorder=self.recorder,
                 outbox=outbox,
                 evidence=evidence,
-                standing=self.standing,
-                standing_file=standing_file,
                 answer=self.publisher.answer,
                 more_events=self.publisher.more_events,
                 models_changed=self.show_models,
@@ -157,15 +158,17 @@ class Line:
             self.metrics.threshold.labels(name).set(model.threshold)
 
     def reconfigure(self, settings: Settings) -> dict[str, tuple[float, float]]:
-        """Take over thresholds from changed settings. Returns what changed: product to (before, after)."""
-        self.standing.thresholds = {
-            name: order
-            for name, order in self.standing.thresholds.items()
-            if name in settings.products and settings.products[name].threshold == order.configured
-        }
-        changed = self.inspector.configure_thresholds(settings.products)
+        """Take over thresholds from changed settings. Returns what changed: product to (before, after).
+
+        Raises:
+            ThresholdError: if one of them is unlikely to be meant for the bundle in force; nothing has changed then.
+        """
+        changes = self.orders.reconfigure(settings.products)
+        for changed in changes:
+            self.recorder.note(journalled(changed, "settings"))
         self.show_models()
-        return changed
+        models = self.inspector.models
+        return {changed.of: (float(changed.before or 0), models[changed.of].threshold) for changed in changes}
 
     def _problems(self) -> list[str]:
         states = self.pipeline.states.items()
@@ -174,8 +177,7 @@ class Line:
             for name, status in sorted(states)
             if status.state in (CameraState.DOWN, CameraState.DEGRADED)
         ]
-        problems += self.pipeline.judged.problems()
-        problems += self.stations.problems()
+        problems += self.pipeline.judged.problems() + self.stations.problems() + self.orders.problems()
         return problems + ([self.recorder.problem] if self.recorder.problem else []) + self.publisher.problems()
 
     def _delivered(self, verdict: Verdict, now_ns: int) -> None:
@@ -224,34 +226,6 @@ class Line:
             outbox.write(Entries(verdicts=logbook.left, events=events))
         logbook.begin()
 
-    def _usable(self, standing: Standing) -> Standing:
-        """What still makes sense of the commands that stand."""
-        standing.drop_changed(self.settings)
-        for product, order in list(standing.bundles.items()):
-            path = self.settings.products[product].bundle.with_name(str(order.value))
-            if not (path / "bundle.json").is_file():
-                log.error("product %s: the bundle %s that a command put in force is gone", product, path)
-                del standing.bundles[product]
-        if standing != Standing():
-            log.warning("commands given before the restart stand: %s", dataclasses.asdict(standing))
-        return standing
-
-    def _products(self) -> dict[str, Product]:
-        """The products with the bundles in force."""
-        products = dict(self.settings.products)
-        for name, order in self.standing.bundles.items():
-            products[name] = dataclasses.replace(
-                products[name], bundle=products[name].bundle.with_name(str(order.value))
-            )
-        return products
-
-    def _thresholds(self) -> dict[str, float]:
-        return {
-            name: order.value
-            for name, order in self.standing.thresholds.items()
-            if isinstance(order.value, int | float)
-        }
-
     def _metrics(self) -> Metrics:
         return Metrics(
             self.registry,
@@ -293,12 +267,8 @@ class Line:
             metrics=self.metrics,
         )
         products = {name: camera.product for name, camera in self.settings.cameras.items()}
-        products |= {name: str(order.value) for name, order in self.standing.products.items()}
         judged = Judged(self.settings.judging, self.settings.cameras)
-        pipeline = Pipeline(stages, line=self.settings.line, products=products, judged=judged)
-        for name, order in self.standing.paused.items():
-            pipeline.paused[name] = Policy(str(order.value)) if order.value else None
-        return pipeline
+        return Pipeline(stages, line=self.settings.line, products=products, judged=judged)
 
 
 def _is_defect(body: Mapping[str, object]) -> bool:

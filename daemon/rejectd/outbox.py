@@ -13,7 +13,7 @@ import json
 import sqlite3
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -65,6 +65,21 @@ class Reading:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Change:
+    """What somebody has changed while the line ran."""
+
+    at_unix_ns: int
+    what: str  # product, bundle, threshold or pause
+    of: str  # the camera or product
+    before: str | None
+    after: str | None
+    why: str | None
+    by: str  # the command, or `settings`
+    request_id: str | None = None
+    answer_to: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Entries:
     """What one transaction writes."""
 
@@ -73,6 +88,7 @@ class Entries:
     acknowledged: Sequence[int] = ()  # numbers of events
     deliveries: Sequence[Delivery] = ()
     readings: Sequence[Reading] = ()
+    changes: Sequence[Change] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -141,6 +157,7 @@ class Outbox:
                 "INSERT OR REPLACE INTO actuator VALUES (?, ?, ?)",
                 [(each.camera, each.at_unix_ns, each.rejected) for each in entries.readings],
             )
+            self._db.executemany(_INSERT_CHANGE, map(astuple, entries.changes))
             self._db.execute("COMMIT")
         except BaseException as error:
             with contextlib.suppress(sqlite3.Error):
@@ -190,6 +207,7 @@ class Outbox:
         self._db.execute("DELETE FROM event WHERE acknowledged_unix_ns < ? AND replay = 0", (old,))
         self._db.execute("DELETE FROM verdict WHERE captured_unix_ns < ?", (old,))
         self._db.execute("DELETE FROM actuator WHERE at_unix_ns < ?", (old,))
+        self._db.execute("DELETE FROM change WHERE at_unix_ns < ?", (old,))
         while self._used_bytes() > self._max_bytes:
             for statement in _SHRINK:
                 gone = self._db.execute(statement).rowcount
@@ -268,11 +286,13 @@ class Reader:
         self._db.close()
 
 
+_INSERT_CHANGE = "INSERT INTO change VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
 _SHRINK = (  # what goes first when the file is full: a thousand at a time, of unacknowledged events no more than must
     """DELETE FROM event WHERE event_seq IN
     (SELECT event_seq FROM event WHERE acknowledged_unix_ns IS NOT NULL ORDER BY event_seq LIMIT 1000)""",
     "DELETE FROM verdict WHERE event_id IN (SELECT event_id FROM verdict ORDER BY captured_unix_ns LIMIT 1000)",
-    "DELETE FROM event WHERE event_seq IN (SELECT event_seq FROM event ORDER BY event_seq LIMIT 10)",
+    "DELETE FROM change WHERE rowid IN (SELECT rowid FROM change ORDER BY at_unix_ns LIMIT 1000)",
+    "DELETE FROM event WHERE event_seq IN (SELECT event_seq FROM event ORDER BY event_seq LIMIT 5)",
 )
 _WAITING_TOPICS = """WITH RECURSIVE waiting (topic) AS (
     SELECT min(topic) FROM event WHERE acknowledged_unix_ns IS NULL

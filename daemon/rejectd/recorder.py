@@ -21,7 +21,7 @@ from rejectd.evidence import Evidence, EvidenceError, regions
 from rejectd.logbook import Logbook
 from rejectd.messages import GOLDEN, Cause, Decision, Frame, RejectdError, Verdict
 from rejectd.metrics import Metrics
-from rejectd.outbox import Delivery, Entries, NewEvent, Outbox, OutboxError, Reading
+from rejectd.outbox import Change, Delivery, Entries, NewEvent, Outbox, OutboxError, Reading
 from rejectd.payloads import defect_payload, defect_topic
 
 log = logging.getLogger(__name__)
@@ -55,7 +55,9 @@ class Task(Generic[Answer]):
     future: Future[Answer]
 
 
-_Item: TypeAlias = "Record | Delivery | Reading | Task[Any] | int | None"  # int: number of an acknowledged event
+_Item: TypeAlias = (
+    "Record | Delivery | Reading | Change | Task[Any] | int | None"  # int: number of an acknowledged event
+)
 
 
 class Recorder:
@@ -107,11 +109,11 @@ class Recorder:
         except queue.Full:
             self._give_up(verdict)
 
-    def note(self, item: Delivery | Reading | int) -> None:
-        """Keep what the broker acknowledged, or what an actuator counted. Without room the latter is left out."""
+    def note(self, item: Delivery | Reading | Change | int) -> None:
+        """Keep what the broker acknowledged, an actuator counted or a person changed. Counts go first without room."""
         if isinstance(item, int):
             self._acknowledged.append(item)  # few, for the publisher sends no more until they are marked
-        elif self._items.qsize() >= _WITH_PASSES:
+        elif self._items.qsize() >= _WITH_PASSES and not isinstance(item, Change):
             return
         with contextlib.suppress(queue.Full):
             self._items.put_nowait(item)
@@ -177,7 +179,7 @@ class Recorder:
                 break
         return group
 
-    def _write(self, group: Sequence[Record | Delivery | Reading | Task[Any] | int]) -> None:
+    def _write(self, group: Sequence[Record | Delivery | Reading | Change | Task[Any] | int]) -> None:
         """One transaction for the group, tried until the disk takes it; then the tasks."""
         records = [item for item in group if isinstance(item, Record)]
         acknowledged = (
@@ -189,6 +191,7 @@ class Recorder:
             acknowledged=acknowledged,
             deliveries=[item for item in group if isinstance(item, Delivery)],
             readings=[item for item in group if isinstance(item, Reading)],
+            changes=[item for item in group if isinstance(item, Change)],
         )
         if entries != Entries() and not self._commit(entries):
             self._metrics.sacrificed.labels("journal").inc(len(records))

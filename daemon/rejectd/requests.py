@@ -10,7 +10,7 @@ from typing import Any, TypeAlias
 
 from rejectd.declaration import Reader, setting
 from rejectd.messages import Policy, RejectdError
-from rejectd.settings import NAME
+from rejectd.settings import FOLDER, NAME
 
 LARGEST_BYTES = 65_536
 
@@ -39,12 +39,13 @@ class ProductRequest(Request):
     """Change over to a product: load, warm and check its bundle, then switch between two frames."""
 
     product: str = setting("The product, as the settings name it.", example="cell", **NAME)
-    cameras: tuple[str, ...] | None = setting("Cameras that it passes from now on; all of them if absent.", **_CAMERAS)
+    cameras: tuple[str, ...] | None = setting(
+        "Cameras that it passes from now on; those that it passes already if absent.", **_CAMERAS
+    )
     bundle: str | None = setting(
         "Another bundle for it, by the name of its folder beside the configured one.",
         default=None,
-        pattern=r"[A-Za-z0-9_-][A-Za-z0-9_.-]{0,99}",
-        pattern_help="a folder's name without /",
+        **FOLDER,
     )
 
 
@@ -54,7 +55,10 @@ class ThresholdRequest(Request):
 
     product: str = setting("The product, as the settings name it.", example="cell", **NAME)
     threshold: float | None = setting(
-        "The threshold; null goes back to the one of the settings or the calibration.", low=1e-9, high=1000
+        "The threshold, for the bundle in force and until a changeover to another; null goes back to the one of the "
+        "settings or the calibration.",
+        low=1e-9,
+        high=1000,
     )
 
 

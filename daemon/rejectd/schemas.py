@@ -167,6 +167,7 @@ def result(command: str) -> Schema:
         "product": {
             "cameras": about(by_name(record(change)), "What changed, for each camera."),
             "bundle": about(TEXT, "Digest of the bundle that judges from now on."),
+            "threshold": about(record(_threshold()), "The threshold that judges the product from now on."),
             "golden": about(listing(_picture()), "The known pictures that were checked before the changeover."),
         },
         "threshold": {
@@ -174,6 +175,7 @@ def result(command: str) -> Schema:
             "before": about(NUMBER, "The threshold until now."),
             "after": about(NUMBER, "The threshold from now on."),
             "calibrated": about(NUMBER, "The threshold that the calibration gives."),
+            "doubt": about(or_null(TEXT), "What is strange about it; null if nothing is."),
         },
         "pause": paused,
         "resume": paused,
@@ -266,9 +268,26 @@ def _picture() -> Schema:
             "score": about(or_null(NUMBER), "The score that it got; null if it was not judged."),
             "decision": about(choice(Decision), "The verdict that it got."),
             "latency_ms": about(or_null(DURATION), "Until the broker had the verdict, in ms; null: never."),
+            "right": about(
+                listing(choice([Decision.PASS, Decision.REJECT])),
+                "The right verdicts: two where the bundle's own calibration decides otherwise than the kind says.",
+            ),
             "good": about(FLAG, "Whether all is as it should be."),
         }
     )
+
+
+def _threshold() -> dict[str, Schema]:
+    """What a changeover does to the threshold of its product."""
+    return {
+        "before": about(NUMBER, "The threshold until now, for the bundle until now."),
+        "after": about(NUMBER, "The threshold from now on."),
+        "calibrated": about(NUMBER, "The threshold that the bundle's calibration gives."),
+        "source": about(choice(["order", "settings", "calibration"]), "Who says it."),
+        "why": about(
+            or_null(TEXT), "Why the one of an order or of the settings no longer holds; null if none does so."
+        ),
+    }
 
 
 def _message(name: str, description: str, fields: dict[str, Schema], **more: Any) -> Schema:

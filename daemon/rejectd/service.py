@@ -30,7 +30,6 @@ from types import FrameType
 from prometheus_client import CollectorRegistry, start_http_server
 
 from rejectd import settings_file
-from rejectd.declaration import SettingsError
 from rejectd.line import Line
 from rejectd.messages import Account, RejectdError
 from rejectd.settings import AnyCamera
@@ -179,11 +178,12 @@ class Service:
         notify("RELOADING=1")
         try:
             settings = settings_file.load(self._file)
-        except SettingsError as error:
+            changed = self._line.reconfigure(settings)
+        except RejectdError as error:
             log.error("settings not reloaded: %s", error)
         else:
             logging.getLogger().setLevel(settings.log_level.upper())
-            for product, (before, after) in self._line.reconfigure(settings).items():
+            for product, (before, after) in changed.items():
                 log.info("threshold of %s changed", product, extra={"fields": {"before": before, "after": after}})
             log.info("settings reloaded: thresholds and log level")
         notify("READY=1")

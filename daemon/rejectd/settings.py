@@ -11,6 +11,7 @@ from rejectd.declaration import setting
 from rejectd.messages import Policy
 
 NAME = {"pattern": r"[A-Za-z0-9_-]{1,64}", "pattern_help": "use 1 to 64 letters, digits, - and _"}
+FOLDER = {"pattern": r"[A-Za-z0-9_-][A-Za-z0-9_.-]{0,99}", "pattern_help": "a folder's name without /"}
 _HOST = {
     "pattern": r"[A-Za-z0-9_.-]+|[0-9A-Fa-f:.]+(%\w+)?",
     "pattern_help": "a name or address alone, without mqtt:// and port",
@@ -237,10 +238,19 @@ class Product:
 
     bundle: Path = setting("The bundle that `revdist train` wrote.", example="bundles/cell")
     threshold: float | None = setting(
-        "Score above which a part is rejected, instead of the calibrated one. Reloaded by SIGHUP.",
+        "Score above which a part is rejected, instead of the calibrated one. Without `threshold_for` it must lie "
+        "between the lowest held-out good score of the bundle and 1.5 times its calibrated threshold. Reloaded by "
+        "SIGHUP.",
         default=None,
         low=0,
         high=1000,
+    )
+    threshold_for: str | None = setting(
+        "Digest of the bundle that `threshold` is meant for, or how it begins. Another bundle is judged by its "
+        "calibrated threshold. Reloaded by SIGHUP.",
+        default=None,
+        pattern=r"[0-9a-f]{8,64}",
+        pattern_help="8 to 64 digits of the bundle's digest, as `revdist show` prints it",
     )
 
 

@@ -184,6 +184,8 @@ def _check_product(product: Product, key: str, reader: Reader) -> None:
     elif wrong:
         hint = f"make one: revdist train --good DIR --product {key.partition('.')[2]} --output {product.bundle}"
         reader.mistake(f"{key}.bundle", f"{product.bundle} is not a bundle", hint)
+    if product.threshold_for and product.threshold is None:
+        reader.mistake(f"{key}.threshold_for", "has no effect without a threshold", "add `threshold:`, or remove it")
     if product.threshold == 0:
         reader.mistake(f"{key}.threshold", "0 rejects every part", "give more than 0, or remove it")
 

@@ -1,4 +1,7 @@
-"""What commands have changed. An order outlives a restart, and ends when the settings change what it replaced."""
+"""The file of the orders that stand: what commands have changed outlives a restart. `orders` says what they do.
+
+A file that cannot be used is set aside, whatever is in it, and the line starts as the settings say.
+"""
 
 from __future__ import annotations
 
@@ -6,15 +9,20 @@ import contextlib
 import json
 import logging
 import os
+import re
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, NoReturn, TypeAlias
 
-from rejectd.settings import Settings
+from rejectd.messages import Policy
+from rejectd.settings import FOLDER, NAME, Settings
 
 log = logging.getLogger(__name__)
 
-_SCHEMA = 1
+_SCHEMA = 2
+_READABLE = (1, _SCHEMA)
+_LARGEST_BYTES = 1_000_000
 
 Value: TypeAlias = str | float | None
 
@@ -27,13 +35,23 @@ class Order:
     configured: Value
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ThresholdOrder:
+    """A threshold that a command set, for one bundle on one engine and for no other."""
+
+    value: float
+    configured: float | None  # what the settings said then
+    bundle: str  # digest
+    engine: str
+
+
 @dataclass(slots=True)
 class Standing:
     """Orders that stand."""
 
     products: dict[str, Order] = field(default_factory=dict)  # of each camera
     bundles: dict[str, Order] = field(default_factory=dict)  # of each product: a folder beside the configured one
-    thresholds: dict[str, Order] = field(default_factory=dict)  # of each product
+    thresholds: dict[str, ThresholdOrder] = field(default_factory=dict)  # of each product
     paused: dict[str, Order] = field(default_factory=dict)  # of each camera: the action for its parts, or its policy's
 
     def drop_changed(self, settings: Settings) -> None:
@@ -65,23 +83,42 @@ def configured_bundle(settings: Settings, product: str) -> str | None:
 
 
 class StandingFile:
-    """Where they are kept. Written whole or not at all."""
+    """Where orders are kept. Written whole or not at all."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
+        self.set_aside = ""  # what became of a file that could not be used, for people
 
     def load(self) -> Standing:
-        """What stands; nothing if there is no file, or it cannot be used."""
+        """What stands; nothing if there is no file, or it cannot be used: it is set aside then."""
         try:
-            found = json.loads(self._path.read_text(encoding="utf-8"))
-            if found["schema"] != _SCHEMA:
-                raise ValueError(f"schema {found['schema']}")  # noqa: TRY301 - told apart from nothing else
-            return Standing(**{group: _orders(entries) for group, entries in found["standing"].items()})
-        except FileNotFoundError:
-            return Standing()
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            content = self._content()
+            return Standing() if content is None else _standing(content)
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             log.error("%s: cannot be used, commands given before no longer stand: %r", self._path, error)
+            self._set_aside()
             return Standing()
+
+    def _content(self) -> bytes | None:
+        if not os.path.lexists(self._path):
+            return None
+        if not self._path.is_file():
+            raise ValueError("not a file")
+        with self._path.open("rb") as file:
+            content = file.read(_LARGEST_BYTES + 1)
+        if len(content) > _LARGEST_BYTES:
+            raise ValueError(f"more than {_LARGEST_BYTES} bytes")
+        return content
+
+    def _set_aside(self) -> None:
+        aside = self._path.with_name(f"{self._path.name}.damaged")
+        self.set_aside = f"{self._path} could not be used: what commands have changed before no longer holds"
+        try:
+            self._path.rename(aside)
+        except OSError as error:
+            log.error("%s: cannot be set aside: %s", self._path, error.strerror)
+        else:
+            self.set_aside += f"; the file is set aside as {aside.name}"
 
     def save(self, standing: Standing) -> None:
         """Keep it. Raises OSError where the disk does not take it."""
@@ -98,5 +135,65 @@ class StandingFile:
             raise
 
 
-def _orders(entries: dict[str, Any]) -> dict[str, Order]:
-    return {name: Order(**entry) for name, entry in entries.items()}
+def _standing(content: bytes) -> Standing:
+    """Raises ValueError, KeyError, TypeError, AttributeError or RecursionError for what we do not write."""
+    body = json.loads(content, parse_constant=_no_number)
+    if body["schema"] not in _READABLE:
+        raise ValueError(f"schema {body['schema']!r}")
+    groups = body["standing"].items()
+    if body["schema"] == 1:
+        if body["standing"].get("thresholds"):
+            log.error("thresholds that were commanded before do not say for which bundle: they no longer stand")
+        groups = [(group, entries) for group, entries in groups if group != "thresholds"]
+    return Standing(**{group: _GROUPS[group](entries) for group, entries in groups})
+
+
+def _no_number(text: str) -> NoReturn:
+    raise ValueError(f"{text} is not a number")
+
+
+def _orders(value: Callable[[Any], bool], configured: Callable[[Any], bool]) -> Callable[[Any], dict[str, Order]]:
+    """Reads a group of orders whose values pass these checks."""
+
+    def read(entries: Mapping[str, Mapping[str, Any]]) -> dict[str, Order]:
+        orders = {name: Order(**entry) for name, entry in entries.items()}
+        for name, order in orders.items():
+            if not (_is_name(name) and value(order.value) and configured(order.configured)):
+                raise ValueError(f"{name[:64]!r}: {str(order)[:200]}")
+        return orders
+
+    return read
+
+
+def _thresholds(entries: Mapping[str, Mapping[str, Any]]) -> dict[str, ThresholdOrder]:
+    orders = {name: ThresholdOrder(**entry) for name, entry in entries.items()}
+    for name, order in orders.items():
+        texts = isinstance(order.bundle, str) and isinstance(order.engine, str)
+        numbers = _is_threshold(order.value) and (order.configured is None or _is_threshold(order.configured))
+        if not (_is_name(name) and texts and numbers):
+            raise ValueError(f"{name[:64]!r}: {str(order)[:200]}")
+    return orders
+
+
+def _is_name(value: object) -> bool:
+    return isinstance(value, str) and re.fullmatch(NAME["pattern"], value) is not None
+
+
+def _is_folder(value: object) -> bool:
+    return isinstance(value, str) and re.fullmatch(FOLDER["pattern"], value) is not None
+
+
+def _is_threshold(value: object) -> bool:
+    return type(value) in (int, float) and 0 <= value <= 1000  # type: ignore[operator]
+
+
+def _is_text_or_nothing(value: object) -> bool:
+    return value is None or isinstance(value, str)
+
+
+_GROUPS: Mapping[str, Callable[[Any], Any]] = {
+    "products": _orders(_is_name, _is_text_or_nothing),
+    "bundles": _orders(_is_folder, _is_text_or_nothing),
+    "thresholds": _thresholds,
+    "paused": _orders(lambda value: value is None or value in list(Policy), lambda value: value is None),
+}

@@ -21,8 +21,10 @@ import pytest
 from peers import wait_for
 from prometheus_client import CollectorRegistry
 
+from rejectd import changeover as changeover_module
 from rejectd import commands as commands_module
 from rejectd.batcher import Batcher
+from rejectd.changeover import Changeover
 from rejectd.commands import Commands, Controls
 from rejectd.evidence import Evidence
 from rejectd.golden import Golden
@@ -32,15 +34,19 @@ from rejectd.ledger import Ledger, Margin
 from rejectd.messages import GOLDEN, Exposure, Picture, Policy, Verdict
 from rejectd.metrics import Metrics
 from rejectd.mqtt import Incoming, Message
+from rejectd.orders import Orders
 from rejectd.outbox import Entries, NewEvent, Outbox
 from rejectd.pipeline import Pipeline, Stages
 from rejectd.recorder import Recorder
 from rejectd.settings import Batch, Device, Engine, FolderCamera, Judging, Product, Settings
-from rejectd.standing import Order, Standing, StandingFile
+from rejectd.standing import Order, Standing, StandingFile, ThresholdOrder
 from rejectd.stations import Stations
+from revdist import bundle as bundles_of_revdist
+from revdist import conformal, packing
 
 ROOT = "rejectd/v1/l"
 MARGIN_NS = 20_000_000
+WAFER = 1.0
 
 
 class Sent:
@@ -102,19 +108,21 @@ class Rig:
         )
         self.sent.golden = Golden(self.ledger, self.pipeline)
         self.standing_file = StandingFile(directory / "standing.json")
-        self.standing = Standing()
+        self.orders = Orders(self.settings, self.standing_file)
+        self.orders.judge(inspector)
+        self.orders.move(self.pipeline)
+        self.changeover = Changeover(inspector, self.sent.golden, self.ledger, self.orders, max_batch=2)
         self.commands = Commands(
             Controls(
                 settings=self.settings,
                 pipeline=self.pipeline,
-                ledger=self.ledger,
                 inspector=self.inspector,
                 golden=self.sent.golden,
+                changeover=self.changeover,
+                orders=self.orders,
                 recorder=self.recorder,
                 outbox=self.outbox,
                 evidence=keeper if evidence else None,
-                standing=self.standing,
-                standing_file=self.standing_file,
                 answer=self.answers.append,
                 more_events=lambda: self.told.append("events"),
                 models_changed=lambda: self.told.append("models"),
@@ -192,7 +200,8 @@ class Rig:
 
 
 def products(bundles: Path) -> dict[str, Product]:
-    return {"cell": Product(bundle=bundles / "cell"), "wafer": Product(bundle=bundles / "wafer", threshold=0.5)}
+    """The threshold of wafers lies between the scores of the known good pictures and those of the scratched ones."""
+    return {"cell": Product(bundle=bundles / "cell"), "wafer": Product(bundle=bundles / "wafer", threshold=WAFER)}
 
 
 @pytest.fixture(scope="module")
@@ -217,7 +226,7 @@ def inspector(loaded: Inspector, bundles: Path) -> Iterator[Inspector]:
     for name, key in keys.items():
         if loaded.models[name].key != key:
             loaded.use(loaded.load(name, bundles / name))
-        loaded.set_threshold(name, None)
+        loaded.set_threshold(keys[name], loaded.models[name].calibration.threshold)
     for key in set(loaded._loaded) - {model.key for model in loaded.models.values()}:
         loaded.put_away(key)
     for path in bundles.iterdir():
@@ -417,22 +426,28 @@ def test_a_command_that_cannot_be_kept_is_in_force_and_said_in_the_log(
 # threshold
 
 
+def ordered(rig: Rig, product: str, value: float, configured: float | None) -> ThresholdOrder:
+    """The order of a threshold for the bundle in force."""
+    model = rig.inspector.models[product]
+    return ThresholdOrder(value=value, configured=configured, bundle=model.digest, engine=model.engine)
+
+
 def test_a_threshold_is_set_and_taken_back(rig: Rig) -> None:
     calibrated = rig.inspector.models["cell"].calibration.threshold
-    expected = {"product": "cell", "before": calibrated, "after": 0.25, "calibrated": calibrated}
-    assert rig.ask("threshold", product="cell", threshold=0.25)["result"] == expected
-    assert rig.inspector.models["cell"].threshold == 0.25
-    assert rig.kept().thresholds == {"cell": Order(0.25, None)}
+    expected = {"product": "cell", "before": calibrated, "after": 1.0, "calibrated": calibrated, "doubt": None}
+    assert rig.ask("threshold", product="cell", threshold=1.0)["result"] == expected
+    assert rig.inspector.models["cell"].threshold == 1.0
+    assert rig.kept().thresholds == {"cell": ordered(rig, "cell", 1.0, None)}
     back = rig.ask("threshold", product="cell", threshold=None)["result"]
-    assert (back["before"], back["after"]) == (0.25, calibrated)
+    assert (back["before"], back["after"]) == (1.0, calibrated)
     assert rig.kept().thresholds == {}
     assert rig.told == ["models", "models"], "the metrics show it"
 
 
 def test_a_threshold_is_taken_back_to_the_one_of_the_settings(rig: Rig) -> None:
-    assert rig.ask("threshold", product="wafer", threshold=0.7)["result"]["before"] == 0.5
-    assert rig.kept().thresholds == {"wafer": Order(0.7, 0.5)}
-    assert rig.ask("threshold", product="wafer", threshold=None)["result"]["after"] == 0.5
+    assert rig.ask("threshold", product="wafer", threshold=0.7)["result"]["before"] == WAFER
+    assert rig.kept().thresholds == {"wafer": ordered(rig, "wafer", 0.7, WAFER)}
+    assert rig.ask("threshold", product="wafer", threshold=None)["result"]["after"] == WAFER
 
 
 @pytest.mark.parametrize("name", ["threshold", "product", "golden"])
@@ -453,7 +468,10 @@ def test_a_changeover_moves_cameras_to_a_product_after_its_known_pictures_were_c
     assert {picture["kind"] for picture in result["golden"]} == {"good", "scratch"}
     assert rig.pipeline.products == {"left": "wafer", "right": "cell"}
     assert rig.kept().products == {"left": Order("wafer", "cell")}
-    back = rig.ask("product", product="cell")["result"]["cameras"]
+    calibrated = rig.inspector.models["wafer"].calibration.threshold
+    settings = {"before": WAFER, "after": WAFER, "calibrated": calibrated, "source": "settings", "why": None}
+    assert result["threshold"] == settings
+    back = rig.ask("product", product="cell", cameras=["left", "right"])["result"]["cameras"]
     assert back == {"left": {"before": "wafer", "after": "cell"}, "right": {"before": "cell", "after": "cell"}}
 
 
@@ -468,8 +486,86 @@ def test_a_new_bundle_for_a_product_is_put_in_force_and_stays_so_for_the_next_ch
     assert rig.ask("product", product="cell", bundle="cell")["result"]["bundle"] == old.digest
 
 
+def test_without_names_a_new_bundle_moves_no_camera_that_another_product_passes(rig: Rig) -> None:
+    assert rig.ask("product", product="wafer", cameras=["left"])["ok"]
+    variant(rig, "cell-2")
+    result = rig.ask("product", product="cell", bundle="cell-2")["result"]
+    assert result["cameras"] == {"right": {"before": "cell", "after": "cell"}}
+    assert rig.pipeline.products == {"left": "wafer", "right": "cell"}
+    assert rig.kept().products == {"left": Order("wafer", "cell"), "right": Order("cell", "cell")}
+
+
+def test_a_product_that_passes_no_camera_needs_their_names(rig: Rig) -> None:
+    before, loaded = rig.state(), set(rig.inspector._loaded)
+    hint = "name those that it passes from now on, such as cameras=[left, right]"
+    assert rig.error("product", product="wafer") == f"product wafer passes no camera now; {hint}"
+    assert (rig.state(), set(rig.inspector._loaded)) == (before, loaded)
+
+
+def test_a_threshold_that_was_ordered_for_one_bundle_ends_at_the_changeover_to_another(
+    rig: Rig, caplog: pytest.LogCaptureFixture
+) -> None:
+    old = rig.inspector.models["cell"]
+    rig.ask("threshold", product="cell", threshold=1.1)
+    assert rig.ask("product", product="cell")["result"]["threshold"]["source"] == "order", "the same bundle"
+    variant(rig, "cell-2")
+    said = rig.ask("product", product="cell", bundle="cell-2")["result"]["threshold"]
+    calibrated = old.calibration.threshold
+    why = f"the threshold 1.1 was ordered for bundle {old.digest[:12]} on {old.engine}: it has ended"
+    expected = {"before": 1.1, "after": calibrated, "calibrated": calibrated, "source": "calibration", "why": why}
+    assert said == expected
+    assert why in caplog.text
+    assert rig.kept().thresholds == {}, "on the disk too"
+    assert rig.inspector.models["cell"].threshold == calibrated
+    rig.ask("product", product="cell", bundle="cell")
+    assert rig.inspector.models["cell"].threshold == calibrated, "nor does it come back with its bundle"
+
+
+def test_a_changeover_for_which_a_good_picture_would_be_rejected_is_refused(rig: Rig) -> None:
+    rig.ask("threshold", product="cell", threshold=0.5)
+    before = rig.state()
+    text = rig.error("product", product="cell", cameras=["left"])
+    assert "no changeover: the good picture of cell ended as reject with score" in text
+    assert rig.state() == before
+
+
+def test_a_changeover_for_which_a_known_defect_would_pass_is_refused(rig: Rig) -> None:
+    rig.ask("threshold", product="cell", threshold=1.5)
+    assert "no changeover: the scratch picture of cell ended as pass" in rig.error("product", product="cell")
+
+
+def test_a_bundle_that_was_calibrated_for_more_false_rejects_can_be_put_in_force(rig: Rig) -> None:
+    """Its calibration itself rejects known good pictures, which is what somebody has asked for."""
+    path = variant(rig, "cell-2")
+    scores = bundles_of_revdist.read(path).calibrations["torch-cpu-float32"].scores
+    calibration = conformal.calibrate(scores, 0.9, engine="torch-cpu-float32", fingerprint="f")
+    packing.recalibrate(bundles_of_revdist.read(path), calibration, {})
+    result = rig.ask("product", product="cell", bundle="cell-2")["result"]
+    assert result["threshold"]["after"] == calibration.threshold
+    good = [picture for picture in result["golden"] if picture["kind"] == "good"]
+    assert {picture["decision"] for picture in good} == {"reject", "pass"} or {
+        picture["decision"] for picture in good
+    } == {"reject"}
+    assert all(picture["good"] for picture in result["golden"])
+    assert {tuple(picture["right"]) for picture in good} >= {("pass", "reject")}
+
+
+def test_a_threshold_of_the_settings_that_names_no_bundle_forbids_one_that_it_does_not_fit(
+    rig: Rig,
+) -> None:
+    path = variant(rig, "wafer-2")
+    scores = bundles_of_revdist.read(path).calibrations["torch-cpu-float32"].scores
+    calibration = conformal.calibrate(scores / 4, 0.1, engine="torch-cpu-float32", fingerprint="f")
+    packing.recalibrate(bundles_of_revdist.read(path), calibration, {})
+    before = rig.state()
+    text = rig.error("product", product="wafer", bundle="wafer-2", cameras=["left"])
+    assert text.startswith("products.wafer.threshold 1 is not within 0.2")
+    assert "add `threshold_for: " in text
+    assert rig.state() == before
+
+
 def test_a_replaced_model_is_put_away_once_no_frame_names_it(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(commands_module, "_MIXED_S", 0.0)
+    monkeypatch.setattr(changeover_module, "_MIXED_S", 0.0)
     old = rig.inspector.models["cell"]
     exposure = Exposure(captured_ns=time.monotonic_ns(), captured_unix_ns=1)
     pixels = np.zeros((*old.size, 3), np.uint8)
@@ -485,7 +581,7 @@ def test_a_replaced_model_is_put_away_once_no_frame_names_it(rig: Rig, monkeypat
     variant(rig, "cell-2")
     rig.ask("product", product="cell", bundle="cell-2")
     for _ in range(3):
-        rig.commands._put_away()
+        rig.changeover.put_away()
     assert old.key in rig.inspector._loaded, "a frame that was prepared for it is still under way"
     rig.pipeline.enter(frame)
     wait_for(lambda: not rig.ledger.in_flight(), "the frame is judged")
@@ -500,7 +596,7 @@ def test_a_model_that_comes_back_before_it_was_put_away_stays(rig: Rig, monkeypa
     variant(rig, "cell-2")
     for name in ("cell-2", "cell"):
         assert rig.ask("product", product="cell", bundle=name)["ok"]
-    monkeypatch.setattr(commands_module, "_MIXED_S", 0.0)
+    monkeypatch.setattr(changeover_module, "_MIXED_S", 0.0)
     wait_for(lambda: len(rig.inspector._loaded) == 2, "the other one is put away")
     assert rig.inspector.models["cell"].key == old
     assert rig.ask("golden", product="cell")["result"]["pictures"][0]["score"] is not None
@@ -543,7 +639,7 @@ def test_a_changeover_that_fails_changes_nothing(rig: Rig, name: str, monkeypatc
     assert message in rig.error("product", product="cell", bundle="broken", cameras=["left"])
     assert rig.state() == before
     assert rig.ask("golden", product="cell")["result"]["pictures"][0]["score"] is not None, "it judges as before"
-    monkeypatch.setattr(commands_module, "_MIXED_S", 0.0)
+    monkeypatch.setattr(changeover_module, "_MIXED_S", 0.0)
     wait_for(lambda: set(rig.inspector._loaded) == loaded, "what was loaded for nothing is forgotten")
 
 
@@ -561,7 +657,7 @@ def test_the_known_pictures_of_the_products_at_work_are_checked(rig: Rig) -> Non
     golden = rig.inspector.models["cell"].golden
     scores = {picture.kind: picture.expected for picture in golden}
     middle = (scores["good"] + scores["scratch"]) / 2
-    rig.ask("threshold", product="cell", threshold=middle)
+    assert rig.ask("threshold", product="cell", threshold=middle)["ok"]
     answer = rig.ask("golden")
     assert answer["ok"]
     pictures = answer["result"]["pictures"]

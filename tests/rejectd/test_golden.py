@@ -24,6 +24,7 @@ from rejectd.pipeline import Pipeline, Stages
 from rejectd.recorder import Recorder
 from rejectd.settings import Device, Engine, Judging, Product
 from rejectd.stations import Stations
+from revdist import conformal
 
 MARGIN_NS = 20_000_000
 
@@ -100,9 +101,10 @@ def model(inspector: Inspector) -> Iterator[Model]:
     """The model in force, which tells the scratch from the good picture."""
     scores = {picture.kind: picture.expected for picture in inspector.models["cell"].golden}
     assert scores["good"] < scores["scratch"]
-    inspector.set_threshold("cell", (scores["good"] + scores["scratch"]) / 2)
+    key, calibrated = inspector.models["cell"].key, inspector.models["cell"].calibration.threshold
+    inspector.set_threshold(key, (scores["good"] + scores["scratch"]) / 2)
     yield inspector.models["cell"]
-    inspector.set_threshold("cell", None)
+    inspector.set_threshold(key, calibrated)
 
 
 @pytest.fixture
@@ -132,13 +134,36 @@ def test_known_pictures_pass_through_the_whole_path_and_get_the_right_verdicts(r
 
 
 def test_a_line_that_lets_a_known_defect_pass_is_found_out(rig: Rig, inspector: Inspector, model: Model) -> None:
-    inspector.set_threshold("cell", 1000)
+    inspector.set_threshold(model.key, 1000)
     outcomes = rig.golden.challenge(inspector.models["cell"], rig.stop)
     assert "the scratch picture of cell ended as pass with score" in complaint(outcomes, decisions=True)
     assert complaint(outcomes, decisions=False) == "", "the scores are right all the same"
-    inspector.set_threshold("cell", 1e-9)
+    inspector.set_threshold(model.key, 1e-9)
     outcomes = rig.golden.challenge(inspector.models["cell"], rig.stop)
     assert "the good picture of cell ended as reject with score" in complaint(outcomes, decisions=True)
+
+
+def test_where_the_calibration_itself_decides_otherwise_that_is_right_and_an_ordered_threshold_is_not(
+    rig: Rig, inspector: Inspector, model: Model
+) -> None:
+    good, scratch = (
+        [picture.expected for picture in model.golden if picture.kind == kind] for kind in ("good", "scratch")
+    )
+    for threshold, kind in ((min(good) / 2, "good"), (max(scratch) * 2, "scratch")):
+        calibration = conformal.calibrate([threshold], 0.5, engine=model.engine, fingerprint="f")
+        inspector.set_threshold(model.key, threshold)
+        strict = rig.golden.challenge(inspector.models["cell"], rig.stop)
+        assert f"the {kind} picture of cell ended as" in complaint(strict, decisions=True), "it was ordered"
+        lenient = rig.golden.challenge(replace(inspector.models["cell"], calibration=calibration), rig.stop)
+        assert complaint(lenient, decisions=True) == "", "it is calibrated so"
+        assert {outcome.kind for outcome in lenient if len(outcome.right) == 2} == {kind}
+
+
+def test_a_good_picture_whose_score_is_the_threshold_may_fall_on_either_side(rig: Rig, model: Model) -> None:
+    score = model.golden[0].expected
+    calibration = conformal.calibrate([score], 0.5, engine=model.engine, fingerprint="f")
+    outcomes = rig.golden.challenge(replace(model, calibration=calibration), rig.stop)
+    assert set(outcomes[0].right) == {Decision.PASS, Decision.REJECT}
 
 
 def test_a_score_that_is_not_the_one_of_the_bundle_is_found_out(rig: Rig, model: Model) -> None:

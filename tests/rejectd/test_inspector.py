@@ -38,13 +38,13 @@ def variant(bundle: Path, path: Path, change: Callable[[dict[str, Any]], object]
 @pytest.fixture
 def inspector(bundle: Path) -> Inspector:
     """Two products."""
-    return Inspector(CPU, {"cell": Product(bundle=bundle), "wafer": Product(bundle=bundle, threshold=0.5)})
+    return Inspector(CPU, {"cell": Product(bundle=bundle), "wafer": Product(bundle=bundle)})
 
 
 @pytest.fixture(scope="module")
 def settled(bundle: Path) -> Inspector:
     """The same for all tests that leave it as it was."""
-    return Inspector(CPU, {"cell": Product(bundle=bundle), "wafer": Product(bundle=bundle, threshold=0.5)})
+    return Inspector(CPU, {"cell": Product(bundle=bundle), "wafer": Product(bundle=bundle)})
 
 
 @pytest.fixture(scope="module")
@@ -87,8 +87,10 @@ def test_the_known_pictures_of_a_bundle_get_the_scores_that_it_says(settled: Ins
 def test_a_mixed_batch_is_judged_product_by_product_and_only_rejects_bring_a_map(
     settled: Inspector, pictures: list[Pixels]
 ) -> None:
-    settled.set_threshold("cell", 1000)
-    settled.set_threshold("wafer", 1e-9)
+    calibrated = settled.models["cell"].calibration.threshold
+    cell, wafer = settled.models["cell"].key, settled.models["wafer"].key
+    settled.set_threshold(cell, 1000)
+    settled.set_threshold(wafer, 1e-9)
     frames = [a_frame(settled, pictures[n % 4], "cell" if n % 2 else "wafer") for n in range(5)]
     results = settled.inspect(frames)
     assert [result.threshold for result in results] == [1e-9, 1000, 1e-9, 1000, 1e-9]
@@ -101,15 +103,15 @@ def test_a_mixed_batch_is_judged_product_by_product_and_only_rejects_bring_a_map
     without = settled.inspect(frames, maps=False)
     assert [result.anomaly_map for result in without] == [None] * 5
     assert [result.score for result in without] == [result.score for result in results]
-    settled.set_threshold("cell", None)
-    settled.set_threshold("wafer", None)
+    settled.set_threshold(cell, calibrated)
+    settled.set_threshold(wafer, calibrated)
 
 
 def test_batches_that_are_begun_before_others_have_ended_get_the_same_scores(
     bundle: Path, pictures: list[Pixels]
 ) -> None:
     made = Inspector(Engine(device=Device.CPU, threads=2), {"cell": Product(bundle=bundle)})
-    made.set_threshold("cell", 1e-9)  # so that all have maps
+    made.set_threshold(made.models["cell"].key, 1e-9)  # so that all have maps
     sizes = ((0, 4), (1, 2), (2, 1), (3, 4), (1, 3))  # of which 1 and 3 leave one picture that no lane takes
     batches = [[a_frame(made, pictures[(n + shift) % 4]) for n in range(count)] for shift, count in sizes]
     begun = [made.begin(frames) for frames in batches]
@@ -132,7 +134,7 @@ def test_a_changeover_happens_between_two_frames(
     model = inspector.load("cell", variant(bundle, tmp_path / "new"))
     assert inspector.models["cell"] is before, "it is loaded, but not in force"
     assert a_frame(inspector, pictures[0]).model == before.key
-    assert inspector.use(model) is before
+    assert inspector.use(model) is inspector.models["cell"] is model
     new = a_frame(inspector, pictures[0])
     assert new.model == model.key != old.model
     assert [result.bundle for result in inspector.inspect([old, new])] == [before.digest, model.digest]
@@ -240,50 +242,21 @@ def test_products_of_different_teachers_are_told_before_anything_is_loaded(bundl
 # thresholds
 
 
-def test_a_threshold_comes_from_a_command_or_the_settings_or_the_calibration(bundle: Path) -> None:
-    products = {"cell": Product(bundle=bundle), "wafer": Product(bundle=bundle, threshold=0.5)}
-    inspector = Inspector(CPU, products)
-    calibrated = inspector.models["cell"].calibration.threshold
-    assert {name: model.threshold for name, model in inspector.models.items()} == {"cell": calibrated, "wafer": 0.5}
-    inspector = Inspector(CPU, products, {"wafer": 0.7})
-    assert {name: model.threshold for name, model in inspector.models.items()} == {"cell": calibrated, "wafer": 0.7}
-    assert inspector.set_threshold("wafer", None) == (0.7, 0.5)
-    assert inspector.set_threshold("cell", 0.9) == (calibrated, 0.9)
-    assert inspector.set_threshold("cell", None) == (0.9, calibrated)
-
-
-def test_a_threshold_holds_for_frames_that_are_under_way_and_for_the_models_of_a_changeover(
+def test_a_threshold_holds_for_one_loaded_bundle_and_for_its_frames_that_are_under_way(
     inspector: Inspector, bundle: Path, pictures: list[Pixels], tmp_path: Path
 ) -> None:
-    frame = a_frame(inspector, pictures[0])
-    inspector.load("cell", variant(bundle, tmp_path / "new"))
-    inspector.set_threshold("cell", 0.123)
-    assert inspector.inspect([frame])[0].threshold == 0.123
-    assert inspector.models["wafer"].threshold == 0.5
-    inspector.use(inspector.load("cell", tmp_path / "new"))
-    assert inspector.models["cell"].threshold == 0.123
-    assert inspector.load("cell", tmp_path / "new").threshold == 0.123
-    assert inspector.inspect([a_frame(inspector, pictures[0])])[0].threshold == 0.123
-
-
-def test_a_threshold_that_was_set_while_a_bundle_was_loaded_for_a_changeover_holds_after_it(
-    inspector: Inspector, bundle: Path, tmp_path: Path
-) -> None:
-    model = inspector.load("cell", variant(bundle, tmp_path / "new"))
-    inspector.configure_thresholds({"cell": Product(bundle=bundle, threshold=0.4)})  # SIGHUP meanwhile
-    inspector.use(model)
-    assert inspector.models["cell"].threshold == 0.4
-
-
-def test_changed_settings_end_a_command_and_unchanged_ones_do_not(inspector: Inspector, bundle: Path) -> None:
-    inspector.set_threshold("wafer", 0.7)
-    unchanged = {"cell": Product(bundle=bundle), "wafer": Product(bundle=bundle, threshold=0.5)}
-    assert inspector.configure_thresholds(unchanged) == {}
-    assert inspector.models["wafer"].threshold == 0.7
-    changed = {"cell": Product(bundle=bundle, threshold=0.2), "wafer": Product(bundle=bundle, threshold=0.6)}
-    calibrated = inspector.models["cell"].calibration.threshold
-    assert inspector.configure_thresholds(changed) == {"cell": (calibrated, 0.2), "wafer": (0.7, 0.6)}
-    assert inspector.configure_thresholds({}) == {}, "a product that is gone from the file stays as it is"
+    old, frame = inspector.models["cell"], a_frame(inspector, pictures[0])
+    calibrated = old.calibration.threshold
+    assert old.threshold == inspector.models["wafer"].threshold == calibrated, "until another is set"
+    new = inspector.load("cell", variant(bundle, tmp_path / "new"))
+    assert inspector.set_threshold(old.key, 0.123).threshold == 0.123
+    assert inspector.inspect([frame])[0].threshold == inspector.models["cell"].threshold == 0.123
+    assert inspector.models["wafer"].threshold == calibrated
+    assert inspector.set_threshold(new.key, 0.7) == inspector.load("cell", tmp_path / "new")
+    assert inspector.models["cell"].threshold == 0.123, "the other one is not in force yet"
+    assert inspector.use(new).threshold == inspector.models["cell"].threshold == 0.7
+    results = inspector.inspect([frame, a_frame(inspector, pictures[0])])
+    assert [result.threshold for result in results] == [0.123, 0.7]
 
 
 def test_a_picture_that_no_model_can_see_is_the_cameras_fault(settled: Inspector) -> None:

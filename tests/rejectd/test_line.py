@@ -15,6 +15,7 @@ from typing import Any
 
 import contract
 import pytest
+from line import digest
 from prometheus_client import generate_latest
 
 from rejectd.decision import decide, unjudged
@@ -25,7 +26,8 @@ from rejectd.messages import GOLDEN, CameraState, CameraStatus, Cause, Exposure,
 from rejectd.mqtt import Incoming
 from rejectd.payloads import encode, line_topic, verdict_payload
 from rejectd.settings import Batch, Device, Engine, FolderCamera, Product, Settings, Station
-from rejectd.standing import Order, Standing, StandingFile
+from rejectd.standing import Order, Standing, StandingFile, ThresholdOrder
+from rejectd.thresholds import ThresholdError
 
 
 @pytest.fixture(scope="module")
@@ -172,12 +174,29 @@ def test_two_services_never_share_a_state_directory(site: Site) -> None:
 # commands that stand
 
 
+def ordered(bundle: Path, value: float, configured: float | None = None) -> ThresholdOrder:
+    return ThresholdOrder(value=value, configured=configured, bundle=digest(bundle), engine="torch-cpu-float32")
+
+
+def ask(line: Line, name: str, **fields: Any) -> None:
+    """Have a line do something that runs no thread."""
+    body = json.dumps(fields).encode()
+    topic = f"rejectd/v1/l/command/{name}"
+    line.commands.hear(Incoming(topic=topic, payload=body, retained=False, answer_to=None, correlation=None))
+    line.commands._serve(*line.commands._waiting.get_nowait())  # type: ignore[misc]
+
+
+def with_threshold(bundles: Path, value: float | None, meant_for: str | None = None) -> Settings:
+    product = Product(bundle=bundles / "cell", threshold=value, threshold_for=meant_for)
+    return settings_of(bundles, products={"cell": product})
+
+
 def test_what_commands_have_changed_stands_after_a_restart(site: Site, caplog: pytest.LogCaptureFixture) -> None:
     site.state.mkdir()
     standing = Standing(
         products={"left": Order("cell", "cell")},
         bundles={"cell": Order("cell-2", "cell")},
-        thresholds={"cell": Order(0.75, None)},
+        thresholds={"cell": ordered(site.bundles / "cell-2", 0.75)},
         paused={"left": Order("pass", None), "right": Order(None, None)},
     )
     StandingFile(site.state / "standing.json").save(standing)
@@ -201,32 +220,170 @@ def test_what_commands_have_changed_stands_after_a_restart(site: Site, caplog: p
 
 
 def test_a_threshold_that_was_commanded_after_a_reload_stands_after_a_restart(site: Site) -> None:
-    reloaded = settings_of(site.bundles, products={"cell": Product(bundle=site.bundles / "cell", threshold=0.4)})
+    reloaded = with_threshold(site.bundles, 0.9)
     line = site.start()
-    assert line.reconfigure(reloaded)["cell"][1] == 0.4
-    request = Incoming(
-        topic="rejectd/v1/l/command/threshold",
-        payload=b'{"product": "cell", "threshold": 0.6}',
-        retained=False,
-        answer_to=None,
-        correlation=None,
-    )
-    line.commands.hear(request)
-    line.commands._serve(*line.commands._waiting.get_nowait())  # type: ignore[misc]
-    assert line.inspector.models["cell"].threshold == 0.6
-    assert site.start(reloaded).inspector.models["cell"].threshold == 0.6, "it is newer than the settings"
+    assert line.reconfigure(reloaded)["cell"][1] == 0.9
+    ask(line, "threshold", product="cell", threshold=1.2)
+    assert line.inspector.models["cell"].threshold == 1.2
+    assert site.start(reloaded).inspector.models["cell"].threshold == 1.2, "it is newer than the settings"
 
 
 def test_a_reload_that_changes_a_threshold_ends_the_command_for_it(site: Site) -> None:
     line = site.start()
-    line.inspector.set_threshold("cell", 0.6)
-    line.standing.thresholds["cell"] = Order(0.6, None)
+    ask(line, "threshold", product="cell", threshold=1.2)
     assert line.reconfigure(settings_of(site.bundles)) == {}, "nothing has changed in the file"
-    assert "cell" in line.standing.thresholds
-    changed = settings_of(site.bundles, products={"cell": Product(bundle=site.bundles / "cell", threshold=0.4)})
-    assert line.reconfigure(changed) == {"cell": (0.6, 0.4)}
-    assert line.standing.thresholds == {}
-    assert 'rejectd_threshold{product="cell"} 0.4' in generate_latest(line.registry).decode()
+    assert StandingFile(site.state / "standing.json").load().thresholds == {"cell": ordered(site.bundles / "cell", 1.2)}
+    assert line.reconfigure(with_threshold(site.bundles, 0.9)) == {"cell": (1.2, 0.9)}
+    assert StandingFile(site.state / "standing.json").load() == Standing(), "it is off the disk at once"
+    assert 'rejectd_threshold{product="cell"} 0.9' in generate_latest(line.registry).decode()
+
+
+def test_a_threshold_that_has_ended_never_comes_back(site: Site) -> None:
+    line = site.start()
+    calibrated = line.inspector.models["cell"].threshold
+    ask(line, "threshold", product="cell", threshold=1.2)
+    line.reconfigure(with_threshold(site.bundles, 0.9))
+    line.reconfigure(settings_of(site.bundles))
+    assert line.inspector.models["cell"].threshold == calibrated
+    assert site.start().inspector.models["cell"].threshold == calibrated, "after reloads"
+    ask(site.start(), "threshold", product="cell", threshold=1.2)
+    assert site.start(with_threshold(site.bundles, 0.9)).inspector.models["cell"].threshold == 0.9
+    assert site.start().inspector.models["cell"].threshold == calibrated, "after starts with other settings"
+
+
+def test_a_threshold_that_was_ordered_for_another_bundle_or_engine_ends_at_the_start(
+    site: Site, caplog: pytest.LogCaptureFixture
+) -> None:
+    site.state.mkdir()
+    orders = [ordered(site.bundles / "cell-2", 0.75), replace(ordered(site.bundles / "cell", 0.75), engine="other")]
+    for order in orders:
+        StandingFile(site.state / "standing.json").save(Standing(thresholds={"cell": order}))
+        model = site.start().inspector.models["cell"]
+        assert model.threshold == model.calibration.threshold
+        assert f"was ordered for bundle {order.bundle[:12]} on {order.engine}: it has ended" in caplog.text
+        assert StandingFile(site.state / "standing.json").load() == Standing()
+
+
+def test_a_line_starts_with_damaged_orders_sets_them_aside_and_says_so(site: Site) -> None:
+    site.state.mkdir()
+    (site.state / "standing.json").write_text(
+        '{"schema": 2, "standing": {"products": {"left": {"value": [], "a": 1}}}}'
+    )
+    line = site.start()
+    (problem,) = status(line)["problems"]
+    assert problem.endswith(
+        "what commands have changed before no longer holds; the file is set aside as standing.json.damaged"
+    )
+    assert status(site.start())["problems"] == [], "once"
+
+
+def test_what_the_disk_does_not_take_is_a_problem_until_it_does(site: Site) -> None:
+    line = site.start()
+    (site.state / ".standing.json").mkdir()
+    ask(line, "pause", cameras=["left"])
+    assert status(line)["problems"] == ["what commands have changed is not on the disk and would not outlive a restart"]
+    (site.state / ".standing.json").rmdir()
+    line.commands._tidy()
+    assert status(line)["problems"] == []
+    assert site.start().pipeline.paused == {"left": None}
+
+
+# thresholds of the settings
+
+
+def test_a_threshold_that_names_another_bundle_than_the_settings_do_ends_the_start(site: Site) -> None:
+    both = digest(site.bundles / "cell"), digest(site.bundles / "cell-2")
+    with pytest.raises(ThresholdError) as caught:
+        site.start(with_threshold(site.bundles, 0.9, both[1]))
+    assert all(name in str(caught.value) for name in both)
+    line = site.start(with_threshold(site.bundles, 0.0005, both[0]))
+    assert line.inspector.models["cell"].threshold == 0.0005, "whatever it is: it says what it is meant for"
+    (problem,) = status(line)["problems"]
+    assert problem.startswith("product cell: the threshold 0.0005 is below 0.8295, the lowest score of a held-out")
+
+
+@pytest.mark.parametrize("value", [0.5, 2.0])
+def test_a_threshold_that_names_no_bundle_and_fits_none_is_refused_at_the_start_and_by_a_reload(
+    site: Site, value: float
+) -> None:
+    with pytest.raises(ThresholdError, match=r"is not within 0\.829.* and 1\.638.*add `threshold_for: [0-9a-f]{12}`"):
+        site.start(with_threshold(site.bundles, value))
+    line = site.start(with_threshold(site.bundles, 1.0))
+    with pytest.raises(ThresholdError, match="is not within"):
+        line.reconfigure(with_threshold(site.bundles, value))
+    assert line.inspector.models["cell"].threshold == 1.0
+    assert line.reconfigure(with_threshold(site.bundles, 1.2)) == {"cell": (1.0, 1.2)}
+
+
+def test_a_named_threshold_holds_for_its_bundle_alone(site: Site) -> None:
+    settings = with_threshold(site.bundles, 0.95, digest(site.bundles / "cell")[:12])
+    site.state.mkdir()
+    moved = Standing(bundles={"cell": Order("cell-2", "cell")})
+    StandingFile(site.state / "standing.json").save(moved)
+    line = site.start(settings)
+    model = line.inspector.models["cell"]
+    assert (model.digest, model.threshold) == (digest(site.bundles / "cell-2"), model.calibration.threshold)
+    (problem,) = status(line)["problems"]
+    assert "the threshold 0.95 of the settings is for bundle" in problem
+    assert line.reconfigure(with_threshold(site.bundles, 0.95, model.digest))["cell"][1] == 0.95
+    assert status(line)["problems"] == []
+
+
+# what somebody has changed
+
+
+def test_a_pause_that_passes_parts_and_a_threshold_that_lets_defects_pass_are_problems(site: Site) -> None:
+    line = site.start(settings_of(site.bundles, stations={}))
+    ask(line, "pause", cameras=["left"], action="pass")
+    ask(line, "pause", cameras=["right"], action="reject")
+    ask(line, "threshold", product="cell", threshold=1000)
+    calibrated = line.inspector.models["cell"].calibration.threshold
+    assert status(line)["problems"] == [
+        f"product cell: the threshold 1000 is more than 1.5 times the calibrated {calibrated:.4g}: defects may pass",
+        "camera left is paused and its parts pass uninspected",
+    ]
+    ask(line, "resume")
+    ask(line, "threshold", product="cell", threshold=1.5 * calibrated)
+    assert status(line)["problems"] == []
+
+
+def test_a_pause_passes_parts_also_by_the_policy_of_a_camera_or_a_station(site: Site) -> None:
+    passing = FolderCamera(product="cell", path=Path("/pictures"), policy=Policy.PASS)
+    cameras = {"left": passing, "right": replace(passing, policy=Policy.REJECT)}
+    gate = Station(cameras=("right",), policy=Policy.PASS)
+    line = site.start(settings_of(site.bundles, cameras=cameras, stations={"gate": gate}))
+    ask(line, "pause")
+    assert status(line)["problems"] == [
+        f"camera {name} is paused and its parts pass uninspected" for name in ("left", "right")
+    ]
+
+
+def test_every_change_is_journalled_with_old_and_new_value_and_who_asked(
+    site: Site, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    line = site.start(settings_of(site.bundles, stations={}))
+    calibrated = line.inspector.models["cell"].threshold
+    ask(line, "threshold", product="cell", threshold=1000, request_id="shift 3")
+    ask(line, "pause", cameras=["left"], action="pass", request_id="7")
+    ask(line, "pause", cameras=["left"], action="pass")
+    ask(line, "resume")
+    ask(line, "threshold", product="hat", threshold=1)
+    line.reconfigure(with_threshold(site.bundles, 0.9))
+    items = [line.recorder._items.get_nowait() for _ in range(line.recorder._items.qsize())]
+    line.recorder._write([item for item in items if item is not None])
+    rows = site.rows("SELECT what, subject, before, after, changed_by, request_id FROM change ORDER BY rowid")
+    assert rows == [
+        ("threshold", "cell", str(calibrated), "1000.0", "threshold", "shift 3"),
+        ("pause", "left", None, "pass", "pause", "7"),
+        ("pause", "left", "pass", None, "resume", None),
+        ("threshold", "cell", "1000.0", "0.9", "settings", None),
+    ]
+    said = [record for record in caplog.records if "changed by command threshold" in record.message]
+    assert [(each.levelname, each.fields["before"], each.fields["after"]) for each in said] == [
+        ("WARNING", calibrated, 1000)
+    ]
+    assert said[0].fields["request_id"] == "shift 3"
 
 
 # counts of actuators

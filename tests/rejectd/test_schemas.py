@@ -49,11 +49,14 @@ STATUS = payloads.LineStatus(
 )
 PICTURE = {
     "product": "cell", "kind": "good", "expected": 0.25, "score": 0.25, "decision": "pass", "latency_ms": 12.5,
-    "good": True,
+    "right": ["pass"], "good": True,
 }  # fmt: skip
 RESULTS: dict[str, dict[str, Any]] = {
-    "product": {"cameras": {"left": {"before": "cell", "after": "wafer"}}, "bundle": "abc", "golden": [PICTURE]},
-    "threshold": {"product": "cell", "before": 0.5, "after": 0.75, "calibrated": 0.5},
+    "product": {
+        "cameras": {"left": {"before": "cell", "after": "wafer"}}, "bundle": "abc", "golden": [PICTURE],
+        "threshold": {"before": 0.75, "after": 0.5, "calibrated": 0.5, "source": "calibration", "why": "it has ended"},
+    },
+    "threshold": {"product": "cell", "before": 0.5, "after": 0.75, "calibrated": 0.5, "doubt": None},
     "pause": {"paused": ["left", "right"]},
     "resume": {"paused": []},
     "golden": {"pictures": [PICTURE, PICTURE | {"kind": "scratch", "score": None, "latency_ms": None, "good": False}]},

@@ -18,7 +18,14 @@ import pytest
 
 from rejectd.messages import Policy
 from rejectd.settings import FolderCamera, Product, Settings
-from rejectd.standing import Order, Standing, StandingFile, configured_bundle, configured_product
+from rejectd.standing import (
+    Order,
+    Standing,
+    StandingFile,
+    ThresholdOrder,
+    configured_bundle,
+    configured_product,
+)
 
 SETTINGS = Settings(
     line="l",
@@ -30,12 +37,16 @@ SETTINGS = Settings(
 )
 
 
+def threshold(value: float, configured: float | None) -> ThresholdOrder:
+    return ThresholdOrder(value=value, configured=configured, bundle="a" * 64, engine="torch-cpu-float32")
+
+
 def all_orders() -> Standing:
     """One of each kind, given while SETTINGS were in force."""
     return Standing(
         products={"left": Order("wafer", "cell")},
         bundles={"cell": Order("cell-2", "cell")},
-        thresholds={"cell": Order(0.7, None), "wafer": Order(0.8, 0.5)},
+        thresholds={"cell": threshold(0.7, None), "wafer": threshold(0.8, 0.5)},
         paused={"left": Order(Policy.PASS, None), "right": Order(None, None)},
     )
 
@@ -99,6 +110,11 @@ def test_what_the_settings_say_is_known_of_what_there_is() -> None:
     assert (configured_bundle(SETTINGS, "wafer"), configured_bundle(SETTINGS, "hat")) == ("wafer", None)
 
 
+def group(name: str, of: str, **entry: object) -> bytes:
+    """A file with one order of one group, right or wrong."""
+    return json.dumps({"schema": 2, "standing": {name: {of: entry}}}).encode()
+
+
 GOOD = {"schema": 1, "standing": {"paused": {"left": {"value": None, "configured": None}}}}
 
 
@@ -111,7 +127,7 @@ GOOD = {"schema": 1, "standing": {"paused": {"left": {"value": None, "configured
         b"null",
         b"[]",
         b"{}",
-        b'{"schema": 2, "standing": {}}',
+        b'{"schema": 3, "standing": {}}',
         b'{"schema": 1}',
         b'{"schema": 1, "standing": []}',
         b'{"schema": 1, "standing": {"colours": {}}}',
@@ -120,6 +136,27 @@ GOOD = {"schema": 1, "standing": {"paused": {"left": {"value": None, "configured
         b'{"schema": 1, "standing": {"paused": {"left": {"value": null}}}}',
         b'{"schema": 1, "standing": {"paused": {"left": {"value": null, "configured": null, "by": "me"}}}}',
         b"\xff" * 100,
+        b"[" * 100_000,
+        b" " * 1_000_001,
+        group("products", "left", value=["wafer"], configured="cell"),
+        group("products", "left", value={}, configured="cell"),
+        group("products", "left", value=7, configured="cell"),
+        group("products", "left", value="wafer", configured=["cell"]),
+        group("bundles", "cell", value="../../etc", configured="cell"),
+        group("bundles", "cell", value="", configured="cell"),
+        group("bundles", "cell", value="x" * 300, configured="cell"),
+        group("bundles", "cell", value="a\0b", configured="cell"),
+        group("bundles", "cell", value=None, configured="cell"),
+        group("thresholds", "cell", value="high", configured=None, bundle="a", engine="e"),
+        group("thresholds", "cell", value=float("nan"), configured=None, bundle="a", engine="e"),
+        group("thresholds", "cell", value=float("inf"), configured=None, bundle="a", engine="e"),
+        group("thresholds", "cell", value=True, configured=None, bundle="a", engine="e"),
+        group("thresholds", "cell", value=10**400, configured=None, bundle="a", engine="e"),
+        group("thresholds", "cell", value=0.5, configured=None, bundle=5, engine="e"),
+        group("thresholds", "cell", value=0.5, configured=None),
+        group("paused", "left", value="eject", configured=None),
+        group("paused", "left", value=[], configured=None),
+        group("paused", "x" * 100, value=None, configured=None),
     ],
 )
 def test_a_damaged_file_is_told_and_the_line_starts_as_the_settings_say(
@@ -128,17 +165,35 @@ def test_a_damaged_file_is_told_and_the_line_starts_as_the_settings_say(
     path = tmp_path / "standing.json"
     path.write_bytes(content)
     with caplog.at_level(logging.ERROR):
-        assert StandingFile(path).load() == Standing()
+        file = StandingFile(path)
+        assert file.load() == Standing()
     assert f"{path}: cannot be used, commands given before no longer stand" in caplog.text
+    assert file.set_aside.endswith("the file is set aside as standing.json.damaged")
+    assert [found.name for found in tmp_path.iterdir()] == ["standing.json.damaged"]
+    assert (tmp_path / "standing.json.damaged").read_bytes() == content
     path.write_text(json.dumps(GOOD))
     assert StandingFile(path).load() == Standing(paused={"left": Order(None, None)}), "the check is not too strict"
 
 
-def test_a_file_that_cannot_be_read_is_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    (tmp_path / "standing.json").mkdir()
+@pytest.mark.parametrize("kind", ["folder", "pipe", "link to nowhere"])
+def test_what_is_no_file_is_told_and_set_aside(tmp_path: Path, caplog: pytest.LogCaptureFixture, kind: str) -> None:
+    path = tmp_path / "standing.json"
+    make = {"folder": path.mkdir, "pipe": lambda: os.mkfifo(path), "link to nowhere": lambda: path.symlink_to("gone")}
+    make[kind]()
     with caplog.at_level(logging.ERROR):
-        assert StandingFile(tmp_path / "standing.json").load() == Standing()
+        assert StandingFile(path).load() == Standing()
     assert "cannot be used" in caplog.text
+    StandingFile(path).save(all_orders())
+    assert StandingFile(path).load() == all_orders(), "there is room for the next orders"
+
+
+def test_thresholds_of_a_file_that_does_not_say_for_which_bundle_stand_no_longer(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    groups = {"paused": GOOD["standing"]["paused"], "thresholds": {"cell": {"value": 0.9, "configured": None}}}  # type: ignore[index]
+    (tmp_path / "standing.json").write_text(json.dumps({"schema": 1, "standing": groups}))
+    assert StandingFile(tmp_path / "standing.json").load() == Standing(paused={"left": Order(None, None)})
+    assert "do not say for which bundle: they no longer stand" in caplog.text
 
 
 def test_a_disk_that_takes_nothing_leaves_what_stood_before(tmp_path: Path) -> None:

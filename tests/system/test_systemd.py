@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from line import digest
 from peers import need_peer
 from system.systemd_machine import TARGET, BootError, Machine
 
@@ -205,9 +206,10 @@ def test_shared_memory_of_others_is_not_seen(service: Service) -> None:
     assert "of-another" not in service.machine.run("ls", f"/proc/{process}/root/dev/shm")
 
 
-def test_reload_takes_over_a_threshold_in_the_same_process(service: Service) -> None:
+def test_reload_takes_over_a_threshold_in_the_same_process(service: Service, bundle: Path) -> None:
     before = service.show()
-    service.configure(products={"cell": {"bundle": "/srv/rejectd/cell", "threshold": 123.5}})
+    meant = {"threshold": 123.5, "threshold_for": digest(bundle)}
+    service.configure(products={"cell": {"bundle": "/srv/rejectd/cell", **meant}})
     service.control("reload")
     service.machine.wait(lambda: service.messages("threshold of cell changed"), "the journal shows the new threshold")
     (line,) = service.messages("threshold of cell changed")

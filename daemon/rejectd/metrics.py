@@ -84,6 +84,12 @@ class Metrics:
             ["camera"],
             registry=registry,
         )
+        self.too_large = Counter(
+            "rejectd_messages_too_large",
+            "Messages larger than the broker takes: shortened, or given up.",
+            ["what"],
+            registry=registry,
+        )
         self.too_late = Counter(
             "rejectd_results_too_late",
             "Results that came after the frame had been answered.",
@@ -152,6 +158,8 @@ class Metrics:
         for product in products:
             self.ratio.labels(product)
             self.threshold.labels(product)
+        for what in ("shortened", "given_up"):
+            self.too_large.labels(what)
         for what in ("map", "evidence", "journal"):
             self.sacrificed.labels(what)
 

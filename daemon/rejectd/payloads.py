@@ -170,3 +170,22 @@ def answer_payload(
         "result": dict(result) if result is not None else None,
         "at": iso(now_unix_ns),
     }
+
+
+_CUT = ("detail", "source", "views", "regions", "problems", "evidence")  # what a body can lose
+_NEEDED = ("reason", "error")  # what it can lose all but a letter of
+
+
+def shortened(body: bytes, most_bytes: int) -> bytes | None:
+    """A body of at most so many bytes: its longest texts and lists lose a half, again and again. None: not enough."""
+    if len(body) <= most_bytes:
+        return body
+    payload: dict[str, Any] = json.loads(body)
+    while names := [name for name in (*_CUT, *_NEEDED) if len(payload.get(name) or "") > (name in _NEEDED)]:
+        longest = max(names, key=lambda name: len(json.dumps(payload[name])))
+        value = payload[longest]
+        half = "" if longest == "evidence" else value[: len(value) // 2]
+        payload[longest] = half or ([] if isinstance(value, list) and longest != "views" else None)
+        if len(body := encode(payload)) <= most_bytes:
+            return body
+    return None

@@ -11,22 +11,17 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 from line import LINE, ROOT, Operator, Subscriber
 from paho.mqtt.client import Client, MQTTMessage
 from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
 from peers import Mosquitto, free_port, need_peer, wait_for
-from prometheus_client import CollectorRegistry
+from publishing import Rig, rigs
 
-from rejectd.decision import unjudged
-from rejectd.ledger import Ledger, Margin
-from rejectd.messages import CameraState, CameraStatus, Cause, Frame, Policy, Verdict
-from rejectd.metrics import Metrics
-from rejectd.mqtt import Ears, Incoming, LinkError, Message, Publisher, RefusedError, connect
-from rejectd.outbox import Entries, NewEvent, Outbox
-from rejectd.payloads import defect_payload, defect_topic, encode, line_topic, verdict_payload, will_payload
+from rejectd.messages import CameraState, CameraStatus
+from rejectd.mqtt import LinkError, Message, RefusedError, connect
+from rejectd.payloads import encode
 from rejectd.settings import Mqtt, Protocol
 
 MS = 1_000_000
@@ -51,113 +46,11 @@ def test_attempts_that_fail_for_years_leave_no_socket_open(mosquitto_with: Calla
         gc.enable()
 
 
-class Rig:
-    """A publisher with its thread, an outbox, and the recorder's part of marking what was acknowledged."""
-
-    def __init__(self, directory: Path, port: int, **settings: Any) -> None:
-        self.outbox = Outbox(directory / "journal.sqlite", keep_ns=10**18, max_bytes=10**9)
-        self.metrics = Metrics(
-            CollectorRegistry(), cameras=["a", "b"], products=[], snapshot=Ledger("run", margin=Margin(0)).snapshot
-        )
-        self.acknowledged: list[int] = []
-        self.delivered: list[str] = []
-        self.took_ns: list[int] = []
-        self.heard: list[Incoming] = []
-        self._seq = 0
-        self._disk = threading.Lock()
-        will = Message(topic=line_topic(LINE), payload=encode(will_payload(LINE, "run")), retain=True)
-        self.publisher = Publisher(
-            Mqtt(port=port, **{"heartbeat_s": 0.2, "retry_max_s": 0.3, "keepalive_s": 1, **settings}),
-            line=LINE,
-            status=lambda _state: will,
-            will=will,
-            outbox=self.outbox.path,
-            ears=Ears(
-                delivered=lambda verdict, _now: self.delivered.append(verdict.event_id),
-                took=self.took_ns.append,
-                acknowledged=self._mark,
-                received=self.heard.append,
-            ),
-            metrics=self.metrics,
-        )
-        self._thread = threading.Thread(target=self.publisher.run)
-
-    def start(self) -> Rig:
-        self._thread.start()
-        return self
-
-    def end(self, timeout_s: float = 5.0) -> float:
-        """Stop it; returns how long that took."""
-        began = time.monotonic()
-        self.publisher.stop(timeout_s)
-        self._thread.join(20)
-        assert not self._thread.is_alive()
-        took_s = time.monotonic() - began
-        self.outbox.close()
-        return took_s
-
-    def _mark(self, number: int) -> None:
-        self.acknowledged.append(number)
-        with self._disk:
-            self.outbox.write(Entries(acknowledged=[number]))
-        self.publisher.marked([number])
-
-    def frame(self, camera: str, lifetime_ms: int) -> Frame:
-        self._seq += 1
-        now = time.monotonic_ns()
-        return Frame(
-            event_id=f"run-{camera}-{self._seq}",
-            camera=camera,
-            product="cell",
-            seq=self._seq,
-            captured_ns=now,
-            captured_unix_ns=time.time_ns(),
-            deadline_ns=now + lifetime_ms * MS,
-            policy=Policy.STOP,
-            source="",
-            pixels=None,
-            picture=None,
-        )
-
-    def verdict(self, camera: str = "a", *, lifetime_ms: int = 10_000) -> Verdict:
-        """Hand a verdict over."""
-        frame = self.frame(camera, lifetime_ms)
-        verdict = unjudged(frame, Cause.LATE, time.monotonic_ns())
-        self.publisher.verdict(verdict, encode(verdict_payload(LINE, verdict)))
-        return verdict
-
-    def defect(self, camera: str = "a") -> str:
-        """Put a defect event into the outbox; returns its identity."""
-        body = verdict_payload(LINE, unjudged(self.frame(camera, 1000), Cause.LATE, time.monotonic_ns()))
-        event = NewEvent(
-            event_id=body["event_id"],
-            topic=defect_topic(LINE, camera),
-            payload=defect_payload(body, evidence="", regions=[]),
-        )
-        with self._disk:
-            self.outbox.write(Entries(events=[event]))
-        self.publisher.more_events()
-        return event.event_id
-
-    def unpublished(self) -> int:
-        return sum(self.publisher.unpublished.values())
-
-
 @pytest.fixture
 def make(tmp_path: Path) -> Iterator[Callable[..., Rig]]:
     """Makes publishers that do not run yet, each in a folder of its own."""
-    made: list[Rig] = []
-
-    def one(port: int, **settings: Any) -> Rig:
-        directory = tmp_path / f"rig{len(made)}"
-        directory.mkdir()
-        made.append(Rig(directory, port, **settings))
-        return made[-1]
-
-    yield one
-    for rig in made:
-        if rig._thread.is_alive():
-            rig.end(0.0)
+    with rigs(tmp_path) as one:
+        yield one
 
 
 @pytest.fixture

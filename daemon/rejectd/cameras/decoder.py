@@ -17,6 +17,7 @@ from av.container import InputContainer
 from rejectd.cameras.address import is_stream, shown, with_login
 from rejectd.cameras.contract import CameraError
 from rejectd.messages import Pixels
+from rejectd.passwords import PasswordError, read_password
 from rejectd.settings import VideoCamera
 
 # FFmpeg conceals damage and says so in its log alone. So it must talk, but not to our log: it knows the passwords.
@@ -158,14 +159,9 @@ def _container(settings: VideoCamera, password: str | None) -> InputContainer:
 
 
 def _password(settings: VideoCamera) -> str | None:
-    """Read at each attempt, so that a changed password needs no restart."""
     if settings.password_file is None:
         return None
     try:
-        return settings.password_file.read_text().rstrip("\r\n")
-    except (OSError, UnicodeDecodeError) as error:
-        cause = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
-        raise CameraError(
-            f"{settings.password_file}: the password cannot be read: {cause}",
-            hint="let the service's user read the file",
-        ) from None
+        return read_password(settings.password_file)
+    except PasswordError as error:
+        raise CameraError(error.args[0], hint=error.hint) from None

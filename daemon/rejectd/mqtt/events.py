@@ -83,6 +83,12 @@ class Events:
         self._held[message.topic] = time.monotonic() + _PAUSE_S
         self._ready = deque(each for each in self._ready if each.topic != message.topic)
 
+    def put_back(self, message: Message) -> None:
+        """It could not go out yet: it is the next again."""
+        assert message.event_seq is not None
+        self._under_way.discard(message.event_seq)
+        self._ready.appendleft(message)
+
     def take_back(self) -> None:
         """The connection is lost: what was under way goes out again."""
         self._under_way.clear()

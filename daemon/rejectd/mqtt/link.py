@@ -8,25 +8,44 @@ import select
 import socket
 import ssl
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
-from paho.mqtt.client import Client, MQTTMessage
-from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode, MQTTProtocolVersion
+from paho.mqtt.client import Client, DisconnectFlags, MQTTMessage
+from paho.mqtt.enums import CallbackAPIVersion, LogLevel, MQTTErrorCode, MQTTProtocolVersion
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 
 from rejectd.messages import RejectdError, Verdict
+from rejectd.mqtt import reasons, tls
+from rejectd.passwords import PasswordError, read_password
 from rejectd.settings import Mqtt, Protocol
 
-IN_FLIGHT = 20  # messages without acknowledgement; paho ignores the broker's own limit, which is seldom lower
+IN_FLIGHT = 20  # messages without acknowledgement, if the broker does not want fewer
 _CONNECT_S = 3.0
+_UNNAMED = ("Normal disconnection", "Unspecified error", "Success")  # what paho says when it knows no reason
 
 
 class LinkError(RejectdError):
     """The broker cannot be reached, refuses us, or is gone."""
+
+
+class RefusedError(LinkError):
+    """The broker answered, with a no."""
+
+    def __init__(self, message: str, *, hint: str, unsupported: bool) -> None:
+        super().__init__(message, hint="" if unsupported else hint)
+        self.unsupported = unsupported
+
+
+class LostError(LinkError):
+    """A connection that stood is gone. `reason` is the broker's own, in MQTT's words; empty if it gave none."""
+
+    def __init__(self, message: str, *, hint: str = "", reason: str = "", closed: bool = False) -> None:
+        """`closed`: the other side ended it."""
+        super().__init__(message, hint=hint)
+        self.reason = reason
+        self.closed = closed
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,6 +73,28 @@ class Incoming:
     correlation: bytes | None
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Acknowledgement:
+    """What the broker said to one message or subscription."""
+
+    mid: int  # packet identifier
+    refusal: str = ""  # in MQTT's words; empty: it took it
+    nobody: bool = False  # it took a message that nobody has subscribed to, and says so
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """What the broker's CONNACK allows."""
+
+    packet_bytes: int | None = None  # Maximum Packet Size; None: it names none
+    in_flight: int = IN_FLIGHT  # Receive Maximum, or ours if that is less
+
+    @property
+    def in_flight_others(self) -> int:
+        """Of what is not a verdict: the rest is kept free, so that a verdict need not wait."""
+        return max(1, self.in_flight // 2)
+
+
 class Link:
     """One connection, from CONNECT to its end. Not shared between threads."""
 
@@ -63,28 +104,31 @@ class Link:
         Raises:
             LinkError: with the broker's reason.
         """
+        self._settings = settings
         self._where = f"{settings.host}:{settings.port}"
+        self._client_id = client_id
         self.v5 = protocol is Protocol.V5
-        self.acknowledged: list[tuple[int, str]] = []  # packet identifier, why refused or empty
+        self.limits = Limits()
+        self.keepalive_s = settings.keepalive_s
+        self.acknowledged: list[Acknowledgement] = []
+        self.subscribed: list[Acknowledgement] = []
         self.received: list[Incoming] = []
-        self.denied = False  # the broker refused a subscription
         self._answer: str | None = None
-        self._reason = "connection lost"
+        self._reason = ""  # why the connection ended, in MQTT's words
+        self._closed = False
+        self._noted = ""  # what paho's log has about the socket
         self._client = self._make(settings, client_id, will)
         try:
             self._client.connect(settings.host, settings.port, keepalive=settings.keepalive_s)
         except (OSError, ValueError) as error:
-            raise LinkError(f"broker {self._where}: {error}", hint=_connect_hint(error, settings)) from error
+            raise _no_connection(error, settings) from error
         try:
             refusal = self._await_answer()
+            if refusal:
+                raise self._refused(refusal)
         except LinkError:
             self.drop()
             raise
-        if refusal:
-            self.drop()
-            hint = "check mqtt.username, mqtt.password_file and the broker's access list"
-            unsupported = "protocol version" in refusal.lower()
-            raise RefusedError(f"broker {self._where} refuses: {refusal}", hint=hint, unsupported=unsupported)
 
     def publish(self, message: Message, now_ns: int) -> int:
         """Send one message; returns its packet identifier."""
@@ -100,22 +144,25 @@ class Link:
                 properties.ResponseTopic = message.answer_to
         info = self._client.publish(message.topic, message.payload, 1, message.retain, properties)
         if info.rc != MQTTErrorCode.MQTT_ERR_SUCCESS:
-            raise LinkError(f"broker {self._where}: {self._reason}")
+            raise self._lost_error()
         return info.mid
 
-    def subscribe(self, topic: str) -> None:
-        """Ask for messages; they arrive in `received`."""
-        self._client.subscribe(topic, qos=1)
+    def subscribe(self, topic: str) -> int:
+        """Ask for messages; they arrive in `received`. Returns the packet identifier, which `subscribed` will have."""
+        code, mid = self._client.subscribe(topic, qos=1)
+        if code != MQTTErrorCode.MQTT_ERR_SUCCESS or mid is None:
+            raise self._lost_error()
+        return mid
 
     def wait(self, timeout_s: float, wake: socket.socket | None = None) -> None:
         """Serve the connection once: until something arrives, `wake` is readable, or the time is over.
 
         Raises:
-            LinkError: if the connection is gone.
+            LostError: if the connection is gone.
         """
         sock = self._client.socket()
         if sock is None:
-            raise LinkError(f"broker {self._where}: {self._reason}")
+            raise self._lost_error()
         pending = isinstance(sock, ssl.SSLSocket) and sock.pending() > 0
         writing = [sock] if self._client.want_write() else []
         readable, writable, _ = select.select(
@@ -126,7 +173,7 @@ class Link:
         if writable:
             self._client.loop_write()
         if self._client.loop_misc() == MQTTErrorCode.MQTT_ERR_NO_CONN or self._client.socket() is None:
-            raise LinkError(f"broker {self._where}: {self._reason}")
+            raise self._lost_error()
 
     def close(self) -> None:
         """Say goodbye, so that the broker does not publish the last will."""
@@ -148,12 +195,12 @@ class Link:
         while time.monotonic() < until:
             try:
                 self.wait(0.1)
-            except LinkError:
+            except LostError as error:
                 if self._answer is None:
-                    raise
+                    raise LinkError(error.args[0], hint=_hint_for_silence(self._noted, self._settings)) from error
             if self._answer is not None:
                 return self._answer
-        hint = "is this an MQTT port, and TLS set right?"
+        hint = _hint_for_silence(self._noted, self._settings)
         raise LinkError(f"broker {self._where}: does not answer", hint=hint)
 
     def _make(self, settings: Mqtt, client_id: str, will: Message | None) -> Client:
@@ -161,44 +208,63 @@ class Link:
         client = Client(CallbackAPIVersion.VERSION2, client_id, protocol=version, reconnect_on_failure=False)
         client.connect_timeout = _CONNECT_S
         client.max_inflight_messages_set(IN_FLIGHT)
-        if settings.username:
-            client.username_pw_set(settings.username, _password(settings.password_file))
-        if settings.tls:
-            ca, cert, key = (
-                str(path) if path else None for path in (settings.tls_ca, settings.tls_cert, settings.tls_key)
-            )
-            try:
-                client.tls_set(ca_certs=ca, certfile=cert, keyfile=key)
-            except (OSError, ValueError) as error:
-                raise LinkError(f"TLS: {error}", hint="check mqtt.tls_ca, mqtt.tls_cert and mqtt.tls_key") from error
+        try:
+            if settings.username:
+                password = read_password(settings.password_file) if settings.password_file else None
+                client.username_pw_set(settings.username, password)
+            if settings.tls:
+                client.tls_set_context(tls.context(settings))
+        except (PasswordError, tls.TlsError) as error:
+            raise LinkError(error.args[0], hint=error.hint) from error
         if will:
             client.will_set(will.topic, will.payload, 1, will.retain)
-        client.on_connect = lambda _client, _data, _flags, reason, _properties: self._connected(reason)
-        client.on_disconnect = lambda _client, _data, _flags, reason, _properties: self._lost(reason)
+        client.on_connect = lambda _client, _data, _flags, reason, properties: self._connected(reason, properties)
+        client.on_disconnect = lambda _client, _data, flags, reason, _properties: self._lost(flags, reason)
         client.on_publish = lambda _client, _data, mid, reason, _properties: self.acknowledged.append(
-            (mid, str(reason) if reason.is_failure else "")
+            _acknowledgement(mid, [reason])
         )
         client.on_message = lambda _client, _data, message: self.received.append(_incoming(message))
-        client.on_subscribe = lambda _client, _data, _mid, reasons, _properties: self._subscribed(reasons)
+        client.on_subscribe = lambda _client, _data, mid, codes, _properties: self.subscribed.append(
+            _acknowledgement(mid, codes)
+        )
+        client.on_log = lambda _client, _data, level, text: self._note(level, text)
         return client
 
-    def _connected(self, reason: object) -> None:
+    def _connected(self, reason: object, properties: Properties | None) -> None:
         self._answer = str(reason) if getattr(reason, "is_failure", True) else ""
+        if properties is None or self._answer:
+            return
+        receive_maximum = getattr(properties, "ReceiveMaximum", IN_FLIGHT)
+        self.limits = Limits(
+            packet_bytes=getattr(properties, "MaximumPacketSize", None), in_flight=min(IN_FLIGHT, receive_maximum)
+        )
+        self.keepalive_s = getattr(properties, "ServerKeepAlive", self.keepalive_s)  # paho keeps to it
+        if getattr(properties, "MaximumQoS", 1) == 0:
+            self._answer = "QoS not supported"
+        elif getattr(properties, "RetainAvailable", 1) == 0:
+            self._answer = "Retain not supported"
 
-    def _subscribed(self, reasons: list[ReasonCode]) -> None:
-        self.denied = self.denied or any(reason.is_failure for reason in reasons)
+    def _refused(self, refusal: str) -> RefusedError:
+        unsupported = "protocol version" in refusal.lower()
+        hint = reasons.hint_for_refusal(refusal)
+        return RefusedError(f"broker {self._where} refuses: {refusal}", hint=hint, unsupported=unsupported)
 
-    def _lost(self, reason: object) -> None:
-        if str(reason) not in ("Normal disconnection", "Unspecified error"):
-            self._reason = str(reason)
+    def _note(self, level: int, text: str) -> None:
+        if level == LogLevel.MQTT_LOG_ERR:
+            self._noted = text
 
+    def _lost(self, flags: DisconnectFlags, reason: object) -> None:
+        self._reason = "" if str(reason) in _UNNAMED else str(reason)
+        self._closed = flags.is_disconnect_packet_from_server or self._reason in reasons.ABOUT_A_MESSAGE
 
-class RefusedError(LinkError):
-    """The broker answered, with a no."""
-
-    def __init__(self, message: str, *, hint: str, unsupported: bool) -> None:
-        super().__init__(message, hint="" if unsupported else hint)
-        self.unsupported = unsupported
+    def _lost_error(self) -> LostError:
+        where = f"broker {self._where}"
+        if self._reason == reasons.TAKEN_OVER:
+            fault, hint = reasons.another_client(self._client_id, self._settings)
+            return LostError(f"{where}: {fault}", hint=hint, reason=self._reason, closed=True)
+        what = f"ends the connection: {self._reason}" if self._reason else "connection lost"
+        hint = reasons.hint_for_end(self._reason)
+        return LostError(f"{where}: {what}", hint=hint, reason=self._reason, closed=self._closed)
 
 
 def connect(settings: Mqtt, *, client_id: str, will: Message | None = None) -> Link:
@@ -226,32 +292,6 @@ def speaks(settings: Mqtt, client_id: str) -> Protocol:
     return Protocol.V5
 
 
-def listen(
-    settings: Mqtt,
-    topics: list[str],
-    on_message: Callable[[str, bytes], None],
-    *,
-    client_id: str,
-    until: Callable[[], bool],
-) -> None:
-    """Receive messages until `until()` is true.
-
-    Raises:
-        LinkError: if the broker cannot be reached or is gone.
-    """
-    link = connect(settings, client_id=client_id)
-    try:
-        for topic in topics:
-            link.subscribe(topic)
-        while not until():
-            link.wait(0.2)
-            received, link.received = link.received, []
-            for message in received:
-                on_message(message.topic, message.payload)
-    finally:
-        link.close()
-
-
 def _incoming(message: MQTTMessage) -> Incoming:
     return Incoming(
         topic=message.topic,
@@ -262,20 +302,28 @@ def _incoming(message: MQTTMessage) -> Incoming:
     )
 
 
-def _password(file: Path | None) -> str | None:
-    if file is None:
-        return None
-    try:
-        return file.read_text(encoding="utf-8").strip("\r\n")
-    except OSError as error:
-        raise LinkError(f"{file}: {error.strerror}", hint="let the service's user read mqtt.password_file") from error
+def _acknowledgement(mid: int, codes: list[ReasonCode]) -> Acknowledgement:
+    refusals = [str(code) for code in codes if code.is_failure]
+    nobody = any(str(code) == "No matching subscribers" for code in codes)
+    return Acknowledgement(mid=mid, refusal=refusals[0] if refusals else "", nobody=nobody)
 
 
-def _connect_hint(error: Exception, settings: Mqtt) -> str:
-    if isinstance(error, ssl.SSLCertVerificationError):
-        return "set mqtt.tls_ca to the authority that signed the broker's certificate"
-    if isinstance(error, ssl.SSLError):
-        return "does the broker speak TLS on this port?"
+def _no_connection(error: OSError | ValueError, settings: Mqtt) -> LinkError:
+    where = f"broker {settings.host}:{settings.port}"
     if isinstance(error, socket.gaierror):
-        return "check mqtt.host"
-    return f"is a broker running there? `mosquitto -p {settings.port}` starts one"
+        return LinkError(f"{where}: {error}", hint="check mqtt.host")
+    refused = isinstance(error, ConnectionRefusedError)
+    if settings.tls and not refused and (isinstance(error, (ssl.SSLError, ConnectionError, TimeoutError))):
+        return LinkError(f"{where}: {tls.cause(error)}", hint=tls.hint(error, settings))
+    return LinkError(f"{where}: {error}", hint=f"is a broker running there? `mosquitto -p {settings.port}` starts one")
+
+
+def _hint_for_silence(noted: str, settings: Mqtt) -> str:
+    """What to do when the other side hangs up, or says nothing, before it has answered our CONNECT."""
+    if settings.tls:
+        reason = tls.reason_in(noted) or tls.alert(settings)
+        if reason:
+            return tls.hint_for_reason(reason, settings)
+    elif tls.speaks_tls(settings):
+        return f"port {settings.port} speaks TLS: set mqtt.tls: true, and mqtt.tls_ca for an authority of your own"
+    return "is this an MQTT port, and TLS set right?"

@@ -13,11 +13,10 @@ import contextlib
 import dataclasses
 import logging
 import math
-import random
 import socket
 import threading
 import time
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,16 +24,18 @@ from pathlib import Path
 from rejectd.messages import CameraStatus, Verdict
 from rejectd.metrics import Metrics
 from rejectd.mqtt.events import Events
-from rejectd.mqtt.link import IN_FLIGHT, Incoming, Link, LinkError, Message, connect
+from rejectd.mqtt.fitting import Fitting, packet_bytes
+from rejectd.mqtt.link import Acknowledgement, Incoming, Link, LinkError, LostError, Message, connect
+from rejectd.mqtt.patience import Patience
+from rejectd.mqtt.reasons import ABOUT_A_MESSAGE, TOO_LARGE
+from rejectd.mqtt.suspects import Sent, Suspects
+from rejectd.mqtt.waiting import Waiting
 from rejectd.payloads import actuator_topic, camera_payload, camera_topic, command_topic, encode, verdict_topic
 from rejectd.settings import Mqtt, Protocol
 
 log = logging.getLogger(__name__)
 
-_FIRST_RETRY_S = 0.2
-_VERDICTS_WAITING = 10_000
-_ANSWERS_WAITING = 64
-_SAY_AGAIN_S = 60.0  # a refused topic is in the log this often; each refusal is in the counters
+_SAY_AGAIN_S = 60.0  # what does not change is in the log this often; each refusal is in the counters
 _LOOK_S = 0.05  # how often what waits for a busy broker is searched for what has expired
 
 
@@ -69,49 +70,43 @@ class Publisher:
         self._will = will
         self._ears = ears
         self._metrics = metrics
+        self._client_id = settings.client_id or f"rejectd-{line}"
         self._protocol = settings.protocol  # once connected, what the broker spoke
-        self._verdicts: deque[Message] = deque()
-        self._cameras: dict[str, Message] = {}
-        self._changed_cameras: set[str] = set()
-        self._answers: deque[Message] = deque(maxlen=_ANSWERS_WAITING)
-        self._in_flight: dict[int, tuple[Message, float]] = {}  # by packet identifier, with the instant of sending
+        self._waiting = Waiting(self._unpublished)
         self._events = Events(outbox)
+        self._patience = Patience(settings.retry_max_s, client_id=self._client_id)
+        self._fitting = Fitting(metrics)
+        self._suspects = Suspects()
+        self._in_flight: dict[int, Sent] = {}  # by packet identifier
+        self._next_status = 0.0
         self._looked = 0.0
         self._connected_ns = 0
         self._denied = False
-        self._said: dict[str, float] = {}  # refused topics, and when the log had them last
+        self._trouble = ""  # why there is no connection
+        self._said: dict[str, float] = {}  # refused topics and lost connections, and when the log had them last
         self._stop_at: float | None = None
         self._connected_once = threading.Event()
         self.unpublished: Counter[str] = Counter()  # verdicts that were never sent, by camera or station
         self._wake_reader, self._wake_writer = socket.socketpair()
         self._wake_reader.setblocking(False)
         self._wake_writer.setblocking(False)
-        self._lock = threading.Lock()  # guards what other threads add to: verdicts and cameras
 
     def verdict(self, verdict: Verdict, body: bytes) -> None:
         """Publish a verdict, if that is possible before its deadline."""
         topic = verdict_topic(self._line, verdict.camera, verdict.decision)
-        message = Message(topic=topic, payload=body, verdict=verdict)
-        with self._lock:
-            self._verdicts.append(message)
-            oldest = self._verdicts.popleft() if len(self._verdicts) > _VERDICTS_WAITING else None
-        if oldest:
-            self._unpublished(oldest)
+        self._waiting.add_verdict(Message(topic=topic, payload=body, verdict=verdict))
         self.wake()
 
     def camera(self, status: CameraStatus) -> None:
         """Publish a camera's latest status."""
         payload = encode(camera_payload(self._line, status))
-        with self._lock:
-            self._cameras[status.camera] = Message(
-                topic=camera_topic(self._line, status.camera), payload=payload, retain=True
-            )
-            self._changed_cameras.add(status.camera)
+        topic = camera_topic(self._line, status.camera)
+        self._waiting.add_camera(status.camera, Message(topic=topic, payload=payload, retain=True))
         self.wake()
 
     def answer(self, message: Message) -> None:
         """Publish the answer to a command. If far too many wait, the oldest goes."""
-        self._answers.append(message)
+        self._waiting.add_answer(message)
         self.wake()
 
     def more_events(self) -> None:
@@ -127,7 +122,13 @@ class Publisher:
     def problems(self) -> list[str]:
         """What the broker does not let us do."""
         refused = [f"the broker refuses {topic}" for topic in self._events.refused_topics if topic]
-        return refused + (["the broker refuses to let us hear commands"] if self._denied else [])
+        denied = "the broker refuses to let us hear commands" if self._denied else ""
+        others = (denied, self._trouble, self._patience.problem(time.monotonic()), self._fitting.problem())
+        return refused + [problem for problem in others if problem]
+
+    def largest_packet(self) -> int | None:
+        """How many bytes of a message the broker takes, topic and all; None if it names no limit."""
+        return self._fitting.most_bytes
 
     def wake(self) -> None:
         """Look again. Once `run` has ended nobody does."""
@@ -145,8 +146,6 @@ class Publisher:
 
     def run(self) -> None:
         """The life of the publish thread."""
-        failures = 0
-        trouble = ""
         try:
             while not self._over():
                 try:
@@ -154,31 +153,41 @@ class Publisher:
                     link = connect(settings, client_id=self._client_id, will=self._will)
                 except LinkError as error:
                     self._protocol = self._settings.protocol  # the broker may be another one when it is back
-                    if str(error) != trouble:
-                        trouble = str(error)
-                        log.warning(trouble)
-                    self._pause(min(_FIRST_RETRY_S * 2**failures, self._settings.retry_max_s) * random.uniform(0.7, 1))
-                    failures = min(failures + 1, 16)
+                    if str(error) != self._trouble:
+                        self._trouble = str(error)
+                        log.warning(self._trouble)
+                    self._pause(self._patience.failed())
                     continue
-                failures, trouble = 0, ""
+                self._trouble = ""
                 self._protocol = Protocol.V5 if link.v5 else Protocol.V311
-                log.info("broker connected", extra={"fields": {"mqtt": "5" if link.v5 else "3.1.1"}})
-                try:
-                    self._serve(link)
-                except LinkError as error:
-                    log.warning(str(error))
-                finally:
-                    self._hang_up(link)
+                self._pause(self._live(link))
         finally:
-            for message in self._verdicts:
-                self._unpublished(message)
+            self._waiting.give_up()
             self._events.close()
             self._wake_reader.close()
             self._wake_writer.close()
 
-    @property
-    def _client_id(self) -> str:
-        return self._settings.client_id or f"rejectd-{self._line}"
+    def _live(self, link: Link) -> float:
+        """The life of one connection; returns how long to wait before the next."""
+        began = time.monotonic()
+        fields: dict[str, object] = {"mqtt": "5" if link.v5 else "3.1.1"}
+        if link.limits.packet_bytes is not None:
+            fields["largest_packet"] = link.limits.packet_bytes
+        if link.keepalive_s != self._settings.keepalive_s:
+            fields["keepalive_s"] = link.keepalive_s
+        log.info("broker connected", extra={"fields": fields})
+        pause_s = 0.0
+        try:
+            self._serve(link)
+        except LostError as error:
+            now = time.monotonic()
+            pause_s = self._patience.ended(error, now - began, now)
+            self._look_for_culprit(error, now)
+            text = self._patience.problem(now) or str(error)
+            self._say(text, now, log.warning, "%s; next attempt in %.1f s", text, pause_s)
+        finally:
+            self._hang_up(link)
+        return pause_s
 
     def _over(self) -> bool:
         return self._stop_at is not None and time.monotonic() >= self._stop_at
@@ -188,7 +197,7 @@ class Publisher:
         until = time.monotonic() + seconds
         while (left := until - time.monotonic()) > 0 and not self._over():
             self._rest(min(left, 0.2))
-            self._expire(time.monotonic_ns())
+            self._waiting.expire(time.monotonic_ns())
 
     def _rest(self, seconds: float) -> None:
         self._wake_reader.settimeout(seconds)
@@ -201,23 +210,20 @@ class Publisher:
         self._metrics.broker_connected.set(1)
         self._connected_ns = time.monotonic_ns()
         self._connected_once.set()
-        with self._lock:
-            self._changed_cameras = set(self._cameras)
+        self._fitting.connected(link.limits.packet_bytes)
+        self._waiting.say_cameras_again()
+        self._next_status = 0.0
         if self._settings.commands:
             link.subscribe(command_topic(self._line, "+"))
             link.subscribe(actuator_topic(self._line, "+"))
-        next_status = 0.0
         while not self._over():
             now = time.monotonic()
-            if now >= next_status and self._stop_at is None:
-                self._send(link, self._status("online"))
-                next_status = now + self._settings.heartbeat_s
             self._send_all(link)
-            self._look_for_stalled(now)
+            self._look_for_stalled(now, link.keepalive_s)
             if self._stop_at is not None and self._all_out():
                 self._farewell(link)
                 return
-            patience_s = 0.1 if self._stop_at is not None else min(next_status - now, 0.5)
+            patience_s = 0.1 if self._stop_at is not None else min(self._next_status - now, 0.5)
             link.wait(max(0.0, patience_s), self._wake_reader)
             with contextlib.suppress(BlockingIOError):
                 self._wake_reader.recv(4096)
@@ -225,7 +231,7 @@ class Publisher:
             self._hear(link)
 
     def _all_out(self) -> bool:
-        return not self._in_flight and self._events.idle and not self._verdicts and not self._answers
+        return not self._in_flight and self._events.idle and self._waiting.empty
 
     def _farewell(self, link: Link) -> None:
         """The last word, after which the connection is closed in order."""
@@ -240,92 +246,118 @@ class Publisher:
         received, link.received = link.received, []
         for message in received:
             self._ears.received(message)
-        if link.denied and not self._denied:
+        denied = any(answer.refusal for answer in link.subscribed)
+        if denied and not self._denied:
             log.error("the broker refuses to let us hear commands; check its access list, or set mqtt.commands: false")
-        self._denied = link.denied
+        if link.subscribed:
+            self._denied = denied
 
     def _send_all(self, link: Link) -> None:
-        """Send what fits: verdicts first, then statuses and answers, then events."""
-        while len(self._in_flight) < IN_FLIGHT:
-            message = self._next()
+        """Send what fits: verdicts first, then statuses and answers, then events. Suspects go alone."""
+        while len(self._in_flight) < link.limits.in_flight:
+            if any(self._suspects.alone(sent.message) for sent in self._in_flight.values()):
+                return
+            message = self._next(link)
             if message is None:
+                return
+            if self._in_flight and self._suspects.alone(message):
+                self._put_back(message)
                 return
             self._send(link, message)
 
-    def _look_for_stalled(self, now: float) -> None:
+    def _next(self, link: Link) -> Message | None:
+        verdict = self._waiting.next_verdict()
+        if verdict:
+            return verdict
+        others = sum(sent.message.verdict is None for sent in self._in_flight.values())
+        if others >= link.limits.in_flight_others:
+            return None
+        now = time.monotonic()
+        if now >= self._next_status and self._stop_at is None:
+            self._next_status = now + self._settings.heartbeat_s
+            return self._status("online")
+        return self._waiting.next_other() or self._events.next()
+
+    def _look_for_stalled(self, now: float, patience_s: float) -> None:
         """A broker that takes everything and acknowledges nothing is as good as gone."""
         if now - self._looked < _LOOK_S:
             return
         self._looked = now
-        self._expire(time.monotonic_ns())
-        oldest = min((sent for _, sent in self._in_flight.values()), default=now)
-        if now - oldest > self._settings.keepalive_s:
-            raise LinkError(f"the broker has acknowledged nothing for {self._settings.keepalive_s} s")
-
-    def _next(self) -> Message | None:
-        while (message := self._next_verdict()) is not None:
-            if message.verdict and message.verdict.deadline_ns > time.monotonic_ns():
-                return message
-            self._unpublished(message)
-        with self._lock:
-            if self._changed_cameras:
-                return self._cameras[self._changed_cameras.pop()]
-        return self._answers.popleft() if self._answers else self._events.next()
-
-    def _next_verdict(self) -> Message | None:
-        with self._lock:
-            return self._verdicts.popleft() if self._verdicts else None
+        self._waiting.expire(time.monotonic_ns())
+        oldest = min((sent.at for sent in self._in_flight.values()), default=now)
+        if patience_s and now - oldest > patience_s:
+            raise LostError(f"the broker has acknowledged nothing for {patience_s} s")
 
     def _send(self, link: Link, message: Message) -> None:
+        fitting = self._fitting.fit(message)
+        if fitting is None:
+            self._give_up(message)
+            return
         try:
-            self._in_flight[link.publish(message, time.monotonic_ns())] = message, time.monotonic()
+            mid = link.publish(fitting, time.monotonic_ns())
         except LinkError:
             self._put_back(message)
             raise
+        self._in_flight[mid] = Sent(message=message, size=packet_bytes(fitting), at=time.monotonic())
 
     def _take_acknowledgements(self, link: Link) -> None:
         done, link.acknowledged = link.acknowledged, []
         now_ns = time.monotonic_ns()
-        for mid, refusal in done:
-            message, _ = self._in_flight.pop(mid, (None, 0.0))
-            if message is None:
+        for acknowledgement in done:
+            sent = self._in_flight.pop(acknowledgement.mid, None)
+            if sent is None:
                 continue
-            if refusal:
-                self._refused(message, refusal)
-            elif message.event_seq is not None:
-                self._events.acknowledged(message.event_seq)
-                self._ears.acknowledged(message.event_seq)
-            elif message.verdict:
-                verdict = message.verdict
-                self._ears.delivered(verdict, now_ns)
-                if verdict.decided_ns > self._connected_ns:
-                    self._ears.took(now_ns - verdict.decided_ns)
-                self._metrics.latency.labels(verdict.camera).observe((now_ns - verdict.captured_ns) / 1e9)
-                self._metrics.stage.labels("publish").observe((now_ns - verdict.decided_ns) / 1e9)
-                if now_ns > verdict.deadline_ns:
-                    self._metrics.missed.labels(verdict.camera).inc()
+            if acknowledgement.refusal:
+                self._refused(sent, acknowledgement)
+            else:
+                self._suspects.taken(sent)
+                self._delivered(sent.message, now_ns)
 
-    def _refused(self, message: Message, refusal: str) -> None:
-        now = time.monotonic()
-        if now >= self._said.get(message.topic, -math.inf) + _SAY_AGAIN_S:
-            self._said = {topic: said for topic, said in self._said.items() if now < said + _SAY_AGAIN_S}
-            self._said[message.topic] = now
-            log.error("broker refuses %s: %s; check its access list", message.topic, refusal)
+    def _delivered(self, message: Message, now_ns: int) -> None:
+        if message.event_seq is not None:
+            self._events.acknowledged(message.event_seq)
+            self._ears.acknowledged(message.event_seq)
+        elif message.verdict:
+            verdict = message.verdict
+            self._ears.delivered(verdict, now_ns)
+            if verdict.decided_ns > self._connected_ns:
+                self._ears.took(now_ns - verdict.decided_ns)
+            self._metrics.latency.labels(verdict.camera).observe((now_ns - verdict.captured_ns) / 1e9)
+            self._metrics.stage.labels("publish").observe((now_ns - verdict.decided_ns) / 1e9)
+            if now_ns > verdict.deadline_ns:
+                self._metrics.missed.labels(verdict.camera).inc()
+
+    def _refused(self, sent: Sent, acknowledgement: Acknowledgement) -> None:
+        message = sent.message
+        if acknowledgement.refusal == TOO_LARGE:
+            self._fitting.learn(sent.size)
+            self._put_back(message)  # it fits the next time, or is given up
+            return
+        hint = "check its access list"
+        self._say(
+            message.topic, time.monotonic(), log.error, "broker refuses %s: %s; %s", message.topic,
+            acknowledgement.refusal, hint,
+        )  # fmt: skip
         if message.verdict:
             self._unpublished(message)
         if message.event_seq is not None:
             self._events.refused(message)
 
-    def _expire(self, now_ns: int) -> None:
-        """Give up waiting verdicts whose deadline is over; cameras differ, so that these can be anywhere."""
-        with self._lock:
-            waiting = list(self._verdicts)
-            self._verdicts = deque(
-                message for message in waiting if message.verdict and message.verdict.deadline_ns > now_ns
-            )
-        for message in waiting:
-            if message.verdict and message.verdict.deadline_ns <= now_ns:
-                self._unpublished(message)
+    def _say(self, about: str, now: float, log_it: Callable[..., None], text: str, *values: object) -> None:
+        """Have it in the log, but not too often."""
+        if now < self._said.get(about, -math.inf) + _SAY_AGAIN_S:
+            return
+        self._said = {topic: said for topic, said in self._said.items() if now < said + _SAY_AGAIN_S}
+        self._said[about] = now
+        log_it(text, *values)
+
+    def _give_up(self, message: Message) -> None:
+        """It is larger than the broker takes, whatever one cuts off."""
+        if message.verdict:
+            self._unpublished(message)
+        if message.event_seq is not None:  # the journal keeps its verdict; here it would stop all that come after it
+            self._events.acknowledged(message.event_seq)
+            self._ears.acknowledged(message.event_seq)
 
     def _unpublished(self, message: Message) -> None:
         assert message.verdict
@@ -335,17 +367,27 @@ class Publisher:
 
     def _put_back(self, message: Message) -> None:
         """Into its queue again, before what came later."""
-        if message.verdict:
-            with self._lock:
-                self._verdicts.appendleft(message)
-        elif message.answer:
-            self._answers.appendleft(message)
+        if message.event_seq is not None:
+            self._events.put_back(message)
+        else:
+            self._waiting.put_back(message)
+
+    def _look_for_culprit(self, error: LostError, now: float) -> None:
+        """Learn what the broker closed the connection for, if it was a message."""
+        if not error.closed or error.reason not in ABOUT_A_MESSAGE:
+            return
+        culprit = self._suspects.broke(list(self._in_flight.values()), now)
+        if culprit:
+            topic, size = culprit.message.topic, culprit.size
+            log.error("the broker breaks the connection when %s comes with %d bytes", topic, size)
+            self._fitting.learn(size)
 
     def _hang_up(self, link: Link) -> None:
         """Close, and take back what the broker has not acknowledged."""
         self._metrics.broker_connected.set(0)
-        for message, _ in reversed(self._in_flight.values()):
-            self._put_back(message)
-        self._in_flight.clear()
         self._events.take_back()
+        for sent in reversed(self._in_flight.values()):
+            if sent.message.event_seq is None:
+                self._waiting.put_back(sent.message)
+        self._in_flight.clear()
         link.close() if self._over() else link.drop()

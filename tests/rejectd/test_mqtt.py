@@ -327,6 +327,25 @@ def test_a_wrong_password_is_said_once_and_nothing_is_lost_until_it_is_right(
     subscriber.close()
 
 
+@pytest.mark.parametrize("encoding", ["cp1252", "utf-16"])
+def test_a_password_file_in_another_encoding_ends_no_thread_and_is_said_once_until_it_is_mended(
+    mosquitto: Mosquitto, make: Callable[..., Rig], tmp_path: Path, caplog: pytest.LogCaptureFixture, encoding: str
+) -> None:
+    secret = tmp_path / "secret"
+    secret.write_bytes("geheim-ß1\r\n".encode(encoding))
+    rig = make(mosquitto.port, username="line", password_file=secret, retry_max_s=0.2).start()
+    wait_for(rig.publisher.problems, "the trouble is known")
+    rig.verdict(lifetime_ms=500)
+    wait_for(lambda: rig.unpublished() == 1, "several attempts later")
+    said = [record.message for record in caplog.records if "is not UTF-8 text" in record.message]
+    assert len(said) == 1
+    assert said[0] == rig.publisher.problems()[0]
+    assert "iconv -f" in said[0]
+    secret.write_bytes(b"\xef\xbb\xbf" + "geheim-ß1\r\n".encode())
+    assert rig.publisher.wait_connected(10), "taken over without a restart"
+    wait_for(lambda: rig.publisher.problems() == [], "all is well")
+
+
 def no_subscriptions(directory: Path) -> str:
     """Settings of a broker that takes and hands out everything, but allows no subscription to commands."""
     plugin = next(Path("/usr/lib").glob("**/mosquitto_dynamic_security.so"), None)

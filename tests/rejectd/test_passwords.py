@@ -37,10 +37,10 @@ def test_spaces_belong_to_a_password(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("encoding", "words"),
     [
-        ("cp1252", "is not UTF-8 text; save it as UTF-8; from Windows: iconv -f CP1252 -t UTF-8"),
-        ("utf-16", "is UTF-16, not UTF-8; save it as UTF-8: iconv -f UTF-16 -t UTF-8"),
-        ("utf-16-le", "is UTF-16, not UTF-8"),
-        ("utf-16-be", "is UTF-16, not UTF-8"),
+        ("cp1252", "is not UTF-8 text, but probably CP1252 or Latin-1 (line 1); save it as UTF-8, such as with `iconv"),
+        ("utf-16", "is not UTF-8 text, but UTF-16"),
+        ("utf-16-le", "UTF-16"),
+        ("utf-16-be", "UTF-16"),
     ],
 )
 def test_another_encoding_is_named_with_the_command_that_mends_it_and_never_the_password(
@@ -50,15 +50,17 @@ def test_another_encoding_is_named_with_the_command_that_mends_it_and_never_the_
     file.write_bytes(SECRET.encode(encoding))
     with pytest.raises(PasswordError) as refused:
         read_password(file)
-    assert str(refused.value).startswith(f"{file}: {words}")
+    assert str(refused.value).startswith(f"{file}: cannot be read: ")
+    assert words in str(refused.value)
+    assert "iconv -f" in str(refused.value)
     assert "geheim" not in str(refused.value)
-    assert refused.value.__cause__ is None, "a traceback would show its bytes"
+    assert refused.value.__suppress_context__, "a traceback would show its bytes"
 
 
 def test_what_is_no_file_or_far_too_long_is_refused_without_waiting(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     for path in (tmp_path / "pipe", tmp_path, Path("/dev/zero")):
-        with pytest.raises(PasswordError, match=r"is not a file|Is a directory"):
+        with pytest.raises(PasswordError, match=r"not a file"):
             read_password(path)
     (tmp_path / "long").write_bytes(b"x" * 70_000)
     with pytest.raises(PasswordError, match="has more than 65535 bytes"):
@@ -76,7 +78,7 @@ def test_a_file_that_may_not_be_read_is_named_with_what_to_do(closed: str, tmp_p
     if root:
         os.seteuid(65534)
     try:
-        with pytest.raises(PasswordError, match="Permission denied; let the service's user read the file, and enter"):
+        with pytest.raises(PasswordError, match=r"Permission denied: .*; let user \w+ (enter|read)"):
             read_password(file)
     finally:
         if root:

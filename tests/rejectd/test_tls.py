@@ -110,7 +110,7 @@ def test_files_of_the_wrong_kind_are_named_each_with_what_is_wrong(
         ({"tls_ca": der}, f"mqtt.tls_ca: {der}: holds no certificate in PEM format; it looks like DER"),
         ({"tls_ca": empty}, f"mqtt.tls_ca: {empty}: holds no certificate in PEM format; give a file in PEM"),
         ({"tls_ca": key}, f"mqtt.tls_ca: {key}: holds no certificate in PEM format"),
-        ({"tls_ca": tmp_path / "absent"}, "absent: No such file"),
+        ({"tls_ca": tmp_path / "absent"}, "absent: cannot be read: No such file"),
         ({"tls_cert": cert, "tls_key": foreign_key}, f"mqtt.tls_key: {foreign_key}: this key does not belong to"),
         ({"tls_cert": key, "tls_key": key}, f"mqtt.tls_cert: {key}: holds no certificate in PEM format"),
         ({"tls_cert": cert, "tls_key": cert}, f"mqtt.tls_key: {cert}: holds no private key in PEM format"),
@@ -136,4 +136,5 @@ def test_a_file_below_a_closed_folder_is_named(
         if root:
             os.seteuid(0)
         folder.chmod(0o700)
-    assert "ca.crt: Permission denied; let the service's user read it, and enter the folders above it" in said
+    assert "ca.crt: cannot be read: Permission denied: it is below" in said
+    assert "which user nobody may not enter; let user nobody enter that folder" in said

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from rejectd.messages import RejectdError
 from rejectd.settings import Mqtt
+from revdist import trouble
 
 _PROBE_S = 2.0
 _REASON = re.compile(r"\[(?:SSL|X509)[^\]]*?(\w+)\]")  # such as [SSL: TLSV13_ALERT_CERTIFICATE_REQUIRED]
@@ -160,8 +161,8 @@ def _load(setting: str, file: Path, kind: str, load: Callable[[], None]) -> None
     except ssl.SSLError as error:
         raise TlsError(f"{setting}: {file}: {_wrong(content, kind, error)}", hint=_format_hint(content, kind)) from None
     except OSError as error:
-        why = "let the service's user read it, and enter the folders above it"
-        raise TlsError(f"{setting}: {file}: {error.strerror or error}", hint=why) from error
+        told = trouble.explain(error, file)
+        raise TlsError(f"{setting}: {file}: cannot be read: {told.cause}", hint=told.hint) from error
     except ValueError as error:
         raise TlsError(f"{setting}: {file}: {error}", hint="give a file in PEM format") from error
     if f"{kind}-----".encode() not in content:

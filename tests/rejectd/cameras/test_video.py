@@ -120,5 +120,13 @@ def test_a_file_that_is_no_video_is_an_error_that_names_it(content, cause, tmp_p
 
 def test_an_unreadable_password_file_is_an_error_that_names_it(tmp_path):
     settings = VideoCamera(product="cell", url="rtsp://192.0.2.7/s", username="u", password_file=tmp_path / "absent")
-    with pytest.raises(CameraError, match="absent: the password cannot be read: No such file"):
+    with pytest.raises(CameraError, match="absent: cannot be read: No such file"):
+        driver(settings).open()
+
+
+def test_a_password_file_in_another_encoding_is_an_error_that_says_which(tmp_path):
+    secret = tmp_path / "secret"
+    secret.write_bytes("geheim-ß1".encode("utf-16"))
+    settings = VideoCamera(product="cell", url="rtsp://192.0.2.7/s", username="u", password_file=secret)
+    with pytest.raises(CameraError, match="secret: cannot be read: is not UTF-8 text, but UTF-16"):
         driver(settings).open()

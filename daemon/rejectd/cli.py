@@ -1,39 +1,66 @@
-"""The command `rejectd`."""
+"""The command `rejectd`.
+
+What a command needs is imported where it runs: `rejectd run` catches signals from its first moment on.
+"""
 
 from __future__ import annotations
 
 import argparse
 import json
+import logging
+import math
 import sys
 from collections.abc import Sequence
+from contextlib import ExitStack
 from datetime import datetime
-from importlib.metadata import version
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import yaml
+from rejectd.signals import Signals, StoppedError
+from revdist import console
 
-from rejectd import settings_file
-from rejectd.declaration import SettingsError
-from rejectd.messages import RejectdError, iso
-from rejectd.requests import REQUESTS
-from rejectd.settings import Settings
-from rejectd.systemd import for_stderr
+if TYPE_CHECKING:
+    from rejectd.settings import Settings
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the command and exit: 0 is success, 1 a failed check, 2 a mistake of the user's, 130 Ctrl-C."""
-    options = _parser().parse_args(arguments)
+    """Run the command and exit: 0 is success, 1 a failed check, 2 a mistake of the user's, 130 Ctrl-C.
+
+    141 is a reader of our output that left, such as `head`.
+    """
+    words = sys.argv[1:] if arguments is None else arguments
+    with ExitStack() as stack:
+        signals = stack.enter_context(Signals()) if words[:1] == ["run"] else None
+        console.prepare()
+        sys.exit(console.run("rejectd", lambda: _told(words, signals)))
+
+
+def _told(arguments: Sequence[str], signals: Signals | None) -> int:
+    """Run the command; what a person can mend is told on stderr."""
     try:
-        sys.exit(options.command(options))
-    except RejectdError as error:
-        separator = "\n" if isinstance(error, SettingsError) else " "
-        print(for_stderr(f"rejectd:{separator}{error}"), file=sys.stderr)
-        sys.exit(2)
-    except KeyboardInterrupt:
-        sys.exit(130)
+        from rejectd.declaration import SettingsError
+        from rejectd.messages import RejectdError
+        from rejectd.systemd import for_stderr
+
+        options = _parser().parse_args(arguments)
+        options.signals = signals
+        try:
+            status: int = options.command(options)
+        except RejectdError as error:
+            separator = "\n" if isinstance(error, SettingsError) else " "
+            print(for_stderr(f"rejectd:{separator}{error}"), file=sys.stderr)
+            return console.FAILED
+    except StoppedError as stop:
+        logging.getLogger(__name__).info("stopped during the start by %s", stop)
+        return 0
+    return status
 
 
 def _parser() -> argparse.ArgumentParser:
+    from importlib.metadata import version
+
+    from rejectd.requests import REQUESTS
+
     parser = argparse.ArgumentParser(
         prog="rejectd", description="Watches a production line and tells it, in time, which parts to reject."
     )
@@ -58,7 +85,7 @@ def _parser() -> argparse.ArgumentParser:
     account.add_argument("--until", default="0m", help="likewise; now if not given")
     account.add_argument(
         "--travel",
-        type=float,
+        type=_seconds,
         default=10.0,
         metavar="S",
         help="from a deadline until the PLC has counted (%(default)s s)",
@@ -88,11 +115,20 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _seconds(text: str) -> float:
+    seconds = float(text)
+    if not math.isfinite(seconds) or not 0 <= seconds < 1e8:
+        raise argparse.ArgumentTypeError(f"{text!r} is no time in seconds, write 10")
+    return seconds
+
+
 def _run(options: argparse.Namespace) -> int:
+    from rejectd import settings_file
+
     settings_file.load(options.config)  # mistakes are said before torch is imported
     from rejectd.service import Service
 
-    Service(options.config, until_ended=options.until_ended).run()
+    Service(options.config, options.signals, until_ended=options.until_ended).run()
     return 0
 
 
@@ -107,14 +143,14 @@ def _check(options: argparse.Namespace) -> int:
 
 
 def _watch(options: argparse.Namespace) -> int:
-    from rejectd import watch
+    from rejectd import settings_file, watch
 
     watch.main(settings_file.load(options.config))
     return 0
 
 
 def _account(options: argparse.Namespace) -> int:
-    from rejectd import account
+    from rejectd import account, settings_file
 
     now = datetime.now().astimezone()
     since, until = account.instant(options.since, now), account.instant(options.until, now)
@@ -130,20 +166,14 @@ def _account(options: argparse.Namespace) -> int:
 
 
 def _command(options: argparse.Namespace) -> int:
-    request = {}
-    for text in options.request:
-        key, equals, value = text.partition("=")
-        if not equals:
-            raise RejectdError(f"{text!r} is not KEY=VALUE", hint="such as product=cell")
-        try:
-            request[key] = yaml.safe_load(value)
-        except yaml.YAMLError as error:
-            raise RejectdError(f"{text!r}: the value cannot be read", hint="put it in quotes") from error
-    return _ask(settings_file.load(options.config), options.name, request)
+    from rejectd import settings_file, typed
+
+    return _ask(settings_file.load(options.config), options.name, typed.request(options.name, options.request))
 
 
 def _replay(options: argparse.Namespace) -> int:
-    from rejectd import account
+    from rejectd import account, settings_file
+    from rejectd.messages import iso
 
     now = datetime.now().astimezone()
     request: dict[str, object] = {"from_seq": options.from_seq, "to_seq": options.to_seq}
@@ -156,6 +186,7 @@ def _replay(options: argparse.Namespace) -> int:
 
 def _ask(settings: Settings, name: str, request: dict[str, object]) -> int:
     from rejectd.asking import ask
+    from rejectd.systemd import for_stderr
 
     answer = ask(settings, name, request)
     if not answer["ok"]:
@@ -185,3 +216,7 @@ def _demo(options: argparse.Namespace) -> int:
 
     demo.run(options.directory, steps=options.steps)
     return 0
+
+
+if __name__ == "__main__":
+    main()

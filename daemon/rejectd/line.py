@@ -36,6 +36,7 @@ from rejectd.stations import Stations
 
 log = logging.getLogger(__name__)
 
+_VERSION = version("rejectd")  # read from a file
 _READING_S = 60.0  # an actuator's count that has not changed is noted this often
 
 
@@ -138,7 +139,7 @@ class Line:
         )
         status = LineStatus(
             run=self.run,
-            version=version("rejectd"),
+            version=_VERSION,
             account=self.ledger.snapshot().account,
             parts=parts,
             unpublished=unpublished,

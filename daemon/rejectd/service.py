@@ -25,15 +25,16 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from datetime import UTC, datetime
 from pathlib import Path
-from types import FrameType
 
-from prometheus_client import CollectorRegistry, start_http_server
+from prometheus_client import CollectorRegistry
 
-from rejectd import settings_file
+from rejectd import changes, settings_file
 from rejectd.line import Line
 from rejectd.messages import Account, RejectdError
+from rejectd.metrics_server import MetricsServer
 from rejectd.settings import AnyCamera
-from rejectd.systemd import log_to_stderr, notify, watchdog_s
+from rejectd.signals import Signals
+from rejectd.systemd import log_to_stderr, notify, raise_file_limit, watchdog_s
 
 log = logging.getLogger(__name__)
 
@@ -48,7 +49,7 @@ class ServiceError(RejectdError):
 class Service:
     """One line's service. `run` returns after SIGTERM, SIGINT or, if wished, when every camera has ended."""
 
-    def __init__(self, file: Path, *, until_ended: bool = False) -> None:
+    def __init__(self, file: Path, signals: Signals, *, until_ended: bool = False) -> None:
         """Read the settings and load the models; nothing runs yet.
 
         Raises:
@@ -58,7 +59,7 @@ class Service:
         self._until_ended = until_ended
         self._settings = settings_file.load(file)
         log_to_stderr(self._settings.log_level)
-        self._signals: queue.SimpleQueue[int] = queue.SimpleQueue()
+        self._signals = signals
         self._died: queue.SimpleQueue[tuple[str, BaseException]] = queue.SimpleQueue()
         self._stop_cameras = threading.Event()
         self._stop_deadlines = threading.Event()
@@ -72,8 +73,9 @@ class Service:
             RejectdError: if it cannot start, or a thread died.
         """
         with ExitStack() as stack:
-            self._catch_signals(stack)
+            raise_file_limit()
             self._build(stack)
+            self._signals.ready()
             self._start()
             log.info("ready", extra={"fields": {"line": self._settings.line, "run": self._run_id}})
             notify("READY=1")
@@ -92,13 +94,6 @@ class Service:
         log.info("stopped", extra={"fields": fields})
         return account
 
-    def _catch_signals(self, stack: ExitStack) -> None:
-        def queue_it(number: int, _frame: FrameType | None) -> None:
-            self._signals.put(number)
-
-        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-            stack.callback(signal.signal, number, signal.signal(number, queue_it))
-
     def _build(self, stack: ExitStack) -> None:
         self._line = Line(self._settings, self._file, self._run_id, stack)
         self._serve_metrics(self._line.registry, stack)
@@ -106,13 +101,11 @@ class Service:
     def _serve_metrics(self, registry: CollectorRegistry, stack: ExitStack) -> None:
         where = self._settings.metrics
         try:
-            server, thread = start_http_server(where.port, where.host, registry)
+            self._metrics = MetricsServer(where.host, where.port, registry)
         except OSError as error:
             hint = "choose another metrics.port, or stop the program that has it"
             raise ServiceError(f"metrics: {where.host}:{where.port}: {error.strerror}", hint=hint) from error
-        thread.name = "metrics"
-        stack.callback(server.server_close)
-        stack.callback(server.shutdown)
+        stack.callback(self._metrics.close)
 
     def _start(self) -> None:
         """Start the threads, the last stage first, so that nothing waits for a stage that is not there."""
@@ -122,6 +115,7 @@ class Service:
         line = self._line
         self._thread("publish", line.publisher.run)
         line.publisher.wait_connected(_BROKER_S)
+        self._thread("metrics", self._metrics.run, nice=10)
         self._thread("record", line.recorder.run, nice=10)
         self._thread("deadlines", lambda: line.pipeline.watch_deadlines(self._stop_deadlines))
         if self._settings.stations:
@@ -154,10 +148,7 @@ class Service:
         period = watchdog_s()
         next_ping = 0.0
         while True:
-            try:
-                number = self._signals.get(timeout=_TICK_S)
-            except queue.Empty:
-                number = 0
+            number = self._signals.get(_TICK_S)
             if number == signal.SIGHUP:
                 self._reload()
             elif number:
@@ -186,6 +177,8 @@ class Service:
             for product, (before, after) in changed.items():
                 log.info("threshold of %s changed", product, extra={"fields": {"before": before, "after": after}})
             log.info("settings reloaded: thresholds and log level")
+            for key, (old, new) in changes.needing_restart(self._settings, settings).items():
+                log.warning("%s changed, which needs a restart", key, extra={"fields": {"before": old, "after": new}})
         notify("READY=1")
 
     def _drain(self) -> None:

@@ -6,6 +6,7 @@ import json
 import logging
 import os
 import re
+import resource
 import socket
 import sys
 
@@ -33,6 +34,21 @@ def watchdog_s() -> float | None:
     microseconds = os.environ.get("WATCHDOG_USEC", "")
     for_us = os.environ.get("WATCHDOG_PID", str(os.getpid())) == str(os.getpid())
     return int(microseconds) / 1e6 if microseconds.isdigit() and for_us else None
+
+
+def raise_file_limit() -> int:
+    """Allow this process as many open files as the system lets it. Returns how many.
+
+    The usual 1,024 are for programs that pass them to select(2), which we never do; each connection and file takes one.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft == hard:
+        return soft
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    except (OSError, ValueError):  # a sandbox forbids it
+        return soft
+    return hard
 
 
 class Formatter(logging.Formatter):

@@ -4,24 +4,26 @@ from __future__ import annotations
 
 import argparse
 import logging
-import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import get_args
 
-from revdist import bench, commands, peers, recipe, resnet, sensitivity
-from revdist.commands import FAILED
+from revdist import bench, commands, console, peers, recipe, resnet, sensitivity
 from revdist.conformal import Guarantee
 from revdist.errors import RevdistError
 from revdist.teacher import NAMES
 
-INTERRUPTED = 130
-
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command. Returns 0, 2 after an error that is told on stderr, or 130 after Ctrl-C."""
+    """Run a command. Returns 0, 2 after an error that is told on stderr, 130 after Ctrl-C, 141 if the reader left."""
+    console.prepare()
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    return console.run("revdist", lambda: _told(arguments))
+
+
+def _told(arguments: Sequence[str] | None) -> int:
+    """Run a command; what a person can mend is told on stderr."""
     options = _parser().parse_args(arguments)
     command: Callable[[argparse.Namespace], int] = options.command
     try:
@@ -30,12 +32,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"revdist: {error.message}", file=sys.stderr)
         if error.hint:
             print(f"hint: {error.hint}", file=sys.stderr)
-        return FAILED
-    except KeyboardInterrupt:
-        return INTERRUPTED
-    except BrokenPipeError:  # the reader of our output has left, as `head` does
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
+        return console.FAILED
 
 
 def _parser() -> argparse.ArgumentParser:

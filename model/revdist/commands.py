@@ -38,13 +38,12 @@ from revdist import (
 )
 from revdist.bundle import Bundle
 from revdist.conformal import Calibration
+from revdist.console import FAILED
 from revdist.engine import Engine
 from revdist.errors import ImageError, RevdistError
 from revdist.placed import Inspection
 from revdist.report import gather, page
 from revdist.teacher import load
-
-FAILED = 2
 
 
 def run_train(options: argparse.Namespace) -> int:

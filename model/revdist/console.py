@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import os
 import signal
 import sys
 from collections.abc import Callable
+from pathlib import Path
+
+from revdist import trouble
 
 FAILED = 2
 INTERRUPTED = 128 + signal.SIGINT
 READER_LEFT = 128 + signal.SIGPIPE  # what a shell shows for a Unix tool whose reader, such as `head`, has left
+
+_OUTPUT = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EBADF)
 
 
 def prepare() -> None:
@@ -32,9 +38,11 @@ def prepare() -> None:
 def run(name: str, command: Callable[[], int]) -> int:
     """Run a command and return its exit status, also where Ctrl-C ends it or its output cannot be written."""
     try:
-        status = command()
-        if sys.stdout is not None:
-            sys.stdout.flush()
+        try:
+            return command()
+        finally:
+            if sys.stdout is not None:
+                sys.stdout.flush()
     except KeyboardInterrupt:
         _forget_output()
         return INTERRUPTED
@@ -42,23 +50,18 @@ def run(name: str, command: Callable[[], int]) -> int:
         _forget_output()
         return READER_LEFT
     except OSError as error:
-        if not _is_output(error):
-            raise
         _forget_output()
-        print(f"{name}: the output cannot be written: {error.strerror}", file=sys.stderr)
+        print(f"{name}: {_reason(error)}", file=sys.stderr)
         return FAILED
-    return status
 
 
-def _is_output(error: OSError) -> bool:
-    """Whether it was standard output that could not be written, and no file: its errors carry no name."""
-    if error.filename is not None or sys.stdout is None:
-        return False
-    try:
-        sys.stdout.flush()
-    except OSError as again:
-        return again.errno == error.errno
-    return False
+def _reason(error: OSError) -> str:
+    """What nobody told a person before: a file that no command thought of, or the output, whose errors have no name."""
+    if isinstance(error.filename, str | bytes):
+        path = Path(os.fsdecode(error.filename))
+        told = trouble.explain(error, path, "used")
+        return f"{trouble.shown(path)}: {told.cause}" + (f"; {told.hint}" if told.hint else "")
+    return f"the output cannot be written: {error.strerror}" if error.errno in _OUTPUT else str(error)
 
 
 def _forget_output() -> None:

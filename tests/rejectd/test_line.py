@@ -488,6 +488,17 @@ def test_the_status_says_how_the_line_is(line: Line) -> None:
     line.publisher.unpublished.clear()
 
 
+def test_the_heartbeat_opens_no_file(line: Line, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(24, "Too many open files")
+
+    for opens in ("builtins.open", "io.open", "os.open", "os.scandir", "os.listdir"):
+        monkeypatch.setattr(opens, refuse)
+    message = line.status("online")
+    monkeypatch.undo()
+    assert json.loads(message.payload)["version"]
+
+
 def test_the_status_shows_the_problems_that_a_person_should_look_at(line: Line) -> None:
     states = [CameraState.UP, CameraState.DOWN, CameraState.DEGRADED, CameraState.ENDED]
     for name, state in zip("abcd", states, strict=True):

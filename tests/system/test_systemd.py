@@ -10,6 +10,7 @@ import shutil
 import subprocess
 import sys
 import sysconfig
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -198,6 +199,28 @@ def test_the_service_runs_as_its_user_without_privileges_and_owns_its_state(serv
     for path in ("/var/lib/rejectd/line1", "/var/cache/rejectd/line1"):
         assert run("stat", "--format=%u:%g %a", path).strip() == f"{user}:{group} 750"
     assert run("stat", "--format=%u", "/var/lib/rejectd/line1/journal.sqlite").strip() == user
+
+
+def test_the_service_has_room_for_files_and_an_end_to_its_memory(service: Service) -> None:
+    shown = service.show()
+    limits = Path(f"/proc/{shown['MainPID']}/limits")
+    files = service.machine.run("grep", "Max open files", str(limits)).split()[3:5]
+    assert files == ["8192", "8192"], "the soft limit is raised to the hard one"
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    assert 0.5 * memory < int(shown["MemoryMax"]) < 0.9 * memory
+
+
+def test_a_stop_during_the_start_is_clean_and_soon(machine: Machine) -> None:
+    service = Service(machine)
+    service.configure()
+    service.control("start", "--no-block")
+    machine.wait(lambda: service.show()["MainPID"] != "0", "the process runs")
+    assert service.show()["ActiveState"] == "activating"
+    before = time.monotonic()
+    service.control("stop")
+    assert time.monotonic() - before < 10
+    shown = service.show()
+    assert (shown["ActiveState"], shown["Result"]) == ("inactive", "success")
 
 
 def test_shared_memory_of_others_is_not_seen(service: Service) -> None:

@@ -120,6 +120,7 @@ class Pipeline:
             status = CameraStatus(camera=name, state=state, reason=reason, since_unix_ns=time.time_ns())
             self.states[name] = status
             self._stages.publisher.camera(status)
+            self._stages.stations.report(status, self._stages.publisher.camera)
 
         def enter(exposure: Exposure) -> Frame:
             return self._enter(name, camera, exposure)

@@ -92,7 +92,7 @@ def camera() -> Schema:
     fields = {
         "schema": {"const": "rejectd.camera.v1"},
         "line": about(NAMED, "The line."),
-        "camera": about(NAMED, "The camera."),
+        "camera": about(NAMED, "The camera or station; a station is as its worst camera."),
         "state": about(choice(CameraState), "`up` is well; `ended` is a finished replay. Else see `reason`."),
         "reason": about(or_null(TEXT), "Why, and what to do; null if there is nothing to say."),
         "since": about(TIME, "Since when, UTC."),

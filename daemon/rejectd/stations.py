@@ -18,12 +18,14 @@ from typing import TypeAlias
 
 from rejectd.decision import unjudged
 from rejectd.ledger import Ledger
-from rejectd.messages import Cause, Decision, Exposure, Frame, Verdict
+from rejectd.messages import CameraState, CameraStatus, Cause, Decision, Exposure, Frame, Verdict
 from rejectd.pairing import Pairing, Trace
 from rejectd.settings import Station
 
 _RECENT = 20  # parts that `problems` speaks about
 _UNSETTLED = 10_000  # parts whose deadline is still to come
+
+_WORST_FIRST = (CameraState.DOWN, CameraState.ENDED, CameraState.STARTING, CameraState.DEGRADED, CameraState.UP)
 
 _Key: TypeAlias = tuple[str, int, int]  # station, number of the part, its deadline
 
@@ -34,7 +36,7 @@ class Fate(StrEnum):
     USED = "used"
     DECIDED = "decided"  # it came when another view had rejected the part
     LATE = "late"  # it came when the part's time was over
-    SURPLUS = "surplus"  # the camera had shown the part as often as it should; the view is used
+    SURPLUS = "surplus"  # the camera had shown the part as often as it should
     MISSED = "missed"  # it did not come by the part's deadline
 
 
@@ -70,6 +72,9 @@ class Stations:
         self._unsettled: dict[str, deque[Trace]] = {name: deque(maxlen=_UNSETTLED) for name in stations}
         self._recent: dict[str, deque[Trace]] = {name: deque(maxlen=_RECENT) for name in stations}
         self._fates: Counter[tuple[str, Fate]] = Counter({(camera, fate): 0 for camera in self._of for fate in Fate})
+        self._reporting = threading.Lock()  # guards what follows, and the order of reports
+        self._cameras: dict[str, CameraStatus] = {}
+        self._reported: dict[str, CameraStatus] = {}  # by station
 
     def __contains__(self, name: str) -> bool:
         """Whether a name is that of a station."""
@@ -138,6 +143,25 @@ class Stations:
         detail = f"missing: {', '.join(missing)}" if missing else ""
         return self._with_views(unjudged(frame, cause, self._clock(), detail=detail), part.verdicts)
 
+    def report(self, status: CameraStatus, publish: Callable[[CameraStatus], None]) -> None:
+        """Publish the state of a camera's station, if that changes it: a station sees what its worst camera sees."""
+        name = self._of.get(status.camera)
+        if name is None:
+            return
+        with self._reporting:
+            self._cameras[status.camera] = status
+            starting = replace(status, state=CameraState.STARTING, reason="")
+            statuses = [
+                self._cameras.get(camera, replace(starting, camera=camera)) for camera in self._stations[name].cameras
+            ]
+            worst = min(statuses, key=lambda camera: _WORST_FIRST.index(camera.state))
+            reason = f"camera {worst.camera}: {worst.reason}" if worst.reason else ""
+            station = replace(status, camera=name, state=worst.state, reason=reason)
+            before = self._reported.get(name)
+            if before is None or (before.state, before.reason) != (station.state, station.reason):
+                self._reported[name] = station
+                publish(station)
+
     def problems(self) -> list[str]:
         """What is wrong with the views of the last parts, for people."""
         with self._lock:
@@ -179,11 +203,11 @@ class Stations:
 
     def _fate(self, trace: Trace, camera: str) -> Fate:
         """Of a view that comes now."""
-        if trace.ended:
-            rejected = trace.decided and self._clock() < trace.deadline_ns
-            return Fate.DECIDED if rejected else Fate.LATE
-        surplus = trace.shown[camera] >= self._stations[self._of[camera]].frames
-        return Fate.SURPLUS if surplus else Fate.USED
+        if trace.shown[camera] >= self._stations[self._of[camera]].frames:
+            return Fate.SURPLUS
+        if not trace.ended:
+            return Fate.USED
+        return Fate.DECIDED if trace.decided and self._clock() < trace.deadline_ns else Fate.LATE
 
     def _settle(self) -> None:
         """Take stock of the parts whose deadline is over; the lock is held."""

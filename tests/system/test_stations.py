@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from gateway import RELEASE, STOPS, Gateway
+from gateway import REJECT, RELEASE, STOPS, Gateway
 from line import Line, Subscriber
 from peers import Mosquitto, wait_for
 
@@ -108,8 +108,9 @@ def test_one_view_that_rejects_rejects_the_part_at_once(
     assert line.stop() == 0
 
 
+@pytest.mark.parametrize("script", [RELEASE, REJECT])
 def test_an_exposure_that_one_camera_misses_costs_its_own_part_and_no_other(
-    line: Line, subscriber: Subscriber, mosquitto: Mosquitto, cells: list[Path], strange: Path
+    script: str, line: Line, subscriber: Subscriber, mosquitto: Mosquitto, cells: list[Path], strange: Path
 ) -> None:
     """No picture has a number; the left camera misses part 3, and part 6 has a defect that it sees."""
     pitch_s, missed, bad = 0.8, 3, 6
@@ -117,7 +118,7 @@ def test_an_exposure_that_one_camera_misses_costs_its_own_part_and_no_other(
     line.settings["mqtt"]["heartbeat_s"] = 1.0
     line.start()
     views.wait(subscriber)
-    belt = Gateway(RELEASE, mosquitto, line.directory, 2.6, camera="gate", spacing_s=pitch_s)
+    belt = Gateway(script, mosquitto, line.directory, 2.6, camera="gate", spacing_s=pitch_s)
     try:
         belt.wait_state("running")
         begun = time.monotonic()
@@ -137,13 +138,14 @@ def test_an_exposure_that_one_camera_misses_costs_its_own_part_and_no_other(
     frames = {payload["event_id"]: payload for payload in subscriber.of("verdict").values() if payload["views"] is None}
     for part, verdict in parts.items():
         assert {frames[view]["source"] for view in verdict["views"]} == {f"part_{part:06}.png"}
-    stopped = [part for part, handled in done.items() if handled["do"] == STOPS[RELEASE]]
+    stopped = [part for part, handled in done.items() if handled["do"] == STOPS[script]]
     assert stopped == [missed, bad], "the part that is bad, and the one that was seen by one camera alone"
     wait_for(
         lambda: subscriber.status()["problems"] == ["station gate: camera left missed 1 of the last 9 parts"],
         "the line names the camera",
     )
     assert line.metrics()["rejectd_part_views_total{camera=left,fate=missed}"] == 1
+    assert subscriber.states("gate") == ["starting", "up"]
     assert line.stop() == 0
 
 

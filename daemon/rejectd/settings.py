@@ -41,6 +41,13 @@ class Transport(StrEnum):
     UDP = "udp"
 
 
+class TimeStamps(StrEnum):
+    """What tells when the pictures of a stream were taken."""
+
+    STREAM = "stream"
+    ARRIVAL = "arrival"
+
+
 class Device(StrEnum):
     """Where the model runs."""
 
@@ -173,6 +180,14 @@ class VideoCamera(Camera):
         "File, or rtsp:// address without user and password.", example="rtsp://192.0.2.7/stream", relative=True
     )
     transport: Transport = setting("How RTSP carries the pictures.", default=Transport.TCP)
+    timestamps: TimeStamps = setting(
+        "What tells when a picture was taken: `stream` its own time stamp, so that a picture which queued anywhere is "
+        "seen to be stale; `arrival` the instant at which it came, for cameras whose stamps are no clock. With "
+        "`arrival` a picture that queued in the camera or on the network is judged as new, and the verdict of a part "
+        "comes late by that delay without a word; what queued in this service is still seen. Sources without a clock, "
+        "such as MJPEG over HTTP, always work by arrival.",
+        default=TimeStamps.STREAM,
+    )
     username: str | None = setting("User of the stream.", default=None)
     password_file: Path | None = setting("File that holds the password of the stream.", default=None)
     open_timeout_s: float = setting("Longest wait for a connection.", default=5.0, unit="s", low=0.1, high=120)

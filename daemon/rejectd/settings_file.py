@@ -203,9 +203,11 @@ def _check_video(camera: VideoCamera, key: str, reader: Reader) -> None:
         _check_address(camera.url, key, reader)
     if stream and camera.loop:
         reader.mistake(f"{key}.loop", "has no effect on a stream", "remove it")
-    for name in () if stream else ("transport", "username"):
+    for name in () if stream else ("transport", "timestamps", "username"):
         if f"{key}.{name}" in reader.lines:
             reader.mistake(f"{key}.{name}", "has no effect on a file", "remove it")
+    if stream and f"{key}.transport" in reader.lines and not camera.url.lower().startswith(("rtsp://", "rtsps://")):
+        reader.mistake(f"{key}.transport", "has an effect on rtsp:// and rtsps:// alone", "remove it")
     _check_password(camera.username, camera.password_file, key, reader)
 
 

@@ -328,6 +328,14 @@ WRONG = {
         "2: cameras.a.loop: has no effect on a stream; remove it",
     ),
     "user of a file": (video("a.mp4", ", username: u"), "2: cameras.a.username: has no effect on a file; remove it"),
+    "time stamps of a file": (
+        video("a.mp4", ", timestamps: arrival"),
+        "2: cameras.a.timestamps: has no effect on a file; remove it",
+    ),
+    "transport of a stream over HTTP": (
+        video("http://192.0.2.7/s", ", transport: udp"),
+        "2: cameras.a.transport: has an effect on rtsp:// and rtsps:// alone; remove it",
+    ),
     "transport of a file": (
         video("a.mp4", ", transport: udp"),
         "2: cameras.a.transport: has no effect on a file; remove it",
@@ -344,7 +352,7 @@ WRONG = {
     "trigger of a camera that has no files": (
         video("rtsp://192.0.2.7/s", ", trigger: name"),
         "2: cameras.a.trigger: unknown setting; known here: product, deadline_ms, policy, region, retry_max_s, url, "
-        "transport, username, password_file, open_timeout_s, read_timeout_s, frozen_after, loop",
+        "transport, timestamps, username, password_file, open_timeout_s, read_timeout_s, frozen_after, loop",
     ),
     "camera with a reserved name": (
         "line: l\ncameras: {golden: {type: folder, product: cell, path: x}}\n" + PRODUCTS,

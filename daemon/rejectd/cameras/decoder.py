@@ -30,6 +30,7 @@ _VideoPacket: TypeAlias = "av.Packet[av.VideoStream]"  # generic for mypy alone
 
 _LOST = "RTP: missed"  # rtpdec.c
 _CONCEALED = "concealing"  # error_resilience.c
+_NO_TIMESTAMPS = 0x80  # AVFMT_NOTIMESTAMPS, avformat.h
 _DEFAULT_INTERVAL_S = 0.04
 
 
@@ -63,6 +64,8 @@ class Decoder:
         self._video.thread_count = 1  # more threads hold pictures back, or lose their messages about damage
         rate = self._video.average_rate
         self.interval_s = float(1 / rate) if rate else _DEFAULT_INTERVAL_S
+        # FFmpeg counts the pictures of such sources (MJPEG over HTTP, bare H.264) and calls that time stamps
+        self.has_clock = not self._container.format.flags & _NO_TIMESTAMPS
         self._damage = "not yet complete: it needs an earlier key picture"  # why what is decoded now is not whole
 
     def close(self) -> None:
@@ -151,7 +154,7 @@ def _container(settings: VideoCamera, password: str | None) -> InputContainer:
     # not `fflags=nobuffer`: it throws away the first key picture, and nothing can be decoded until the next. What
     # queues during the start is old, and `Freshness.settle` sees that.
     options = {"flags": "low_delay", "fpsprobesize": "0"}
-    if settings.url.startswith(("rtsp://", "rtsps://")):
+    if settings.url.lower().startswith(("rtsp://", "rtsps://")):
         # video alone: packets of a sound track would keep a link alive whose pictures have stopped
         options |= {"rtsp_transport": str(settings.transport), "allowed_media_types": "video"}
     address = with_login(settings.url, settings.username, password)

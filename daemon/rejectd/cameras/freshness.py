@@ -1,17 +1,59 @@
-"""How old the pictures of a stream are when they arrive.
+"""How old the pictures of a stream are when they arrive, told from their time stamps.
 
 Nothing in a stream tells the age of a picture directly. Its time stamps (PTS) advance with the camera's clock, so
 arrival minus time stamp is constant but for the delay on the way. The smallest difference seen is taken as "no delay";
 what exceeds it is lag. Pictures that queued in the camera, the network or a stopped process show a lag and are stale.
 What this cannot see is a delay that is there from the first picture on and never changes.
+
+Time stamps jump: a recorder starts again at 0, a clock is set, one picture has a wrong stamp. Pictures come in the
+order in which they were taken, so a picture was taken after the one before it: its lag is at most that one's lag plus
+the time between their arrivals. A stamp that claims more, or that a picture was taken after it came, has jumped.
 """
 
 from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass
 
 STALE_S = 0.5
 DRIFT = 200e-6  # how much slower than ours a camera's clock may run: quartz is good for 100 ppm
 _WAITED = 0.25  # of the interval between pictures
 _STEADY = 2  # pictures
+_JUMP_S = 0.1  # a stamp that is further ahead than a picture without delay can be
+_AHEAD_S = 1.0  # time stamps that ran ahead of the clock by this much run too fast
+_JUMPING = 10  # pictures that follow a jump, and for this many seconds, without agreeing
+_JUMPING_S = 3.0
+_FAST = 0.01  # clocks that run faster than ours by this share make no false lag
+_COURSE_S = 2.0  # over which the rate of the time stamps is measured
+_COURSE = 200  # pictures, at most
+_RATE_OFF = 0.05
+_RATE_STEADY = 0.2  # the two halves of the course agree so well
+
+
+@dataclass(frozen=True, slots=True)
+class Age:
+    """How long before its arrival a picture was taken, and why it may not be judged as new."""
+
+    lag_s: float
+    doubt: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class _Arrival:
+    stamp_s: float
+    arrived_s: float
+    waited: bool  # for the picture; False: it lay ready
+
+
+@dataclass(slots=True)
+class _Former:
+    """What was known before the time stamps jumped."""
+
+    base_s: float
+    lag_s: float
+    jumped_s: float  # arrival of the first picture after the jump
+    pictures: int = 0  # since then
+    slack_s: float = 0.0  # by how much the lag may be less than the greatest possible
 
 
 class Freshness:
@@ -19,34 +61,162 @@ class Freshness:
 
     def __init__(self) -> None:
         self.settled = False
-        self._baseline_s = 0.0  # arrival minus time stamp of an undelayed picture
-        self._before: tuple[float, float] | None = None  # time stamp, arrival
+        self.jump_s = 0.0  # by how much the last time stamp jumped; 0: it did not
+        self._base_s = 0.0  # arrival minus time stamp of an undelayed picture
+        self._former: _Former | None = None  # before a jump, until pictures agree about a new base
+        self._lag_s = 0.0  # of the last picture, at most
         self._steady = 0
+        self._fell_s = 0.0  # how far the base fell: time stamps ran ahead
+        self._unstamped = False
+        self._course: deque[_Arrival] = deque(maxlen=_COURSE)
 
-    def settle(self, stamp_s: float, arrived_s: float, waited_s: float) -> bool:
+    def settle(self, stamp_s: float | None, arrived_s: float, waited_s: float) -> bool:
         """Whether the pictures now come as they are taken; call it for each until it says so.
 
         A new connection often begins with pictures from the past. They are over when two in a row had to be waited for
         and did not catch up with the clock.
         """
-        before, self._before = self._before, (stamp_s, arrived_s)
-        if before is None:
+        self._unstamped = stamp_s is None
+        if stamp_s is None:
+            self._steady = 0
             return False
-        interval_s = stamp_s - before[0]
-        came_s = arrived_s - before[1]
-        waited = interval_s > 0 and waited_s >= _WAITED * interval_s
-        self._steady = self._steady + 1 if waited and came_s >= (1 - _WAITED) * interval_s else 0
-        if self._steady >= _STEADY:
+        if self._agree(stamp_s, arrived_s, waited_s):
             self.settled = True
-            self._baseline_s = arrived_s - stamp_s
+            self._base_s = arrived_s - stamp_s
+            self._course = deque([self._course[-1]], maxlen=_COURSE)  # what queued before tells no rate
         return self.settled
 
-    def lag_s(self, stamp_s: float, arrived_s: float) -> float:
-        """Seconds by which a picture came later than it could have."""
+    def age(self, stamp_s: float | None, arrived_s: float, waited_s: float) -> Age:
+        """The age of the next picture. Until pictures agree after a jump, one that may be stale is taken for stale."""
         assert self.settled
-        assert self._before is not None
-        passed_s = max(0.0, arrived_s - self._before[1])
-        self._before = (stamp_s, arrived_s)
+        self.jump_s = 0.0
+        self._unstamped = stamp_s is None
+        if stamp_s is None:
+            return Age(0.0, "without time stamp: it may be stale")
+        came_s = self._came_s(arrived_s)
+        self._drift(came_s)
+        claimed_s = arrived_s - stamp_s - self._base_s
+        if stamp_s < self._course[-1].stamp_s or claimed_s < -_JUMP_S:
+            self._lag_s = self._jumped(stamp_s, arrived_s, came_s, waited_s)
+        else:
+            self._lag_s = self._followed(stamp_s, arrived_s, waited_s)
+        if self._lag_s > STALE_S:
+            return Age(self._lag_s, self._doubt())
+        return Age(max(0.0, self._lag_s - (self._former.slack_s if self._former else 0.0)))
+
+    def trouble(self) -> tuple[str, str]:
+        """Why no fresh picture comes, and what helps."""
+        if self._unstamped:
+            return "pictures come without time stamps", "set `timestamps: arrival`"
+        if rate := self._wrong_rate():
+            return (
+                f"time stamps advance {rate:.2f} s in a second in which pictures come steadily",
+                "correct the camera's clock and frame rate, or the network if it carries less than the camera sends;"
+                " where the stamps are no clock, set `timestamps: arrival`",
+            )
+        if self._ran_ahead:
+            return "time stamps run ahead of the clock", "where they are no clock, set `timestamps: arrival`"
+        if self._former is not None:
+            return "time stamps jump from picture to picture", "where they are no clock, set `timestamps: arrival`"
+        late = f"pictures are {self._lag_s:.1f} s late" if self.settled else "pictures that queued come first"
+        return late, "look at the network and at this machine's load, or lower the camera's rate or resolution"
+
+    @property
+    def no_clock(self) -> bool:
+        """Whether the time stamps run so fast, or jump so often, that they would hide a queue."""
+        if self._former is None:
+            return self._ran_ahead
+        unsettled_s = self._course[-1].arrived_s - self._former.jumped_s
+        return self._ran_ahead or (self._former.pictures > _JUMPING and unsettled_s > _JUMPING_S)
+
+    @property
+    def _ran_ahead(self) -> bool:
+        return self._fell_s > _AHEAD_S
+
+    def _agree(self, stamp_s: float, arrived_s: float, waited_s: float) -> bool:
+        """Whether the last pictures had to be waited for and came no faster than they were taken."""
+        came_s = self._came_s(arrived_s)
+        before = self._course[-1] if self._course else None
+        self._course.append(_Arrival(stamp_s, arrived_s, came_s > 0 and waited_s >= _WAITED * came_s))
+        if before is None:
+            return False
+        while len(self._course) > 2 * _STEADY + 1 and arrived_s - self._course[1].arrived_s > _COURSE_S:
+            self._course.popleft()
+        interval_s = stamp_s - before.stamp_s
+        waited = interval_s > 0 and waited_s >= _WAITED * interval_s
+        self._steady = self._steady + 1 if waited and came_s >= (1 - _WAITED) * interval_s else 0
+        return self._steady >= _STEADY
+
+    def _usual_s(self) -> float:
+        """The time between two pictures of late."""
+        return (self._course[-1].arrived_s - self._course[0].arrived_s) / max(len(self._course) - 1, 1)
+
+    def _came_s(self, arrived_s: float) -> float:
+        return max(0.0, arrived_s - self._course[-1].arrived_s) if self._course else 0.0
+
+    def _drift(self, came_s: float) -> None:
+        self._base_s += DRIFT * came_s
+        if self._former is not None:
+            self._former.base_s += DRIFT * came_s
+            self._former.pictures += 1
+        self._fell_s = max(0.0, self._fell_s - _FAST * came_s)
+
+    def _followed(self, stamp_s: float, arrived_s: float, waited_s: float) -> float:
+        """The lag of a picture whose time stamp follows on the one before."""
         offset_s = arrived_s - stamp_s
-        self._baseline_s = min(self._baseline_s + DRIFT * passed_s, offset_s)
-        return offset_s - self._baseline_s
+        if offset_s < self._base_s:
+            self._fell_s += self._base_s - offset_s
+            self._base_s = offset_s
+        agree = self._agree(stamp_s, arrived_s, waited_s)
+        lag_s = offset_s - self._base_s
+        if self._former is None:
+            return lag_s
+        if agree:  # pictures come steadily again: the delay is what it was before the jump
+            lag_s = min(lag_s, self._former.lag_s)
+            self._base_s, self._former = offset_s - lag_s, None
+        return lag_s
+
+    def _jumped(self, stamp_s: float, arrived_s: float, came_s: float, waited_s: float) -> float:
+        """The greatest lag of a picture whose time stamp jumped; back to the former base if the stamp fits that."""
+        at_most_s = self._lag_s + came_s
+        usual = waited_s >= _WAITED * came_s and came_s <= 2 * self._usual_s()
+        offset_s = arrived_s - stamp_s
+        jump_s = stamp_s - self._course[-1].stamp_s - came_s
+        self._course.clear()
+        self._agree(stamp_s, arrived_s, waited_s)
+        self._steady = 0
+        if self._former is not None and -_JUMP_S <= offset_s - self._former.base_s <= at_most_s:
+            self._base_s, self._former = min(self._former.base_s, offset_s), None
+            return offset_s - self._base_s
+        self.jump_s = jump_s
+        if self._former is None:
+            self._former = _Former(self._base_s, self._lag_s, arrived_s)
+        if usual:  # then nothing held it up, and its lag is that of the one before
+            self._former.slack_s += came_s
+        self._base_s = offset_s - at_most_s
+        return at_most_s
+
+    def _doubt(self) -> str:
+        if self._former is not None:
+            return f"its time stamp jumped: it may be up to {self._lag_s:.1f} s old"
+        if rate := self._wrong_rate():
+            return f"its time stamps advance {rate:.2f} s in a second: it may be stale"
+        return f"stale: taken {self._lag_s:.1f} s before it came"
+
+    def _wrong_rate(self) -> float | None:
+        """The seconds that time stamps advance in a second, if that is steadily not 1 while pictures are waited for."""
+        if len(self._course) < 2 * _STEADY + 1:
+            return None
+        waited = sum(arrival.waited for arrival in self._course)
+        if waited < (1 - _WAITED) * (len(self._course) - 1):
+            return None
+        first, middle, last = self._course[0], self._course[len(self._course) // 2], self._course[-1]
+        if last.arrived_s - first.arrived_s < _COURSE_S / 2:
+            return None
+        rate = _rate(first, last)
+        steady = abs(_rate(first, middle) - _rate(middle, last)) < _RATE_STEADY * max(1.0, rate)
+        return rate if steady and abs(rate - 1) > _RATE_OFF else None
+
+
+def _rate(first: _Arrival, last: _Arrival) -> float:
+    return (last.stamp_s - first.stamp_s) / max(last.arrived_s - first.arrived_s, 1e-9)

@@ -12,11 +12,16 @@ from typing import Any, Protocol
 import cv2
 import numpy as np
 
+from rejectd.cameras.arrivals import Arrivals
 from rejectd.cameras.contract import CameraError, exposure_of
+from rejectd.cameras.freshness import Age
+from rejectd.cameras.standstill import Standstill
 from rejectd.messages import Exposure
 from rejectd.settings import V4l2Camera
 
 _SELECT_TIMEOUT = "OPENCV_VIDEOIO_V4L_SELECT_TIMEOUT"
+_EARLY_S = 0.5  # an exposure may have begun before the device was opened
+_AHEAD_S = 0.05  # drivers reckon stamps from the camera's own clock, and are off by some milliseconds
 _RATE_TOLERANCE = 0.02  # drivers answer 29.97 for 30
 
 
@@ -32,8 +37,11 @@ class Capture(Protocol):
     def get(self, prop: int) -> float:
         """The property that the device gave."""
 
-    def read(self) -> tuple[bool, Any]:
-        """The next picture, BGR."""
+    def grab(self) -> bool:
+        """Wait for the next picture."""
+
+    def retrieve(self) -> tuple[bool, Any]:
+        """The picture that came, BGR."""
 
     def release(self) -> None:
         """Close the device."""
@@ -47,6 +55,11 @@ def _device(path: str) -> Capture:
 class V4l2:
     """A Video4Linux device.
 
+    A picture was captured when the driver says so, by the monotonic clock: what waited in the driver's queue while this
+    process could not read keeps its true time. Drivers that stamp by another clock or not at all are seen by stamps
+    that lie before the device was opened or in the future; then waiting bounds the age (arrivals.py), and a picture
+    that may be older than 0.5 s is faulty ("stale").
+
     OpenCV waits for a picture in whole seconds, and the same for all devices of the process: the first camera's
     `read_timeout_s`, rounded up, holds. OpenCV reads it when the first device is opened.
     """
@@ -55,12 +68,16 @@ class V4l2:
         self._settings = settings
         self._new_capture = capture
         self._capture: Capture | None = None
+        self._opened_s = 0.0
+        self._standstill: Standstill | None = None
+        self._arrivals = Arrivals(lambda _: None)
 
     def open(self) -> None:
         """Open the device and set it up. Raises CameraError, also if it gives other pictures than asked for."""
         path = str(self._settings.device)
         os.environ.setdefault(_SELECT_TIMEOUT, str(math.ceil(self._settings.read_timeout_s)))
         self._look()
+        self._opened_s = time.monotonic()
         self._capture = self._new_capture(path)
         if not self._capture.isOpened():
             raise CameraError(
@@ -68,39 +85,54 @@ class V4l2:
                 hint="another program may hold it (see `fuser`), or it captures no video (see `v4l2-ctl --all`)",
             )
         self._set_up(self._capture)
+        self._standstill = Standstill()
+        self._arrivals = Arrivals(self._standstill.began_s)
 
     def close(self) -> None:
         """Give the device back."""
         capture, self._capture = self._capture, None
         if capture is not None:
             capture.release()
+        standstill, self._standstill = self._standstill, None
+        if standstill is not None:
+            standstill.end()
 
     def read(self, timeout_s: float) -> Exposure | None:  # noqa: ARG002 - OpenCV waits for `read_timeout_s`
         """The next picture. Raises CameraError if none came in time or the device has gone."""
         assert self._capture is not None
-        began = time.monotonic()
+        began_s = time.monotonic()
         try:
-            good, pixels = self._capture.read()
+            came = self._capture.grab()
+            arrived_ns, arrived_unix_ns = time.monotonic_ns(), time.time_ns()
+            good, pixels = self._capture.retrieve() if came else (False, None)
         except cv2.error as error:
             raise CameraError(
                 f"{self._settings.device}: {error.err}", hint="look at the cable and at `dmesg`"
             ) from None
-        captured_ns, captured_unix_ns = time.monotonic_ns(), time.time_ns()
         if not good or pixels is None:
             self._look()
-            waited_s = time.monotonic() - began
             raise CameraError(
-                f"{self._settings.device}: the device brought no picture after {waited_s:.1f} s",
+                f"{self._settings.device}: the device brought no picture after {time.monotonic() - began_s:.1f} s",
                 hint="look at the cable and at `dmesg`; with a trigger, raise `read_timeout_s`",
             )
+        age = self._age(self._capture, arrived_ns / 1e9, arrived_ns / 1e9 - began_s)
+        age_ns = round(age.lag_s * 1e9)
         colour = pixels.ndim == 3 and pixels.shape[2] == 3
         return exposure_of(
             # anything else than BGR is handed on as it is, and found to be malformed
             np.ascontiguousarray(pixels[:, :, ::-1]) if colour else pixels,
-            "",
-            captured_ns=captured_ns,
-            captured_unix_ns=captured_unix_ns,
+            age.doubt,
+            captured_ns=arrived_ns - age_ns,
+            captured_unix_ns=arrived_unix_ns - age_ns,
         )
+
+    def _age(self, capture: Capture, arrived_s: float, waited_s: float) -> Age:
+        """By the driver's stamp if the monotonic clock can have given it, else by the wait for the picture."""
+        by_waiting = self._arrivals.age(None, arrived_s, waited_s)
+        stamp_s = capture.get(cv2.CAP_PROP_POS_MSEC) / 1000
+        if self._opened_s - _EARLY_S <= stamp_s <= arrived_s + _AHEAD_S:
+            return Age(max(0.0, arrived_s - stamp_s))
+        return by_waiting
 
     def _look(self) -> None:
         """Find the causes that OpenCV does not tell."""

@@ -6,13 +6,15 @@ import threading
 import time
 
 from rejectd.cameras.address import is_stream, shown
+from rejectd.cameras.arrivals import Arrivals
 from rejectd.cameras.contract import CameraError, Driver, Ended, exposure_of
 from rejectd.cameras.decoder import Decoded, Decoder
-from rejectd.cameras.freshness import STALE_S, Freshness
+from rejectd.cameras.freshness import Age, Freshness
+from rejectd.cameras.standstill import Standstill
 from rejectd.messages import Exposure
-from rejectd.settings import VideoCamera
+from rejectd.settings import TimeStamps, VideoCamera
 
-BEHIND_S = 3.0  # a stream that stays stale for so long is opened anew
+BEHIND_S = 3.0  # a stream without a fresh picture for so long is opened anew
 _CATCH_UP_S = 1.0  # a file that is later than this goes on from now
 
 
@@ -25,68 +27,78 @@ class Stream:
     """A live stream. Its pictures are fresh, or say that they are not.
 
     Opening lasts until pictures come as they are taken; what queued before the connection stood is not shown, since the
-    camera was not up. Afterwards each picture's lag is known (freshness.py): the capture time is the arrival less the
-    lag, and a lag above 0.5 s makes a picture faulty ("stale"), so that it is counted and never judged as new. If the
-    queue does not empty within 3 s, the connection is dropped together with whatever is queued in it.
+    camera was not up. Afterwards each picture's age is known from its time stamp (freshness.py), or bounded by waiting
+    where the stamps are no clock (arrivals.py): the capture time is the arrival less that age, and an age above 0.5 s
+    makes a picture faulty ("stale"), so that it is counted and never judged as new. If no fresh picture comes for 3 s,
+    the connection is dropped together with whatever is queued in it.
     """
 
     def __init__(self, settings: VideoCamera) -> None:
         self._settings = settings
         self._source: Decoder | None = None
-        self._freshness = Freshness()
-        self._fresh_s = 0.0  # when the last fresh picture came
+        self._standstill: Standstill | None = None
+        self._clock: Freshness | Arrivals = Freshness()
+        self._doubtful_since_s: float | None = None
 
     def open(self) -> None:
         """Connect, and read until pictures come as they are taken. Raises CameraError."""
         self._source = Decoder(self._settings)
         self._decoded = self._source.decoded()
-        self._freshness = Freshness()
+        self._clock = self._new_clock(self._source)
+        self._doubtful_since_s = None
         connected_s = time.monotonic()
-        while not self._freshness.settled:
+        while not self._clock.settled:
             decoded = self._next(self._source)
             arrived_s = time.monotonic()
-            if decoded.stamp_s is not None:
-                self._freshness.settle(decoded.stamp_s, arrived_s, decoded.waited_s)
-            if not self._freshness.settled and arrived_s - connected_s > self._settings.open_timeout_s:
-                raise CameraError(
-                    f"{self._source.name}: pictures come late, without time stamps or faster than they can be decoded",
-                    hint="lower the camera's rate or resolution, or raise `open_timeout_s`",
-                )
-        self._fresh_s = time.monotonic()
+            settled = self._clock.settle(decoded.stamp_s, arrived_s, decoded.waited_s)
+            if not settled and arrived_s - connected_s > self._settings.open_timeout_s:
+                raise self._trouble(self._source)
 
     def close(self) -> None:
         """Drop the connection and all that is queued in it."""
         source, self._source = self._source, None
         if source is not None:
             source.close()
+        standstill, self._standstill = self._standstill, None
+        if standstill is not None:
+            standstill.end()
 
     def read(self, timeout_s: float) -> Exposure | None:  # noqa: ARG002 - FFmpeg waits for `read_timeout_s`
         """The next picture, stale ones as faulty. Raises CameraError when the link is lost or stays behind."""
         assert self._source is not None
         decoded = self._next(self._source)
         arrived_ns, arrived_unix_ns = time.monotonic_ns(), time.time_ns()
-        fault, lag_s = decoded.fault, 0.0
-        if decoded.stamp_s is not None:
-            lag_s = self._freshness.lag_s(decoded.stamp_s, arrived_ns / 1e9)
-        elif not fault:
-            fault = "without time stamp: it may be stale"
-        if lag_s <= STALE_S:
-            self._fresh_s = arrived_ns / 1e9
-        elif arrived_ns / 1e9 - self._fresh_s > BEHIND_S + lag_s:
-            raise CameraError(
-                f"{self._source.name}: pictures are {lag_s:.1f} s late",
-                hint="look at the network and at this machine's load",
-            )
-        else:
-            fault = f"stale: taken {lag_s:.1f} s before it came"
-        lag_ns = round(lag_s * 1e9)
+        age = self._clock.age(decoded.stamp_s, arrived_ns / 1e9, decoded.waited_s)
+        self._give_up_in_time(self._source, age, arrived_ns / 1e9)
+        lag_ns = round(age.lag_s * 1e9)
         return exposure_of(
             decoded.pixels,
-            fault,
+            age.doubt or decoded.fault,
             captured_ns=arrived_ns - lag_ns,
             captured_unix_ns=arrived_unix_ns - lag_ns,
             source="" if decoded.stamp_s is None else f"{decoded.stamp_s:.3f} s",
         )
+
+    def _new_clock(self, source: Decoder) -> Freshness | Arrivals:
+        if source.has_clock and self._settings.timestamps is TimeStamps.STREAM:
+            return Freshness()
+        self._standstill = Standstill()
+        return Arrivals(self._standstill.began_s)
+
+    def _give_up_in_time(self, source: Decoder, age: Age, arrived_s: float) -> None:
+        """Raises CameraError when pictures have been doubtful for so long that a new connection is better."""
+        if not age.doubt:
+            self._doubtful_since_s = None
+        elif self._doubtful_since_s is None:
+            self._doubtful_since_s = arrived_s
+        elif arrived_s - self._doubtful_since_s > BEHIND_S:
+            raise self._trouble(source)
+        if self._clock.no_clock:
+            raise self._trouble(source)
+
+    def _trouble(self, source: Decoder) -> CameraError:
+        trouble, hint = self._clock.trouble()
+        return CameraError(f"{source.name}: {trouble}", hint=hint)
 
     def _next(self, source: Decoder) -> Decoded:
         decoded = next(self._decoded, None)

@@ -3,6 +3,12 @@
 from __future__ import annotations
 
 import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import cv2
@@ -19,10 +25,17 @@ DEVICE = Path("/dev/null")
 
 
 class FakeCapture:
-    """A device of fixed abilities that delivers BGR pictures, and then what is left."""
+    """A device of fixed abilities that delivers BGR pictures, and then what is left.
 
-    def __init__(self, delivers: list, opened: bool = True, **gives: float) -> None:
+    `clock` stamps them, as a driver does; a driver that does not stamp leaves 0.
+    """
+
+    def __init__(
+        self, delivers: list, opened: bool = True, clock: Callable[[], float] = lambda: 0.0, **gives: float
+    ) -> None:
         self.delivers = delivers
+        self.clock = clock
+        self.stamp_s = 0.0
         self.opened = opened
         self.gives = gives
         self.asked: dict[int, float] = {}
@@ -36,6 +49,8 @@ class FakeCapture:
         return True
 
     def get(self, prop: int) -> float:
+        if prop == cv2.CAP_PROP_POS_MSEC:
+            return 1000 * self.stamp_s
         names = {
             cv2.CAP_PROP_FRAME_WIDTH: "width",
             cv2.CAP_PROP_FRAME_HEIGHT: "height",
@@ -44,13 +59,14 @@ class FakeCapture:
         }
         return self.gives.get(names[prop], self.asked.get(prop, 0))
 
-    def read(self) -> tuple[bool, object]:
-        if not self.delivers:
-            return False, None
-        step = self.delivers.pop(0)
-        if isinstance(step, Exception):
-            raise step
-        return True, step
+    def grab(self) -> bool:
+        if self.delivers and isinstance(self.delivers[0], Exception):
+            raise self.delivers.pop(0)
+        self.stamp_s = self.clock()
+        return bool(self.delivers)
+
+    def retrieve(self) -> tuple[bool, object]:
+        return True, self.delivers.pop(0)
 
     def release(self) -> None:
         self.released += 1
@@ -156,3 +172,87 @@ def test_opencv_waits_as_long_as_the_settings_say(monkeypatch):
     monkeypatch.delenv("OPENCV_VIDEOIO_V4L_SELECT_TIMEOUT", raising=False)
     V4l2(camera(read_timeout_s=2.5), lambda path: FakeCapture([])).open()
     assert os.environ["OPENCV_VIDEOIO_V4L_SELECT_TIMEOUT"] == "3"
+
+
+def test_a_picture_that_waited_in_the_drivers_queue_keeps_its_true_time():
+    taken_s = 0.0
+    fake = FakeCapture([bgr(1)], clock=lambda: taken_s)
+    opened = V4l2(camera(), lambda path: fake)
+    opened.open()
+    taken_s = time.monotonic()
+    threading.Event().wait(0.7)  # nobody reads; the picture lies in the driver's queue
+    picture = opened.read(0.2)
+    opened.close()
+    assert picture.captured_ns / 1e9 == pytest.approx(taken_s, abs=0.001)
+    assert time.time_ns() - picture.captured_unix_ns == pytest.approx(
+        time.monotonic_ns() - picture.captured_ns, abs=1e6
+    )
+
+
+@pytest.mark.parametrize(
+    "clock",
+    [lambda: 0.0, time.time, lambda: time.monotonic() + 3600, lambda: time.monotonic() - 3600],
+    ids=["none", "unix", "ahead", "before the device was opened"],
+)
+def test_a_stamp_of_another_clock_is_not_believed(clock):
+    opened = V4l2(camera(), lambda path: FakeCapture([bgr(1)], clock=clock))
+    opened.open()
+    picture = opened.read(0.2)
+    opened.close()
+    assert time.monotonic_ns() - picture.captured_ns < 0.2e9
+    assert not picture.fault
+
+
+STOPPED = """
+import sys, time
+from pathlib import Path
+import numpy as np
+from rejectd.cameras.v4l2 import V4l2
+from rejectd.settings import V4l2Camera
+
+class Queue:
+    # a driver that does not stamp; its queue is a pipe, one byte for each picture
+    def isOpened(self): return True
+    def set(self, prop, value): return True
+    def get(self, prop): return 0.0
+    def grab(self): return bool(sys.stdin.buffer.raw.read(1))
+    def retrieve(self): return True, np.zeros((24, 32, 3), np.uint8)
+    def release(self): pass
+
+camera = V4l2(V4l2Camera(product="cell", device=Path("/dev/null")), lambda path: Queue())
+camera.open()
+print("ready", flush=True)
+while True:
+    picture = camera.read(0.2)
+    print(time.monotonic_ns() - picture.captured_ns, picture.fault, flush=True)
+"""
+
+
+def test_what_queued_in_a_driver_without_stamps_while_the_process_was_stopped_is_stale():
+    with subprocess.Popen([sys.executable, "-c", STOPPED], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"ready\n"
+
+        def exposes(count: int) -> list[str]:
+            process.stdin.write(b"." * count)
+            process.stdin.flush()
+            return [process.stdout.readline().decode() for _ in range(count)] if not stopped else []
+
+        stopped = False
+        for _ in range(5):
+            threading.Event().wait(0.05)
+            fresh = exposes(1)
+        assert int(fresh[0].split()[0]) < 0.3e9
+        os.kill(process.pid, signal.SIGSTOP)
+        stopped = True
+        exposes(4)
+        threading.Event().wait(1.5)
+        os.kill(process.pid, signal.SIGCONT)
+        stale = [process.stdout.readline().decode().partition(" ") for _ in range(4)]
+        assert [fault.startswith("stale") for _, _, fault in stale] == [True] * 4
+        assert min(int(age_ns) for age_ns, _, _ in stale) > 1.4e9
+        threading.Event().wait(0.05)
+        stopped = False
+        assert exposes(1)[0].endswith(" \n")
+        process.kill()

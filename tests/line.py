@@ -161,7 +161,7 @@ class Line:
             "line": LINE,
             "cameras": {},
             "products": {"cell": {"bundle": str(bundle)}},
-            "mqtt": {"port": broker_port, "heartbeat_s": 0.2, "retry_max_s": 0.5},
+            "mqtt": {"port": broker_port, "heartbeat_s": 0.2, "retry_max_s": 0.5, "commands": "anonymous"},
             "metrics": {"port": self.metrics_port},
         }
         self.file = directory / "line.yaml"

@@ -21,9 +21,12 @@ from rejectd.metrics import Metrics
 from rejectd.mqtt import Ears, Incoming, Message, Publisher
 from rejectd.outbox import Entries, NewEvent, Outbox
 from rejectd.payloads import defect_payload, defect_topic, encode, line_topic, verdict_payload, will_payload
-from rejectd.settings import Mqtt
+from rejectd.settings import Commands, Mqtt
 
 MS = 1_000_000
+
+
+USUAL: dict[str, Any] = {"heartbeat_s": 0.2, "retry_max_s": 0.3, "keepalive_s": 1, "commands": Commands.ANONYMOUS}
 
 
 class Rig:
@@ -42,7 +45,7 @@ class Rig:
         self._disk = threading.Lock()
         will = Message(topic=line_topic(LINE), payload=encode(will_payload(LINE, "run")), retain=True)
         self.publisher = Publisher(
-            Mqtt(port=port, **{"heartbeat_s": 0.2, "retry_max_s": 0.3, "keepalive_s": 1, **settings}),
+            Mqtt(port=port, **{**USUAL, **settings}),
             line=LINE,
             status=lambda _state: will,
             will=will,

@@ -27,9 +27,11 @@ def ask(
     """The line's answer to a command, as `payloads.answer_payload` makes it.
 
     Raises:
-        NoAnswerError: if no answer comes.
+        NoAnswerError: if no answer comes, or the settings say that none will.
         LinkError: if the broker cannot be reached or is gone.
     """
+    if not settings.mqtt.hears_commands:
+        raise NoAnswerError(f"line {settings.line} takes no commands", hint=settings.mqtt.no_commands)
     ours = f"{command}-{os.getpid()}-{secrets.token_hex(4)}"
     topic = f"{answer_topic(settings.line)}/{ours}"
     link = connect(settings.mqtt, client_id=f"rejectd-{ours}")
@@ -47,5 +49,5 @@ def ask(
                     return answer
     finally:
         link.close()
-    hint = "does its service run, with mqtt.commands: true, and does the broker let both sides through?"
+    hint = "does its service run with these settings, and does the broker let both sides through?"
     raise NoAnswerError(f"line {settings.line} has not answered within {timeout_s:g} s", hint=hint)

@@ -261,11 +261,10 @@ class Reader:
         shown = _shown(node)
         if isinstance(wanted, type) and issubclass(wanted, StrEnum):
             options = [str(option) for option in wanted]
-            return (
-                wanted(raw.lower())
-                if raw.lower() in options
-                else self._wrong(node, key, shown, f"choose {', '.join(options)}")
-            )
+            try:
+                return wanted(raw.lower())
+            except ValueError:
+                return self._wrong(node, key, shown, f"choose {', '.join(options)}")
         if wanted is bool:
             good = node.tag == _BOOL
             return (

@@ -113,6 +113,8 @@ class Line:
                 models_changed=self.show_models,
             )
         )
+        if not settings.mqtt.hears_commands:
+            log.warning("no commands are taken: %s", settings.mqtt.no_commands)
         self._readings: dict[str, tuple[int, float]] = {}  # of each camera's actuator: count, instant
         self.show_models()
 
@@ -192,7 +194,7 @@ class Line:
             if incoming.topic == actuator_topic(self.settings.line, camera):
                 self._count(camera, incoming)
                 return
-        if "/command/" in incoming.topic:
+        if "/command/" in incoming.topic and self.settings.mqtt.hears_commands:
             self.commands.hear(incoming)
 
     def _count(self, camera: str, incoming: Incoming) -> None:

@@ -81,6 +81,19 @@ class Protocol(StrEnum):
     V311 = "3.1.1"
 
 
+class Commands(StrEnum):
+    """From whom commands are taken."""
+
+    AUTO = "auto"
+    ANONYMOUS = "anonymous"
+    OFF = "off"
+
+    @classmethod
+    def _missing_(cls, value: object) -> Commands | None:
+        """This was once a truth value."""
+        return {"true": cls.AUTO, "yes": cls.AUTO, "on": cls.AUTO, "false": cls.OFF, "no": cls.OFF}.get(str(value))
+
+
 class LogLevel(StrEnum):
     """What is logged."""
 
@@ -411,9 +424,12 @@ class Mqtt:
         low=0.2,
         high=3600,
     )
-    commands: bool = setting(
-        "Take commands from the broker, whose access list says who may give them, and the counts of actuators.",
-        default=True,
+    commands: Commands = setting(
+        "Who may change the running line by commands. `auto`: whoever the broker's access list lets, and nobody while "
+        "this line itself needs neither user nor certificate there, since the broker would let everybody; `anonymous`: "
+        "everybody even so; `off`: nobody, and counts of actuators are not heard either. `true` and `false` are read "
+        "as `auto` and `off`.",
+        default=Commands.AUTO,
     )
     publish_margin_ms: int = setting(
         "How long before the deadline an unjudged frame is answered, so that the message arrives in time; longer where"
@@ -423,6 +439,24 @@ class Mqtt:
         low=1,
         high=60_000,
     )
+
+    @property
+    def hears_commands(self) -> bool:
+        """Whether commands are taken."""
+        known = self.username is not None or self.tls_cert is not None
+        return self.commands is Commands.ANONYMOUS or (self.commands is Commands.AUTO and known)
+
+    @property
+    def no_commands(self) -> str:
+        """What to do where no commands are taken."""
+        if self.commands is Commands.OFF:
+            return "set mqtt.commands: auto"
+        return "give it a user or certificate at the broker (mqtt.username, mqtt.tls_cert), or set commands: anonymous"
+
+    @property
+    def hears_counts(self) -> bool:
+        """Whether counts of actuators are taken. They change nothing."""
+        return self.commands is not Commands.OFF
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -25,7 +25,7 @@ from rejectd.logbook import Logbook, LogbookError
 from rejectd.messages import GOLDEN, CameraState, CameraStatus, Cause, Exposure, Frame, Policy, Result
 from rejectd.mqtt import Incoming
 from rejectd.payloads import encode, line_topic, verdict_payload
-from rejectd.settings import Batch, Device, Engine, FolderCamera, Product, Settings, Station
+from rejectd.settings import Batch, Commands, Device, Engine, FolderCamera, Mqtt, Product, Settings, Station
 from rejectd.standing import Order, Standing, StandingFile, ThresholdOrder
 from rejectd.thresholds import ThresholdError
 
@@ -50,6 +50,7 @@ def settings_of(bundles: Path, **changed: Any) -> Settings:
         stations={"gate": Station(cameras=("left", "right"))},
         batch=Batch(max_batch=1),
         engine=Engine(device=Device.CPU, threads=1),
+        mqtt=Mqtt(commands=Commands.ANONYMOUS),
     )
     return replace(settings, **changed)
 
@@ -554,6 +555,19 @@ def test_what_is_not_a_command_never_reaches_the_commands(line: Line) -> None:
         assert line.commands._waiting.qsize() == expected
         while not line.commands._waiting.empty():
             line.commands._waiting.get_nowait()
+
+
+def test_a_line_whose_broker_knows_nobody_carries_out_nothing_and_says_so_at_its_start(
+    site: Site, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Also where the broker has kept a subscription from a time when commands were taken."""
+    line = site.start(settings_of(site.bundles, mqtt=Mqtt()))
+    topic = "rejectd/v1/l/command/pause"
+    line._received(Incoming(topic=topic, payload=b"", retained=False, answer_to=None, correlation=None))
+    assert line.commands._waiting.empty()
+    assert "no commands are taken: give it a user or certificate at the broker" in caplog.text
+    count(line, "left", b"7")
+    assert noted(line) == [("left", 7)], "counts change nothing"
 
 
 def test_without_evidence_nothing_is_kept_beside_the_journal(site: Site) -> None:

@@ -22,7 +22,7 @@ from publishing import Rig, rigs
 from rejectd.messages import CameraState, CameraStatus
 from rejectd.mqtt import LinkError, Message, RefusedError, connect
 from rejectd.payloads import encode
-from rejectd.settings import Mqtt, Protocol
+from rejectd.settings import Commands, Mqtt, Protocol
 
 MS = 1_000_000
 
@@ -388,7 +388,7 @@ def test_a_broker_that_lets_us_hear_no_commands_is_shown_as_a_problem_and_gets_e
     wait_for(lambda: rig.metrics.broker_connected._value.get() == 1, "and comes back")
     wait_for(rig.publisher.problems, "the problem is shown again")
     said = [record for record in caplog.records if "refuses to let us hear commands" in record.message]
-    assert "check its access list, or set mqtt.commands: false" in said[0].message
+    assert "check its access list, or set mqtt.commands: off" in said[0].message
     assert len(said) == 1
 
 
@@ -396,11 +396,28 @@ def test_where_commands_are_off_nothing_is_subscribed_and_nothing_is_missing(
     mosquitto_with: Callable[[str], Mosquitto], make: Callable[..., Rig], tmp_path: Path
 ) -> None:
     broker = mosquitto_with(no_subscriptions(tmp_path))
-    rig = make(broker.port, commands=False).start()
+    rig = make(broker.port, commands=Commands.OFF).start()
     assert rig.publisher.wait_connected(10)
     rig.verdict()
     wait_for(lambda: rig.delivered, "verdicts go out")
     assert rig.publisher.problems() == []
+
+
+def test_where_commands_are_not_taken_counts_of_actuators_are_heard_alone(
+    mosquitto: Mosquitto, make: Callable[..., Rig]
+) -> None:
+    rig = make(mosquitto.port, commands=Commands.AUTO).start()  # this broker knows nobody
+    assert rig.publisher.wait_connected(10)
+    operator = Operator(mosquitto.port, line=LINE)
+
+    def counted() -> bool:
+        operator.send("pause")
+        operator.publish("actuator/a/rejected", {"count": 1})
+        return bool(rig.heard)
+
+    wait_for(counted, "a count comes in")
+    operator.close()
+    assert {message.topic for message in rig.heard} == {f"{ROOT}/actuator/a/rejected"}
 
 
 # what others send us

@@ -448,9 +448,18 @@ WRONG = {
         station("{s: {cameras: [a], frames: 0}}"),
         "6: stations.s.frames: 0 is not allowed; give 1 to 1000 frames",
     ),
+    "no digest": (
+        "line: l\n" + CAMERAS + "products: {cell: {bundle: cell, threshold: 1, threshold_for: cell}}\n",
+        "3: products.cell.threshold_for: 'cell' is not allowed; 8 to 64 digits of the bundle's digest, as `revdist "
+        "show` prints it",
+    ),
+    "digest without a threshold": (
+        "line: l\n" + CAMERAS + "products: {cell: {bundle: cell, threshold_for: 0123abcd}}\n",
+        "3: products.cell.threshold_for: has no effect without a threshold; add `threshold:`, or remove it",
+    ),
     "commands": (
         group("mqtt: {commands: maybe}"),
-        "4: mqtt.commands: 'maybe' is not allowed; give true or false, without quotes",
+        "4: mqtt.commands: 'maybe' is not allowed; choose auto, anonymous, off",
     ),
     # products, engine, broker, evidence
     "no such bundle": (
@@ -634,9 +643,27 @@ def test_triggers_are_counted_if_not_said_otherwise(directory: Path) -> None:
     assert (counted.trigger, named.trigger) == (Numbering.COUNT, Numbering.NAME)
 
 
-def test_commands_are_heard_if_not_said_otherwise(directory: Path) -> None:
-    assert load(directory, GOOD).mqtt.commands
-    assert not load(directory, group("mqtt: {commands: false}")).mqtt.commands
+@pytest.mark.parametrize(
+    ("text", "commands", "counts"),
+    [
+        ("{}", False, True),
+        ("{username: line1}", True, True),
+        ("{tls: true, tls_cert: line.yaml, tls_key: line.yaml}", True, True),
+        ("{tls: true, tls_ca: line.yaml}", False, True),
+        ("{commands: auto}", False, True),
+        ("{commands: true}", False, True),
+        ("{commands: true, username: line1}", True, True),
+        ("{commands: anonymous}", True, True),
+        ("{commands: Anonymous, username: line1}", True, True),
+        ("{commands: off}", False, False),
+        ("{commands: false, username: line1}", False, False),
+    ],
+)
+def test_nobody_gives_commands_through_a_broker_that_lets_everybody_unless_the_settings_say_so(
+    directory: Path, text: str, commands: bool, counts: bool
+) -> None:
+    mqtt = load(directory, group(f"mqtt: {text}")).mqtt
+    assert (mqtt.hears_commands, mqtt.hears_counts) == (commands, counts)
 
 
 def test_a_password_is_never_repeated_in_a_message(directory: Path) -> None:

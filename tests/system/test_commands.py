@@ -248,12 +248,39 @@ def test_a_consumer_that_sees_a_gap_has_the_events_replayed(
     assert line.stop() == 0
 
 
-def test_commands_are_not_heard_where_the_settings_say_so(line: Line, operator: Operator, cells: list[Path]) -> None:
+def test_what_commands_change_is_in_the_journal_with_who_asked(
+    running: Line, subscriber: Subscriber, operator: Operator
+) -> None:
+    wait_for(lambda: subscriber.of("verdict"), "parts pass")
+    assert operator.ask("threshold", product="cell", threshold=1000, request_id="shift 3")["result"]["doubt"]
+    wait_for(lambda: "defects may pass" in str(subscriber.status().get("problems")), "the status shows it")
+    assert operator.ask("pause", cameras=["left"], action="pass", request_id="shift 4")["ok"]
+    wait_for(lambda: "pass uninspected" in str(subscriber.status().get("problems")), "and the pause")
+    assert running.stop() == 0
+    query = "SELECT what, subject, after, changed_by, request_id, answer_to FROM change"
+    assert running.journal(query) == [
+        ("threshold", "cell", "1000.0", "threshold", "shift 3", f"{ROOT}/answer/mine"),
+        ("pause", "left", "pass", "pause", "shift 4", f"{ROOT}/answer/mine"),
+    ]
+    assert "threshold of cell changed by command threshold" in running.log.read_text()
+
+
+@pytest.mark.parametrize("setting", [None, True, False, "off"])
+def test_commands_are_not_heard_from_a_broker_that_knows_nobody_or_where_the_settings_say_so(
+    line: Line, operator: Operator, cells: list[Path], setting: object
+) -> None:
     line.folder("left", cells[:5], rate_hz=20, loop=True)
-    line.settings["mqtt"]["commands"] = False
+    line.settings["mqtt"]["commands"] = setting
+    if setting is None:
+        del line.settings["mqtt"]["commands"]
     line.start()
-    operator.send("pause")
+    operator.send("pause", {"action": "pass"})
+    operator.send("threshold", {"product": "cell", "threshold": 1000})
     wait_for(lambda: line.total("rejectd_verdicts_total") > 20, "parts pass")
     assert operator.answers == []
     assert line.metrics()["rejectd_verdicts_total{camera=left,cause=paused,decision=unjudged}"] == 0
+    assert line.metrics()["rejectd_threshold{product=cell}"] < 2
+    asked = run_command("rejectd", "command", line.file, "pause")
+    assert asked.returncode == 2
+    assert "takes no commands" in asked.stderr, "at once"
     assert line.stop() == 0

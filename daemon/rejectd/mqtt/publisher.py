@@ -122,7 +122,7 @@ class Publisher:
     def problems(self) -> list[str]:
         """What the broker does not let us do."""
         refused = [f"the broker refuses {topic}" for topic in self._events.refused_topics if topic]
-        denied = "the broker refuses to let us hear commands" if self._denied else ""
+        denied = self._deaf() if self._denied else ""
         others = (denied, self._trouble, self._patience.problem(time.monotonic()), self._fitting.problem())
         return refused + [problem for problem in others if problem]
 
@@ -213,8 +213,9 @@ class Publisher:
         self._fitting.connected(link.limits.packet_bytes)
         self._waiting.say_cameras_again()
         self._next_status = 0.0
-        if self._settings.commands:
+        if self._settings.hears_commands:
             link.subscribe(command_topic(self._line, "+"))
+        if self._settings.hears_counts:
             link.subscribe(actuator_topic(self._line, "+"))
         while not self._over():
             now = time.monotonic()
@@ -242,13 +243,17 @@ class Publisher:
         log.info("broker has everything")
         self._stop_at = time.monotonic()
 
+    def _deaf(self) -> str:
+        what = "commands" if self._settings.hears_commands else "counts of actuators"
+        return f"the broker refuses to let us hear {what}"
+
     def _hear(self, link: Link) -> None:
         received, link.received = link.received, []
         for message in received:
             self._ears.received(message)
         denied = any(answer.refusal for answer in link.subscribed)
         if denied and not self._denied:
-            log.error("the broker refuses to let us hear commands; check its access list, or set mqtt.commands: false")
+            log.error("%s; check its access list, or set mqtt.commands: off", self._deaf())
         if link.subscribed:
             self._denied = denied
 

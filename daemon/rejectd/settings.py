@@ -166,7 +166,7 @@ class FolderCamera(Camera):
         high=4000,
     )
     max_megapixels: float = setting(
-        "Largest picture that is decoded. One of 50 megapixels takes about half a gigabyte of memory while it is.",
+        "Largest picture that is decoded. One of 50 megapixels takes up to a gigabyte of memory and some seconds.",
         default=50.0,
         unit="megapixels",
         low=0.001,

@@ -19,9 +19,11 @@ import numpy.typing as npt
 from revdist import images, measures
 from revdist.conformal import Calibration
 from revdist.engine import Engine
+from revdist.errors import ImageError
 from revdist.placed import Inspection
 
 BATCH = 8
+NAMED_MOST = 10  # of pictures that cannot be read
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,17 +76,43 @@ class Inspected:
 
 
 def read_prepared(paths: Sequence[Path], size: images.Size) -> list[images.Pixels]:
-    """Read and prepare pictures, in order, on all cores."""
+    """Read and prepare pictures, in order, on all cores. Raises ImageError that names all that cannot be read."""
+
+    def read(path: Path) -> images.Pixels | ImageError:
+        try:
+            return images.prepare(images.read(path), size)
+        except ImageError as error:
+            return error
+
     with ThreadPoolExecutor(thread_name_prefix="read") as pool:
-        return list(pool.map(lambda path: images.prepare(images.read(path), size), paths))
+        outcomes = list(pool.map(read, paths))
+    unreadable = [outcome for outcome in outcomes if isinstance(outcome, ImageError)]
+    if unreadable:
+        raise _together(unreadable)
+    return [outcome for outcome in outcomes if not isinstance(outcome, ImageError)]
+
+
+def _together(errors: Sequence[ImageError]) -> ImageError:
+    """One error for pictures that cannot be read, with what is wrong with the first of them."""
+    if len(errors) == 1:
+        return errors[0]
+    lines = [f"  {error.message}" for error in errors[:NAMED_MOST]]
+    more = [f"  and {len(errors) - NAMED_MOST} more"] if len(errors) > NAMED_MOST else []
+    told = "\n".join([f"{len(errors)} pictures cannot be read:", *lines, *more])
+    return ImageError(told, hint="copy them again, move them out of the folder, or --exclude them")
 
 
 def inspections(engine: Engine, product: str, paths: Sequence[Path]) -> Iterator[tuple[Sequence[Path], Inspection]]:
-    """Inspect picture files in batches, in order. Raises ImageError for a broken one."""
+    """Inspect picture files in batches, in order. Raises ImageError that names all that cannot be read."""
     size = engine.size(product)
     for start in range(0, len(paths), BATCH):
         chunk = paths[start : start + BATCH]
-        yield chunk, engine.inspect(read_prepared(chunk, size), [product] * len(chunk))
+        try:
+            prepared = read_prepared(chunk, size)
+        except ImageError:
+            read_prepared(paths[start:], size)  # all at once: the next attempt should be the last
+            raise
+        yield chunk, engine.inspect(prepared, [product] * len(chunk))
 
 
 def scores(engine: Engine, product: str, paths: Sequence[Path]) -> npt.NDArray[np.float64]:

@@ -19,7 +19,7 @@ from revdist.blocks import Block
 from revdist.bundle import Bundle
 from revdist.conformal import Calibration
 from revdist.engine import Engine
-from revdist.errors import CalibrationError, DataError, RevdistError
+from revdist.errors import CalibrationError, DataError, ImageError, RevdistError
 from revdist.recipe import Recipe
 from revdist.suspects import Excluded
 
@@ -127,13 +127,16 @@ def _fare(block_of: Sequence[str], scores: npt.NDArray[np.float64], calibration:
 
 
 def _excluded(engine: Engine, product: str, good: GoodPictures) -> tuple[Excluded, ...]:
-    if not good.excluded:
-        return ()
-    scores = evaluate.scores(engine, product, good.excluded)
-    return tuple(
-        Excluded(file=good.name(path), sha256=images.content_hash(path), score=float(score))
-        for path, score in zip(good.excluded, scores, strict=True)
-    )
+    """What pictures that were left out by hand would have scored; those that cannot be read have no record."""
+    excluded = []
+    for path in good.excluded:
+        try:
+            (score,) = evaluate.scores(engine, product, [path])
+        except ImageError as error:
+            log.warning("%s; excluded without a record", error.message)
+        else:
+            excluded.append(Excluded(file=good.name(path), sha256=images.content_hash(path), score=float(score)))
+    return tuple(excluded)
 
 
 def write_suspects(folder: Path, engine: Engine, product: str, calibration: Calibration, good: Path) -> None:

@@ -46,7 +46,8 @@ _OTHERS = (
 _TEMPORARY = ("~", ".tmp", ".part", ".partial", ".crdownload", ".filepart")
 _SIDE_MOST = 65_535  # what a JPEG can have
 _SCANS_MOST = 100  # usual are 10; each costs a pass over all pixels
-_ROWS = 256  # narrowed at once, so that it needs little memory beside
+_FULL = 65_535  # of 16 bits
+_ROWS = 64  # narrowed at once, so that it needs little memory beside
 _BROKEN = (  # whatever a decoder of PIL raises at a broken file
     *(OSError, SyntaxError, ValueError, EOFError, LookupError, TypeError, ArithmeticError, AttributeError),
     *(AssertionError, MemoryError, struct.error, zlib.error, Image.DecompressionBombError),
@@ -143,12 +144,19 @@ def decode(data: bytes, limits: Limits = DEFAULT) -> Pixels:
     return _DECODERS[picture_headers.kind(data)](data, limits)
 
 
-def narrow(deep: npt.NDArray[Any], highest: int = 65_535) -> npt.NDArray[np.uint8]:
+def narrow(deep: npt.NDArray[Any], highest: int = _FULL) -> npt.NDArray[np.uint8]:
     """round(value * 255 / highest) of whole numbers 0..highest, which are at most 65,535."""
     narrowed = np.empty(deep.shape, np.uint8)
     for row in range(0, len(deep), _ROWS):
         part = deep[row : row + _ROWS].astype(np.uint32)
-        narrowed[row : row + _ROWS] = (part * 255 + highest // 2) // highest
+        part *= 255
+        if highest == _FULL:
+            part += 32_895  # with the shift the same for all 65,536 values, in a third of the time
+            part >>= 16
+        else:
+            part += highest // 2
+            part //= highest
+        narrowed[row : row + _ROWS] = part
     return narrowed
 
 
@@ -170,8 +178,7 @@ def _with_header(read_header: Callable[[bytes], Header], kind: type[ImageFile]) 
     def decoder(data: bytes, limits: Limits) -> Pixels:
         header = read_header(data)
         limits.check_picture(header.height, header.width)
-        pixels = _rgb(kind, header.data)
-        return narrow(_colour16(header.data)) if header.deep_colour else pixels
+        return narrow(_colour16(header.data)) if header.deep_colour else _rgb(kind, header.data)
 
     return decoder
 

@@ -13,16 +13,19 @@ from revdist.errors import ImageError
 from revdist.picture_headers import ONE_PICTURE, Header
 
 _WIDTH, _HEIGHT, _BITS, _COMPRESSION, _PHOTOMETRIC, _SAMPLES, _FORMAT = 256, 257, 258, 259, 262, 277, 339
-_TILE_WIDTH, _TILE_HEIGHT, _SUBFILE = 322, 323, 254
+_STRIPS, _PLANES, _TILE_WIDTH, _TILE_HEIGHT, _SUBFILE = 273, 284, 322, 323, 254
 _KEPT = frozenset(
     {
         *(_SUBFILE, _WIDTH, _HEIGHT, _BITS, _COMPRESSION, _PHOTOMETRIC, _SAMPLES, _FORMAT),
-        *(266, 273, 278, 279, 284),  # fill order, strips, planes
+        *(266, _STRIPS, 278, 279, _PLANES),  # fill order, strips, planes
         *(_TILE_WIDTH, _TILE_HEIGHT, 324, 325),  # tiles
         *(317, 320, 338, 529, 530, 531, 532),  # predictor, colours, alpha
         *(282, 283, 296, 270, 271, 272, 305, 306),  # resolution and short texts: harmless, and nearly always there
     }
 )
+_SINGLE = frozenset(
+    {_SUBFILE, _WIDTH, _HEIGHT, _COMPRESSION, _PHOTOMETRIC, _SAMPLES, _PLANES, _TILE_WIDTH, _TILE_HEIGHT}
+) | {266, 278, 282, 283, 296}
 _INTEGERS = {1: "B", 3: "H", 4: "I", 16: "Q"}  # by type
 _BYTES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4, 16: 8, 17: 8, 18: 8}
 _LOSSLESS = {1, 5, 8, 32773, 32946}  # none, LZW, Deflate, PackBits, an older number of Deflate
@@ -68,14 +71,19 @@ def tiff(data: bytes) -> Header:
     (start,) = layout.read(layout.pointer, data, 8 if big else 4)
     directory = _directory(data, layout, start)
     _check_pages(data, layout, directory.next)
-    tags = {tag: _values(data, layout, at) for tag, at in directory.entries.items() if tag in _KEPT}
+    kept = {tag: at for tag, at in directory.entries.items() if tag in _KEPT}
+    _check_counts(data, layout, kept)
+    tags = {tag: _values(data, layout, at) for tag, at in kept.items()}
     height, width = _one(tags, _HEIGHT), _one(tags, _WIDTH)
     bits = tags.get(_BITS) or (1,)
     _check_values(tags, bits)
+    samples = _one(tags, _SAMPLES, 1)
+    if len(tags.get(_STRIPS, ())) > height * samples:
+        raise ImageError("the TIFF is damaged: there are more strips than rows", hint=_AGAIN)
     tile = _one(tags, _TILE_HEIGHT, 1) * _one(tags, _TILE_WIDTH, 1)
     if tile > _TILE_MOST:
         raise ImageError(f"the TIFF has tiles of {tile / 1e6:.0f} megapixels", hint="save it without tiles")
-    deep_colour = bits[0] == 16 and _one(tags, _SAMPLES, 1) > 1
+    deep_colour = bits[0] == 16 and samples > 1
     return Header(height=height, width=width, data=_cut_down(data, layout, directory), deep_colour=deep_colour)
 
 
@@ -93,8 +101,11 @@ def _check_values(tags: dict[int, tuple[int, ...]], bits: tuple[int, ...]) -> No
     if formats != {1} or set(bits) - {1, 2, 4, 8, 16}:
         sign = "whole" if formats == {1} else "signed"
         raise ImageError(f"{sign} numbers of {max(bits)} bits have no known range", hint="save it as 8 or 16 bit")
-    if bits[0] == 16 and photometric not in (1, 2):
-        raise ImageError("this kind of 16-bit picture is not supported", hint="save it as 16-bit grey or RGB")
+    planes = _one(tags, _PLANES, 1) if _one(tags, _SAMPLES, 1) > 1 else 1
+    if bits[0] == 16 and (photometric not in (1, 2) or planes != 1):
+        raise ImageError(
+            "this kind of 16-bit picture is not supported", hint="save it as 16-bit grey or RGB, not in planes"
+        )
 
 
 def _directory(data: bytes, layout: _Layout, start: int) -> _Directory:
@@ -116,20 +127,30 @@ def _check_pages(data: bytes, layout: _Layout, at: int) -> None:
         if at == 0:
             return
         directory = _directory(data, layout, at)
-        subfile = directory.entries.get(_SUBFILE)
-        if subfile is None or not _one({_SUBFILE: _values(data, layout, subfile)}, _SUBFILE) & 1:
+        subfile = {tag: at for tag, at in directory.entries.items() if tag == _SUBFILE}
+        _check_counts(data, layout, subfile)
+        if not _one({tag: _values(data, layout, at) for tag, at in subfile.items()}, _SUBFILE, 0) & 1:
             break
         at = directory.next
     raise ImageError("holds several pictures (a TIFF of several pages)", hint=ONE_PICTURE)
 
 
+def _check_counts(data: bytes, layout: _Layout, entries: dict[int, int]) -> None:
+    """Tags ask for no more bytes than the file has, and have one value where there can be but one."""
+    total = 0
+    for tag, at in entries.items():
+        _, kind, count = layout.read(layout.entry, data, at)
+        if kind not in _BYTES or count > _VALUES_MOST or (tag in _SINGLE and count != 1):
+            raise ImageError(f"the TIFF is damaged: tag {tag} has {count} values of type {kind}", hint=_AGAIN)
+        total += _BYTES[kind] * count
+    if total > len(data):
+        raise ImageError("the TIFF is cut off", hint=_AGAIN)
+
+
 def _values(data: bytes, layout: _Layout, at: int) -> tuple[int, ...]:
     """The values of a tag, where they are whole numbers; their bytes are in the file in any case."""
     _, kind, count = layout.read(layout.entry, data, at)
-    where = at + struct.calcsize("=" + layout.entry)
-    size = _BYTES.get(kind, 0) * count
-    if kind not in _BYTES or count > _VALUES_MOST:
-        raise ImageError(f"the TIFF is damaged: a tag of {count} values of type {kind}", hint=_AGAIN)
+    where, size = at + struct.calcsize("=" + layout.entry), _BYTES[kind] * count
     if size > struct.calcsize("=" + layout.pointer):
         (where,) = layout.read(layout.pointer, data, where)
     if where + size > len(data):

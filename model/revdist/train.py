@@ -65,7 +65,9 @@ def train(job: Job, teacher: Teacher, *, device: str = "auto") -> Bundle:
     checkpoint = Checkpoint(Path(f"{job.output}.training"), run | recipe.to_json())
 
     with _deterministic(), _stop_on_signal() as stop:
-        pictures = evaluate.read_prepared(fitted, recipe.size)
+        readable = evaluate.read_prepared([*fitted, *held_out], recipe.size)  # held out ones too: not after hours
+        pictures = readable[: len(fitted)]
+        del readable
         seen = [tile for picture in pictures for tile in recipe.tiles.cut(picture)]
         made = fit(engine, student, seen, recipe, checkpoint, stop)
 

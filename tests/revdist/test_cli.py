@@ -94,7 +94,7 @@ def test_a_broken_image_is_told_and_the_others_are_scored(
     assert status == 2
     assert len(out.splitlines()) == 1
     assert err.startswith("revdist: ")
-    assert "broken.png: cannot be read as a picture" in err
+    assert "broken.png: the PNG is cut off" in err
 
 
 def test_errors_are_one_line_and_a_hint(run: Run, tmp_path: Path, good_folder: Path) -> None:

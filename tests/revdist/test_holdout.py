@@ -115,6 +115,28 @@ def test_suspects_and_exclusions_are_remembered_with_their_content(loaded: Bundl
     assert len(made.scores) == 19
 
 
+def test_a_picture_that_cannot_be_read_can_be_excluded(
+    loaded: Bundle, engine: Engine, lots: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    broken = lots / "wed" / "broken.png"
+    broken.write_bytes(min((lots / "wed").iterdir()).read_bytes()[:5000])
+    good = holdout.gather(lots, "folders", [broken])
+    made = holdout.calibrate(engine, "cell", good, good.used, loaded.recipe)
+    assert made.excluded == ()
+    assert "broken.png: the PNG is cut off; excluded without a record" in caplog.text
+
+
+def test_every_picture_that_cannot_be_read_is_named_though_they_are_in_several_batches(
+    engine: Engine, loaded: Bundle, lots: Path
+) -> None:
+    good = holdout.gather(lots, "folders", ())
+    for path in (good.used[1], good.used[-1]):
+        path.write_bytes(b"no picture")
+    with pytest.raises(ImageError) as error:
+        evaluate.scores(engine, "cell", good.used)
+    assert error.value.message.startswith("2 pictures cannot be read:")
+
+
 def test_overlays_of_suspects_are_written_in_their_order(
     loaded: Bundle, engine: Engine, lots: Path, tmp_path: Path
 ) -> None:

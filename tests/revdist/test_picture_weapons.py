@@ -214,12 +214,14 @@ def test_a_png_of_countless_chunks_is_refused():
 @pytest.mark.parametrize(
     ("tag", "cause"),
     [
-        ((273, 4, 500_000, 8), "a tag of 500000 values"),
-        ((324, 4, 400_000_000, 8), "a tag of 400000000 values"),
+        ((273, 4, 500_000, 8), "tag 273 has 500000 values"),
+        ((324, 4, 400_000_000, 8), "tag 324 has 400000000 values"),
         ((322, 4, 1, 1_000_000), "tiles of"),
         ((256, 2, 1, 4), "no usable tag 256"),
         ((258, 3, 1, 12), "12 bits have no known range"),
         ((339, 3, 1, 2), "signed numbers of 8 bits"),
+        ((257, 4, 2, 8), "tag 257 has 2 values"),
+        ((273, 4, 5, 8), "more strips than rows"),
         ((273, 4, 200_000, 8), "cut off"),
     ],
 )
@@ -228,6 +230,13 @@ def test_a_tiff_whose_tags_ask_for_too_much_or_too_odd_is_refused(tag, cause):
     tags |= {323: [4, 1, 4096]} if tag[0] == 322 else {}
     tags[tag[0]] = list(tag[1:])
     refused(tiff_of([(number, *rest) for number, rest in tags.items()], bytes(16)), cause)
+
+
+def test_a_16_bit_tiff_in_planes_is_refused_for_opencv_mixes_them_up():
+    values = noise(3, 9, 11, kind=np.uint16)
+    tags = {tag: (kind, count, value) for tag, kind, count, value in grey_tags(11, 9)}
+    tags |= {258: (3, 1, 16), 262: (3, 1, 2), 277: (3, 1, 3), 279: (4, 1, values.nbytes), 284: (3, 1, 2)}
+    refused(tiff_of([(tag, *rest) for tag, rest in tags.items()], values.tobytes()), "not in planes")
 
 
 def test_a_tiff_whose_pages_lead_in_a_circle_is_refused():

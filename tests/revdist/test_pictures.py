@@ -89,6 +89,13 @@ def test_what_follows_the_end_of_a_jpeg_is_not_read():
     assert np.array_equal(decode(second.getvalue()), decode(data))
 
 
+@pytest.mark.parametrize("highest", [65535, 4095, 1023, 256])
+def test_every_value_is_narrowed_to_the_nearest(highest):
+    values = np.arange(highest + 1, dtype=np.uint16)[:, None]
+    exact = values.astype(np.float64) * 255 / highest
+    assert (np.abs(pictures.narrow(values, highest) - exact) <= 0.5).all()
+
+
 def test_16_bit_grey_is_divided_by_257_and_rounded():
     values = np.arange(65536, dtype=np.uint16).reshape(256, 256)
     for form in ("PNG", "TIFF"):

@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from revdist import bundle, evaluate, images, source, teacher, train
 from revdist.bundle import Bundle
@@ -301,6 +302,38 @@ def test_a_broken_picture_stops_the_run_and_is_named(
     with pytest.raises(DataError, match="no such folder"):
         train.train(_job(tiny, tmp_path / "gone", tmp_path / "cell"), lite0, device="cpu")
     assert not (tmp_path / "cell").exists()
+
+
+def test_pictures_that_cannot_be_read_are_all_named_before_the_first_step_held_out_ones_too(
+    tiny: Bundle, good_folder: Path, lite0: teacher.Teacher, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spoiled = Path(shutil.copytree(good_folder, tmp_path / "spoiled"))
+    fitted, held_out = train.split(images.good_pictures(spoiled), tiny.recipe)
+    steps: list[object] = []
+    monkeypatch.setattr(train, "fit", lambda *arguments: steps.append(arguments))
+    held_out[0].write_bytes(held_out[0].read_bytes()[:20_000])
+    with pytest.raises(ImageError, match=f"{held_out[0].name}: the PNG is cut off"):
+        train.train(_job(tiny, spoiled, tmp_path / "cell"), lite0, device="cpu")
+    with Image.open(fitted[0]) as picture:
+        jpeg = picture.copy()
+    jpeg.save(fitted[0], "JPEG")
+    fitted[0].write_bytes(fitted[0].read_bytes()[:-3000] + b"\xff\xd9")
+    with pytest.raises(ImageError) as error:
+        train.train(_job(tiny, spoiled, tmp_path / "cell"), lite0, device="cpu")
+    assert error.value.message.startswith("2 pictures cannot be read:")
+    assert f"{held_out[0].name}: the PNG is cut off" in error.value.message
+    assert f"{fitted[0].name}: the JPEG is damaged" in error.value.message
+    assert "--exclude" in error.value.hint
+    assert steps == []
+
+
+def test_many_pictures_that_cannot_be_read_are_counted(tmp_path: Path) -> None:
+    paths = [tmp_path / f"{number}.png" for number in range(14)]
+    with pytest.raises(ImageError) as error:
+        evaluate.read_prepared(paths, (32, 32))
+    assert error.value.message.startswith("14 pictures cannot be read:\n")
+    assert error.value.message.endswith("\n  and 4 more")
+    assert len(error.value.message.splitlines()) == 12
 
 
 def test_a_resnet_teacher_by_file_trains_too(good_folder: Path, resnet18_file: Path, tmp_path: Path) -> None:

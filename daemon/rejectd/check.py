@@ -9,7 +9,7 @@ from contextlib import closing
 from pathlib import Path
 
 from rejectd import database, settings_file
-from rejectd.cameras import CameraError, Ended, driver
+from rejectd.cameras import CameraError, Ended, Remark, driver
 from rejectd.inspector import Inspector
 from rejectd.messages import PictureError, RejectdError
 from rejectd.mqtt import connect
@@ -103,7 +103,7 @@ def _camera(camera: AnyCamera) -> str:
         if isinstance(camera, FolderCamera) and camera.mode is FolderMode.WATCH:
             return f"{camera.path} is watched"
         exposure = device.read(_PICTURE_S)
-        if exposure is None:
+        if exposure is None or isinstance(exposure, Remark):
             raise CameraError(f"no picture within {_PICTURE_S:g} s", hint="is the camera triggered?")
         pixels = None if exposure.fault else exposure.load(_PICTURE_S)
     except PictureError as error:

@@ -113,6 +113,18 @@ class Metrics:
         self.camera_faults = Counter(
             "rejectd_camera_faults", "Times that a camera went down or froze.", ["camera"], registry=registry
         )
+        self.rewritten = Counter(
+            "rejectd_files_rewritten",
+            "Files of a watched folder that were written again after their part was shown; they are not judged.",
+            ["camera"],
+            registry=registry,
+        )
+        self.not_seen = Counter(
+            "rejectd_files_before_start",
+            "Pictures that came into a watched folder before the service was up; they are not judged.",
+            ["camera"],
+            registry=registry,
+        )
         self.broker_connected = Gauge("rejectd_broker_connected", "1 while the broker is connected.", registry=registry)
         self.outbox = Gauge(
             "rejectd_outbox_events", "Defect events that the broker has not acknowledged.", registry=registry
@@ -152,6 +164,8 @@ class Metrics:
         for camera in cameras:
             self.camera_up.labels(camera)
             self.camera_faults.labels(camera)
+            self.rewritten.labels(camera)
+            self.not_seen.labels(camera)
         for owner in (*cameras, *others):
             for of_verdicts in (self.latency, self.missed, self.unpublished, self.too_late):
                 of_verdicts.labels(owner)

@@ -24,7 +24,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from rejectd.batcher import Batch, Batcher
-from rejectd.cameras import pictures
+from rejectd.cameras import Remark, pictures
 from rejectd.decision import decide, unjudged
 from rejectd.inspector import Begun, Inspector, InspectorError
 from rejectd.judging import Judged
@@ -125,8 +125,12 @@ class Pipeline:
         def enter(exposure: Exposure) -> Frame:
             return self._enter(name, camera, exposure)
 
+        def remark(of_driver: Remark) -> None:
+            self._stages.metrics.rewritten.labels(name).inc(of_driver.rewritten)
+            self._stages.metrics.not_seen.labels(name).inc(of_driver.missed)
+
         report(CameraState.STARTING, "")
-        for frame, picture in pictures(camera, stop, report, enter):
+        for frame, picture in pictures(camera, stop, report, enter, remark=remark):
             self._show(frame, picture)
 
     def _enter(self, name: str, camera: AnyCamera, exposure: Exposure) -> Frame:

@@ -34,6 +34,13 @@ class Numbering(StrEnum):
     NAME = "name"
 
 
+class Rewrite(StrEnum):
+    """What a file is that is written again after its part was shown."""
+
+    SAME_PART = "same_part"
+    NEW_PART = "new_part"
+
+
 class Transport(StrEnum):
     """How RTSP carries the pictures."""
 
@@ -171,6 +178,21 @@ class FolderCamera(Camera):
         unit="megapixels",
         low=0.001,
         high=1000,
+    )
+    subfolders: bool = setting("Watch the folders in the folder as well, also those that come later.", default=False)
+    settle_ms: int = setting(
+        "With mode watch: a file that is written again within this time after it was closed shows the same part, and "
+        "is read after this time. The deadline goes on. Best is a writer that writes each picture under a temporary "
+        "name, such as x.tmp, and renames it when it is whole; then 0 is right.",
+        default=0,
+        unit="ms",
+        low=0,
+        high=60_000,
+    )
+    rewrite: Rewrite = setting(
+        "With mode watch: what a file is that is written again later. `same_part`: it is counted and not judged, so "
+        "each picture needs a name of its own. `new_part`: the next part, for cameras that always write the same name.",
+        default=Rewrite.SAME_PART,
     )
 
     @property

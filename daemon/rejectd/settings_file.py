@@ -14,6 +14,7 @@ from rejectd.settings import (
     FolderMode,
     Mqtt,
     Product,
+    Rewrite,
     Runtime,
     Settings,
     Station,
@@ -110,8 +111,18 @@ def _check_cameras(reader: Reader, mqtt: Mqtt | None) -> None:
             reader.mistake(f"{key}.region", "has no area", "give [x, y, width, height] with width and height over 0")
         if isinstance(camera, FolderCamera):
             _check_folder(camera, key, reader)
+            deadline_ms = _deadline_ms(camera, key.partition(".")[2], reader)
+            if mqtt and camera.settle_ms and deadline_ms <= camera.settle_ms + mqtt.publish_margin_ms:
+                hint = f"with mqtt.publish_margin_ms it must be less than the deadline of {deadline_ms} ms"
+                reader.mistake(f"{key}.settle_ms", f"{camera.settle_ms} leaves no time to inspect", hint)
         if isinstance(camera, VideoCamera):
             _check_video(camera, key, reader)
+
+
+def _deadline_ms(camera: Camera, name: str, reader: Reader) -> int:
+    """The camera's own, or that of its station."""
+    stations = (group for group in reader.groups.values() if isinstance(group, Station) and name in group.cameras)
+    return next((station.deadline_ms for station in stations), camera.deadline_ms)
 
 
 def _check_stations(reader: Reader, mqtt: Mqtt | None) -> None:
@@ -195,6 +206,10 @@ def _check_folder(camera: FolderCamera, key: str, reader: Reader) -> None:
         for name in ("rate_hz", "loop"):
             if getattr(camera, name):
                 reader.mistake(f"{key}.{name}", "has no effect with mode watch", "remove it, or use mode: replay")
+        return
+    for name, default in (("subfolders", False), ("settle_ms", 0), ("rewrite", Rewrite.SAME_PART)):
+        if getattr(camera, name) != default:
+            reader.mistake(f"{key}.{name}", "has no effect on a replay", "remove it, or use mode: watch")
 
 
 def _check_video(camera: VideoCamera, key: str, reader: Reader) -> None:

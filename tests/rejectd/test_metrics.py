@@ -90,6 +90,8 @@ def test_the_whole_page_is_that_of_the_golden_file() -> None:
     metrics.ratio.labels("cell").observe(1.0)
     metrics.camera_state("left", CameraState.UP)
     metrics.camera_state("right", CameraState.DOWN)
+    metrics.rewritten.labels("left").inc(2)
+    metrics.not_seen.labels("right").inc(3)
     metrics.broker_connected.set(1)
     metrics.outbox.set(3)
     metrics.sacrificed.labels("evidence").inc()

@@ -268,7 +268,7 @@ WRONG = {
         (
             "2: cameras.a.url: unknown setting; known here: product, deadline_ms, policy, region, retry_max_s, "
             "path, mode, rate_hz, loop, trigger, "
-            "max_file_mb, max_megapixels"
+            "max_file_mb, max_megapixels, subfolders, settle_ms, rewrite"
         ),
     ),
     "path missing": (
@@ -315,6 +315,15 @@ WRONG = {
     "rate of a watched folder": (
         camera("mode: watch, rate_hz: 5"),
         "2: cameras.a.rate_hz: has no effect with mode watch; remove it, or use mode: replay",
+    ),
+    "watching of a replay": (
+        camera("settle_ms: 5"),
+        "2: cameras.a.settle_ms: has no effect on a replay; remove it, or use mode: watch",
+    ),
+    "settling beyond the deadline": (
+        camera("mode: watch, settle_ms: 980"),
+        "2: cameras.a.settle_ms: 980 leaves no time to inspect; with mqtt.publish_margin_ms it must be less than the "
+        "deadline of 1000 ms",
     ),
     "loop of a watched folder": (
         camera("mode: watch, loop: true"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Protocol
 
 from rejectd.messages import Exposure, Pixels, RejectdError
@@ -15,6 +16,16 @@ class Ended(Exception):  # noqa: N818 - the end of a replay is not an error
     """A replay has shown its last picture."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Remark:
+    """Something that a person should know of a camera, and that is no exposure."""
+
+    text: str
+    unseen: bool = False  # parts pass that the camera does not show
+    rewritten: int = 0  # files that were written again after their part was shown
+    missed: int = 0  # pictures that came while nobody looked
+
+
 class Driver(Protocol):
     """One image source. All calls come from one thread, but not the one that waits for the pictures.
 
@@ -24,9 +35,9 @@ class Driver(Protocol):
     def open(self) -> None:
         """Reach the camera. Raises CameraError with cause and hint. May block for the camera's own open timeout."""
 
-    def read(self, timeout_s: float) -> Exposure | None:
+    def read(self, timeout_s: float) -> Exposure | Remark | None:
         """The next exposure, stamped, as soon as it is noticed: a picture that must be read or decoded first is left
-        to its `load`. None if nothing came in that time and that is normal, as on an idle line.
+        to its `load`. Or something to say. None if nothing came in that time and that is normal, as on an idle line.
 
         Raises CameraError when the link is lost, Ended at the end of a replay. A driver whose library cannot wait
         for less may block for the camera's own read timeout.

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 from typing import TypeAlias
 
-from rejectd.cameras.contract import CameraError, Driver, Ended
+from rejectd.cameras.contract import CameraError, Driver, Ended, Remark
 from rejectd.messages import Exposure, Frame
 
 FIRST_PAUSE_S = 0.5
@@ -23,7 +23,7 @@ class Crash(Exception):  # noqa: N818 - carries an exception from the device's t
 
 
 Entered: TypeAlias = tuple[Exposure, Frame]
-Message: TypeAlias = Entered | CameraError | Ended | Crash | None
+Message: TypeAlias = Entered | Remark | CameraError | Ended | Crash | None
 
 
 class Device(threading.Thread):
@@ -86,8 +86,8 @@ class Device(threading.Thread):
         """Until the link is lost; says for each exposure whether it is good, as far as the driver knows."""
         while not (self._closing.is_set() or self.reopen.is_set()):
             exposure = self._driver.read(TICK_S)
-            if exposure is None:
-                self._say(None)
+            if exposure is None or isinstance(exposure, Remark):
+                self._say(exposure)
                 continue
             frame = self._enter(exposure)
             if exposure.held:

@@ -9,7 +9,7 @@ import time
 from collections import deque
 from pathlib import Path
 
-from rejectd.cameras.contract import CameraError, Driver, Ended, exposure_of
+from rejectd.cameras.contract import CameraError, Driver, Ended, Remark, exposure_of
 from rejectd.cameras.reading import READING_S, Reader
 from rejectd.cameras.watch import Watch
 from rejectd.messages import Exposure, PictureError, Pixels
@@ -22,7 +22,7 @@ _CATCH_UP_S = 1.0  # a replay that is later than this goes on from now instead o
 
 def folder(settings: FolderCamera) -> Driver:
     """The driver for the folder's mode."""
-    driver = Watch(settings.path, Reader(settings)) if settings.mode is FolderMode.WATCH else Replay(settings)
+    driver = Watch(settings) if settings.mode is FolderMode.WATCH else Replay(settings)
     return NumberedByName(driver) if settings.trigger is Numbering.NAME else driver
 
 
@@ -39,11 +39,11 @@ class NumberedByName:
         self._driver = driver
         self.open, self.close = driver.open, driver.close
 
-    def read(self, timeout_s: float) -> Exposure | None:
+    def read(self, timeout_s: float) -> Exposure | Remark | None:
         """The next exposure with its number. A name without one is a fault: nobody knows which part it shows."""
         exposure = self._driver.read(timeout_s)
-        if exposure is None:
-            return None
+        if exposure is None or isinstance(exposure, Remark):
+            return exposure
         numbers = re.findall(r"[0-9]+", Path(exposure.source).stem)
         if not numbers or int(numbers[-1][:20]) >= 2**63:
             fault = exposure.fault or f"{exposure.source}: the name holds no trigger number"

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 
 from rejectd.cameras.address import is_stream
 from rejectd.cameras.check import FROZEN, Check
-from rejectd.cameras.contract import CameraError, Driver, Ended
+from rejectd.cameras.contract import CameraError, Driver, Ended, Remark
 from rejectd.cameras.device import TICK_S, Crash, Device
 from rejectd.messages import CameraState, Exposure, Frame, Picture, PictureError
 from rejectd.settings import AnyCamera, FolderCamera, V4l2Camera, VideoCamera
@@ -48,6 +48,7 @@ def pictures(
     report: Callable[[CameraState, str], None],
     enter: Callable[[Exposure], Frame],
     *,
+    remark: Callable[[Remark], None] = lambda _: None,
     opener: Callable[[AnyCamera], Driver] = driver,
 ) -> Iterator[tuple[Frame, Picture]]:
     """Every frame of one camera with its picture, until `stop` is set or a replay ends; a lost camera is tried again.
@@ -59,6 +60,7 @@ def pictures(
             that there is nothing yet), `down` with the cause, also when exposures are noticed after their deadline,
             `degraded` when pictures come but cannot be judged, `ended`. Called by either thread.
         enter: makes a frame of an exposure, in the device's thread, as soon as the exposure is noticed.
+        remark: told what the driver has to say beside its exposures.
         opener: makes the driver.
 
     Yields:
@@ -96,11 +98,7 @@ def pictures(
             if isinstance(message, Ended):
                 state.change(CameraState.ENDED, str(message))
                 return
-            if isinstance(message, CameraError):
-                state.down(str(message))
-            elif message is None:
-                state.idle()
-            else:
+            if isinstance(message, tuple):
                 exposure, frame = message
                 picture = check(_read(exposure, frame))
                 if frame.due_ns > heard * 1e9:
@@ -110,8 +108,22 @@ def pictures(
                     device.reopen.set()
                     asked = heard
                 yield frame, picture
+            else:
+                _take_note(message, state, remark)
     finally:
         device.end()
+
+
+def _take_note(message: CameraError | Remark | None, state: _State, remark: Callable[[Remark], None]) -> None:
+    """Take in what is no exposure."""
+    if isinstance(message, CameraError):
+        state.down(str(message))
+    elif message is None:
+        state.idle()
+    else:
+        remark(message)
+        if message.unseen:
+            state.unseen(message.text)
 
 
 def _enter(exposure: Exposure, enter: Callable[[Exposure], Frame], state: _State) -> Frame:
@@ -166,12 +178,16 @@ class _State:
 
     def late(self, age_s: float, deadline_s: float) -> None:
         """An exposure was noticed after its deadline: a part has passed that nobody was told of."""
+        self.unseen(
+            f"an exposure was noticed {age_s:.1f} s after it was made, its deadline is {deadline_s:.1f} s; "
+            "was this process stopped, is the network or the camera's clock slow? See also `deadline_ms`"
+        )
+
+    def unseen(self, reason: str) -> None:
+        """A part passed that nobody is told of: the next good picture ends that, or some time in which none does."""
         with self._lock:
             self._late_until = time.monotonic() + LATE_S
-            self.down(
-                f"an exposure was noticed {age_s:.1f} s after it was made, its deadline is {deadline_s:.1f} s; "
-                "was this process stopped, is the network or the camera's clock slow? See also `deadline_ms`"
-            )
+            self.down(reason)
 
     def idle(self) -> None:
         """The camera answers but has nothing to show: that ends `down`, but says nothing about bad pictures."""

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from rejectd.cameras import Driver, driver, pictures
-from rejectd.cameras.contract import exposure_of
+from rejectd.cameras.contract import Remark, exposure_of
 from rejectd.messages import CameraState, Exposure, Frame, Picture, Pixels, Policy
 from rejectd.settings import AnyCamera
 
@@ -28,6 +28,7 @@ class Capture:
     def __init__(self, settings: AnyCamera, opener: Callable[[AnyCamera], Driver]) -> None:
         self.pictures: list[Picture] = []
         self.entered: list[Exposure] = []
+        self.remarks: list[Remark] = []
         self.deadline_s = DEADLINE_S
         self.taken_ns: list[int] = []
         self.states: list[tuple[CameraState, str]] = []
@@ -84,7 +85,9 @@ class Capture:
 
     def _run(self, settings: AnyCamera, opener: Callable[[AnyCamera], Driver]) -> None:
         try:
-            for _, picture in pictures(settings, self._stop, self._report, self._enter, opener=opener):
+            for _, picture in pictures(
+                settings, self._stop, self._report, self._enter, remark=self._remark, opener=opener
+            ):
                 with self._changed:
                     self.pictures.append(picture)
                     self.taken_ns.append(time.monotonic_ns())
@@ -99,6 +102,11 @@ class Capture:
             self.entered.append(exposure)
             self._changed.notify_all()
         return frame_of(exposure, self.deadline_s)
+
+    def _remark(self, remark: Remark) -> None:
+        with self._changed:
+            self.remarks.append(remark)
+            self._changed.notify_all()
 
     def _report(self, state: CameraState, reason: str) -> None:
         with self._changed:

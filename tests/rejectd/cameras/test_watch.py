@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import tempfile
 import threading
 import time
 from pathlib import Path
@@ -12,10 +13,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from rejectd.cameras import CameraError, driver, watch
-from rejectd.cameras.reading import Reader
-from rejectd.messages import CameraState
-from rejectd.settings import FolderCamera, FolderMode
+from rejectd.cameras import CameraError, Remark, driver, incoming, inotify, listing, names, settled, watch
+from rejectd.messages import CameraState, PictureError
+from rejectd.settings import FolderCamera, FolderMode, Rewrite
 
 
 @pytest.fixture
@@ -29,12 +29,12 @@ def quick_rescan(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(watch, "RESCAN_S", 0.2)
 
 
-def watching(path: Path) -> FolderCamera:
-    return FolderCamera(product="cell", path=path, mode=FolderMode.WATCH, retry_max_s=0.5)
+def watching(path: Path, **settings: object) -> FolderCamera:
+    return FolderCamera(product="cell", path=path, mode=FolderMode.WATCH, retry_max_s=0.5, **settings)
 
 
-def started(capture, folder: Path):
-    taken = capture(watching(folder))
+def started(capture, folder: Path, **settings: object):
+    taken = capture(watching(folder, **settings))
     taken.wait_for_state(CameraState.UP)
     return taken
 
@@ -102,8 +102,21 @@ def test_a_hard_link_is_found_by_the_rescan(capture, folder):
     taken.wait(lambda taken: taken.sources == ["linked.png"])
 
 
-def test_a_name_written_again_is_a_new_exposure(capture, folder):
+def test_a_name_written_again_is_the_same_part_and_is_counted(capture, folder, caplog):
     taken = started(capture, folder)
+    for value in (1, 2, 3):
+        save(folder / "latest.png", value)
+    replaced = save(folder.parent / "edited.png", 4)
+    taken.wait_for_more(1) if not taken.pictures else None
+    replaced.rename(folder / "latest.png")
+    save(folder / "next.png", 5)
+    taken.wait(lambda taken: taken.sources[-1:] == ["next.png"])
+    assert taken.sources == ["latest.png", "next.png"]
+    assert "latest.png: was written again after its part was shown" in caplog.text
+
+
+def test_a_name_written_again_is_a_new_part_for_a_camera_that_always_writes_the_same(capture, folder):
+    taken = started(capture, folder, rewrite=Rewrite.NEW_PART)
     for value in (1, 2, 3):
         save(folder / "latest.png", value)
         taken.wait(lambda taken, value=value: len(taken.pictures) == value)
@@ -132,13 +145,111 @@ def test_pipes_devices_and_programs_in_the_guise_of_pictures_are_faulty_pictures
     assert taken.pictures[3].pixels[0, 0, 0] == 9
 
 
-def test_broken_and_empty_files_are_faulty_pictures(capture, folder):
+def test_an_empty_file_is_no_exposure_until_it_is_filled(capture, folder):
     taken = started(capture, folder)
+    (folder / "part1.png").touch()
+    save(folder / "part2.png", 2)
+    taken.wait(lambda taken: taken.sources == ["part2.png"])
+    filled = time.monotonic_ns()
+    (folder / "part1.png").write_bytes(save(folder.parent / "x.png", 1).read_bytes())
+    taken.wait(lambda taken: taken.sources == ["part2.png", "part1.png"])
+    assert not taken.faulty
+    assert taken.pictures[1].captured_ns > filled - 60_000_000
+
+
+def test_a_file_that_stays_empty_ends_as_a_fault_with_the_time_at_which_it_came(capture, folder, monkeypatch):
+    monkeypatch.setattr(incoming, "EMPTY_S", 0.5)
+    taken = started(capture, folder)
+    began = time.monotonic_ns()
     (folder / "empty.png").touch()
-    (folder / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\n broken")
-    taken.wait(lambda taken: len(taken.pictures) == 2)
+    came = time.monotonic_ns()
+    taken.wait(lambda taken: bool(taken.pictures))
     assert taken.pictures[0].fault == "empty.png: the file is empty"
-    assert taken.pictures[1].fault.startswith("broken.png: ")
+    assert began - 60_000_000 < taken.pictures[0].captured_ns < came
+
+
+def test_an_upload_that_is_resumed_while_it_settles_is_one_part_with_the_time_of_its_first_end(capture, folder):
+    taken = started(capture, folder, settle_ms=800)
+    whole = save(folder.parent / "whole.png", 7).read_bytes()
+    (folder / "part.png").write_bytes(whole[:50])
+    closed = time.monotonic_ns()
+    with (folder / "part.png").open("ab", buffering=0) as upload:
+        upload.write(whole[50:60])
+        threading.Event().wait(1.0)  # the end of the upload is later than the end of that time
+        upload.write(whole[60:])
+    taken.wait(lambda taken: bool(taken.pictures))
+    threading.Event().wait(0.7)
+    assert [(picture.source, picture.fault) for picture in taken.pictures] == [("part.png", "")]
+    assert taken.pictures[0].pixels[0, 0, 0] == 7
+    assert taken.pictures[0].captured_ns < closed
+
+
+def test_a_file_replaced_while_it_settles_is_one_part_and_shows_what_it_holds_then(capture, folder):
+    taken = started(capture, folder, settle_ms=500)
+    save(folder / "part.png", 1)
+    save(folder.parent / "edited.png", 2).rename(folder / "part.png")
+    taken.wait(lambda taken: bool(taken.pictures))
+    threading.Event().wait(0.7)
+    assert [picture.pixels[0, 0, 0] for picture in taken.pictures] == [2]
+
+
+def test_setting_the_time_of_a_file_or_closing_it_unchanged_is_no_writing(capture, folder, caplog):
+    taken = started(capture, folder)
+    save(folder / "part.png", 1)
+    os.utime(folder / "part.png", (1, 1))
+    (folder / "part.png").open("ab").close()
+    taken.wait(lambda taken: bool(taken.pictures))
+    os.utime(folder / "part.png", (2, 2))
+    (folder / "part.png").open("ab").close()
+    threading.Event().wait(0.7)
+    assert [(picture.source, picture.fault) for picture in taken.pictures] == [("part.png", "")]
+    assert "written again" not in caplog.text
+
+
+def test_a_name_is_free_for_the_next_part_when_its_file_has_been_gone_for_a_while(capture, folder):
+    taken = started(capture, folder)
+    for value in (1, 2):
+        save(folder / "part.png", value)
+        taken.wait(lambda taken, value=value: len(taken.pictures) == value)
+        (folder / "part.png").unlink()
+        threading.Event().wait(names.GONE_S + 0.1)
+    save(folder / "part.png", 3)
+    taken.wait(lambda taken: len(taken.pictures) == 3)
+    (folder / "part.png").unlink()  # a tool that replaces a file so is quicker
+    save(folder / "part.png", 4)
+    threading.Event().wait(0.7)
+    assert [picture.pixels[0, 0, 0] for picture in taken.pictures] == [1, 2, 3]
+
+
+def test_a_picture_whose_name_is_written_again_before_it_was_read_may_show_another_part(folder):
+    camera = driver(watching(folder))
+    camera.open()
+    try:
+        save(folder / "latest.png", 1)
+        camera._incoming.drain()
+        save(folder / "latest.png", 2)
+        exposure = camera.read(5.0)
+        with pytest.raises(PictureError, match=r"latest\.png: was written again before it could be read; give each"):
+            exposure.load(5.0)
+    finally:
+        camera.close()
+
+
+def test_an_upload_that_was_under_way_at_the_start_is_shown_when_it_ends(capture, folder):
+    whole = save(folder.parent / "whole.png", 7).read_bytes()
+    with (folder / "part.png").open("wb", buffering=0) as upload:
+        upload.write(whole[:50])
+        taken = started(capture, folder)
+        upload.write(whole[50:])
+    taken.wait(lambda taken: bool(taken.pictures))
+    assert (taken.sources, taken.faulty) == (["part.png"], [])
+
+
+def test_broken_files_are_faulty_pictures(capture, folder):
+    taken = started(capture, folder)
+    (folder / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\n broken")
+    taken.wait(lambda taken: len(taken.pictures) == 1)
+    assert taken.pictures[0].fault.startswith("broken.png: ")
 
 
 def test_a_burst_of_200_files_is_shown_each_exactly_once(capture, folder):
@@ -152,7 +263,7 @@ def test_a_burst_of_200_files_is_shown_each_exactly_once(capture, folder):
 
 
 def test_a_burst_beyond_the_waiting_names_is_found_by_the_rescan(capture, folder, monkeypatch):
-    monkeypatch.setattr(watch, "_WAITING_MOST", 5)
+    monkeypatch.setattr(incoming, "_WAITING_MOST", 5)
     taken = started(capture, folder)
     source = save(folder.parent / "x.png").read_bytes()
     for number in range(60):
@@ -188,7 +299,7 @@ def test_a_file_that_was_there_before_is_old_also_after_a_loss(capture, folder):
 
 
 def test_a_folder_that_cannot_be_listed_for_a_while_shows_nothing_twice(capture, folder, monkeypatch):
-    monkeypatch.setattr(watch, "_FORGET_BEYOND", 2)
+    monkeypatch.setattr(names, "_FORGET_BEYOND", 2)
     taken = started(capture, folder)
     for number in range(5):
         save(folder / f"{number}.png", number)
@@ -201,7 +312,7 @@ def test_a_folder_that_cannot_be_listed_for_a_while_shows_nothing_twice(capture,
             raise OSError(116, "Stale file handle")
         return scandir(path)
 
-    monkeypatch.setattr(watch.os, "scandir", flaky)
+    monkeypatch.setattr(os, "scandir", flaky)
     fails.set()
     threading.Event().wait(0.7)
     fails.clear()
@@ -212,8 +323,8 @@ def test_a_folder_that_cannot_be_listed_for_a_while_shows_nothing_twice(capture,
 
 
 def test_names_of_files_that_have_gone_are_not_remembered_for_ever(folder, monkeypatch):
-    monkeypatch.setattr(watch, "_FORGET_BEYOND", 10)
-    camera = watch.Watch(folder, Reader(watching(folder)))
+    monkeypatch.setattr(names, "_FORGET_BEYOND", 10)
+    camera = watch.Watch(watching(folder))
     camera.open()
     try:
         for number in range(100):
@@ -222,7 +333,7 @@ def test_names_of_files_that_have_gone_are_not_remembered_for_ever(folder, monke
             path.unlink()
             camera._scan_at = 0.0
             assert camera.read(0.0) is None
-            assert len(camera._shown) <= 12
+            assert len(camera._names) <= 12
     finally:
         camera.close()
 
@@ -231,14 +342,13 @@ def test_a_picture_does_not_wait_for_a_rescan_to_end(folder, monkeypatch):
     monkeypatch.setattr(watch, "_LOOKED_AT_ONCE", 1)
     for number in range(20):
         save(folder / f"{number:03}.png")
-    camera = watch.Watch(folder, Reader(watching(folder)))
+    camera = watch.Watch(watching(folder))
     camera.open()
     try:
+        assert isinstance(camera.read(0.0), Remark)  # of the files that are there
         assert camera.read(0.0) is None
         assert next(camera._scan, "ended") is None  # it is under way
         save(folder / "new.png")
-        with camera._condition:
-            assert camera._condition.wait_for(lambda: camera._waiting, 5)
         picture = camera.read(0.0)
         assert picture is not None
         assert picture.source == "new.png"
@@ -249,10 +359,10 @@ def test_a_picture_does_not_wait_for_a_rescan_to_end(folder, monkeypatch):
 
 def test_a_picture_that_is_shown_during_a_rescan_is_not_shown_again(folder, monkeypatch):
     monkeypatch.setattr(watch, "_LOOKED_AT_ONCE", 1)
-    monkeypatch.setattr(watch, "_FORGET_BEYOND", -100)
+    monkeypatch.setattr(names, "_FORGET_BEYOND", -100)
     monkeypatch.setattr(watch, "RESCAN_S", 0.0)
     save(folder / "old.png")
-    camera = watch.Watch(folder, Reader(watching(folder)))
+    camera = watch.Watch(watching(folder))
     camera.open()
     try:
         scan = camera._rescan()
@@ -260,7 +370,8 @@ def test_a_picture_that_is_shown_during_a_rescan_is_not_shown_again(folder, monk
         save(folder / "new.png")
         assert camera.read(5.0)
         list(scan)
-        assert "new.png" in camera._shown
+        assert isinstance(camera.read(0.0), Remark)
+        assert "new.png" in camera._names
         until = time.monotonic() + 0.5
         while time.monotonic() < until:
             assert camera.read(0.05) is None
@@ -271,3 +382,203 @@ def test_a_picture_that_is_shown_during_a_rescan_is_not_shown_again(folder, monk
 def test_an_absent_folder_is_an_error(tmp_path):
     with pytest.raises(CameraError, match="there is no such folder; create it, or correct `path`"):
         driver(watching(tmp_path / "absent")).open()
+
+
+# when a file was complete
+
+
+def test_a_picture_that_came_while_the_process_stood_still_has_the_time_at_which_it_came(folder):
+    camera = driver(watching(folder))
+    camera.open()
+    try:
+        assert camera.read(0.0) is None
+        save(folder / "part.png")
+        came = time.monotonic_ns()
+        threading.Event().wait(0.5)
+        save(folder.parent / "staged.png").rename(folder / "renamed.png")
+        renamed = time.monotonic_ns()
+        threading.Event().wait(0.5)  # nobody reads, as if the process were stopped
+        exposures = [camera.read(1.0), camera.read(1.0)]
+        for exposure, at_ns in zip(exposures, (came, renamed), strict=True):
+            assert exposure.captured_ns <= at_ns
+            assert at_ns - exposure.captured_ns < 100_000_000
+            assert exposure.captured_unix_ns - exposure.captured_ns == pytest.approx(
+                time.time_ns() - time.monotonic_ns(), abs=1e7
+            )
+    finally:
+        camera.close()
+
+
+def test_a_late_writer_of_a_file_that_is_stopped_with_us_makes_a_part_older_and_never_younger(folder):
+    camera = driver(watching(folder))
+    camera.open()
+    try:
+        with (folder / "part.png").open("wb") as held:
+            held.write(save(folder.parent / "whole.png").read_bytes())
+            held.flush()
+            assert camera.read(0.3) is None
+            idle = time.monotonic_ns()
+        os.utime(folder / "part.png")
+        closed = time.monotonic_ns()
+        os.utime(folder / "part.png", ns=(0, time.time_ns() + 3_600_000_000_000))  # a tool that sets a wrong time
+        threading.Event().wait(0.3)
+        exposure = camera.read(1.0)
+        assert idle - 60_000_000 < exposure.captured_ns <= closed
+    finally:
+        camera.close()
+
+
+@pytest.mark.parametrize("offset_s", [-2, 10])
+def test_on_a_share_the_clock_of_the_server_makes_no_part_late_and_none_younger(capture, folder, monkeypatch, offset_s):
+    monkeypatch.setattr(watch, "file_system", lambda path: "nfs4")
+    monkeypatch.setattr(watch, "SETTLED_SHARE_S", 0.4)
+    stamp_of = shifted(offset_s)
+    for module in (incoming, listing, settled):
+        monkeypatch.setattr(module, "stamp_of", stamp_of)
+    monkeypatch.setattr(inotify.Inotify, "read", lambda self: [])  # the kernel says nothing of what others write
+    taken = started(capture, folder)
+    for number in range(3):
+        save(folder / f"{number}.png")
+        came = time.monotonic_ns()
+        taken.wait(lambda taken, number=number: len(taken.pictures) == number + 1)
+        picture = taken.pictures[-1]
+        assert not picture.fault
+        assert 0 <= came - picture.captured_ns < 2 * watch.RESCAN_SHARE_S * 1e9
+        assert taken.taken_ns[-1] - came < 1.5e9
+
+
+def shifted(offset_s: float):
+    """Stamps as of a server whose clock is wrong by so much."""
+    real = listing.stamp_of
+
+    def stamp_of(path):
+        stamp = real(path)
+        by = round(offset_s * 1e9)
+        return stamp and stamp._replace(modified_ns=stamp.modified_ns + by, changed_ns=stamp.changed_ns + by)
+
+    return stamp_of
+
+
+# what is not shown
+
+
+def test_a_camera_that_uses_its_names_again_is_down_since_its_parts_pass_unseen(capture, folder):
+    taken = started(capture, folder)
+    for value in range(4):
+        save(folder / "latest.png", value)
+        threading.Event().wait(0.15)
+    taken.wait_for_state(CameraState.DOWN)
+    assert "give each picture its own name, or set `rewrite: new_part`" in taken.states[-1][1]
+    assert sum(remark.rewritten for remark in taken.remarks) == 3
+    save(folder / "other.png")
+    taken.wait_for_state(CameraState.UP)
+    assert taken.sources == ["latest.png", "other.png"]
+
+
+def test_pictures_in_subfolders_are_shown_if_wished_also_in_those_that_come_later(capture, folder):
+    (folder / "2026-11-29").mkdir()
+    save(folder / "2026-11-29" / "old.png")
+    taken = started(capture, folder, subfolders=True)
+    save(folder / "2026-11-29" / "1.png")
+    (folder / "2026-11-30" / "a").mkdir(parents=True)
+    save(folder / "2026-11-30" / "a" / "2.png")
+    taken.wait(lambda taken: len(taken.pictures) == 2)
+    save(folder / "2026-11-30" / "3.png")
+    (folder.parent / "made").mkdir()
+    save(folder.parent / "made" / "4.png")
+    (folder.parent / "made").rename(folder / "2026-12-01")
+    taken.wait(lambda taken: len(taken.pictures) == 4)
+    threading.Event().wait(0.7)
+    assert sorted(taken.sources) == ["2026-11-29/1.png", "2026-11-30/3.png", "2026-11-30/a/2.png", "2026-12-01/4.png"]
+    assert not taken.faulty
+
+
+def test_pictures_in_a_subfolder_that_is_not_watched_are_no_silence(capture, folder, caplog):
+    (folder / "2026-11-29").mkdir()
+    save(folder / "2026-11-29" / "old.png")
+    taken = started(capture, folder)
+    threading.Event().wait(0.5)
+    assert taken.states[-1][0] is CameraState.UP  # nothing came there
+    save(folder / "2026-11-29" / "new.png")
+    taken.wait_for_state(CameraState.DOWN)
+    assert "2026-11-29: pictures in subfolders are not shown; set `subfolders: true`" in taken.states[-1][1]
+    save(folder / "part.png")
+    taken.wait_for_state(CameraState.UP)
+    save(folder / "2026-11-29" / "archived.png")  # a camera that shows its pictures may keep them where it likes
+    threading.Event().wait(0.5)
+    assert taken.states[-1][0] is CameraState.UP
+    assert caplog.text.count("pictures in subfolders are not shown") == 1
+
+
+def test_jpeg_is_shown_whatever_its_suffix_and_other_kinds_are_no_silence(capture, folder, caplog):
+    taken = started(capture, folder)
+    save(folder / "1.gif")
+    save(folder / "2.gif")
+    taken.wait_for_state(CameraState.DOWN)
+    assert "files that end in .gif are not shown" in taken.states[-1][1]
+    for name in ("3.jfif", "4.jpe", "5.JPG"):
+        Image.new("RGB", (32, 24)).save(folder / name, "JPEG")
+    (folder / "protocol.txt").write_text("no picture")
+    save(folder / "6.gif")
+    taken.wait(lambda taken: taken.sources == ["3.jfif", "4.jpe", "5.JPG"])
+    taken.wait_for_state(CameraState.UP)
+    assert caplog.text.count(".gif are not shown") == 1
+    assert "protocol" not in caplog.text
+
+
+def test_pictures_that_were_there_before_are_counted_and_the_last_are_named(capture, folder, caplog):
+    for number in range(5):
+        save(folder / f"{number}.png")
+    taken = started(capture, folder)
+    taken.wait(lambda taken: bool(taken.remarks))
+    assert [remark.missed for remark in taken.remarks] == [5]
+    assert "5 pictures" in caplog.text
+    assert "2.png, 3.png, 4.png" in caplog.text
+    assert taken.states[-1][0] is CameraState.UP
+
+
+# a folder that may not be listed
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
+@pytest.mark.parametrize("modes", [(0o755, 0o311), (0o755, 0o444), (0o755, 0o000), (0o000, 0o755)])
+def test_a_folder_that_may_not_be_listed_or_entered_is_an_error(modes):
+    with tempfile.TemporaryDirectory() as parent:
+        folder = Path(parent) / "hot"
+        folder.mkdir()
+        for path, mode in zip((Path(parent), folder), modes, strict=True):
+            path.chmod(mode)
+        os.seteuid(65534)
+        try:
+            with pytest.raises(CameraError, match="cannot be watched: Permission denied; the service's user must be"):
+                driver(watching(folder)).open()
+        finally:
+            os.seteuid(0)
+
+
+def test_a_folder_that_may_no_longer_be_listed_is_down_until_it_may(capture, folder, monkeypatch):
+    taken = started(capture, folder)
+    scandir, forbidden = os.scandir, threading.Event()
+
+    def guarded(path):
+        if forbidden.is_set():
+            raise PermissionError(13, "Permission denied")
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", guarded)
+    forbidden.set()
+    taken.wait_for_state(CameraState.DOWN)
+    assert "cannot be watched: Permission denied" in taken.states[-1][1]
+    save(folder / "part.png")
+    forbidden.clear()
+    taken.wait_for_state(CameraState.UP)
+    taken.wait(lambda taken: taken.sources == ["part.png"])
+
+
+def test_a_link_to_a_device_and_a_pipe_are_faults_and_block_nothing(capture, folder):
+    taken = started(capture, folder)
+    os.mkfifo(folder / "pipe.png")
+    (folder / "zero.png").symlink_to("/dev/zero")
+    save(folder / "part.png")
+    taken.wait(lambda taken: len(taken.pictures) == 3)
+    assert [bool(picture.fault) for picture in taken.pictures] == [True, True, False]

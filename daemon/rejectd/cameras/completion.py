@@ -1,0 +1,43 @@
+"""When a file was complete: never later than it was, however late we looked.
+
+A verdict of a part that is thought to be younger than it is hits another part. So of all instants that a file can have
+been completed at, the earliest counts: a part may be judged too old, never too young.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import NamedTuple
+
+
+class Instant(NamedTuple):
+    """One look at both clocks."""
+
+    monotonic_ns: int
+    unix_ns: int
+
+    @property
+    def offset_ns(self) -> int:
+        """By how much the wall clock is ahead of the monotonic one; it changes when somebody sets the wall clock."""
+        return self.unix_ns - self.monotonic_ns
+
+
+def look() -> Instant:
+    """Read both clocks."""
+    return Instant(time.monotonic_ns(), time.time_ns())
+
+
+def completed(before: Instant, now: Instant, written_unix_ns: int | None) -> Instant:
+    """The earliest instant at which a file can have been completed.
+
+    Args:
+        before: when it was last seen that the file was not complete yet.
+        now: when it is seen that it is. Far after `before` if the process stood still.
+        written_unix_ns: of the file's inode: it was certainly not complete before that. None where this comes from
+            another computer's clock, as on a share.
+    """
+    earliest_ns = before.monotonic_ns
+    if written_unix_ns is not None:
+        written_ns = written_unix_ns - max(before.offset_ns, now.offset_ns)  # somebody may have set the clock between
+        earliest_ns = max(earliest_ns, min(written_ns, now.monotonic_ns))
+    return Instant(earliest_ns, now.unix_ns - (now.monotonic_ns - earliest_ns))

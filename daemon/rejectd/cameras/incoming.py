@@ -1,0 +1,223 @@
+"""What arrives in a watched folder, from what the kernel says and from listings of the folder.
+
+Complete means: closed by its writer, moved or linked in, or, where the kernel says nothing (network shares), unchanged
+for a while. An empty file is no exposure yet; one that stays empty is, so that its part has an end.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict, deque
+from collections.abc import Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+from rejectd.cameras.completion import Instant, completed, look
+from rejectd.cameras.inotify import Event, Inotify
+from rejectd.cameras.listing import Kind, Stamp, kind_of, stamp_of
+from rejectd.cameras.names import Names, Outcome, Part
+from rejectd.cameras.remarks import Remarks
+
+EMPTY_S = 10.0  # a file that was closed empty and is not filled for so long has brought nothing
+ABANDONED_S = 60.0  # a file that was opened but not closed or touched for so long is taken as it is
+_WAITING_MOST = 10_000  # parts; listings bring what is beyond
+_READS_MOST = 100  # of the kernel's queue in one go
+_GONE = Stamp(0, -1, 0, 0, 0, False)
+
+
+class _Settling(NamedTuple):
+    """A file that no event told of: is it complete?"""
+
+    stamp: Stamp
+    at: Instant  # when it can have been complete
+    since: Instant
+
+
+class Incoming:
+    """Parts in the order of their arrival. Safe for two threads: one waits for parts, one reads them."""
+
+    def __init__(self, root: Path, names: Names, remarks: Remarks) -> None:
+        self.lock = threading.RLock()
+        self.waiting: deque[Part] = deque()
+        self.new_folders: deque[str] = deque(maxlen=_WAITING_MOST)  # to be watched as well
+        self.lost_some = False  # a listing must tell what happened
+        self._root = root
+        self._names = names
+        self._remarks = remarks
+        self._inotify: Inotify | None = None
+        self._before = look()  # when the kernel was last seen to have nothing more to say
+        self._listed = self._before  # when the last listing began that is complete
+        self._away: tuple[int, str] = (0, "")  # the first half of a rename
+        self._writing: set[str] = set()
+        self._linked: dict[str, Stamp] = {}  # created with a content: whole, if nobody writes
+        self._lately: set[str] = set()  # names of which something was heard since the listing began
+        self._settling: dict[str, _Settling] = {}
+        self._empty: OrderedDict[str, Instant] = OrderedDict()
+
+    @property
+    def shared(self) -> bool:
+        """Whether the folder is on a share."""
+        return self._names.shared
+
+    def listen(self, inotify: Inotify | None) -> None:
+        """From now on listen to this, or to nobody."""
+        with self.lock:
+            self._inotify = inotify
+            self._before = look()
+
+    def drain(self) -> None:
+        """Take in what the kernel has to say."""
+        with self.lock:
+            for _ in range(_READS_MOST if self._inotify else 0):
+                seen = look()
+                events = self._inotify.read() if self._inotify else []
+                if not events:
+                    self._take_linked()
+                    self._before = seen
+                    break
+                now = look()
+                for event in events:
+                    self._take(event, now)
+            self._give_up_empty(look())
+
+    def next(self) -> Part | None:
+        """The next part."""
+        with self.lock:
+            return self.waiting.popleft() if self.waiting else None
+
+    def begin_listing(self) -> Instant:
+        """Call it before the folder is listed for `compare`."""
+        with self.lock:
+            self._lately.clear()
+            return look()
+
+    def compare(self, listing: Mapping[str, Stamp], began: Instant, settled_s: float) -> None:
+        """Take in what is new in a listing and unchanged for so long, at least since the listing before."""
+        with self.lock:
+            now = look()
+            settling: dict[str, _Settling] = {}
+            settled: list[tuple[Instant, str, Stamp]] = []
+            for name, stamp in listing.items():
+                if self._names.has(name, stamp):
+                    continue
+                at = completed(self._listed, now, self._written(stamp))
+                if stamp.is_file and not stamp.size:
+                    self._take_empty(name, at)
+                    continue
+                seen = self._settling.get(name)
+                if seen is None or seen.stamp[:3] != stamp[:3]:
+                    seen = _Settling(stamp, at, now)
+                elif self._complete(name, stamp, now.monotonic_ns - seen.since.monotonic_ns, settled_s):
+                    settled.append((seen.at, name, stamp))
+                    continue
+                settling[name] = seen
+            for at, name, stamp in sorted(settled):
+                self._show(name, stamp, at)
+            self._settling = settling
+            self._writing &= listing.keys() | self._lately
+            self._names.listed(listing, self._lately, now.monotonic_ns)
+            self._listed = began
+
+    def _complete(self, name: str, stamp: Stamp, unchanged_ns: int, settled_s: float) -> bool:
+        if name in self._writing and stamp.links == 1:
+            return unchanged_ns > ABANDONED_S * 1e9
+        return unchanged_ns >= settled_s * 1e9
+
+    def _take(self, event: Event, now: Instant) -> None:
+        if event.lost_some:
+            self.lost_some = True
+            return
+        name = f"{event.folder}/{event.name}" if event.folder else event.name
+        if event.is_folder:
+            if event.created or event.moved_in:
+                self.new_folders.append(name)
+            return
+        kind = kind_of(name)
+        if kind is Kind.OTHER and (event.closed or event.moved_in):
+            self._remarks.other(name)
+        if kind is Kind.PICTURE:
+            self._lately.add(name)
+            self._happened(event, name, now)
+        elif event.moved_away:
+            self._away = (0, "")
+
+    def _happened(self, event: Event, name: str, now: Instant) -> None:
+        if event.moved_away or event.deleted:
+            self._names.gone(name, now.monotonic_ns)
+            self._writing.discard(name)
+            self._linked.pop(name, None)
+            self._empty.pop(name, None)
+            self._away = (event.cookie, name)
+        elif event.moved_in:
+            cookie, old = self._away
+            stamp = stamp_of(self._root / name) if event.cookie == cookie else None
+            if stamp is None or not self._names.renamed(old, name, stamp):
+                self._arrived(name, now)
+        elif event.closed:
+            self._arrived(name, now)
+        elif event.created:
+            stamp = stamp_of(self._root / name)
+            if stamp and (stamp.links > 1 or not stamp.is_file):
+                self._arrived(name, now)
+                return
+            self._begun(name, now)
+            if stamp and stamp.size:
+                self._linked[name] = stamp
+        elif event.modified:
+            self._begun(name, now)
+
+    def _begun(self, name: str, now: Instant) -> None:
+        self._linked.pop(name, None)
+        self._writing.add(name)
+        earliest = completed(self._before, now, None)
+        self._names.written_again(name, earliest)
+        self._names.begun(name, earliest.monotonic_ns)
+
+    def _take_linked(self) -> None:
+        """A file that was created with its content, and to which nobody has written since, was linked in."""
+        for name in list(self._linked):
+            self._arrived(name, look())
+
+    def _arrived(self, name: str, now: Instant) -> None:
+        self._linked.pop(name, None)
+        self._writing.discard(name)
+        stamp = stamp_of(self._root / name) or _GONE  # already gone again: still an exposure
+        written = None if stamp is _GONE else self._written(stamp)
+        at = completed(self._before, now, written)
+        if stamp.is_file and not stamp.size:
+            self._take_empty(name, at)
+        else:
+            if not self._names.has(name, stamp):
+                self._names.written_again(name, completed(self._before, now, None))
+            self._show(name, stamp, at)
+
+    def _take_empty(self, name: str, at: Instant) -> None:
+        if name in self._names:
+            self._names.begun(name, at.monotonic_ns)
+        elif len(self._empty) < _WAITING_MOST:
+            self._empty.setdefault(name, at)
+
+    def _give_up_empty(self, now: Instant) -> None:
+        while self._empty:
+            name, at = next(iter(self._empty.items()))
+            if now.monotonic_ns - at.monotonic_ns < EMPTY_S * 1e9:
+                return
+            stamp = stamp_of(self._root / name)
+            del self._empty[name]
+            if stamp and not stamp.size:
+                self._show(name, stamp, at)
+
+    def _show(self, name: str, stamp: Stamp, at: Instant) -> None:
+        self._empty.pop(name, None)
+        part, outcome = self._names.arrived(name, stamp, at)
+        if outcome is Outcome.REWRITTEN:
+            self._remarks.rewritten(name)
+        elif outcome is Outcome.NEW and len(self.waiting) < _WAITING_MOST:
+            self.waiting.append(part)
+            self._remarks.shown()
+        elif outcome is Outcome.NEW:
+            self._names.unlearn(name)
+            self.lost_some = True
+
+    def _written(self, stamp: Stamp) -> int | None:
+        return None if self._names.shared else stamp.written_unix_ns

@@ -13,8 +13,8 @@ import time
 from collections.abc import Iterator
 from itertools import islice
 
-from rejectd.cameras.incoming import Incoming
 from rejectd.cameras.contract import CameraError, Remark
+from rejectd.cameras.incoming import Incoming
 from rejectd.cameras.inotify import Inotify
 from rejectd.cameras.listing import Kind, Stamp, file_system, is_share, walk
 from rejectd.cameras.names import Names, Part

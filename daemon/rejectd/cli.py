@@ -75,6 +75,7 @@ def _parser() -> argparse.ArgumentParser:
     check.set_defaults(command=_check)
     watch = commands.add_parser("watch", help="show verdicts live")
     watch.add_argument("config", type=Path, metavar="CONFIG")
+    _add_user(watch)
     watch.set_defaults(command=_watch)
     account = commands.add_parser(
         "account",
@@ -96,6 +97,7 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("config", type=Path, metavar="CONFIG")
     command.add_argument("name", metavar="NAME", help=", ".join(REQUESTS))
     command.add_argument("request", nargs="*", metavar="KEY=VALUE", help="such as product=cell cameras=[left,right]")
+    _add_user(command)
     command.set_defaults(command=_command)
     replay = commands.add_parser("replay", help="have a running line publish defect events once more")
     replay.add_argument("config", type=Path, metavar="CONFIG")
@@ -103,6 +105,7 @@ def _parser() -> argparse.ArgumentParser:
     replay.add_argument("--to", dest="to_seq", type=int, metavar="N", help="last event_seq")
     replay.add_argument("--since", help="2026-11-25T06:00, 06:00, or a time ago: 8h")
     replay.add_argument("--until", help="likewise")
+    _add_user(replay)
     replay.set_defaults(command=_replay)
     reference = commands.add_parser("reference", help="print the reference of settings, topics and metrics")
     reference.add_argument("--write", type=Path, metavar="DIR", help="write line.yaml, reference.md and mqtt/ there")
@@ -120,6 +123,17 @@ def _seconds(text: str) -> float:
     if not math.isfinite(seconds) or not 0 <= seconds < 1e8:
         raise argparse.ArgumentTypeError(f"{text!r} is no time in seconds, write 10")
     return seconds
+
+
+def _add_user(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--username", metavar="USER", help="at the broker; mqtt.operator_username if not given")
+    parser.add_argument("--password-file", type=Path, metavar="FILE", help="holds the password of that user")
+
+
+def _as_operator(options: argparse.Namespace) -> Settings:
+    from rejectd import settings_file
+
+    return settings_file.load_for_operator(options.config, options.username, options.password_file)
 
 
 def _run(options: argparse.Namespace) -> int:
@@ -143,9 +157,9 @@ def _check(options: argparse.Namespace) -> int:
 
 
 def _watch(options: argparse.Namespace) -> int:
-    from rejectd import settings_file, watch
+    from rejectd import watch
 
-    watch.main(settings_file.load(options.config))
+    watch.main(_as_operator(options))
     return 0
 
 
@@ -166,13 +180,13 @@ def _account(options: argparse.Namespace) -> int:
 
 
 def _command(options: argparse.Namespace) -> int:
-    from rejectd import settings_file, typed
+    from rejectd import typed
 
-    return _ask(settings_file.load(options.config), options.name, typed.request(options.name, options.request))
+    return _ask(_as_operator(options), options.name, typed.request(options.name, options.request))
 
 
 def _replay(options: argparse.Namespace) -> int:
-    from rejectd import account, settings_file
+    from rejectd import account
     from rejectd.messages import iso
 
     now = datetime.now().astimezone()
@@ -181,14 +195,14 @@ def _replay(options: argparse.Namespace) -> int:
         text = getattr(options, name)
         request[name] = iso(account.instant(text, now)) if text else None
     given = {name: value for name, value in request.items() if value is not None}
-    return _ask(settings_file.load(options.config), "replay", given)
+    return _ask(_as_operator(options), "replay", given)
 
 
 def _ask(settings: Settings, name: str, request: dict[str, object]) -> int:
     from rejectd.asking import ask
     from rejectd.systemd import for_stderr
 
-    answer = ask(settings, name, request)
+    answer = ask(settings, name, request, say=lambda text: print(for_stderr(f"rejectd: {text}"), file=sys.stderr))
     if not answer["ok"]:
         print(for_stderr(f"rejectd: {name}: {answer['error']}"), file=sys.stderr)
     if answer["result"] is not None:

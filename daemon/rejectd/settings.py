@@ -427,12 +427,20 @@ class Mqtt:
     client_id: str | None = setting("Client identifier; `rejectd-<line>` if not given.", default=None)
     username: str | None = setting("User.", default=None)
     password_file: Path | None = setting("File that holds the password.", default=None)
+    operator_username: str | None = setting(
+        "User of `rejectd command`, `replay` and `watch`, who may do at the broker what the service may not.",
+        default=None,
+    )
+    operator_password_file: Path | None = setting(
+        "File that holds the password of that user. The service never reads it.", default=None
+    )
     tls: bool = setting("Encrypt, and check the broker's certificate.", default=False)
     tls_ca: Path | None = setting("Certificates to trust instead of the system's.", default=None)
     tls_cert: Path | None = setting("Own certificate, for mutual TLS.", default=None)
     tls_key: Path | None = setting("Key of the own certificate.", default=None)
     keepalive_s: int = setting(
-        "The broker publishes the last will when it hears nothing for one and a half times this.",
+        "The broker publishes the last will when it has heard nothing for one and a half times this, and notices: "
+        "mosquitto looks every 5 to 6 s.",
         default=5,
         unit="s",
         low=1,

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from rejectd.declaration import Reader, SettingsError
+from rejectd.declaration import Mistake, Reader, SettingsError
+from rejectd.messages import RejectdError
 from rejectd.settings import (
     Camera,
     Device,
@@ -24,7 +26,10 @@ from revdist import encodings, trouble
 
 _INSTALLED = Path("/etc/rejectd")  # where the unit has its settings files
 _INSTALLED_STATE = Path("/var/lib/rejectd")
-RESERVED = ("actuator", "answer", "command", "golden", "status")  # parts of topics that no camera may be named
+RESERVED = ("actuator", "answer", "check", "command", "golden", "status")  # parts of topics that no camera may be named
+
+
+_OF_THE_SERVICE = ("password_file", "tls_ca", "tls_cert", "tls_key", "bundle", "teacher_weights")  # files it must read
 
 
 def load(file: Path) -> Settings:
@@ -33,6 +38,41 @@ def load(file: Path) -> Settings:
     Raises:
         SettingsError: with every mistake, its line and a hint.
     """
+    settings, mistakes = _load(file)
+    if mistakes or settings is None:
+        raise SettingsError(file, mistakes)
+    return settings
+
+
+def load_for_operator(file: Path, username: str | None = None, password_file: Path | None = None) -> Settings:
+    """The settings for somebody who talks to a running line, with the user of operators in the place of the service's.
+
+    What only the service must be able to read is not looked at: others may well not be allowed to.
+
+    Args:
+        file: the settings file.
+        username: instead of `mqtt.operator_username`.
+        password_file: instead of `mqtt.operator_password_file`.
+
+    Raises:
+        SettingsError: with every mistake, its line and a hint.
+    """
+    settings, mistakes = _load(file)
+    mistakes = [mistake for mistake in mistakes if mistake.key.rpartition(".")[2] not in _OF_THE_SERVICE]
+    if mistakes or settings is None:
+        raise SettingsError(file, mistakes)
+    mqtt = settings.mqtt
+    user = username or mqtt.operator_username
+    if user is None:
+        if password_file:
+            raise RejectdError("--password-file needs a user", hint="give --username too, or mqtt.operator_username")
+        return settings
+    secret = password_file or (None if username else mqtt.operator_password_file)
+    return dataclasses.replace(settings, mqtt=dataclasses.replace(mqtt, username=user, password_file=secret))
+
+
+def _load(file: Path) -> tuple[Settings | None, list[Mistake]]:
+    """The settings as far as they could be read, and every mistake."""
     reader = Reader(file)
     try:
         text = _text(file)
@@ -44,9 +84,7 @@ def load(file: Path) -> Settings:
     node = reader.root(text)
     settings: Settings | None = reader.group(Settings, node) if node is not None else None
     _check(reader)
-    if reader.mistakes or settings is None:
-        raise SettingsError(file, reader.mistakes)
-    return settings
+    return settings, reader.mistakes
 
 
 def _text(file: Path) -> str:
@@ -241,6 +279,9 @@ def _check_address(url: str, key: str, reader: Reader) -> None:
 
 def _check_mqtt(mqtt: Mqtt, reader: Reader) -> None:
     _check_password(mqtt.username, mqtt.password_file, "mqtt", reader)
+    if mqtt.operator_password_file and not mqtt.operator_username:
+        hint = "add `operator_username:`"
+        reader.mistake("mqtt.operator_password_file", "has no effect without a user", hint)
     for name in ("tls_ca", "tls_cert", "tls_key"):
         path = getattr(mqtt, name)
         if path and not mqtt.tls:

@@ -7,7 +7,7 @@ import os
 import sys
 import time
 from collections import Counter, deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import datetime
 from typing import Any, TextIO
 
@@ -16,6 +16,7 @@ from rejectd.mqtt import listen
 from rejectd.payloads import TOPIC_ROOT
 from rejectd.settings import Settings
 
+_SILENCE_S = 4.0  # a line that runs says something each second, and at once what is retained
 _REMEMBERED = 100_000  # verdicts of which duplicates are known and latencies kept
 _COLOURS = {Decision.PASS: "\033[32m", Decision.REJECT: "\033[31m", Decision.UNJUDGED: "\033[33m"}
 
@@ -47,34 +48,65 @@ def watch(settings: Settings, *, out: TextIO, until: Callable[[], bool], client_
     """Subscribe, print a line for each verdict and change of state, and count, until `until()` is true.
 
     Raises:
+        NotAllowedError: if the broker refuses the subscription.
         LinkError: if the broker cannot be reached or is gone.
     """
-    tally = Tally()
-    colour = out.isatty()
-    state: dict[str, str] = {}
+    show = _Screen(out)
+    root = f"{TOPIC_ROOT}/{settings.line}"
+    topics = [f"{root}/+/verdict/+", f"{root}/status", f"{root}/+/status"]
+    began, warned = time.monotonic(), False
 
-    def show(topic: str, body: bytes) -> None:
-        kind = topic.split("/")[-2] if "/verdict/" in topic else "status"
+    def ended() -> bool:
+        nonlocal warned
+        if not (show.heard or warned) and time.monotonic() > began + _SILENCE_S:
+            warned = True
+            print(_silence(settings), file=out, flush=True)
+        return until()
+
+    listen(settings.mqtt, topics, show, client_id=client_id or f"rejectd-watch-{os.getpid()}", until=ended)
+    return show.tally
+
+
+class _Screen:
+    """Prints what is received."""
+
+    def __init__(self, out: TextIO) -> None:
+        self.tally = Tally()
+        self.heard = False
+        self._out = out
+        self._colour = out.isatty()
+        self._states: dict[str, str] = {}
+
+    def __call__(self, _topic: str, body: bytes) -> None:
+        self.heard = True
         try:
             payload = json.loads(body)
         except ValueError:
             return  # a retained status that somebody cleared, or not ours
-        if kind == "verdict":
-            if tally.verdict(payload, time.time()):
-                print(verdict_line(payload, colour=colour), file=out, flush=True)
-            return
-        if "camera" not in payload:
-            tally.line_status = payload
-        who = f"camera {payload['camera']}" if "camera" in payload else f"line {payload['line']}"
-        if state.get(who) != payload["state"]:
-            state[who] = payload["state"]
-            reason = f": {payload['reason']}" if payload.get("reason") else ""
-            print(f"{who} is {payload['state']}{reason}", file=out, flush=True)
+        schema = payload.get("schema") if isinstance(payload, dict) else None
+        if schema == "rejectd.verdict.v1":
+            if self.tally.verdict(payload, time.time()):
+                print(verdict_line(payload, colour=self._colour), file=self._out, flush=True)
+        elif schema == "rejectd.line.v1":
+            self.tally.line_status = payload
+            self._state(f"line {payload['line']}", payload)
+        elif schema == "rejectd.camera.v1":
+            self._state(f"camera {payload['camera']}", payload)
 
-    root = f"{TOPIC_ROOT}/{settings.line}"
-    topics = [f"{root}/+/verdict/+", f"{root}/status", f"{root}/+/status"]
-    listen(settings.mqtt, topics, show, client_id=client_id or f"rejectd-watch-{os.getpid()}", until=until)
-    return tally
+    def _state(self, who: str, payload: Mapping[str, Any]) -> None:
+        if self._states.get(who) != payload["state"]:
+            self._states[who] = payload["state"]
+            reason = f": {payload['reason']}" if payload.get("reason") else ""
+            print(f"{who} is {payload['state']}{reason}", file=self._out, flush=True)
+
+
+def _silence(settings: Settings) -> str:
+    """What to say where nothing comes: brokers such as mosquitto accept each subscription, and then send nothing."""
+    user = f"user {settings.mqtt.username}" if settings.mqtt.username else "a client without user"
+    return (
+        f"nothing heard of line {settings.line} for {_SILENCE_S:g} s: does its service run, and does the broker's "
+        f"access list let {user} read {TOPIC_ROOT}/{settings.line}/#? Another user: --username and --password-file"
+    )
 
 
 def main(settings: Settings) -> None:

@@ -13,10 +13,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from access import no_subscriptions
 from line import LINE, ROOT, Operator, Subscriber
 from paho.mqtt.client import Client, MQTTMessage
 from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
-from peers import Mosquitto, free_port, need_peer, wait_for
+from peers import Mosquitto, free_port, wait_for
 from publishing import Rig, rigs
 
 from rejectd.messages import CameraState, CameraStatus
@@ -346,27 +347,7 @@ def test_a_password_file_in_another_encoding_ends_no_thread_and_is_said_once_unt
     wait_for(lambda: rig.publisher.problems() == [], "all is well")
 
 
-def no_subscriptions(directory: Path) -> str:
-    """Settings of a broker that takes and hands out everything, but allows no subscription to commands."""
-    plugin = next(Path("/usr/lib").glob("**/mosquitto_dynamic_security.so"), None)
-    need_peer(plugin, "mosquitto's dynamic security plugin")
-    rules = [
-        {"acltype": "publishClientSend", "topic": "#", "allow": True},
-        {"acltype": "publishClientReceive", "topic": "#", "allow": True},
-        {"acltype": "subscribePattern", "topic": f"{ROOT}/command/+", "allow": False, "priority": 1},
-        {"acltype": "subscribePattern", "topic": f"{ROOT}/actuator/+/rejected", "allow": False, "priority": 1},
-        {"acltype": "subscribePattern", "topic": "#", "allow": True},
-    ]
-    everything = {
-        "defaultACLAccess": {"publishClientSend": False, "publishClientReceive": False, "subscribe": False},
-        "anonymousGroup": "all",
-        "clients": [],
-        "groups": [{"groupname": "all", "roles": [{"rolename": "all"}]}],
-        "roles": [{"rolename": "all", "acls": rules}],
-    }
-    file = directory / "dynamic-security.json"
-    file.write_text(json.dumps(everything))
-    return f"allow_anonymous true\nplugin {plugin}\nplugin_opt_config_file {file}"
+NO_COMMANDS = ("command/+", "actuator/+/rejected")
 
 
 def test_a_broker_that_lets_us_hear_no_commands_is_shown_as_a_problem_and_gets_everything_all_the_same(
@@ -375,7 +356,7 @@ def test_a_broker_that_lets_us_hear_no_commands_is_shown_as_a_problem_and_gets_e
     tmp_path: Path,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    broker = mosquitto_with(no_subscriptions(tmp_path))
+    broker = mosquitto_with(no_subscriptions(tmp_path, *NO_COMMANDS))
     rig = make(broker.port).start()
     assert rig.publisher.wait_connected(10)
     wait_for(rig.publisher.problems, "the problem is shown")
@@ -395,7 +376,7 @@ def test_a_broker_that_lets_us_hear_no_commands_is_shown_as_a_problem_and_gets_e
 def test_where_commands_are_off_nothing_is_subscribed_and_nothing_is_missing(
     mosquitto_with: Callable[[str], Mosquitto], make: Callable[..., Rig], tmp_path: Path
 ) -> None:
-    broker = mosquitto_with(no_subscriptions(tmp_path))
+    broker = mosquitto_with(no_subscriptions(tmp_path, *NO_COMMANDS))
     rig = make(broker.port, commands=Commands.OFF).start()
     assert rig.publisher.wait_connected(10)
     rig.verdict()

@@ -10,7 +10,7 @@ import pytest
 
 from rejectd import settings_file
 from rejectd.declaration import SettingsError
-from rejectd.messages import Policy
+from rejectd.messages import Policy, RejectdError
 from rejectd.settings import (
     Device,
     FolderCamera,
@@ -365,7 +365,7 @@ WRONG = {
     ),
     "camera with a reserved name": (
         "line: l\ncameras: {golden: {type: folder, product: cell, path: x}}\n" + PRODUCTS,
-        "2: cameras.golden: is a reserved name; choose another than actuator, answer, command, golden, status",
+        "2: cameras.golden: is a reserved name; choose another than actuator, answer, check, command, golden, status",
     ),
     # stations
     "stations without any": (station("{}"), "6: stations: is missing; name at least one"),
@@ -397,7 +397,7 @@ WRONG = {
     ),
     "station with a reserved name": (
         station("{status: {cameras: [a, b]}}"),
-        "6: stations.status: is a reserved name; choose another than actuator, answer, command, golden, status",
+        "6: stations.status: is a reserved name; choose another than actuator, answer, check, command, golden, status",
     ),
     "station with a name that is none": (
         station("{left gate: {cameras: [a, b]}}"),
@@ -505,6 +505,10 @@ WRONG = {
     "password file missing": (
         group("mqtt: {username: u, password_file: nothing}"),
         f"4: mqtt.password_file: nothing {NOT_A_FILE}",
+    ),
+    "operator's password without operator": (
+        group("mqtt: {operator_password_file: nothing}"),
+        "4: mqtt.operator_password_file: has no effect without a user; add `operator_username:`",
     ),
     "students on a GPU that is not to be used": (
         group("engine: {device: cpu, students_on_gpu: 2}"),
@@ -764,6 +768,7 @@ def test_a_minimal_file_gives_the_documented_defaults(directory: Path) -> None:
     assert (mqtt.host, mqtt.port, mqtt.protocol, mqtt.tls) == ("127.0.0.1", 1883, Protocol.AUTO, False)
     assert (mqtt.keepalive_s, mqtt.heartbeat_s, mqtt.retry_max_s, mqtt.publish_margin_ms) == (5, 1, 10, 20)
     assert (mqtt.client_id, mqtt.username, mqtt.password_file) == (None, None, None)
+    assert (mqtt.operator_username, mqtt.operator_password_file) == (None, None)
     assert (settings.metrics.host, settings.metrics.port) == ("127.0.0.1", 9108)
     assert (settings.evidence.enabled, settings.evidence.directory, settings.evidence.quota_mb) == (True, None, 2048)
     assert (settings.journal.keep_days, settings.journal.max_mb) == (14, 1024)
@@ -877,3 +882,29 @@ def test_a_person_finds_the_state_of_a_service_that_systemd_runs(
     assert "StateDirectory=rejectd/%i" in unit
     given = load(directory, GOOD + "state_directory: here\n")
     assert settings_file.state_directory(given, Path(path)) == directory / "here"
+
+
+def test_somebody_who_talks_to_a_running_line_need_not_read_what_the_service_must(directory: Path) -> None:
+    (directory / "line.yaml").write_text(
+        group("mqtt: {username: u, password_file: /run/absent, operator_username: anna, operator_password_file: mine}")
+    )
+    with pytest.raises(SettingsError, match=r"mqtt\.password_file"):
+        settings_file.load(directory / "line.yaml")
+    mqtt = settings_file.load_for_operator(directory / "line.yaml").mqtt
+    assert (mqtt.username, mqtt.password_file) == ("anna", directory / "mine")
+    mqtt = settings_file.load_for_operator(directory / "line.yaml", "bert").mqtt
+    assert (mqtt.username, mqtt.password_file) == ("bert", None), "not with the password of another"
+    mqtt = settings_file.load_for_operator(directory / "line.yaml", "bert", Path("his")).mqtt
+    assert (mqtt.username, mqtt.password_file) == ("bert", Path("his"))
+    mqtt = settings_file.load_for_operator(directory / "line.yaml", None, Path("new")).mqtt
+    assert (mqtt.username, mqtt.password_file) == ("anna", Path("new"))
+    (directory / "line.yaml").write_text(group("mqtt: {username: u, port: x}"))
+    with pytest.raises(SettingsError, match=r"mqtt\.port"):
+        settings_file.load_for_operator(directory / "line.yaml")
+
+
+def test_without_a_user_for_operators_the_service_s_own_is_used(directory: Path) -> None:
+    (directory / "line.yaml").write_text(group("mqtt: {username: u}"))
+    assert settings_file.load_for_operator(directory / "line.yaml").mqtt.username == "u"
+    with pytest.raises(RejectdError, match="--password-file needs a user"):
+        settings_file.load_for_operator(directory / "line.yaml", None, Path("new"))

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from line import Line, Subscriber
-from peers import Mosquitto, free_port, need_peer, run_command, wait_for
+from access import guarded
+from line import ROOT, Line, Subscriber
+from peers import Mosquitto, command, free_port, need_peer, run_command, wait_for
 
 pytestmark = pytest.mark.system
 
@@ -145,3 +147,42 @@ def _certificates(directory: Path) -> None:
             ["openssl", "x509", "-req", "-in", f"{name}.csr", "-CA", "ca.crt", "-CAkey", "ca.key", "-CAcreateserial",
              "-days", "2", "-extfile", "names", "-out", f"{name}.crt"], **run
         )  # fmt: skip
+
+
+def test_with_the_documented_access_list_operators_ask_and_watch_and_others_are_told_at_once(
+    line: Line, mosquitto_with: Callable[[str], Mosquitto], cells: list[Path], tmp_path: Path
+) -> None:
+    broker = guarded(mosquitto_with, tmp_path)
+    line.folder("left", cells[:5], rate_hz=20, loop=True, deadline_ms=10_000)
+    line.settings["mqtt"] |= {
+        "port": broker.port, "username": "rejectd", "password_file": str(tmp_path / "rejectd.password")
+    }  # fmt: skip
+    line.start()
+    wait_for(lambda: "broker connected" in line.log.read_text(), "the line is connected")
+    began = time.monotonic()
+    refused = run_command("rejectd", "command", line.file, "resume")
+    assert time.monotonic() - began < 20, "most of it is the start of Python"
+    assert refused.returncode == 2
+    assert f"does not let user rejectd write {ROOT}/command/resume: Not authorized" in refused.stderr
+    login = ("--username", "operator", "--password-file", tmp_path / "operator.password")
+    asked = run_command("rejectd", "command", line.file, *login, "resume")
+    assert asked.returncode == 0, asked.stderr
+    assert asked.stdout == '{\n "paused": []\n}\n'
+    assert _watched(line) == "nothing heard of line t1"
+    line.settings["mqtt"] |= {
+        "operator_username": "operator", "operator_password_file": str(tmp_path / "operator.password")
+    }  # fmt: skip
+    line.write()
+    assert "is" in _watched(line)
+    replayed = run_command("rejectd", "replay", line.file, "--from", 1)
+    assert replayed.returncode == 0, replayed.stderr
+    assert line.stop() == 0
+
+
+def _watched(line: Line) -> str:
+    """How the first line of `rejectd watch` begins."""
+    with subprocess.Popen([command("rejectd"), "watch", str(line.file)], stdout=subprocess.PIPE, text=True) as watching:
+        assert watching.stdout
+        first = watching.stdout.readline()
+        watching.terminate()
+    return first[:24]

@@ -11,17 +11,15 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import safetensors
-import safetensors.numpy
 import safetensors.torch
 import torch
 
@@ -30,6 +28,9 @@ from revdist.bundle_files import MANIFEST
 from revdist.conformal import Calibration
 from revdist.engine import Engine
 from revdist.errors import BundleError, CalibrationError, ImageError, RecipeError
+from revdist.manifest import Golden as Golden
+from revdist.manifest import TeacherId as TeacherId
+from revdist.manifest import check as check_manifest
 from revdist.placed import Ranges
 from revdist.quantised import Ranges as NetworkRanges
 from revdist.recipe import SCALES, Recipe, check_product, default
@@ -42,23 +43,6 @@ CALIBRATION = "calibration.safetensors"
 RANGES = "ranges.safetensors"
 _TOLERANCES = {"float32": 2e-3}  # relative, one processor against another; weights mixed up differ by far more
 _TOLERANCE_ELSE = 2e-2  # what is rounded to 8 bits of a mantissa, or to 8 bits, falls on the other side now and then
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TeacherId:
-    """Which teacher a student was trained with."""
-
-    name: str
-    sha256: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Golden:
-    """A prepared picture, and the score that the bundle gives it."""
-
-    file: str  # relative to the bundle
-    kind: Literal["good", "scratch"]  # held out of training as it is, or with a painted scratch
-    score: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -103,9 +87,12 @@ def read(path: Path, *, weights: bool = True) -> Bundle:
     """
     content = bundle_files.content(path, MANIFEST)
     try:
-        manifest = json.loads(content)
-        _check_version(path, manifest)
+        values = json.loads(content)
+        _check_version(path, values)
+        manifest = check_manifest(values)
         check_product(manifest["product"])
+        if missing := {STUDENT, CALIBRATION} - manifest["files"].keys():
+            raise ValueError(f"files.{min(missing)} is missing")  # noqa: TRY301 - told like all that is wrong with it
         files = {
             name: bundle_files.checked(path, name, sha256)
             for name, sha256 in manifest["files"].items()
@@ -114,8 +101,8 @@ def read(path: Path, *, weights: bool = True) -> Bundle:
         return Bundle(
             path=path,
             product=manifest["product"],
-            size=_size(manifest["size"]),
-            recipe=_recipe(manifest),
+            size=_size(manifest["size"], recipe := _recipe(manifest)),
+            recipe=recipe,
             teacher=TeacherId(**manifest["teacher"]),
             fingerprint=manifest["fingerprint"],
             trained_on=frozenset(manifest["trained_on"]),
@@ -123,17 +110,18 @@ def read(path: Path, *, weights: bool = True) -> Bundle:
             versions=MappingProxyType(manifest["versions"]),
             calibrations=_calibrations(manifest["calibrations"], files[CALIBRATION]),
             golden=_golden(manifest["golden"], files),
-            golden_scores=MappingProxyType(manifest.get("golden_scores", {})),
+            golden_scores=MappingProxyType(manifest["golden_scores"]),
             ranges=_ranges(files[RANGES]) if RANGES in files else None,
             digest=hashlib.sha256(content).hexdigest(),
         )
-    except (KeyError, TypeError, ValueError, AttributeError, RecipeError, safetensors.SafetensorError) as error:
-        raise BundleError(
-            f"{path / MANIFEST}: not a bundle's manifest: {error!r}", hint=bundle_files.FOREIGN
-        ) from error
+    except (ValueError, RecursionError, RecipeError, CalibrationError) as error:
+        raise BundleError(f"{path / MANIFEST}: not a bundle's manifest: {error}", hint=bundle_files.FOREIGN) from error
 
 
-def _check_version(path: Path, manifest: dict[str, Any]) -> None:
+def _check_version(path: Path, manifest: Any) -> None:
+    """Before all else: what other versions write looks otherwise."""
+    if not isinstance(manifest, dict) or not {"schema", "preprocessing"} <= manifest.keys():
+        raise ValueError("there is no schema in it")
     if manifest["schema"] not in READABLE:
         known = f"{READABLE[0]} to {READABLE[-1]}"
         raise BundleError(
@@ -155,8 +143,9 @@ def _recipe(manifest: dict[str, Any]) -> Recipe:
     """
     values = dict(manifest["recipe"])
     if manifest["schema"] == 2:
-        bottleneck = {True: "full", False: "oce"}[values.pop("fusion")]
-        values |= {"bottleneck": bottleneck, "scales": SCALES, "combine": "add"}
+        if not isinstance(fusion := values.pop("fusion", None), bool):
+            raise RecipeError(f"recipe: fusion is {fusion!r}, must be true or false")
+        values |= {"bottleneck": "full" if fusion else "oce", "scales": SCALES, "combine": "add"}
     if manifest["schema"] <= 3 and "student" not in values:
         values["student"] = default(manifest["teacher"]["name"]).student
     if manifest["schema"] <= 4:
@@ -164,27 +153,35 @@ def _recipe(manifest: dict[str, Any]) -> Recipe:
     return Recipe.from_json(values)
 
 
-def _size(value: Sequence[int]) -> tuple[int, int]:
-    height, width = value
-    return int(height), int(width)
+def _size(value: Sequence[int], recipe: Recipe) -> tuple[int, int]:
+    """Raises ValueError unless it is what the student was trained for."""
+    if tuple(value) != recipe.size:
+        raise ValueError(f"size is {value}, the recipe's is {list(recipe.size)}")
+    return recipe.size
 
 
 def _calibrations(entries: dict[str, dict[str, Any]], content: bytes) -> Mapping[str, Calibration]:
-    scores = safetensors.numpy.load(content)
+    scores = bundle_files.arrays(content, CALIBRATION)
+    if missing := entries.keys() - scores.keys():
+        raise ValueError(f"{CALIBRATION} has no scores of {min(missing)}")
     return MappingProxyType(
         {engine: conformal.restore(scores[engine], entry, engine=engine) for engine, entry in entries.items()}
     )
 
 
 def _ranges(content: bytes) -> Ranges:
-    tables = safetensors.numpy.load(content)
+    tables = bundle_files.arrays(content, RANGES)
+    if not all(
+        name in tables and tables[name].ndim == 2 and tables[name].shape[1] == 2 for name in ("teacher", "student")
+    ):
+        raise ValueError(f"{RANGES} holds no ranges of teacher and student")
     return Ranges(teacher=NetworkRanges(tables["teacher"]), student=NetworkRanges(tables["student"]))
 
 
 def _golden(entries: list[dict[str, Any]], files: dict[str, bytes]) -> tuple[Golden, ...]:
     golden = tuple(Golden(**entry) for entry in entries)
     for vector in golden:
-        if vector.file not in files or not math.isfinite(vector.score):
+        if vector.file not in files:
             raise ValueError(f"golden vector {vector.file} is not usable")
     return golden
 
@@ -249,15 +246,25 @@ def tolerance(engine_identity: str) -> float:
 def student(bundle: Bundle) -> detector.Student:
     """The trained student, loaded strictly. Raises BundleError where the weights do not fit or are not finite."""
     manifest = json.loads(bundle_files.content(bundle.path, MANIFEST))
-    weights = safetensors.torch.load(bundle_files.checked(bundle.path, STUDENT, manifest["files"][STUDENT]))
+    content = bundle_files.checked(bundle.path, STUDENT, manifest["files"][STUDENT])
+    try:
+        weights = safetensors.torch.load(content)
+    except (safetensors.SafetensorError, ValueError, KeyError, RuntimeError) as error:
+        raise BundleError(f"{bundle.path / STUDENT}: no safetensors: {error}", hint=bundle_files.FOREIGN) from error
     with torch.device("meta"):  # no weights that are drawn at random first
         made = bundle.recipe
         model = detector.Student(bundle.teacher.name, design=made.student, bottleneck=made.bottleneck)
+    for name, wanted in model.state_dict().items():
+        if name in weights and weights[name].dtype != wanted.dtype:
+            text = f"{bundle.path / STUDENT}: does not fit: {name} is {weights[name].dtype}, expected {wanted.dtype}"
+            raise BundleError(text, hint=bundle_files.FOREIGN)
     try:
         model.load_state_dict(weights, assign=True)
     except RuntimeError as error:
-        first = str(error).splitlines()[1].strip()  # the rest lists every other tensor
-        raise BundleError(f"{bundle.path / STUDENT}: does not fit: {first}", hint=bundle_files.FOREIGN) from error
+        first = str(error).splitlines()[1:2]  # the rest lists every other tensor
+        raise BundleError(
+            f"{bundle.path / STUDENT}: does not fit: {' '.join(first).strip()}", hint=bundle_files.FOREIGN
+        ) from error
     check_finite(weights, str(bundle.path / STUDENT), BundleError, hint="train it again")
     return model.eval()
 

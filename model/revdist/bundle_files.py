@@ -8,6 +8,10 @@ import os
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+import numpy.typing as npt
+import safetensors
+import safetensors.numpy
+
 from revdist import folders, trouble
 from revdist.errors import BundleError
 
@@ -16,7 +20,10 @@ FOREIGN = "copy or train the bundle again, then `revdist show` it"
 
 
 def content(path: Path, name: str) -> bytes:
-    """A file's content, unchecked. Raises BundleError."""
+    """A file's content, unchecked. Raises BundleError, also where it is no regular file."""
+    wrong = trouble.why_not_file(path / name)
+    if wrong:
+        raise BundleError(f"{trouble.shown(path / name)}: cannot be read: {wrong.cause}", hint=wrong.hint or FOREIGN)
     try:
         return (path / name).read_bytes()
     except trouble.FILE_ERRORS as error:
@@ -28,12 +35,23 @@ def checked(path: Path, name: str, sha256: str) -> bytes:
     pure = PurePosixPath(name)
     if pure.is_absolute() or ".." in pure.parts or "\\" in name or name in ("", MANIFEST):
         raise BundleError(f"{path / MANIFEST}: the file name {name!r} leads out of the bundle", hint="do not use it")
-    if not (path / name).resolve().is_relative_to(path.resolve()):
+    if not Path(os.path.realpath(path / name)).is_relative_to(os.path.realpath(path)):
         raise BundleError(f"{path / name}: a link that leads out of the bundle", hint="do not use it")
     found = content(path, name)
     if hashlib.sha256(found).hexdigest() != sha256:
         raise BundleError(f"{path / name}: differs from the manifest ({len(found)} bytes)", hint=FOREIGN)
     return found
+
+
+def arrays(content: bytes, name: str) -> dict[str, npt.NDArray[Any]]:
+    """The arrays of real numbers in a file of a bundle. Raises ValueError."""
+    try:
+        held = safetensors.numpy.load(content)
+    except (safetensors.SafetensorError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"{name} holds no arrays: {error}") from error
+    if any(array.dtype.kind != "f" for array in held.values()):
+        raise ValueError(f"{name} holds something else than real numbers")
+    return held
 
 
 def check_place(path: Path) -> None:

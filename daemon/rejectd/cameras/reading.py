@@ -12,7 +12,7 @@ from rejectd.messages import PictureError, Pixels
 from rejectd.settings import FolderCamera
 from revdist import pictures, trouble
 
-READING_S = 10.0  # longest wait where no deadline is known
+READING_S = 5.0  # longest wait for a picture of a replay, which has no deadline yet
 STUCK_MOST = 3  # threads that are still waiting for a file; each may hold a picture in memory
 IDLE_S = 60.0  # after which the thread ends; the next picture gets a new one
 

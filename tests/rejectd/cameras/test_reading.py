@@ -15,8 +15,9 @@ from PIL import Image
 
 from rejectd.cameras import reading
 from rejectd.cameras.reading import STUCK_MOST, Reader
-from rejectd.messages import PictureError
-from rejectd.settings import FolderCamera
+from rejectd.messages import CameraState, PictureError
+from rejectd.settings import FolderCamera, FolderMode
+from revdist import pictures
 
 
 def camera(**settings: object) -> FolderCamera:
@@ -150,3 +151,28 @@ except PictureError as error:
     ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
     assert ended.returncode == 0
     assert ended.stdout.startswith("a.png: reading took longer than 0.1 s")
+
+
+def test_a_picture_that_cannot_be_read_is_a_fault_before_its_deadline_and_the_next_one_is_shown(
+    capture, tmp_path, monkeypatch
+):
+    answers = threading.Event()
+    whole = reading._read
+
+    def slow(path: Path, limits: pictures.Limits) -> np.ndarray:
+        assert not path.name.startswith("stuck") or answers.wait(30)
+        return whole(path, limits)
+
+    monkeypatch.setattr(reading, "_read", slow)
+    taken = capture(FolderCamera(product="cell", path=tmp_path, mode=FolderMode.WATCH))
+    taken.deadline_s = 2.0
+    taken.wait_for_state(CameraState.UP)
+    save(tmp_path / "stuck.png")
+    taken.wait(lambda taken: len(taken.pictures) == 1)
+    save(tmp_path / "next.png")
+    taken.wait(lambda taken: len(taken.pictures) == 2)
+    answers.set()
+    stuck, following = taken.pictures
+    assert "stuck.png: reading took longer than" in stuck.fault
+    assert taken.taken_ns[0] - stuck.captured_ns < 2e9
+    assert (following.fault, following.pixels[0, 0, 0]) == ("", 7)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import random
 import shutil
+import signal
 import time
 from collections import Counter
 from datetime import datetime, timedelta
@@ -147,6 +149,45 @@ def test_an_exposure_that_one_camera_misses_costs_its_own_part_and_no_other(
     assert line.metrics()["rejectd_part_views_total{camera=left,fate=missed}"] == 1
     assert subscriber.states("gate") == ["starting", "up"]
     assert line.stop() == 0
+
+
+PITCH_S, TOLERANCE_S, PARTS = 0.4, 0.15, 18
+
+
+def _exposures(first: int, chance: random.Random) -> list[tuple[float, str, int]]:
+    """When which camera shows which part: each misses a fifth, and the right one is down for three parts."""
+    return sorted(
+        (number * PITCH_S + chance.uniform(0, 0.6 * TOLERANCE_S), camera, first + number)  # the rest is the machine's
+        for number in range(PARTS)
+        for camera in ("left", "right")
+        if chance.random() < 0.8 and (camera, number) not in {("right", 7), ("right", 8), ("right", 9)}
+    )
+
+
+@pytest.mark.parametrize("deadline_ms", [1500, 350])  # longer and shorter than the time between two parts
+def test_whatever_cameras_miss_no_part_holds_a_view_of_another_also_after_a_kill(
+    deadline_ms: int, line: Line, subscriber: Subscriber, cells: list[Path]
+) -> None:
+    chance = random.Random(deadline_ms)
+    station = {"deadline_ms": deadline_ms, "tolerance_ms": TOLERANCE_S * 1000, "pitch_ms": PITCH_S * 1000}
+    views = Views(line, trigger="count", **station)
+    for run in (1, 2):
+        line.start()
+        wait_for(lambda: subscriber.states("gate").count("up") >= run, "both cameras see")  # noqa: B023 - ends here
+        exposures = _exposures((run - 1) * PARTS, chance)
+        begun = time.monotonic()
+        for at_s, camera, part in exposures:
+            time.sleep(max(0.0, begun + at_s - time.monotonic()))
+            views.show(camera, part, cells[part])
+        wait_for(lambda: line.metrics()["rejectd_parts_in_flight{station=gate}"] == 0, "each part has its verdict", 10)
+        shown = {part for _, _, part in exposures}
+        assert line.metrics()["rejectd_parts_seen_total{station=gate}"] == len(shown), "as many parts as exposures"
+        line.stop(signal.SIGKILL)
+        line.log.unlink()  # so that the next start is waited for
+    parts, frames = subscriber.of("gate/verdict"), subscriber.of("verdict")
+    assert len(parts) > PARTS, "most verdicts come in time"
+    for part in parts.values():
+        assert len({frames[view]["source"] for view in part["views"]}) <= 1
 
 
 def test_several_frames_of_each_camera_make_one_part(line: Line, subscriber: Subscriber, cells: list[Path]) -> None:

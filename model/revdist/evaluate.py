@@ -133,6 +133,7 @@ def inspect_labelled(engine: Engine, product: str, root: Path) -> Inspected:
     """
     samples = images.labelled_pictures(root)
     masked = all(sample.mask is not None for sample in samples if sample.defective)
+    masks = _masks(samples, engine.size(product)) if masked else None  # before hours of inspection
     found, maps = [], []
     begun = time.perf_counter()
     for chunk, inspection in inspections(engine, product, [sample.path for sample in samples]):
@@ -142,7 +143,7 @@ def inspect_labelled(engine: Engine, product: str, root: Path) -> Inspected:
     return Inspected(
         samples=tuple(samples),
         scores=np.concatenate(found).astype(np.float64),
-        pixelwise=_pixelwise(np.stack(maps), samples) if masked else None,
+        pixelwise=Pixelwise(maps=np.stack(maps), masks=masks) if masks is not None and masks.any() else None,
         elapsed_s=elapsed_s,
         engine=engine.identity,
     )
@@ -169,13 +170,13 @@ def measure(inspected: Inspected, calibration: Calibration) -> Evaluation:
     )
 
 
-def _pixelwise(maps: npt.NDArray[np.float32], samples: Sequence[images.Sample]) -> Pixelwise | None:
-    """The maps (n, h, w) with the samples' masks; None where no defective pixel is left at this size."""
-    masks = np.zeros(maps.shape, bool)
-    for row, sample in enumerate(samples):
-        if sample.mask is not None:
-            masks[row] = images.read_mask(sample.mask, maps.shape[1:])
-    return Pixelwise(maps=maps, masks=masks) if masks.any() else None
+def _masks(samples: Sequence[images.Sample], size: images.Size) -> npt.NDArray[np.bool_]:
+    """Where samples are defective (n, h, w). Raises ImageError that names all masks that cannot be read."""
+    rows = {row: sample.mask for row, sample in enumerate(samples) if sample.mask is not None}
+    masks = np.zeros((len(samples), *size), bool)
+    for row, prepared in zip(rows, read_prepared(list(rows.values()), size), strict=True):
+        masks[row] = images.mask_of(prepared)
+    return masks
 
 
 def _by_kind(samples: Sequence[images.Sample], rejected: npt.NDArray[np.bool_]) -> dict[str, float]:

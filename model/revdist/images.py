@@ -222,7 +222,11 @@ def _mask(root: Path, kind: str, picture: Path) -> Path:
 
 def read_mask(path: Path, size: Size) -> npt.NDArray[np.bool_]:
     """A ground-truth mask at the model's input size, bool (h, w): resized like a picture, then over one half."""
-    prepared = prepare(read(path), size)
+    return mask_of(prepare(read(path), size))
+
+
+def mask_of(prepared: Pixels) -> npt.NDArray[np.bool_]:
+    """Where a prepared mask (h, w, 3) is over one half, bool (h, w)."""
     return np.asarray(prepared[..., 0] > 127)
 
 

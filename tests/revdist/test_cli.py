@@ -15,6 +15,7 @@ from PIL import Image
 from revdist import bundle, cli, commands, evaluate, recipe
 from revdist.bundle import Bundle
 from revdist.engine import Engine
+from revdist.errors import ImageError
 
 Run = Callable[..., tuple[int, str, str]]
 
@@ -148,6 +149,32 @@ def test_evaluate_measures_pixels_where_there_are_masks(tiny: Bundle, engine: En
     assert set(result.escape_rate_by_kind) == {"blowhole", "break", "crack", "fray", "uneven"}
     by_hand = sum(result.escape_rate_by_kind.values()) / 5  # 30 pictures each
     assert result.escape_rate == pytest.approx(by_hand)
+
+
+def test_masks_that_cannot_be_read_are_all_named_before_anything_is_inspected(
+    tiny: Bundle, engine: Engine, labelled: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = Path(shutil.copytree(labelled, tmp_path / "masked"))
+    loaded = bundle.load(tiny.path, engine)
+    masks = [
+        root / "ground_truth" / "crack" / f"{path.stem}_mask.png" for path in sorted((root / "test/crack").iterdir())
+    ]
+    masks[0].parent.mkdir(parents=True)
+    for mask in masks:
+        pixels = np.zeros((300, 300), np.uint8)
+        pixels[100:200, 100:200] = 255
+        Image.fromarray(pixels).save(mask)
+    result = evaluate.evaluate(engine, loaded.product, loaded.calibration(engine.identity), root)
+    assert result.pixel_auroc is not None
+    for mask in (masks[0], masks[-1]):
+        mask.write_bytes(mask.read_bytes()[:-40])
+    inspected: list[object] = []
+    monkeypatch.setattr(engine, "inspect", lambda *arguments: inspected.append(arguments))
+    with pytest.raises(ImageError) as error:
+        evaluate.inspect_labelled(engine, loaded.product, root)
+    engine.remove(loaded.product)
+    assert all(mask.name in error.value.message for mask in (masks[0], masks[-1]))
+    assert inspected == []
 
 
 @pytest.mark.parametrize(("text", "size"), [("256", (256, 256)), ("96x160", (96, 160)), ("96X160", (96, 160))])

@@ -4,21 +4,24 @@ from __future__ import annotations
 
 import sqlite3
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
 
 from rejectd import database, settings_file
-from rejectd.cameras import CameraError, Ended, Remark, driver
+from rejectd.cameras import CameraError, Driver, Ended, Remark, driver
+from rejectd.cameras.address import is_stream
 from rejectd.inspector import Inspector
-from rejectd.messages import PictureError, RejectdError
+from rejectd.messages import Exposure, PictureError, RejectdError
 from rejectd.mqtt import connect
 from rejectd.outbox import OutboxError
-from rejectd.settings import AnyCamera, FolderCamera, FolderMode, Product, Settings
+from rejectd.settings import AnyCamera, FolderCamera, FolderMode, Product, Settings, VideoCamera
 from rejectd.thresholds import at_start
 
 _PICTURE_S = 10.0
-_UNJUDGED = "the first picture cannot be judged; the service would answer unjudged"
+_STREAM_S = 3.0  # the first picture of a stream may be good where its time stamps make all others stale
+_UNJUDGED = "this picture cannot be judged; the service would answer unjudged"
 
 
 def check(file: Path) -> Iterator[tuple[bool, str]]:
@@ -102,7 +105,7 @@ def _camera(camera: AnyCamera) -> str:
         device.open()
         if isinstance(camera, FolderCamera) and camera.mode is FolderMode.WATCH:
             return f"{camera.path} is watched"
-        exposure = device.read(_PICTURE_S)
+        exposure = _look(device, camera)
         if exposure is None or isinstance(exposure, Remark):
             raise CameraError(f"no picture within {_PICTURE_S:g} s", hint="is the camera triggered?")
         pixels = None if exposure.fault else exposure.load(_PICTURE_S)
@@ -115,6 +118,16 @@ def _camera(camera: AnyCamera) -> str:
     if pixels is None:
         raise CameraError(exposure.fault, hint=_UNJUDGED)
     return f"{pixels.shape[1]} x {pixels.shape[0]} pixels"
+
+
+def _look(device: Driver, camera: AnyCamera) -> Exposure | Remark | None:
+    """The first exposure; of a stream the first that cannot be judged, or the last of some seconds."""
+    stream = isinstance(camera, VideoCamera) and is_stream(camera.url)
+    until_s = time.monotonic() + (_STREAM_S if stream else 0)
+    exposure = device.read(_PICTURE_S)
+    while isinstance(exposure, Exposure) and not exposure.fault and time.monotonic() < until_s:
+        exposure = device.read(_PICTURE_S)
+    return exposure
 
 
 def _broker(settings: Settings) -> str:

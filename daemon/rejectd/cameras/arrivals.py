@@ -23,6 +23,7 @@ class Arrivals:
     """The greatest age of one connection's pictures. Pure: clock, waits and standstills are handed in."""
 
     no_clock = False
+    jump_s = 0.0
 
     def __init__(self, stood_since: Callable[[float], float | None]) -> None:
         """`stood_since` says when the process first stood still after an instant; None if it did not."""

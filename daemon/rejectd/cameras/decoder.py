@@ -66,6 +66,8 @@ class Decoder:
         self.interval_s = float(1 / rate) if rate else _DEFAULT_INTERVAL_S
         # FFmpeg counts the pictures of such sources (MJPEG over HTTP, bare H.264) and calls that time stamps
         self.has_clock = not self._container.format.flags & _NO_TIMESTAMPS
+        # a JPEG is a whole picture, also where the clock stands still
+        self._may_be_in_parts = is_stream(settings.url) and self._video.codec_context.name != "mjpeg"
         self._damage = "not yet complete: it needs an earlier key picture"  # why what is decoded now is not whole
 
     def close(self) -> None:
@@ -81,10 +83,10 @@ class Decoder:
         started, last_pts = False, None
         while (came := self._packet(packets)) is not None:
             packet, waited_s, lost = came
-            if packet.pts is not None and packet.pts == last_pts and is_stream(self._settings.url):
+            if packet.pts is not None and packet.pts == last_pts and self._may_be_in_parts:
                 raise CameraError(
                     f"{self.name}: it sends parts of one picture as pictures of their own",
-                    hint="set the camera to another encoding, such as one slice for each picture",
+                    hint="set the camera to another encoding, such as one slice a picture; does its clock stand?",
                 )
             last_pts = packet.pts
             if packet.is_keyframe:

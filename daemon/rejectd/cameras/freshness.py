@@ -108,7 +108,7 @@ class Freshness:
         """Why no fresh picture comes, and what helps."""
         if self._unstamped:
             return "pictures come without time stamps", "set `timestamps: arrival`"
-        if rate := self._wrong_rate():
+        if (rate := self._wrong_rate()) is not None:
             return (
                 f"time stamps advance {rate:.2f} s in a second in which pictures come steadily",
                 "correct the camera's clock and frame rate, or the network if it carries less than the camera sends;"
@@ -199,7 +199,7 @@ class Freshness:
     def _doubt(self) -> str:
         if self._former is not None:
             return f"its time stamp jumped: it may be up to {self._lag_s:.1f} s old"
-        if rate := self._wrong_rate():
+        if (rate := self._wrong_rate()) is not None:
             return f"its time stamps advance {rate:.2f} s in a second: it may be stale"
         return f"stale: taken {self._lag_s:.1f} s before it came"
 

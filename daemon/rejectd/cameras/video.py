@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 
@@ -15,7 +16,10 @@ from rejectd.messages import Exposure
 from rejectd.settings import TimeStamps, VideoCamera
 
 BEHIND_S = 3.0  # a stream without a fresh picture for so long is opened anew
+_FEW = 3  # pictures from which nothing can be told
 _CATCH_UP_S = 1.0  # a file that is later than this goes on from now
+
+_log = logging.getLogger(__name__)
 
 
 def video(settings: VideoCamera) -> Driver:
@@ -39,6 +43,7 @@ class Stream:
         self._standstill: Standstill | None = None
         self._clock: Freshness | Arrivals = Freshness()
         self._doubtful_since_s: float | None = None
+        self._doubtful = 0  # pictures since then
 
     def open(self) -> None:
         """Connect, and read until pictures come as they are taken. Raises CameraError."""
@@ -46,13 +51,8 @@ class Stream:
         self._decoded = self._source.decoded()
         self._clock = self._new_clock(self._source)
         self._doubtful_since_s = None
-        connected_s = time.monotonic()
-        while not self._clock.settled:
-            decoded = self._next(self._source)
-            arrived_s = time.monotonic()
-            settled = self._clock.settle(decoded.stamp_s, arrived_s, decoded.waited_s)
-            if not settled and arrived_s - connected_s > self._settings.open_timeout_s:
-                raise self._trouble(self._source)
+        self._told_of_jump = False
+        self._settle(self._source)
 
     def close(self) -> None:
         """Drop the connection and all that is queued in it."""
@@ -69,6 +69,7 @@ class Stream:
         decoded = self._next(self._source)
         arrived_ns, arrived_unix_ns = time.monotonic_ns(), time.time_ns()
         age = self._clock.age(decoded.stamp_s, arrived_ns / 1e9, decoded.waited_s)
+        self._tell_of_jump(self._source)
         self._give_up_in_time(self._source, age, arrived_ns / 1e9)
         lag_ns = round(age.lag_s * 1e9)
         return exposure_of(
@@ -82,17 +83,42 @@ class Stream:
     def _new_clock(self, source: Decoder) -> Freshness | Arrivals:
         if source.has_clock and self._settings.timestamps is TimeStamps.STREAM:
             return Freshness()
+        if not source.has_clock:
+            _log.info("%s: it has no clock; pictures count as taken when they come", source.name)
         self._standstill = Standstill()
         return Arrivals(self._standstill.began_s)
+
+    def _settle(self, source: Decoder) -> None:
+        connected_s, pictures = time.monotonic(), 0
+        while not self._clock.settled:
+            decoded = self._next(source)
+            arrived_s, pictures = time.monotonic(), pictures + 1
+            settled = self._clock.settle(decoded.stamp_s, arrived_s, decoded.waited_s)
+            if settled or arrived_s - connected_s < self._settings.open_timeout_s:
+                continue
+            if pictures < _FEW:
+                few = (
+                    f"{source.name}: {pictures} pictures in {arrived_s - connected_s:.1f} s do not tell if they are new"
+                )
+                raise CameraError(few, hint=f"raise `open_timeout_s` to more than {_FEW} times the time between two")
+            raise self._trouble(source)
+
+    def _tell_of_jump(self, source: Decoder) -> None:
+        """Once for each connection: a camera that does so often would fill the log."""
+        if self._clock.jump_s and not self._told_of_jump:
+            self._told_of_jump = True
+            _log.warning("%s: a time stamp jumped by %+.1f s", source.name, self._clock.jump_s)
 
     def _give_up_in_time(self, source: Decoder, age: Age, arrived_s: float) -> None:
         """Raises CameraError when pictures have been doubtful for so long that a new connection is better."""
         if not age.doubt:
-            self._doubtful_since_s = None
+            self._doubtful_since_s, self._doubtful = None, 0
         elif self._doubtful_since_s is None:
             self._doubtful_since_s = arrived_s
-        elif arrived_s - self._doubtful_since_s > BEHIND_S:
-            raise self._trouble(source)
+        else:
+            self._doubtful += 1
+            if arrived_s - self._doubtful_since_s > BEHIND_S and self._doubtful > _FEW:
+                raise self._trouble(source)
         if self._clock.no_clock:
             raise self._trouble(source)
 

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import re
+import signal
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -13,6 +16,7 @@ from mjpeg_server import MjpegServer
 from rtp_proxy import RtpProxy
 
 from rejectd.cameras import CameraError, driver
+from rejectd.check import _camera
 from rejectd.messages import CameraState, Picture
 from rejectd.settings import TimeStamps, VideoCamera
 
@@ -175,3 +179,74 @@ def test_pictures_of_a_stream_that_queue_behind_a_slow_reader_are_stale_by_arriv
 def test_a_source_that_sends_no_picture_twice_is_an_error_at_open(mjpeg):
     with pytest.raises(CameraError, match="no answer within 2 s"):
         driver(camera(mjpeg(lambda number: 0.0 if number == 0 else 60.0).url)).open()
+
+
+def test_a_clock_that_stands_still_is_named(restamped, capture):
+    taken = capture(camera(restamped(lambda number, stamp_s: min(stamp_s, 0.5)).url))
+    taken.wait_for_state(CameraState.DOWN)
+    assert "time stamps advance 0.00 s in a second" in taken.states[-1][1]
+
+
+def test_a_camera_that_is_too_slow_to_settle_in_time_is_told_what_to_raise(mjpeg):
+    slow = mjpeg(lambda number: 1.5 if number else 0.05)
+    with pytest.raises(CameraError, match=r"pictures in \S+ s do not tell if they are new; raise `open_timeout_s`"):
+        driver(camera(slow.url, open_timeout_s=1.0)).open()
+
+
+def test_a_jump_is_logged_once(restamped, capture, caplog):
+    proxy = restamped(lambda number, stamp_s: stamp_s + (500.0 if number in (20, 30, 40) else 0.0))
+    taken = capture(camera(proxy.url))
+    taken.wait_for_more(50)
+    jumps = [record.getMessage() for record in caplog.records if "jumped" in record.getMessage()]
+    assert jumps == [f"{proxy.url}: a time stamp jumped by +500.0 s"]
+
+
+@pytest.mark.parametrize("rate", [1.0, 0.5])
+def test_check_looks_at_more_than_the_first_picture_of_a_stream(rate, restamped):
+    settings = camera(restamped(lambda _, stamp_s: rate * stamp_s).url)
+    if rate == 1.0:
+        assert _camera(settings) == "320 x 240 pixels"
+    else:
+        with pytest.raises(CameraError, match=r"it may be stale|stale: taken"):
+            _camera(settings)
+
+
+STOPPED = """
+import sys
+from rejectd.cameras.life import driver
+from rejectd.settings import TimeStamps, VideoCamera
+
+camera = driver(VideoCamera(product="cell", url=sys.argv[1], timestamps=TimeStamps(sys.argv[2]), read_timeout_s=20.0))
+camera.open()
+while True:
+    exposure = camera.read(0.2)
+    exposed_ms = 0
+    if not exposure.fault:
+        cells = exposure.load(0)[20, 5::10, 0] > 127
+        exposed_ms = int("".join("1" if cell else "0" for cell in cells), 2)
+    print(exposure.captured_ns // 1_000_000 & 0xFFFFFFFF, exposed_ms, exposure.fault, flush=True)
+"""
+
+
+@pytest.mark.parametrize(("source", "timestamps"), [("mjpeg", "stream"), ("jpeg", "arrival"), ("jpeg", "stream")])
+def test_what_queued_while_the_process_was_stopped_is_not_judged_with_a_fresh_time(source, timestamps, mjpeg, rtsp):
+    url = mjpeg().url if source == "mjpeg" else rtsp(source).url
+    command = [sys.executable, "-c", STOPPED, url, timestamps]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+
+        def pictures(count: int) -> list[tuple[int, int, str]]:
+            lines = [process.stdout.readline().split(" ", 2) for _ in range(count)]
+            return [(int(captured_ms), int(exposed_ms), fault.strip()) for captured_ms, exposed_ms, fault in lines]
+
+        before = pictures(20)
+        process.send_signal(signal.SIGSTOP)
+        threading.Event().wait(4.5)
+        process.send_signal(signal.SIGCONT)
+        after = pictures(150)
+        process.kill()
+    assert not [fault for _, _, fault in before if fault]
+    assert sum(fault.startswith("stale") for _, _, fault in after) > 20
+    early_ms = [captured_ms - exposed_ms for captured_ms, exposed_ms, fault in before + after if not fault]
+    assert max(early_ms) < OLDEST_MS, "a picture was given a time long after its exposure"
+    assert not after[-1][2]

@@ -109,7 +109,7 @@ class Inspector:
         self._settings = settings
         self._loaded: dict[str, Model] = {}  # by key
         self._changing = threading.Lock()
-        read = {name: self._read(name, product.bundle, weights=False) for name, product in products.items()}
+        read = {name: self._read(name, product.bundle) for name, product in products.items()}
         self.models: Mapping[str, Model] = {}  # in force, by product
         self._device = Worker("device")  # ended by `close`, so only now that the bundles are known to be readable
         try:
@@ -215,13 +215,13 @@ class Inspector:
         Raises:
             InspectorError: with the cause and what to do.
         """
-        read = self._read(product, path, weights=True)  # where it is there already, what lies on the disk counts too
-        return self._put(product, read, bundles.place)
+        return self._put(product, self._read(product, path), bundles.place)
 
     def _put(self, product: str, bundle: bundles.Bundle, put: Callable[..., bundles.Bundle]) -> Model:
         key = f"{product}@{bundle.digest}"
         try:
             if key in self._loaded:
+                bundles.check_weights(bundle)  # what lies on the disk counts too
                 self._engine.fetch(key)
                 return self._loaded[key]
             put(bundle, self._engine, product=key)
@@ -298,9 +298,10 @@ class Inspector:
             torch.set_num_threads(1)
         return made
 
-    def _read(self, name: str, path: Path, *, weights: bool) -> bundles.Bundle:
+    def _read(self, name: str, path: Path) -> bundles.Bundle:
+        """Without the weights: these are read once, when they are checked and put into the engine."""
         try:
-            return bundles.read(path, weights=weights)
+            return bundles.read(path, weights=False)
         except RevdistError as error:
             raise InspectorError(f"product {name}: {error}") from error
 

@@ -115,7 +115,7 @@ def _one(plan: Plan, teacher: Teacher, product: str, seed: int, device: str) -> 
     }
     if (kept := _kept(file)) and {name: kept.get(name) for name in identity} == identity:
         return kept
-    job = train.Job(good=data, product=product, output=place.with_suffix(".bundle"), recipe=made)
+    job = train.Job(good=data, product=product, output=place.with_suffix(".bundle"), recipe=made, replace=True)
     engine = Engine(teacher, device=device)
     if not _trained(job, teacher, engine):
         train.train(job, teacher, device=device)

@@ -63,6 +63,8 @@ class Bundle:
     golden_scores: Mapping[str, Mapping[str, float]]  # by engine and file: where precision changes them
     ranges: Ranges | None  # for int8
     digest: str
+    manifest: bytes  # bundle.json as it was read: what is used later is checked by this one
+    pictures: Mapping[str, bytes]  # the files of the golden pictures, checked
 
     def expected(self, vector: Golden, engine_identity: str) -> float:
         """The score of a golden picture on an engine."""
@@ -83,7 +85,8 @@ class Bundle:
 def read(path: Path, *, weights: bool = True) -> Bundle:
     """Read a bundle and check every file by its SHA-256. Raises BundleError that names the file that is wrong.
 
-    `weights`: those of the student too, which are large. `student` checks them in any case.
+    `weights`: those of the student too, which are large, and not kept. `student` reads and checks what it loads in any
+    case. All else is read once: whoever changes the folder afterwards changes nothing of what was checked.
     """
     content = bundle_files.content(path, MANIFEST)
     try:
@@ -109,10 +112,12 @@ def read(path: Path, *, weights: bool = True) -> Bundle:
             quality=MappingProxyType(manifest["quality"]),
             versions=MappingProxyType(manifest["versions"]),
             calibrations=_calibrations(manifest["calibrations"], files[CALIBRATION]),
-            golden=_golden(manifest["golden"], files),
-            golden_scores=MappingProxyType(manifest["golden_scores"]),
+            golden=(golden := _golden(manifest["golden"], files)),
+            golden_scores=_golden_scores(manifest["golden_scores"]),
             ranges=_ranges(files[RANGES]) if RANGES in files else None,
             digest=hashlib.sha256(content).hexdigest(),
+            manifest=content,
+            pictures=MappingProxyType({vector.file: files[vector.file] for vector in golden}),
         )
     except (ValueError, RecursionError, RecipeError, CalibrationError) as error:
         raise BundleError(f"{path / MANIFEST}: not a bundle's manifest: {error}", hint=bundle_files.FOREIGN) from error
@@ -181,9 +186,19 @@ def _ranges(content: bytes) -> Ranges:
 def _golden(entries: list[dict[str, Any]], files: dict[str, bytes]) -> tuple[Golden, ...]:
     golden = tuple(Golden(**entry) for entry in entries)
     for vector in golden:
-        if vector.file not in files:
+        if vector.file not in files or not vector.score > 0:
             raise ValueError(f"golden vector {vector.file} is not usable")
+    lacking = {"good", "scratch"} - {vector.kind for vector in golden}
+    if lacking:
+        raise ValueError(f"golden pictures lack {', '.join(sorted(lacking))}: nothing proves the rest")
     return golden
+
+
+def _golden_scores(entries: dict[str, dict[str, float]]) -> Mapping[str, Mapping[str, float]]:
+    for engine, scores in entries.items():
+        if not all(score > 0 for score in scores.values()):
+            raise ValueError(f"golden scores of {engine} are not usable")
+    return MappingProxyType(entries)
 
 
 def load(path: Path, engine: Engine, *, product: str | None = None) -> Bundle:
@@ -243,10 +258,15 @@ def tolerance(engine_identity: str) -> float:
     return _TOLERANCES.get(engine_identity.rpartition("-")[2], _TOLERANCE_ELSE)
 
 
+def check_weights(bundle: Bundle) -> None:
+    """Raises BundleError where the weights on the disk are not those of the manifest."""
+    bundle_files.checked(bundle.path, STUDENT, json.loads(bundle.manifest)["files"][STUDENT])
+
+
 def student(bundle: Bundle) -> detector.Student:
     """The trained student, loaded strictly. Raises BundleError where the weights do not fit or are not finite."""
-    manifest = json.loads(bundle_files.content(bundle.path, MANIFEST))
-    content = bundle_files.checked(bundle.path, STUDENT, manifest["files"][STUDENT])
+    sha256 = json.loads(bundle.manifest)["files"][STUDENT]
+    content = bundle_files.checked(bundle.path, STUDENT, sha256)
     try:
         weights = safetensors.torch.load(content)
     except (safetensors.SafetensorError, ValueError, KeyError, RuntimeError) as error:
@@ -270,9 +290,15 @@ def student(bundle: Bundle) -> detector.Student:
 
 
 def golden_pictures(bundle: Bundle) -> list[tuple[Golden, npt.NDArray[np.uint8]]]:
-    """The known pictures, uint8 (h, w, 3) prepared for the model. Raises BundleError where one cannot be read."""
+    """The known pictures, uint8 (h, w, 3) prepared for the model. Raises BundleError where one cannot be decoded."""
     try:
-        return [(each, images.prepare(images.read(bundle.path / each.file), bundle.size)) for each in bundle.golden]
+        return [
+            (
+                vector,
+                images.prepare(images.decode(bundle.pictures[vector.file], bundle.path / vector.file), bundle.size),
+            )
+            for vector in bundle.golden
+        ]
     except ImageError as error:
         raise BundleError(f"{bundle.path}: golden picture: {error}", hint=bundle_files.FOREIGN) from error
 

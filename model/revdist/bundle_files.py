@@ -54,8 +54,12 @@ def arrays(content: bytes, name: str) -> dict[str, npt.NDArray[Any]]:
     return held
 
 
-def check_place(path: Path) -> None:
-    """Raises BundleError unless a bundle may be written there: nothing is in the way but an older bundle."""
+def check_place(path: Path, *, replace: bool) -> None:
+    """Raises BundleError unless a bundle may be written there. `replace`: also in the place of one that is there."""
+    if not replace and (path / MANIFEST).is_file():
+        raise BundleError(
+            f"{path}: there is a bundle already", hint="choose another --output, or replace it with --replace"
+        )
     if path.is_symlink() or (path.exists() and not (path / MANIFEST).is_file()):
         raise BundleError(f"{path}: exists and is no bundle", hint="choose another --output")
     above = next(folder for folder in path.absolute().parents if folder.exists())
@@ -63,9 +67,9 @@ def check_place(path: Path) -> None:
         raise BundleError(f"{path}: nothing can be written in {above}", hint="choose another --output")
 
 
-def commit(path: Path, manifest: dict[str, Any], files: dict[str, bytes]) -> None:
+def commit(path: Path, manifest: dict[str, Any], files: dict[str, bytes], *, replace: bool) -> None:
     """Write the files and the manifest, which gets their hashes, in one step, or raise BundleError."""
-    check_place(path)
+    check_place(path, replace=replace)
     manifest["files"] = {name: hashlib.sha256(each).hexdigest() for name, each in sorted(files.items())}
     text = json.dumps(manifest, indent=1, sort_keys=True, allow_nan=False) + "\n"
     try:

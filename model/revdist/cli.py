@@ -111,7 +111,7 @@ def _parser() -> argparse.ArgumentParser:
     one.add_argument("--product", required=True, metavar="NAME")
     unseen = "pictures of good parts that it was not trained with: they set the threshold"
     one.add_argument("--good", type=Path, required=True, metavar="DIR", help=unseen)
-    one.add_argument("--output", type=Path, required=True, metavar="BUNDLE", help="folder to write")
+    _add_output(one)
     one.add_argument("--size", type=_size, default=(256, 256), metavar="N|HxW", help="input size (default: 256)")
     rate = "wanted share of good parts rejected (default: %(default)s)"
     one.add_argument("--false-reject-rate", type=float, default=0.01, metavar="R", help=rate)
@@ -155,11 +155,16 @@ def _add_train(one: argparse.ArgumentParser) -> None:
     plain = recipe.Recipe()
     one.add_argument("--good", type=Path, required=True, metavar="DIR", help="pictures of good parts")
     one.add_argument("--product", required=True, metavar="NAME")
-    one.add_argument("--output", type=Path, required=True, metavar="BUNDLE", help="folder to write")
+    _add_output(one)
     _add_recipe(one)
     one.add_argument("--seed", type=int, metavar="N", help=f"(default: {plain.seed})")
     _add_good(one)
     _add_device(one, commands.run_train)
+
+
+def _add_output(one: argparse.ArgumentParser) -> None:
+    one.add_argument("--output", type=Path, required=True, metavar="BUNDLE", help="folder to write")
+    one.add_argument("--replace", action="store_true", help="also in the place of a bundle that is there")
 
 
 def _add_recipe(one: argparse.ArgumentParser) -> None:

@@ -54,6 +54,7 @@ def run_train(options: argparse.Namespace) -> int:
         output=options.output,
         recipe=made,
         exclude=tuple(options.exclude),
+        replace=options.replace,
     )
     teacher = load(options.teacher, options.teacher_weights)
     trained = train.train(job, teacher, device=options.device)
@@ -104,6 +105,7 @@ def run_import_rd4ad(options: argparse.Namespace) -> int:
         output=options.output,
         size=options.size,
         false_reject_rate=options.false_reject_rate,
+        replace=options.replace,
     )
     made = official.import_checkpoint(wanted, load(options.teacher, options.teacher_weights), device=options.device)
     print(made.path)
@@ -126,13 +128,13 @@ def run_benchmark(options: argparse.Namespace) -> int:
 
 
 def _open(options: argparse.Namespace) -> tuple[Bundle, Engine, Calibration]:
-    found = bundle.read(options.bundle)
+    found = bundle.read(options.bundle, weights=False)
     name = target.parse(options.engine)
     if options.engine == "auto":
         name = replace(name, precision=target.fastest(name.device, [found.calibrations]))
     engine = Engine(load(found.teacher.name, options.teacher_weights), **asdict(name))
     calibration = found.calibration(engine.identity)
-    return bundle.load(options.bundle, engine), engine, calibration
+    return bundle.install(found, engine), engine, calibration
 
 
 def run_evaluate(options: argparse.Namespace) -> int:

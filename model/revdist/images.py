@@ -37,7 +37,11 @@ def read(path: Path) -> Pixels:
 
     Raises ImageError with the path and the cause for a missing, empty, damaged or too large file.
     """
-    content = _content(path)
+    return decode(_content(path), path)
+
+
+def decode(content: bytes, path: Path) -> Pixels:
+    """The same of what was read before. `path` is for the error alone: ImageError."""
     try:
         return pictures.decode(content, _limits())
     except ImageError as error:

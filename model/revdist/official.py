@@ -30,6 +30,7 @@ class Import:
     false_reject_rate: float = 0.01
     guarantee: Guarantee = "average"
     exclude: Sequence[Path] = ()
+    replace: bool = False  # a bundle that is at `output`
 
 
 def student(checkpoint: Path, teacher: str) -> detector.Student:
@@ -56,7 +57,7 @@ def student(checkpoint: Path, teacher: str) -> detector.Student:
 def import_checkpoint(wanted: Import, teacher: Teacher, *, device: str = "auto") -> Bundle:
     """Calibrate a checkpoint's student and write it as a bundle. Raises RevdistError."""
     check_product(wanted.product)
-    bundle_files.check_place(wanted.output)
+    bundle_files.check_place(wanted.output, replace=wanted.replace)
     made = replace(
         recipe.official(teacher.name),
         size=wanted.size,
@@ -75,4 +76,5 @@ def import_checkpoint(wanted: Import, teacher: Teacher, *, device: str = "auto")
         fitted=(),
         held_out=good.used,
         quality={},
+        replace=wanted.replace,
     )

@@ -21,6 +21,7 @@ from revdist.bundle_files import MANIFEST
 from revdist.conformal import Calibration
 from revdist.detector import Scoring
 from revdist.engine import Engine
+from revdist.errors import BundleError
 from revdist.holdout import GoodPictures
 from revdist.placed import Ranges
 from revdist.recipe import Recipe
@@ -57,8 +58,11 @@ def pack(
     fitted: Sequence[Path],
     held_out: Sequence[Path],
     quality: Mapping[str, float],
+    replace: bool = False,
 ) -> Bundle:
     """Write the bundle of a student. `fitted` are the pictures that it was trained with, where they are known.
+
+    `replace`: in the place of one that is there.
 
     Raises CalibrationError, ImageError, or BundleError where it cannot be written.
     """
@@ -79,7 +83,7 @@ def pack(
         golden=golden,
         student=student,
     )
-    write(output, parts)
+    write(output, parts, replace=replace)
     return bundle.read(output)
 
 
@@ -97,8 +101,8 @@ def _golden(
     return golden
 
 
-def write(path: Path, parts: Parts) -> None:
-    """Write a bundle in one step, in the place of one that is there. It holds no time: equal parts, equal bytes.
+def write(path: Path, parts: Parts, *, replace: bool) -> None:
+    """Write a bundle in one step. It holds no time: equal parts, equal bytes.
 
     Raises BundleError where the disk is full or the place is taken by something else; nothing is left behind then.
     """
@@ -119,7 +123,7 @@ def write(path: Path, parts: Parts) -> None:
         "calibrations": {parts.calibration.engine: parts.calibration.to_json()},
         "golden": [dataclasses.asdict(vector) for vector, _ in parts.golden],
     }
-    bundle_files.commit(path, manifest, files)
+    bundle_files.commit(path, manifest, files, replace=replace)
 
 
 def recalibrate(
@@ -129,7 +133,9 @@ def recalibrate(
 
     `golden`: what the golden pictures score there, by file; `ranges`: where the engine is int8.
     """
-    manifest = json.loads(bundle_files.content(old.path, MANIFEST))
+    if bundle_files.content(old.path, MANIFEST) != old.manifest:
+        raise BundleError(f"{old.path}: was changed meanwhile, and is as it was left", hint="calibrate it again")
+    manifest = json.loads(old.manifest)
     files = {name: bundle_files.checked(old.path, name, sha256) for name, sha256 in manifest["files"].items()}
     calibrations = {**old.calibrations, calibration.engine: calibration}
     files[bundle.CALIBRATION] = _scores(list(calibrations.values()))
@@ -138,7 +144,7 @@ def recalibrate(
     if ranges is not None:
         tables = {"teacher": ranges.teacher.table, "student": ranges.student.table}
         files[bundle.RANGES] = safetensors.numpy.save(tables)
-    bundle_files.commit(old.path, manifest, files)
+    bundle_files.commit(old.path, manifest, files, replace=True)
     return bundle.read(old.path)
 
 

@@ -58,10 +58,10 @@ class Subject:
 
 def of_bundle(path: Path, weights: Path | None) -> Subject:
     """A bundle, proven by its golden pictures. Raises RevdistError."""
-    found = bundle.read(path)
+    found = bundle.read(path, weights=False)
     taught_by = teacher.load(found.teacher.name, weights)
     plain = Engine(taught_by, device="cpu")
-    bundle.load(path, plain)
+    bundle.install(found, plain)
     return Subject(
         name=found.product,
         teacher=taught_by,

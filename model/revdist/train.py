@@ -47,6 +47,7 @@ class Job:
     output: Path  # the bundle's folder
     recipe: Recipe
     exclude: tuple[Path, ...] = ()  # pictures that are left out, though they lie there
+    replace: bool = False  # a bundle that is at `output`
 
 
 def train(job: Job, teacher: Teacher, *, device: str = "auto") -> Bundle:
@@ -81,6 +82,7 @@ def train(job: Job, teacher: Teacher, *, device: str = "auto") -> Bundle:
         fitted=fitted,
         held_out=held_out,
         quality={"final_loss": float(np.mean(made.losses[-50:]))},
+        replace=job.replace,
     )
     checkpoint.remove()
     return packed
@@ -90,7 +92,7 @@ def _check(job: Job, teacher: Teacher) -> None:
     check_product(job.product)
     if teacher.name != job.recipe.teacher:
         raise TrainError(f"the recipe asks for teacher {job.recipe.teacher}, this is {teacher.name}")
-    bundle_files.check_place(job.output)
+    bundle_files.check_place(job.output, replace=job.replace)
 
 
 def split(pictures: Sequence[Path], recipe: Recipe, block_of: Sequence[str] = ()) -> tuple[list[Path], list[Path]]:

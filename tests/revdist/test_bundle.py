@@ -228,6 +228,80 @@ def test_weights_that_score_otherwise_fail_at_the_golden_pictures_and_the_old_on
     engine.remove("cell")
 
 
+@pytest.mark.parametrize("kinds", [(), ("good",), ("scratch",)])
+def test_a_bundle_without_known_good_and_known_bad_pictures_is_refused_for_nothing_proves_it(
+    tiny_copy: Path, kinds: tuple[str, ...]
+) -> None:
+    def change(manifest: dict[str, Any]) -> None:
+        manifest["golden"] = [entry for entry in manifest["golden"] if entry["kind"] in kinds]
+
+    _change_manifest(tiny_copy, change)
+    with pytest.raises(BundleError, match=r"golden pictures lack .*: nothing proves the rest"):
+        bundle.read(tiny_copy)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda manifest: manifest["golden"][0].update(kind="fine"),
+        lambda manifest: manifest["golden"][0].update(score=0.0),
+        lambda manifest: manifest["golden"][0].update(score=-1.0),
+        lambda manifest: manifest["golden"][0].update(score="1"),
+        lambda manifest: manifest["golden"][0].update(file="golden/none.png"),
+        lambda manifest: manifest["golden"][0].update(file=["golden/good-0.png"]),
+        lambda manifest: manifest.update(golden_scores=[]),
+        lambda manifest: manifest.update(golden_scores={"torch-cpu-float32": 5}),
+        lambda manifest: manifest.update(golden_scores={"torch-cpu-float32": {"golden/good-0.png": "high"}}),
+        lambda manifest: manifest.update(golden_scores={"torch-cpu-float32": {"golden/good-0.png": None}}),
+        lambda manifest: manifest.update(golden_scores={"torch-cpu-float32": {"golden/good-0.png": float("inf")}}),
+    ],
+)
+def test_golden_pictures_that_cannot_prove_anything_are_refused(
+    tiny_copy: Path, change: Callable[[dict[str, Any]], None]
+) -> None:
+    _change_manifest(tiny_copy, change)
+    with pytest.raises(BundleError, match=str(tiny_copy)):
+        bundle.read(tiny_copy)
+
+
+def test_what_was_checked_is_what_is_used_whatever_becomes_of_the_folder(
+    tiny_copy: Path, engine: Engine, good_cells: list[Path]
+) -> None:
+    read = bundle.read(tiny_copy, weights=False)
+    known = bundle.golden_pictures(read)
+    for vector in read.golden:
+        (tiny_copy / vector.file).write_bytes(good_cells[0].read_bytes())
+    _change_manifest(tiny_copy, lambda manifest: manifest.update(product="bolt"))
+    for (vector, pixels), (other, others) in zip(known, bundle.golden_pictures(read), strict=True):
+        assert vector == other
+        np.testing.assert_array_equal(pixels, others)
+    bundle.install(read, engine)
+    engine.remove("cell")
+    _other_student(tiny_copy, lambda weights: weights["decoder.head1.weight"].mul_(-1))  # with the right checksum
+    with pytest.raises(BundleError, match=r"student\.safetensors: differs from the manifest"):
+        bundle.install(read, engine)
+    with pytest.raises(BundleError, match=r"student\.safetensors: differs from the manifest"):
+        bundle.check_weights(read)
+
+
+def test_two_calibrations_at_once_do_not_lose_one(tiny_copy: Path) -> None:
+    read = bundle.read(tiny_copy)
+    first, second = (
+        conformal.calibrate(np.arange(1, 9) / 9, 0.1, engine=engine, fingerprint="f")
+        for engine in ("torch-cuda-float32", "torch-cuda-float16")
+    )
+    changed = packing.recalibrate(read, first, {})
+    with pytest.raises(BundleError, match="was changed meanwhile, and is as it was left; calibrate it again"):
+        packing.recalibrate(read, second, {})
+    assert bundle.read(tiny_copy).digest == changed.digest
+
+
+def test_a_bundle_that_is_there_is_not_overwritten_unasked(tiny_copy: Path) -> None:
+    with pytest.raises(BundleError, match="there is a bundle already; choose another --output, or replace it with"):
+        bundle_files.check_place(tiny_copy, replace=False)
+    bundle_files.check_place(tiny_copy, replace=True)
+
+
 def test_weights_that_do_not_fit_are_refused(tiny_copy: Path, engine: Engine) -> None:
     _other_student(tiny_copy, lambda weights: weights.update(extra=torch.zeros(1)))
     with pytest.raises(BundleError, match=r"student\.safetensors: does not fit: .*extra"):
@@ -269,10 +343,10 @@ def test_a_folder_that_is_no_bundle_is_never_overwritten(tmp_path: Path) -> None
     (tmp_path / "photos").mkdir()
     (tmp_path / "photos" / "holiday.png").write_text("precious")
     with pytest.raises(BundleError, match="exists and is no bundle; choose another --output"):
-        bundle_files.check_place(tmp_path / "photos")
+        bundle_files.check_place(tmp_path / "photos", replace=True)
     with pytest.raises(BundleError, match=r"nothing can be written in .*holiday\.png"):
-        bundle_files.check_place(tmp_path / "photos" / "holiday.png" / "bundle")
-    bundle_files.check_place(tmp_path / "new" / "deeper")
+        bundle_files.check_place(tmp_path / "photos" / "holiday.png" / "bundle", replace=True)
+    bundle_files.check_place(tmp_path / "new" / "deeper", replace=False)
 
 
 FULL_DISK = """

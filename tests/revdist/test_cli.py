@@ -40,8 +40,16 @@ def test_train_show_and_predict_from_nothing(run: Run, good_folder: Path, tmp_pa
     assert status == 0
     assert "5 held-out good pictures: at most 16.67% false rejects on average" in out
     assert bundle.read(output).recipe.seed == 5
+    digest = bundle.read(output).digest
+    again = ("train", "--good", good_folder, "--product", "cell", "--output", output, "--steps", 2, "--device", "cpu")
+    again += ("--teacher", "efficientnet_lite0", "--size", "64x96", "--batch", 2, "--seed", 6)
+    status, _, err = run(*again)
+    assert (status, bundle.read(output).digest) == (2, digest), "a good bundle is not overwritten unasked"
+    assert f"{output}: there is a bundle already\nhint: choose another --output, or replace it with --replace\n" in err
     status, out, _ = run("show", output)
     assert status == 0
+    assert run(*again, "--replace")[0] == 0
+    assert bundle.read(output).recipe.seed == 6
     for part in ("cell", "efficientnet_lite0", "64x96", "torch-cpu-float32: threshold", "golden       6"):
         assert part in out
 

@@ -6,6 +6,7 @@ not first publishes nothing.
 
 from __future__ import annotations
 
+import dataclasses
 import heapq
 import threading
 import time
@@ -145,6 +146,24 @@ class Ledger:
                 return False
             self._open[frame.event_id] = frame
             return True
+
+    def hasten(self, frame: Frame, exposure: Exposure) -> Frame:
+        """A part in flight was exposed earlier than was known: everything that counts from that comes earlier too."""
+        earlier_ns = frame.captured_ns - exposure.captured_ns
+        hastened = dataclasses.replace(
+            frame,
+            captured_ns=exposure.captured_ns,
+            captured_unix_ns=exposure.captured_unix_ns,
+            deadline_ns=frame.deadline_ns - earlier_ns,
+            due_ns=frame.due_ns - earlier_ns,
+        )
+        with self._lock:
+            if frame.event_id in self._open:
+                self._open[frame.event_id] = hastened
+                heapq.heappush(self._due, (hastened.due_ns, frame.event_id))  # what it had there finds it closed
+                if hastened.due_ns < self._wakes_ns:
+                    self._earlier.notify_all()
+        return hastened
 
     def close(self, verdict: Verdict, body: bytes = b"") -> bool:
         """End a frame. True for the first verdict, which counts; False for any other, which must not be published.

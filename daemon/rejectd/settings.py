@@ -341,8 +341,8 @@ class Station:
         example="1000",
     )
     deadline_ms: int = setting(
-        "Time from the first exposure of a part that is seen until its verdict and those of its frames must be with the"
-        " broker.",
+        "Time from the first exposure of a part that a camera saw until its verdict and those of its frames must be"
+        " with the broker.",
         default=1000,
         unit="ms",
         low=10,

@@ -46,6 +46,7 @@ class _Part:
 
     frame: Frame
     trace: Trace
+    keys: list[_Key]
     verdicts: list[Verdict] = field(default_factory=list)
 
 
@@ -109,7 +110,10 @@ class Stations:
             self._fates[camera, fate] += 1
             pairing.enter(trace, camera, number, exposed_ns)
             trace.late[camera] += fate is Fate.LATE
-            return trace.number, own_deadline_ns if trace.ended else trace.deadline_ns
+            if trace.ended:
+                return trace.number, own_deadline_ns
+            self._hasten(self._parts[name, trace.number, trace.deadline_ns], exposure)
+            return trace.number, trace.deadline_ns
 
     def take(self, verdict: Verdict) -> tuple[Frame, Verdict] | None:
         """Take in the verdict of a frame. Returns the part and its verdict, if that is certain now."""
@@ -126,7 +130,7 @@ class Stations:
             if verdict.decision is not Decision.REJECT and not complete:
                 return None
             part.trace.decided = True
-            self._end(key)
+            self._end(part)
         return part.frame, self._combined(part)
 
     def overdue(self, frame: Frame) -> Verdict | None:
@@ -136,7 +140,7 @@ class Stations:
             part = self._parts.get(key)
             if part is None or part.frame is not frame:
                 return None
-            self._end(key)
+            self._end(part)
             station = self._stations[frame.camera]
             missing = [camera for camera in station.cameras if part.trace.shown[camera] < station.frames]
         cause = Cause.MISSING_VIEW if missing else Cause.LATE
@@ -193,13 +197,26 @@ class Stations:
             policy=self._stations[name].policy,
             deadline_ns=trace.deadline_ns - exposure.captured_ns,
         )
-        self._parts[name, trace.number, trace.deadline_ns] = _Part(frame, trace)
+        key = (name, trace.number, trace.deadline_ns)
+        self._parts[key] = _Part(frame, trace, [key])
         if trace.number or trace.given is not None:
             self._unsettled[name].append(trace)
         return trace
 
-    def _end(self, key: _Key) -> None:
-        self._parts.pop(key).trace.ended = True
+    def _hasten(self, part: _Part, exposure: Exposure) -> None:
+        """The time of a part is that of its first exposure, also if another one was noticed before."""
+        if exposure.captured_ns >= part.frame.captured_ns:
+            return
+        part.frame = self.ledger.hasten(part.frame, exposure)
+        part.trace.deadline_ns = part.frame.deadline_ns
+        key = (part.frame.camera, part.frame.trigger, part.frame.deadline_ns)
+        self._parts[key] = part
+        part.keys.append(key)  # views that came before have the deadline that was right then
+
+    def _end(self, part: _Part) -> None:
+        part.trace.ended = True
+        for key in part.keys:
+            del self._parts[key]
 
     def _fate(self, trace: Trace, camera: str) -> Fate:
         """Of a view that comes now."""

@@ -175,6 +175,23 @@ def test_a_due_frame_is_handed_out_once_and_stays_open_until_it_is_closed() -> N
     assert ledger.in_flight() == []
 
 
+def test_a_part_that_was_exposed_earlier_than_known_is_due_earlier_once() -> None:
+    clock = Clock()
+    ledger = Ledger("run", margin=Margin(20 * MS), clock=clock)
+    frame = enter(ledger, captured_ns=50 * MS)
+    hastened = ledger.hasten(frame, Exposure(captured_ns=10 * MS, captured_unix_ns=-39))
+    assert (hastened.captured_ns, hastened.captured_unix_ns) == (10 * MS, -39)
+    assert (hastened.deadline_ns, hastened.due_ns) == (110 * MS, 90 * MS)
+    clock.now = 90 * MS
+    assert ledger.wait_due(0) == [hastened]
+    assert ledger.close(ended(hastened))
+    clock.now = 10**12
+    assert ledger.wait_due(0) == []
+    assert balanced(ledger.snapshot())
+    ledger.hasten(frame, Exposure(captured_ns=0, captured_unix_ns=0))
+    assert ledger.in_flight() == [], "what has ended stays so"
+
+
 def test_a_closed_frame_never_becomes_due() -> None:
     clock = Clock()
     ledger = Ledger("run", margin=Margin(0), clock=clock)

@@ -274,6 +274,31 @@ def test_a_part_that_one_camera_alone_saw_and_brings_late_is_a_part_of_its_own()
     assert (account.captured, account.passed) == (3, 2)
 
 
+def test_the_time_of_a_part_counts_from_its_first_exposure_whichever_is_noticed_first() -> None:
+    line = Line({"gate": Station(cameras=("left", "right"), deadline_ms=100, tolerance_ms=60, pitch_ms=120)})
+    line.now = 60 * MS
+    right = line.expose("right", exposed_ms=50)
+    line.now = 70 * MS
+    left = line.expose("left", exposed_ms=5)
+    assert (right.deadline_ns, left.deadline_ns) == (150 * MS, 105 * MS)
+    assert [part.deadline_ns for part in line.parts.in_flight()] == [105 * MS]
+    line.judge(right, Decision.PASS)
+    (verdict,) = line.wait_until(95)
+    assert (verdict.captured_ns, verdict.deadline_ns, verdict.cause) == (5 * MS, 105 * MS, Cause.LATE)
+    assert verdict.views == (right.event_id,)
+    assert line.wait(1000) == []
+    assert line.stations._parts == {}
+
+
+def test_a_view_that_was_noticed_before_the_first_exposure_counts_for_its_part_too() -> None:
+    line = Line(BY_TIME)
+    right, left = line.expose("right", exposed_ms=12), line.expose("left", exposed_ms=2)
+    line.judge(left, Decision.PASS)
+    verdict = line.judge(right, Decision.PASS)
+    assert verdict
+    assert (verdict.captured_ns, verdict.views) == (2 * MS, (left.event_id, right.event_id))
+
+
 def test_a_camera_that_is_down_for_a_while_is_back_with_its_next_part() -> None:
     line = Line(BY_TIME)
     for part in range(40):
@@ -675,7 +700,7 @@ def test_no_part_holds_a_view_of_another_and_each_exposure_is_one_part(
             at_ms, frame, view = waiting.pop(0)
             line.wait_until(at_ms)
             if frame.event_id in {open_frame.event_id for open_frame in line.frames.in_flight()}:
-                if frame.deadline_ns in {part.deadline_ns for part in line.parts.in_flight()}:
+                if frame.trigger in {part.trigger for part in line.parts.in_flight()}:
                     in_time[view.part].append(view)
                 line.judge(frame, view.decision)
 
@@ -697,6 +722,8 @@ def test_no_part_holds_a_view_of_another_and_each_exposure_is_one_part(
     for verdict in line.ended:
         (part,) = [part for part in parts if verdict.captured_ns // MS in exposed[part]]
         assert {part_of[view] for view in verdict.views} <= {part}
+        assert verdict.captured_ns // MS >= min(exposed[part])
+        assert verdict.deadline_ns - verdict.captured_ns == DEADLINE_MS * MS
         judged = Counter(view.camera for view in in_time[part])
         if Decision.REJECT in {view.decision for view in in_time[part]}:
             assert verdict.decision is Decision.REJECT, "a defect costs its own part"

@@ -47,6 +47,7 @@ from rejectd.settings import Settings
 log = logging.getLogger(__name__)
 
 _WAITING = 16
+_AROUND = 2000  # bytes of an answer, beside its result, at most: topics, request_id, correlation
 _DISK_S = 30.0
 _SAVE_AGAIN_S = 10.0  # between two attempts to write down what the disk has not taken
 
@@ -65,6 +66,7 @@ class Controls:
     outbox: Outbox
     evidence: Evidence | None
     answer: Callable[[Message], None]
+    largest_packet: Callable[[], int | None]  # bytes that the broker takes; None: it names no limit
     more_events: Callable[[], None]
     models_changed: Callable[[], None]
 
@@ -273,15 +275,22 @@ class Commands:
         evidence, pixels = controls.evidence, picture.pixels
         kept = controls.recorder.ask(lambda: evidence.snapshot(camera, picture), _DISK_S) if evidence else None
         height, width = pixels.shape[:2]
-        return {
+        result = {
             "camera": camera,
             "captured_at": iso(picture.captured_unix_ns),
             "source": picture.source or None,
             "width": width,
             "height": height,
             "evidence": kept or None,
-            "jpeg": base64.b64encode(thumbnail(pixels)).decode(),
         }
+        most = controls.largest_packet()
+        room = None if most is None else (most - _AROUND - len(encode(result))) * 3 // 4
+        jpeg = thumbnail(pixels, most_bytes=room)
+        if not jpeg:
+            hint = "raise the broker's limit (mosquitto: max_packet_size)"
+            hint += f"; it is kept as evidence: {kept}" if kept else ""
+            raise RequestError(f"no picture fits into the {most} bytes that the broker takes", hint=hint)
+        return {**result, "jpeg": base64.b64encode(jpeg).decode()}
 
     def _replay(self, request: ReplayRequest) -> Mapping[str, Any]:
         controls = self._controls

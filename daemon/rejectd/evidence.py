@@ -21,6 +21,7 @@ from rejectd.messages import AnomalyMap, Frame, Picture, Pixels, RejectdError, R
 _DAY = "[0-9][0-9][0-9][0-9]-[0-9][0-9]-[0-9][0-9]"
 _OURS = re.compile(r"-[0-9]+(\.png|-heat\.jpg)$")  # half written ones too; others' files are never touched
 
+_SHOWS_SOMETHING = 32  # pixels, the longest side of a thumbnail at least
 SCREEN = 1280  # pixels, the longest side of a heat map
 
 Heatmap = Callable[[Pixels, AnomalyMap, float], Pixels]
@@ -119,9 +120,18 @@ class Evidence:
             _remove_if_empty(path.parent)
 
 
-def thumbnail(pixels: Pixels, *, longest: int = 640) -> bytes:
-    """A JPEG of a picture, uint8 (H, W, 3) RGB, no side longer than `longest` pixels."""
-    return _encoded(".jpg", reduced(pixels, longest), [cv2.IMWRITE_JPEG_QUALITY, 80]).tobytes()
+def thumbnail(pixels: Pixels, *, longest: int = 640, most_bytes: int | None = None) -> bytes:
+    """A JPEG of a picture, uint8 (H, W, 3) RGB, no side longer than `longest` pixels.
+
+    Smaller still, if it would have more than `most_bytes`; empty where nothing that shows anything fits.
+    """
+    while True:
+        data = _encoded(".jpg", reduced(pixels, longest), [cv2.IMWRITE_JPEG_QUALITY, 80]).tobytes()
+        if most_bytes is None or len(data) <= most_bytes:
+            return data
+        longest = min(longest, max(pixels.shape[:2])) * 2 // 3
+        if longest < _SHOWS_SOMETHING:
+            return b""
 
 
 def reduced(pixels: Pixels, longest: int) -> Pixels:

@@ -109,6 +109,7 @@ class Line:
                 outbox=outbox,
                 evidence=evidence,
                 answer=self.publisher.answer,
+                largest_packet=self.publisher.largest_packet,
                 more_events=self.publisher.more_events,
                 models_changed=self.show_models,
             )

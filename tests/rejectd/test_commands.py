@@ -74,6 +74,7 @@ class Rig:
             batch=Batch(max_batch=2),
         )
         self.answers: list[Message] = []
+        self.largest_packet: int | None = None
         self.told: list[str] = []
         self.ledger = Ledger("run", margin=Margin(MARGIN_NS))
         cameras = [*self.settings.cameras, GOLDEN]
@@ -124,6 +125,7 @@ class Rig:
                 outbox=self.outbox,
                 evidence=keeper if evidence else None,
                 answer=self.answers.append,
+                largest_packet=lambda: self.largest_packet,
                 more_events=lambda: self.told.append("events"),
                 models_changed=lambda: self.told.append("models"),
             )
@@ -694,6 +696,21 @@ def test_a_snapshot_shows_the_latest_picture_and_keeps_it_whole(rig: Rig) -> Non
     assert result["captured_at"] == "2023-11-14T22:13:20.000000Z"
     kept = cv2.cvtColor(cv2.imread(str(rig.evidence_folder / result["evidence"])), cv2.COLOR_BGR2RGB)
     assert np.array_equal(kept, a_picture().pixels)
+
+
+def test_a_snapshot_is_as_small_as_the_broker_needs_it_and_says_so_where_none_fits(rig: Rig) -> None:
+    noise = np.random.default_rng(0).integers(0, 255, (700, 1400, 3), np.uint8)
+    rig.pipeline.latest["left"] = a_picture(pixels=noise)
+    rig.largest_packet = 20_000
+    result = rig.ask("snapshot", camera="left")["result"]
+    assert len(rig.answers[-1].payload) < 20_000
+    jpeg = cv2.imdecode(np.frombuffer(base64.b64decode(result["jpeg"]), np.uint8), cv2.IMREAD_COLOR)
+    assert 100 < jpeg.shape[1] < 640
+    assert (result["width"], result["height"]) == (1400, 700), "of the picture that is kept"
+    rig.largest_packet = 2500
+    said = rig.error("snapshot", camera="left")
+    assert said.startswith("no picture fits into the 2500 bytes that the broker takes; raise the broker's limit")
+    assert "it is kept as evidence: " in said
 
 
 def test_a_snapshot_needs_no_evidence_folder(make: Callable[..., Rig]) -> None:

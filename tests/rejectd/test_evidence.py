@@ -314,6 +314,16 @@ def test_a_thumbnail_keeps_the_shape_and_is_never_larger_than_the_picture(
     assert shown(thumbnail(pixels)).shape[:2] == expected
 
 
+def test_a_thumbnail_for_a_broker_that_takes_little_is_as_small_as_that_needs() -> None:
+    pixels = np.random.default_rng(0).integers(0, 255, (900, 1200, 3), np.uint8)
+    for most_bytes in (100_000, 20_000, 3000):
+        data = thumbnail(pixels, most_bytes=most_bytes)
+        assert most_bytes / 4 < len(data) <= most_bytes
+        height, width = shown(data).shape[:2]
+        assert abs(height / width - 0.75) < 0.05
+    assert thumbnail(pixels, most_bytes=300) == b"", "it would show nothing"
+
+
 def test_a_thumbnail_shows_the_colours_of_the_picture() -> None:
     pixels = np.zeros((1300, 1300, 3), np.uint8)
     pixels[:, :650, 0] = 200  # red on the left

@@ -60,8 +60,12 @@ def validate(topic: str, body: bytes) -> None:
 
 
 def is_from_service(topic: str) -> bool:
-    """Whether the service should write this topic: none where others send commands and counts, right or wrong."""
-    return not re.fullmatch(rf"{_LINE}/(command/[^/]*|actuator/[^/]*/rejected)", topic)
+    """Whether the service should write this topic: none where others send commands and counts, right or wrong.
+
+    `rejectd check` is not the service, and has topics of its own.
+    """
+    check = "check/.*|answer/check|command/golden/verdict/check"
+    return not re.fullmatch(rf"{_LINE}/(command/[^/]*|actuator/[^/]*/rejected|{check})", topic)
 
 
 def _schema_of(topic: str) -> tuple[str, dict[str, str]]:

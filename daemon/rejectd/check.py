@@ -2,26 +2,38 @@
 
 from __future__ import annotations
 
+import dataclasses
+import functools
+import math
 import sqlite3
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
+from typing import TypeAlias
 
-from rejectd import database, settings_file
+from rejectd import database, places, settings_file
 from rejectd.cameras import CameraError, Driver, Ended, Remark, driver
 from rejectd.cameras.address import is_stream
 from rejectd.inspector import Inspector
-from rejectd.messages import Exposure, PictureError, RejectdError
-from rejectd.mqtt import connect
+from rejectd.messages import Exposure, PictureError, Pixels, RejectdError
+from rejectd.mqtt import connect, try_rights
 from rejectd.outbox import OutboxError
 from rejectd.settings import AnyCamera, FolderCamera, FolderMode, Product, Settings, VideoCamera
 from rejectd.thresholds import at_start
 
+Size: TypeAlias = tuple[int, int]  # height, width in pixels
+
 _PICTURE_S = 10.0
 _STREAM_S = 3.0  # the first picture of a stream may be good where its time stamps make all others stale
+_OTHER_SHAPE = math.log(1.05)  # width to height: more than that makes round parts oval for the model
+_OTHER_SIZE = math.log(1.25)
 _UNJUDGED = "this picture cannot be judged; the service would answer unjudged"
+
+
+class NoPictureError(CameraError):
+    """The folder is empty."""
 
 
 def check(file: Path) -> Iterator[tuple[bool, str]]:
@@ -33,9 +45,12 @@ def check(file: Path) -> Iterator[tuple[bool, str]]:
         return
     yield True, f"settings: {file}"
     yield from _try("journal", lambda: _journal(settings, file))
-    yield from _bundles(settings)
+    yield from _try("evidence", lambda: places.evidence(settings, file))
+    yield from _try("metrics", lambda: places.metrics(settings))
+    made_with: dict[str, Size | None] = {}
+    yield from _bundles(settings, made_with)
     for name, camera in settings.cameras.items():
-        yield from _try(f"camera {name}", lambda camera=camera: _camera(camera))  # type: ignore[misc]
+        yield from _try(f"camera {name}", functools.partial(_camera, camera, made_with.get(camera.product)))
     yield from _try("broker", lambda: _broker(settings))
 
 
@@ -78,10 +93,11 @@ def _place(journal: Path) -> str:
     return f"{journal} will be created"
 
 
-def _bundles(settings: Settings) -> Iterator[tuple[bool, str]]:
-    """Each bundle by itself, so that one bad bundle does not hide the others."""
+def _bundles(settings: Settings, made_with: dict[str, Size | None]) -> Iterator[tuple[bool, str]]:
+    """Each bundle by itself, so that a bad one does not hide the others. Notes what pictures each was made with."""
     for name, product in settings.products.items():
-        yield from _try(f"product {name}", lambda name=name, product=product: _bundle(settings, name, product))  # type: ignore[misc]
+        attempt = functools.partial(_bundle, settings, name, product, made_with)
+        yield from _try(f"product {name}", attempt)
     if len(settings.products) > 1:
         yield from _try("products together", lambda: _together(settings))
 
@@ -91,33 +107,70 @@ def _together(settings: Settings) -> str:
         return f"one teacher, {len(inspector.models)} students"
 
 
-def _bundle(settings: Settings, name: str, product: Product) -> str:
+def _bundle(settings: Settings, name: str, product: Product, made_with: dict[str, Size | None]) -> str:
     with closing(Inspector(settings.engine, {name: product})) as inspector:
         model = inspector.models[name]
+    made_with[name] = model.picture_size
     threshold = at_start(product, model)
     told = f"threshold {threshold.value:.4g} ({threshold.source})"
     return f"bundle {model.digest[:12]} on {model.engine}, {told}, golden pictures agree"
 
 
-def _camera(camera: AnyCamera) -> str:
+def _camera(camera: AnyCamera, made_with: Size | None) -> str:
+    if not (isinstance(camera, FolderCamera) and camera.mode is FolderMode.WATCH):
+        return _fitting(camera, _picture(camera).shape, made_with)
     device = driver(camera)
     try:
         device.open()
-        if isinstance(camera, FolderCamera) and camera.mode is FolderMode.WATCH:
-            return f"{camera.path} is watched"
+    finally:
+        device.close()
+    shown = dataclasses.replace(camera, mode=FolderMode.REPLAY, rate_hz=None)
+    try:
+        return f"{camera.path} is watched, {_fitting(camera, _picture(shown).shape, made_with)}"
+    except NoPictureError:
+        return f"{camera.path} is watched, with no picture yet to look at"
+
+
+def _picture(camera: AnyCamera) -> Pixels:
+    """The first picture of a camera."""
+    device = driver(camera)
+    try:
+        device.open()
         exposure = _look(device, camera)
         if exposure is None or isinstance(exposure, Remark):
             raise CameraError(f"no picture within {_PICTURE_S:g} s", hint="is the camera triggered?")
-        pixels = None if exposure.fault else exposure.load(_PICTURE_S)
+        if exposure.fault:
+            raise CameraError(exposure.fault, hint=_UNJUDGED)
+        return exposure.load(_PICTURE_S)
     except PictureError as error:
         raise CameraError(str(error), hint=_UNJUDGED) from error
     except Ended as error:
-        raise CameraError("there is no picture", hint="put pictures into the folder, or use mode: watch") from error
+        hint = "put pictures into the folder, or use mode: watch"
+        raise NoPictureError("there is no picture", hint=hint) from error
     finally:
         device.close()
-    if pixels is None:
-        raise CameraError(exposure.fault, hint=_UNJUDGED)
-    return f"{pixels.shape[1]} x {pixels.shape[0]} pixels"
+
+
+def _fitting(camera: AnyCamera, shape: tuple[int, ...], made_with: Size | None) -> str:
+    """What a picture looks like, if its region is in it and it has the shape of those that the bundle was made with."""
+    height, width = shape[:2]
+    told = f"{width} x {height} pixels"
+    if camera.region:
+        x, y, width, height = camera.region
+        if x + width > shape[1] or y + height > shape[0]:
+            hint = "correct `region`; the service would answer unjudged"
+            raise CameraError(f"the region {list(camera.region)} exceeds the picture of {told}", hint=hint)
+        told += f", of which the region has {width} x {height}"
+    if made_with is None:
+        return f"{told}; the bundle does not say what pictures it was made with"
+    trained_height, trained_width = made_with
+    trained = f"{trained_width} x {trained_height}"
+    if abs(math.log(width / height * trained_height / trained_width)) > _OTHER_SHAPE:
+        hint = "set `region` to that shape, or train the product with pictures of this camera"
+        raise CameraError(f"{told}, but the bundle was made with pictures of {trained}", hint=hint)
+    if abs(math.log(width / trained_width)) > _OTHER_SIZE:
+        return f"{told}; the bundle was made with pictures of {trained}: is that the same camera?"
+    return told
 
 
 def _look(device: Driver, camera: AnyCamera) -> Exposure | Remark | None:
@@ -132,6 +185,10 @@ def _look(device: Driver, camera: AnyCamera) -> Exposure | Remark | None:
 
 def _broker(settings: Settings) -> str:
     link = connect(settings.mqtt, client_id=f"rejectd-check-{threading.get_native_id()}")
+    try:
+        rights = try_rights(link, settings.line, settings.mqtt)
+    finally:
+        link.close()
     version = "5" if link.v5 else "3.1.1"
-    link.close()
-    return f"{settings.mqtt.host}:{settings.mqtt.port} speaks MQTT {version}"
+    limit = f", takes messages of {link.limits.packet_bytes} bytes at most" if link.limits.packet_bytes else ""
+    return f"{settings.mqtt.host}:{settings.mqtt.port} speaks MQTT {version}, {rights}{limit}"

@@ -56,6 +56,7 @@ class Model:
     engine: str
     teacher: str
     size: tuple[int, int]  # height, width
+    picture_size: tuple[int, int] | None  # height, width of the pictures that it was made with, if that is known
     calibration: Calibration
     threshold: float
     golden: Sequence[GoldenPicture]
@@ -245,6 +246,7 @@ class Inspector:
             engine=self._engine.identity,
             teacher=bundle.teacher.name,
             size=bundle.size,
+            picture_size=bundle.picture_size,
             calibration=calibration,
             threshold=calibration.threshold,
             golden=golden,

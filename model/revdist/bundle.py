@@ -56,6 +56,7 @@ class Bundle:
     teacher: TeacherId
     fingerprint: str  # of all good pictures that training was given
     trained_on: frozenset[str]  # SHA-256 of each picture that the student has seen: never calibrate with those
+    picture_size: tuple[int, int] | None  # (height, width) of most pictures that it was made with; None: not known
     quality: Mapping[str, float]
     versions: Mapping[str, str]
     calibrations: Mapping[str, Calibration]  # by engine identity
@@ -109,6 +110,7 @@ def read(path: Path, *, weights: bool = True) -> Bundle:
             teacher=TeacherId(**manifest["teacher"]),
             fingerprint=manifest["fingerprint"],
             trained_on=frozenset(manifest["trained_on"]),
+            picture_size=tuple(manifest["picture_size"]) if manifest["picture_size"] else None,
             quality=MappingProxyType(manifest["quality"]),
             versions=MappingProxyType(manifest["versions"]),
             calibrations=_calibrations(manifest["calibrations"], files[CALIBRATION]),

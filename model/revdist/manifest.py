@@ -54,6 +54,7 @@ _MANIFEST: Mapping[str, Any] = {
     "preprocessing": str,
     "product": str,
     "size": tuple[int, int],
+    "picture_size": tuple[int, int] | None,
     "recipe": dict[str, Any],
     "teacher": TeacherId,
     "fingerprint": str,
@@ -65,7 +66,7 @@ _MANIFEST: Mapping[str, Any] = {
     "golden_scores": dict[str, dict[str, float]],
     "files": dict[str, str],
 }
-_OPTIONAL: dict[str, Any] = {"golden_scores": {}}
+_OPTIONAL: dict[str, Any] = {"golden_scores": {}, "picture_size": None}  # older bundles lack them
 
 
 def check(value: Any) -> dict[str, Any]:

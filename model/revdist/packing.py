@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import importlib.metadata
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -40,6 +41,7 @@ class Parts:
     teacher: TeacherId
     fingerprint: str
     trained_on: Sequence[str]
+    picture_size: tuple[int, int] | None  # (height, width) of most pictures, as they came
     quality: Mapping[str, float]
     versions: Mapping[str, str]
     calibration: Calibration
@@ -77,6 +79,7 @@ def pack(
         teacher=TeacherId(name=engine.teacher_name, sha256=engine.teacher_sha256),
         fingerprint=images.fingerprint(good.used),
         trained_on=[images.content_hash(path) for path in fitted],
+        picture_size=_usual_size(held_out[:GOLDEN_GOOD]),
         quality={**quality, **found, "pictures_trained": len(fitted)},
         versions={name: importlib.metadata.version(name) for name in VERSIONS},
         calibration=calibration,
@@ -85,6 +88,12 @@ def pack(
     )
     write(output, parts, replace=replace)
     return bundle.read(output)
+
+
+def _usual_size(pictures: Sequence[Path]) -> tuple[int, int] | None:
+    """(height, width) of most of these pictures."""
+    sizes = Counter(images.read(path).shape[:2] for path in pictures)
+    return next(((height, width) for (height, width), _ in sizes.most_common(1)), None)
 
 
 def _golden(
@@ -113,6 +122,7 @@ def write(path: Path, parts: Parts, *, replace: bool) -> None:
         "schema": bundle.SCHEMA,
         "product": parts.product,
         "size": parts.recipe.size,
+        "picture_size": parts.picture_size,
         "recipe": parts.recipe.to_json(),
         "teacher": dataclasses.asdict(parts.teacher),
         "preprocessing": images.PREPROCESSING,

@@ -3,6 +3,7 @@
 from rejectd.mqtt.link import Incoming, Link, LinkError, LostError, Message, RefusedError, connect
 from rejectd.mqtt.listening import NotAllowedError, listen, not_allowed, subscribe
 from rejectd.mqtt.publisher import Ears, Publisher
+from rejectd.mqtt.rights import RightsError, try_rights
 
 __all__ = [
     "Ears",
@@ -14,8 +15,10 @@ __all__ = [
     "NotAllowedError",
     "Publisher",
     "RefusedError",
+    "RightsError",
     "connect",
     "listen",
     "not_allowed",
     "subscribe",
+    "try_rights",
 ]

@@ -1,0 +1,73 @@
+"""Whether the broker lets the service say what it will have to, tried with messages that nobody can mistake.
+
+They are for a camera called `check`, which no camera may be called, with `check` in the place of a decision, with a
+schema of their own, and not retained. The status of the line itself is not tried: each message there counts.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+
+from rejectd.mqtt.link import Link, LinkError, Message
+from rejectd.mqtt.listening import subscribe
+from rejectd.payloads import TOPIC_ROOT, actuator_topic, answer_topic, command_topic, encode
+from rejectd.settings import Mqtt
+
+_CHECK = "check"
+_ANSWER_S = 5.0
+
+
+class RightsError(LinkError):
+    """The service's user may not do at the broker what it has to."""
+
+
+def try_rights(link: Link, line: str, settings: Mqtt) -> str:
+    """What was tried, in words; publishes as the service will, and subscribes.
+
+    Raises:
+        RightsError: with every topic that the broker refuses.
+        LinkError: if the broker does not answer, or is gone.
+    """
+    wanted = [command_topic(line, "+")] if settings.hears_commands else []
+    wanted += [actuator_topic(line, "+")] if settings.hears_counts else []
+    subscribe(link, wanted, settings)
+    refused = _refusals(link, line, settings)
+    if refused:
+        who = f"user {settings.username}" if settings.username else "a client without user"
+        topics = ", ".join(f"{topic} ({why})" for topic, why in refused.items())
+        rules = "; ".join(f"topic write {topic}" for topic in refused)
+        raise RightsError(f"the broker does not let {who} publish on {topics}", hint=f"its access list needs: {rules}")
+    if not link.v5:
+        return "does not say what may be published"
+    return "lets the service publish" + (" and hear" if wanted else "")
+
+
+def _refusals(link: Link, line: str, settings: Mqtt) -> dict[str, str]:
+    """Why the broker refuses a kind of topic, as an access list names it."""
+    body = encode({"schema": "rejectd.check.v1", "line": line})
+    kinds = {link.publish(Message(topic=topic, payload=body), 0): kind for topic, kind in _probes(line).items()}
+    refused: dict[str, str] = {}
+    until = time.monotonic() + _ANSWER_S
+    while kinds:
+        if time.monotonic() > until:
+            raise LinkError(f"broker {settings.host}:{settings.port}: has not acknowledged within {_ANSWER_S:g} s")
+        link.wait(0.1)
+        done, link.acknowledged = link.acknowledged, []
+        for acknowledgement in done:
+            kind = kinds.pop(acknowledgement.mid, "")
+            if kind and acknowledgement.refusal:
+                refused[kind] = acknowledgement.refusal
+    return refused
+
+
+def _probes(line: str) -> Mapping[str, str]:
+    """Topics to try, and what the access list should say for each."""
+    root = f"{TOPIC_ROOT}/{line}"
+    return {
+        f"{root}/{_CHECK}/status": f"{root}/+/status",
+        f"{root}/{_CHECK}/verdict/{_CHECK}": f"{root}/+/verdict/+",
+        f"{root}/{_CHECK}/defect": f"{root}/+/defect",
+        f"{root}/command/golden/verdict/{_CHECK}": f"{root}/command/golden/verdict/+",
+        f"{answer_topic(line)}/{_CHECK}": f"{answer_topic(line)}/#",
+    }

@@ -7,6 +7,7 @@ import logging
 import time
 from collections.abc import Mapping
 from contextlib import ExitStack
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 
@@ -14,12 +15,14 @@ from prometheus_client import CollectorRegistry
 
 from rejectd import settings_file
 from rejectd.batcher import Batcher
+from rejectd.cameras import driver
 from rejectd.changeover import Changeover
 from rejectd.commands import Commands, Controls, journalled
 from rejectd.evidence import Evidence
 from rejectd.golden import Golden
 from rejectd.inspector import Inspector, heatmap
 from rejectd.judging import Judged
+from rejectd.last_run import last_capture_unix_ns
 from rejectd.ledger import Ledger, Margin
 from rejectd.logbook import Logbook
 from rejectd.messages import GOLDEN, CameraState, Decision, Verdict
@@ -94,7 +97,7 @@ class Line:
             more_events=self.publisher.more_events,
             marked=self.publisher.marked,
         )
-        self.pipeline = self._pipeline()
+        self.pipeline = self._pipeline(state)
         self.orders.move(self.pipeline)
         self.golden = Golden(self.ledger, self.pipeline)
         self.commands = Commands(
@@ -260,7 +263,7 @@ class Line:
         directory = evidence.directory or state / "evidence"
         return Evidence(directory, quota_bytes=evidence.quota_mb * 1_000_000, heatmap=heatmap)
 
-    def _pipeline(self) -> Pipeline:
+    def _pipeline(self, state: Path) -> Pipeline:
         stages = Stages(
             ledger=self.ledger,
             batcher=self.batcher,
@@ -272,7 +275,9 @@ class Line:
         )
         products = {name: camera.product for name, camera in self.settings.cameras.items()}
         judged = Judged(self.settings.judging, self.settings.cameras)
-        return Pipeline(stages, line=self.settings.line, products=products, judged=judged)
+        since_unix_ns = last_capture_unix_ns(state / "journal.sqlite")
+        opener = partial(driver, since_unix_ns=since_unix_ns)
+        return Pipeline(stages, line=self.settings.line, products=products, judged=judged, opener=opener)
 
 
 def _is_defect(body: Mapping[str, object]) -> bool:

@@ -24,7 +24,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from rejectd.batcher import Batch, Batcher
-from rejectd.cameras import Remark, pictures
+from rejectd.cameras import Driver, Remark, driver, pictures
 from rejectd.decision import decide, unjudged
 from rejectd.inspector import Begun, Inspector, InspectorError
 from rejectd.judging import Judged
@@ -91,12 +91,14 @@ class Pipeline:
         line: str,
         products: Mapping[str, str],
         judged: Judged,
+        opener: Callable[[AnyCamera], Driver] = driver,
         clock: Callable[[], int] = time.monotonic_ns,
     ) -> None:
-        """`products`: of each camera, when the service starts; `judged` is told how frames end."""
+        """`products` of each camera at the start; `judged` is told how frames end; `opener` makes drivers."""
         self._stages = stages
         self._line = line
         self._clock = clock
+        self._opener = opener
         self.judged = judged
         self._exposures: Counter[str] = Counter()
         self._undecided: queue.Queue[Inspected | Batch | None] = queue.Queue(_BATCHES_WAITING)
@@ -130,7 +132,7 @@ class Pipeline:
             self._stages.metrics.not_seen.labels(name).inc(of_driver.missed)
 
         report(CameraState.STARTING, "")
-        for frame, picture in pictures(camera, stop, report, enter, remark=remark):
+        for frame, picture in pictures(camera, stop, report, enter, remark=remark, opener=self._opener):
             self._show(frame, picture)
 
     def _enter(self, name: str, camera: AnyCamera, exposure: Exposure) -> Frame:

@@ -20,9 +20,9 @@ DEFAULT_RATE_HZ = 10.0
 _CATCH_UP_S = 1.0  # a replay that is later than this goes on from now instead of hurrying after its schedule
 
 
-def folder(settings: FolderCamera) -> Driver:
+def folder(settings: FolderCamera, *, since_unix_ns: int | None = None) -> Driver:
     """The driver for the folder's mode."""
-    driver = Watch(settings) if settings.mode is FolderMode.WATCH else Replay(settings)
+    driver = Watch(settings, since_unix_ns=since_unix_ns) if settings.mode is FolderMode.WATCH else Replay(settings)
     return NumberedByName(driver) if settings.trigger is Numbering.NAME else driver
 
 

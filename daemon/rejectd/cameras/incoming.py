@@ -129,8 +129,7 @@ class Incoming:
             return
         name = f"{event.folder}/{event.name}" if event.folder else event.name
         if event.is_folder:
-            if event.created or event.moved_in:
-                self.new_folders.append(name)
+            self._folder(event, name)
             return
         kind = kind_of(name)
         if kind is Kind.OTHER and (event.closed or event.moved_in):
@@ -140,6 +139,15 @@ class Incoming:
             self._happened(event, name, now)
         elif event.moved_away:
             self._away = (0, "")
+
+    def _folder(self, event: Event, name: str) -> None:
+        if event.moved_away:
+            self._away = (event.cookie, name)
+        elif event.moved_in and event.cookie == self._away[0] and self._inotify:
+            self._inotify.renamed(self._away[1], name)
+            self._names.folder_renamed(self._away[1], name)
+        elif event.created or event.moved_in:
+            self.new_folders.append(name)
 
     def _happened(self, event: Event, name: str, now: Instant) -> None:
         if event.moved_away or event.deleted:

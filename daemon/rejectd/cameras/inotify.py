@@ -88,6 +88,12 @@ class Inotify:
         number = _libc.inotify_add_watch(self._fd, os.fsencode(path), _WANTED | _ONLY_FOLDERS)
         self._folders[_checked(number)] = folder
 
+    def renamed(self, old: str, new: str) -> None:
+        """A watched folder, or one above it, has got another name."""
+        for number, folder in self._folders.items():
+            if folder == old or folder.startswith(f"{old}/"):
+                self._folders[number] = new + folder.removeprefix(old)
+
     def wait(self, timeout_s: float) -> None:
         """Wait for an event."""
         self._poll.poll(max(0.0, timeout_s * 1000))

@@ -27,12 +27,15 @@ USELESS_IN_A_ROW = 3  # one broken file does not make a camera degraded
 _READING = 0.9  # part of the time left that reading may take: what cannot be read still has its end in time
 
 
-def driver(settings: AnyCamera) -> Driver:
-    """The driver for a camera. Libraries are loaded only for the cameras that need them."""
+def driver(settings: AnyCamera, *, since_unix_ns: int | None = None) -> Driver:
+    """The driver for a camera. Libraries are loaded only for the cameras that need them.
+
+    `since_unix_ns`: until when the line was inspected before, to tell what came in between.
+    """
     if isinstance(settings, FolderCamera):
         from rejectd.cameras.folder import folder
 
-        return folder(settings)
+        return folder(settings, since_unix_ns=since_unix_ns)
     if isinstance(settings, VideoCamera):
         from rejectd.cameras.video import video
 

@@ -12,7 +12,7 @@ from enum import Enum
 from rejectd.cameras.completion import Instant
 from rejectd.cameras.listing import Stamp
 
-GONE_S = 0.5  # tools that replace a file by deleting it first are quicker
+GONE_S = 0.25  # tools that replace a file by deleting it first are quicker
 _FORGET_BEYOND = 1_000  # names of files that have gone: about 0.4 MB
 _LONG_AGO = Instant(-(2**62), 0)
 
@@ -105,16 +105,24 @@ class Names:
         return part, Outcome.SAME if same else Outcome.REWRITTEN
 
     def renamed(self, old: str, new: str, stamp: Stamp) -> bool:
-        """A file got another name. Returns whether it shows a part that has been taken in."""
-        part = self._parts.get(old)
-        if part is None or not stamp.same(part.stamp, shared=self.shared):
+        """A file got another name. Returns whether it shows a part that has been taken in.
+
+        Also if it was renamed before anybody could look at it, as by cameras that write `tmp1.png` at first.
+        """
+        part = self._parts.pop(old, None)  # the old name is free at once
+        if part is None:
             return False
-        del self._parts[old]
-        self._parts[old] = ghost = Part(old, stamp, part.at)
-        ghost.gone_ns, part.gone_ns = part.gone_ns, None
-        part.name, part.stamp = new, stamp
+        part.name, part.stamp, part.gone_ns = new, stamp, None
         self._replace(new, part)
         return True
+
+    def folder_renamed(self, old: str, new: str) -> None:
+        """A subfolder got another name, and its files show the same parts as before."""
+        moved = {name: part for name, part in self._parts.items() if name.startswith(f"{old}/")}
+        for name, part in moved.items():
+            del self._parts[name]
+            part.name = f"{new}{name.removeprefix(old)}"
+            self._replace(part.name, part)
 
     def renewed(self) -> None:
         """The folder is another one: what is new in it is new, whatever its name."""

@@ -15,6 +15,7 @@ log = logging.getLogger(__name__)
 
 _KINDS_MOST = 20  # of suffixes, and of subfolders, that are named
 _NAMED = 3
+_EXACT_NS = 1_000_000  # the journal's times are rounded
 _AGAIN_IN_A_ROW = 3  # so many files written again without a new one: the camera uses its names again
 
 
@@ -70,15 +71,17 @@ class Remarks:
         self._say(f"unwatched {name}", text, unseen=False)
 
     def at_start(self, names: Iterable[tuple[int, str]], since_unix_ns: int | None) -> None:
-        """Files that were there before us, by the time at which they came."""
-        missed = sorted(names)
+        """Files that were there before us, by the time at which they came. Those are told that nobody has judged."""
+        missed = sorted(at for at in names if since_unix_ns is None or at[0] > since_unix_ns + _EXACT_NS)
         if not missed:
             return
         newest = ", ".join(name for _, name in missed[-_NAMED:])
-        came = "came while the service was down" if since_unix_ns else "were there before the service"
+        came = "came since the last picture that was judged, while the service was down"
+        if since_unix_ns is None:
+            came = "were there before the service"
         text = (
-            f"{self._path}: {len(missed)} pictures {came} and are not judged, the last at {iso(missed[-1][0])}: "
-            f"{'... ' if len(missed) > _NAMED else ''}{newest}"
+            f"{self._path}: pictures that {came}, and that are not judged: {len(missed)}, the last at "
+            f"{iso(missed[-1][0])}: {'... ' if len(missed) > _NAMED else ''}{newest}"
         )
         log.warning("%s", text)
         self._pending.append(Remark(text=text, missed=len(missed)))

@@ -40,11 +40,11 @@ class Settled:
                 raise PictureError(
                     f"{name}: was written again before it could be read", hint="give each picture its own name"
                 )
-            if picture is not None and not part.writing:
+            if picture is not None and not part.writing and part.name == name:
                 if isinstance(picture, PictureError):
                     raise picture
                 return picture
-            changed += not writing
+            changed += not writing and part.name == name
             if time.monotonic() > until or changed > _TRIES:
                 raise PictureError(
                     f"{name}: was still being written when it had to be read",

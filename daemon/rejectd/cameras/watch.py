@@ -48,7 +48,8 @@ class Watch:
     a faulty picture.
     """
 
-    def __init__(self, settings: FolderCamera) -> None:
+    def __init__(self, settings: FolderCamera, *, since_unix_ns: int | None = None) -> None:
+        """`since_unix_ns`: what is there at the start and is younger has come while nobody looked."""
         self._path = settings.path
         self._subfolders = settings.subfolders
         settle_ns = settings.settle_ms * 1_000_000
@@ -58,6 +59,7 @@ class Watch:
         self._settled = Settled(self._path, self._incoming, Reader(settings), settle_ns=settle_ns)
         self._root: tuple[int, int] | None = None
         self._inotify: Inotify | None = None
+        self._since_unix_ns = since_unix_ns
         self._started = False
         self._scan_at = 0.0
         self._scan: Iterator[None] = iter(())  # a listing under way
@@ -144,8 +146,8 @@ class Watch:
             elif entry.stamp and (entry.stamp.size or not entry.stamp.is_file):
                 grows = now_ns - entry.stamp.modified_ns < _GROWING_S * 1e9
                 self._names.old(entry.name, entry.stamp, grows=grows)
-                old.append((entry.stamp.changed_ns, entry.name))
-        self._remarks.at_start(old, None)
+                old.append((entry.stamp.written_unix_ns, entry.name))
+        self._remarks.at_start(old, self._since_unix_ns)
 
     def _rescan(self) -> Iterator[None]:
         """Find complete files that no event told of; each step looks at a few."""

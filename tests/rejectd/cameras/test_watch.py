@@ -96,6 +96,25 @@ def test_a_file_moved_in_or_renamed_into_place_is_shown_once(capture, folder):
     assert taken.sources == ["moved.png", "named.png"]
 
 
+def test_a_picture_that_is_renamed_before_anybody_looks_is_one_part(folder):
+    camera = driver(watching(folder))
+    camera.open()
+    try:
+        save(folder / "tmp1.png", 5).rename(folder / "part1.png")
+        exposure = camera.read(1.0)
+        assert exposure.load(5.0)[0, 0, 0] == 5
+        save(folder / "tmp2.png", 6)
+        exposure = camera.read(1.0)
+        (folder / "tmp2.png").rename(folder / "part2.png")
+        assert exposure.load(5.0)[0, 0, 0] == 6
+        for number in (3, 4, 5):
+            save(folder / "tmp.png", number).rename(folder / f"part{number}.png")
+        assert [camera.read(1.0).load(5.0)[0, 0, 0] for _ in range(3)] == [3, 4, 5]
+        assert camera.read(0.7) is None
+    finally:
+        camera.close()
+
+
 def test_a_hard_link_is_found_by_the_rescan(capture, folder):
     taken = started(capture, folder)
     os.link(save(folder.parent / "elsewhere.png"), folder / "linked.png")
@@ -488,8 +507,11 @@ def test_pictures_in_subfolders_are_shown_if_wished_also_in_those_that_come_late
     save(folder.parent / "made" / "4.png")
     (folder.parent / "made").rename(folder / "2026-12-01")
     taken.wait(lambda taken: len(taken.pictures) == 4)
+    (folder / "2026-11-30").rename(folder / "2026-11-30-done")
     threading.Event().wait(0.7)
     assert sorted(taken.sources) == ["2026-11-29/1.png", "2026-11-30/3.png", "2026-11-30/a/2.png", "2026-12-01/4.png"]
+    save(folder / "2026-11-30-done" / "a" / "5.png")
+    taken.wait(lambda taken: taken.sources[-1] == "2026-11-30-done/a/5.png")
     assert not taken.faulty
 
 
@@ -532,7 +554,7 @@ def test_pictures_that_were_there_before_are_counted_and_the_last_are_named(capt
     taken = started(capture, folder)
     taken.wait(lambda taken: bool(taken.remarks))
     assert [remark.missed for remark in taken.remarks] == [5]
-    assert "5 pictures" in caplog.text
+    assert "were there before the service, and that are not judged: 5" in caplog.text
     assert "2.png, 3.png, 4.png" in caplog.text
     assert taken.states[-1][0] is CameraState.UP
 

@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from revdist import bundle, bundle_files, evaluate, images, train
+from revdist import bundle, bundle_files, evaluate, images, train, trouble
 from revdist.engine import Engine
 from revdist.errors import DataError
 from revdist.recipe import Recipe
@@ -79,6 +79,8 @@ class Row:
 
 def products(root: Path, wanted: Sequence[str] = ()) -> list[str]:
     """The products of a folder, or the wanted ones of them. Raises DataError for one that is not there."""
+    if wrong := trouble.why_not_folder(root):
+        raise DataError(f"{trouble.shown(root)}: cannot be listed: {wrong.cause}", hint=wrong.hint)
     known = sorted(path.parent.parent.name for path in root.glob("*/train/good"))
     if not known:
         raise DataError(f"{root}: there is no <product>/train/good in it", hint="expected the layout of MVTec AD")
@@ -127,14 +129,12 @@ def _one(plan: Plan, teacher: Teacher, product: str, seed: int, device: str) -> 
 
 def _kept(file: Path) -> dict[str, Any]:
     """The figures of a result file; empty where there is none. Raises DataError for a damaged one."""
-    if not file.is_file():
+    if not os.path.lexists(file):
         return {}
-    try:
-        kept = json.loads(file.read_text())
-        if isinstance(kept, dict) and kept.keys() >= METRICS.keys():
-            return kept
-    except (OSError, ValueError) as error:
-        raise DataError(f"{file}: cannot be read as a result: {error}", hint="delete it to measure again") from error
+    hint = "delete it to measure again"
+    kept = trouble.parse_json(trouble.read_text(file, DataError, hint=hint).encode(), file, DataError, hint=hint)
+    if isinstance(kept, dict) and kept.keys() >= METRICS.keys():
+        return kept
     raise DataError(f"{file}: holds no result", hint="delete it to measure again")
 
 
@@ -143,13 +143,13 @@ def _keep(file: Path, result: dict[str, Any]) -> None:
     try:
         part.write_text(json.dumps(result, indent=1))
         os.replace(part, file)  # noqa: PTH105 - one step
-    except OSError as error:
-        raise DataError(f"{file}: cannot be written: {error.strerror}", hint="make room, try again") from error
+    except trouble.FILE_ERRORS as error:
+        raise trouble.error(DataError, error, file, "written", hint="make room, try again") from error
 
 
 def _trained(job: train.Job, teacher: Teacher, engine: Engine) -> bool:
     """Whether the run's bundle is there already: it was stopped between training and evaluation."""
-    if not (job.output / bundle_files.MANIFEST).is_file():
+    if not os.path.lexists(job.output / bundle_files.MANIFEST):
         return False
     found = bundle.read(job.output)
     same_data = found.fingerprint == images.fingerprint(images.good_pictures(job.good))

@@ -56,15 +56,17 @@ def arrays(content: bytes, name: str) -> dict[str, npt.NDArray[Any]]:
 
 def check_place(path: Path, *, replace: bool) -> None:
     """Raises BundleError unless a bundle may be written there. `replace`: also in the place of one that is there."""
-    if not replace and (path / MANIFEST).is_file():
+    wrong = trouble.why_not_writable(path)
+    if wrong:
+        hint = wrong.hint or "choose another --output"
+        raise BundleError(f"{trouble.shown(path)}: nothing can be written there: {wrong.cause}", hint=hint)
+    a_bundle = trouble.why_not_file(path / MANIFEST) is None
+    if a_bundle and not replace:
         raise BundleError(
             f"{path}: there is a bundle already", hint="choose another --output, or replace it with --replace"
         )
-    if path.is_symlink() or (path.exists() and not (path / MANIFEST).is_file()):
-        raise BundleError(f"{path}: exists and is no bundle", hint="choose another --output")
-    above = next(folder for folder in path.absolute().parents if folder.exists())
-    if not above.is_dir() or not os.access(above, os.W_OK):
-        raise BundleError(f"{path}: nothing can be written in {above}", hint="choose another --output")
+    if path.is_symlink() or (path.exists() and not a_bundle):
+        raise BundleError(f"{trouble.shown(path)}: exists and is no bundle", hint="choose another --output")
 
 
 def commit(path: Path, manifest: dict[str, Any], files: dict[str, bytes], *, replace: bool) -> None:
@@ -74,8 +76,9 @@ def commit(path: Path, manifest: dict[str, Any], files: dict[str, bytes], *, rep
     text = json.dumps(manifest, indent=1, sort_keys=True, allow_nan=False) + "\n"
     try:
         folders.write(path, {**files, MANIFEST: text.encode()})
-    except OSError as error:
+    except trouble.FILE_ERRORS as error:
+        told = trouble.explain(error, path, "written")
         raise BundleError(
-            f"{path}: cannot be written: {error.strerror}",
-            hint="an older bundle there is as it was; make room, try again",
+            f"{trouble.shown(path)}: cannot be written: {told.cause}",
+            hint=f"an older bundle there is as it was; {told.hint or 'try again'}",
         ) from error

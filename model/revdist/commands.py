@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import io
 import json
 import sys
 from collections import Counter
@@ -13,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
 from revdist import (
     bench,
@@ -35,6 +35,7 @@ from revdist import (
     summary,
     target,
     train,
+    trouble,
 )
 from revdist.bundle import Bundle
 from revdist.conformal import Calibration
@@ -204,7 +205,7 @@ def run_predict(options: argparse.Namespace) -> int:
     found, engine, calibration = _open(options)
     as_json = options.json or not sys.stdout.isatty()
     for folder in filter(None, (options.maps, options.heatmaps)):
-        folder.mkdir(parents=True, exist_ok=True)
+        _make(folder)
     failed = 0
     for path in options.images:
         try:
@@ -217,6 +218,16 @@ def run_predict(options: argparse.Namespace) -> int:
         _tell(path, float(inspection.scores[0]), calibration, as_json=as_json)
         _write_maps(options, path, picture, inspection, calibration)
     return failed
+
+
+def _make(folder: Path) -> None:
+    """A folder into which files can be written, said before a picture is scored."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except trouble.FILE_ERRORS as error:
+        raise trouble.error(RevdistError, error, folder, "made", hint="choose another folder") from error
+    if wrong := trouble.why_not_writable(folder / "map"):
+        raise RevdistError(f"{trouble.shown(folder)}: cannot be written: {wrong.cause}", hint=wrong.hint)
 
 
 def _check_stems(options: argparse.Namespace) -> None:
@@ -239,16 +250,20 @@ def _tell(path: Path, score: float, calibration: Calibration, *, as_json: bool) 
 def _write_maps(
     options: argparse.Namespace, path: Path, picture: images.Pixels, inspection: Inspection, calibration: Calibration
 ) -> None:
+    if options.maps:
+        content = io.BytesIO()
+        np.save(content, inspection.map(0))
+        _write(options.maps / f"{path.stem}.npy", content.getvalue())
+    if options.heatmaps:
+        overlay = heatmaps.heatmap(picture, inspection.map(0), calibration.threshold)
+        _write(options.heatmaps / f"{path.stem}.png", images.encode_png(overlay))
+
+
+def _write(file: Path, content: bytes) -> None:
     try:
-        if options.maps:
-            np.save(options.maps / f"{path.stem}.npy", inspection.map(0))
-        if options.heatmaps:
-            overlay = heatmaps.heatmap(picture, inspection.map(0), calibration.threshold)
-            Image.fromarray(overlay).save(options.heatmaps / f"{path.stem}.png")
-    except OSError as error:
-        raise RevdistError(
-            f"{error.filename or options.maps or options.heatmaps}: cannot be written: {error}"
-        ) from error
+        folders.write_file(file, content)
+    except trouble.FILE_ERRORS as error:
+        raise trouble.error(RevdistError, error, file, "written", hint="choose another place") from error
 
 
 def run_export(options: argparse.Namespace) -> int:
@@ -289,9 +304,9 @@ def run_bench(options: argparse.Namespace) -> int:
         print(f"revdist: {error}", file=sys.stderr)
     _print(bench_figures.table(made))
     if options.json:
-        folders.write_file(options.json, json.dumps(bench_figures.to_json(made), indent=1).encode())
+        _write(options.json, json.dumps(bench_figures.to_json(made), indent=1).encode())
     if options.plot:
-        folders.write_file(options.plot, bench_figures.chart(made).encode())
+        _write(options.plot, bench_figures.chart(made).encode())
     return FAILED if made.missing else 0
 
 
@@ -300,8 +315,7 @@ def _check_files(options: argparse.Namespace) -> None:
     if options.plot and options.plot.suffix != ".svg":
         raise RevdistError(f"{options.plot}: a plot is written as SVG alone", hint="name a file such as speed.svg")
     for path in filter(None, (options.json, options.plot)):
-        if not folders.takes_file(path):
-            raise RevdistError(f"{path}: no file can be written there", hint="name another file")
+        folders.check_takes_file(path, RevdistError, hint="name another file")
 
 
 def run_show(options: argparse.Namespace) -> int:

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from revdist import bundle, detector, folders, images, onnx_detector, recording
+from revdist import bundle, detector, folders, images, onnx_detector, recording, trouble
 from revdist.bundle import Bundle
 from revdist.detector import Scoring
 from revdist.engine import Engine
@@ -59,8 +59,7 @@ class Parts:
 def check(output: Path) -> None:
     """Raises RevdistError where onnx is missing or no file can be written there: said before the work, not after."""
     onnx_package()
-    if not folders.takes_file(output):
-        raise RevdistError(f"{output}: a model cannot be written there", hint="name a file, such as cell.onnx")
+    folders.check_takes_file(output, RevdistError, what="a model cannot", hint="name a file, such as cell.onnx")
 
 
 def export(source: Path, output: Path, teacher: Teacher, *, batch: int = 0) -> Exported:
@@ -81,8 +80,8 @@ def export(source: Path, output: Path, teacher: Teacher, *, batch: int = 0) -> E
         )
     try:
         folders.write_file(output, content)
-    except OSError as error:
-        raise RevdistError(f"{output}: cannot be written: {error.strerror}", hint="choose another --output") from error
+    except trouble.FILE_ERRORS as error:
+        raise trouble.error(RevdistError, error, output, "written", hint="choose another --output") from error
     return Exported(path=output, pictures=len(found.golden), difference=difference)
 
 

@@ -10,6 +10,9 @@ import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
+from revdist import trouble
+from revdist.trouble import AnyError, Kind, Trouble
+
 _AT_FDCWD = -100
 _RENAME_EXCHANGE = 2
 
@@ -38,12 +41,13 @@ def write(folder: Path, files: Mapping[str, bytes]) -> None:
         shutil.rmtree(part, ignore_errors=True)  # what is left of the attempt, or the old folder after the exchange
 
 
-def takes_file(path: Path) -> bool:
-    """Whether a file can be written there, as far as one can tell without doing so."""
-    if path.is_dir():
-        return False
-    above = next(folder for folder in path.absolute().parents if folder.exists())
-    return above.is_dir() and os.access(above, os.W_OK)
+def check_takes_file(path: Path, kind: Kind[AnyError], *, what: str = "no file can", hint: str) -> None:
+    """Raises `kind` unless a file can be written there, as far as one can tell without doing so."""
+    wrong = trouble.why_not_writable(path)
+    if wrong is None and path.is_dir():
+        wrong = Trouble(cause="Is a directory")
+    if wrong:
+        raise kind(f"{trouble.shown(path)}: {what} be written there: {wrong.cause}", hint=wrong.hint or hint)
 
 
 def write_file(path: Path, content: bytes) -> None:

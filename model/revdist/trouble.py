@@ -145,7 +145,7 @@ def _too_long(path: Path) -> Trouble:
 
 def _nearest(path: Path) -> Path:
     """The nearest folder above that is there."""
-    return next(folder for folder in path.absolute().parents if os.path.lexists(folder))
+    return next((folder for folder in path.absolute().parents if os.path.lexists(folder)), Path("/"))
 
 
 def _mount(path: Path) -> str:

@@ -13,6 +13,7 @@ import safetensors.torch
 import torch
 from torch import nn
 
+from revdist import trouble
 from revdist.errors import RevdistError
 
 Kind = type[RevdistError]
@@ -20,10 +21,12 @@ Kind = type[RevdistError]
 
 def read(path: Path, kind: Kind) -> tuple[bytes, Any]:
     """A .safetensors, .pth or .pt file: its bytes, and what is in it. Raises `kind`, for a pickle with code too."""
+    if wrong := trouble.why_not_file(path):
+        raise kind(f"{trouble.shown(path)}: cannot read the weights: {wrong.cause}", hint=wrong.hint)
     try:
         content = path.read_bytes()
-    except OSError as error:
-        raise kind(f"{path}: cannot read the weights: {error.strerror}") from error
+    except trouble.FILE_ERRORS as error:
+        raise kind(f"{trouble.shown(path)}: cannot read the weights: {trouble.explain(error, path).cause}") from error
     try:
         if path.suffix == ".safetensors":
             return content, safetensors.torch.load(content)

@@ -344,7 +344,7 @@ def test_a_folder_that_is_no_bundle_is_never_overwritten(tmp_path: Path) -> None
     (tmp_path / "photos" / "holiday.png").write_text("precious")
     with pytest.raises(BundleError, match="exists and is no bundle; choose another --output"):
         bundle_files.check_place(tmp_path / "photos", replace=True)
-    with pytest.raises(BundleError, match=r"nothing can be written in .*holiday\.png"):
+    with pytest.raises(BundleError, match=r"nothing can be written there: .*holiday\.png is a file"):
         bundle_files.check_place(tmp_path / "photos" / "holiday.png" / "bundle", replace=True)
     bundle_files.check_place(tmp_path / "new" / "deeper", replace=False)
 
@@ -377,7 +377,8 @@ def test_a_full_disk_leaves_the_old_bundle_and_no_debris(tiny: Bundle, tmp_path:
     if ran.returncode and "FULL" not in ran.stdout and ("unshare" in ran.stderr or "mount" in ran.stderr):
         pytest.skip(f"cannot mount here: NOT TESTED: {ran.stderr.strip()}")
     message, listed, digest = ran.stdout.splitlines()
-    assert "cannot be written: No space left on device; an older bundle there is as it was; make room" in message
+    assert f"cannot be written: No space left on device: {place} is full; an older bundle there is as it was" in message
+    assert f"make room there: `df -h {place}" in message
     assert listed == "b"
     assert digest.startswith(tiny.digest)
 

@@ -220,7 +220,8 @@ def test_a_place_that_takes_no_file_is_refused_before_the_work(run: Run, tiny: B
     for place in (tmp_path, tmp_path / "file" / "cell.onnx"):
         status, _, err = run("export", tiny.path, "--output", place)
         assert status == 2
-        assert f"revdist: {place}: a model cannot be written there\nhint: name a file" in err
+        assert f"revdist: {place}: a model cannot be written there: " in err
+        assert "\nhint: name a file" in err
     assert [each.name for each in tmp_path.iterdir()] == ["file"]
 
 

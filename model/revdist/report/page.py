@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.resources
 from pathlib import Path
 
-from revdist import folders
+from revdist import folders, trouble
 from revdist.errors import RevdistError
 from revdist.report import cases, records, sections, verdict
 from revdist.report.gather import Figures
@@ -18,16 +18,15 @@ POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 
 def check_place(path: Path) -> None:
     """Raises RevdistError unless a page may be written there: said before minutes of measuring, not after."""
-    if not folders.takes_file(path):
-        raise RevdistError(f"{path}: a page cannot be written there", hint="name a file, such as report.html")
+    folders.check_takes_file(path, RevdistError, what="a page cannot", hint="name a file, such as report.html")
 
 
 def write(path: Path, figures: Figures) -> None:
     """Write the report as one file, whole or not at all. Raises RevdistError where it cannot be written."""
     try:
-        folders.write_file(path, render(figures).encode())
-    except OSError as error:
-        raise RevdistError(f"{path}: cannot be written: {error.strerror}", hint="choose another --output") from error
+        folders.write_file(path, render(figures).encode(errors="backslashreplace"))
+    except trouble.FILE_ERRORS as error:
+        raise trouble.error(RevdistError, error, path, "written", hint="choose another --output") from error
 
 
 def render(figures: Figures) -> Markup:

@@ -325,7 +325,8 @@ class Station:
     tolerance_ms: float | None = setting(
         "The longest time between any two exposures of one part, with all that makes their times differ, such as the"
         " way of a file. Required where pictures without trigger numbers must be put together; at most half of"
-        " `pitch_ms`. What a camera misses then costs its own part alone.",
+        " `pitch_ms`. What a camera misses then costs its own part alone. On a network share, whose times are coarse,"
+        " number the pictures instead.",
         default=None,
         unit="ms",
         low=0.1,

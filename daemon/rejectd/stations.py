@@ -252,7 +252,7 @@ class Stations:
                 hint = "raise deadline_ms, or look for what delays its pictures"
                 problems.append(f"{where}: camera {camera} showed {late} {of_parts} after their time; {hint}")
             if surplus:
-                hint = "it is triggered too often, or parts come closer than pitch_ms"
+                hint = "it is triggered too often, its times are coarse, or parts come closer than pitch_ms"
                 problems.append(f"{where}: camera {camera} showed {surplus} {of_parts} too often; {hint}")
         if crowded := sum(trace.crowded for trace in recent):
             hint = "parts come closer, or the views of one part lie further apart than tolerance_ms"

@@ -18,7 +18,7 @@ from rejectd.decision import decide, unjudged
 from rejectd.ledger import Ledger, Margin
 from rejectd.messages import CameraState, CameraStatus, Cause, Decision, Exposure, Frame, Policy, Result, Verdict
 from rejectd.settings import Station
-from rejectd.stations import Stations
+from rejectd.stations import _WORST_FIRST, Stations
 
 MS = 1_000_000
 LEFT_AND_RIGHT = {"gate": Station(cameras=("left", "right"), deadline_ms=100, policy=Policy.STOP)}
@@ -321,8 +321,8 @@ def test_two_exposures_of_a_camera_within_the_tolerance_show_one_part_and_are_na
     (verdict,) = line.ended
     assert (verdict.decision, len(verdict.views)) == (Decision.PASS, 3)
     assert line.stations.problems() == [
-        "station gate: camera left showed 1 of the last 1 parts too often; it is triggered too often, or parts come "
-        "closer than pitch_ms"
+        "station gate: camera left showed 1 of the last 1 parts too often; it is triggered too often, its times are "
+        "coarse, or parts come closer than pitch_ms"
     ]
 
 
@@ -421,6 +421,7 @@ def test_a_part_that_is_shown_again_with_its_number_gets_a_verdict_again() -> No
 
 def test_a_station_sees_what_its_worst_camera_sees() -> None:
     line, published = Line(LEFT_AND_RIGHT), list[tuple[str, str, str]]()
+    assert set(_WORST_FIRST) == set(CameraState)
     for camera, state, reason in (
         ("left", CameraState.STARTING, ""),
         ("right", CameraState.STARTING, ""),

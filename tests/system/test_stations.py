@@ -190,6 +190,36 @@ def test_whatever_cameras_miss_no_part_holds_a_view_of_another_also_after_a_kill
         assert len({frames[view]["source"] for view in part["views"]}) <= 1
 
 
+def test_parts_that_pass_while_the_process_stands_still_are_told_apart_afterwards(
+    line: Line, subscriber: Subscriber, cells: list[Path]
+) -> None:
+    views = Views(line, trigger="count", deadline_ms=1500, tolerance_ms=200, pitch_ms=500)
+    line.start()
+    views.wait(subscriber)
+    assert line.process
+    begun = time.monotonic()
+    for part in range(1, 13):
+        time.sleep(max(0.0, begun + part * 0.5 - time.monotonic()))
+        if part in (3, 10):
+            line.process.send_signal(signal.SIGSTOP if part == 3 else signal.SIGCONT)
+        views.show("left", part, cells[part])
+        if part not in (5, 11):
+            views.show("right", part, cells[part])
+    wait_for(lambda: line.metrics()["rejectd_parts_in_flight{station=gate}"] == 0, "each part has its verdict", 10)
+    assert line.metrics()["rejectd_parts_seen_total{station=gate}"] == 12, "as many parts as exposures"
+    parts, frames = subscriber.of("gate/verdict"), subscriber.of("verdict")
+    sources = {
+        event: {frames[view]["source"] for view in part["views"] if view in frames} for event, part in parts.items()
+    }
+    assert max(len(names) for names in sources.values()) == 1
+    of_file = {names.pop(): parts[event] for event, names in sources.items() if names}
+    assert of_file["part_000011.png"]["cause"] == "missing_view"
+    assert of_file["part_000012.png"]["cause"] != "missing_view"
+    for received, topic, payload in subscriber.messages:
+        if "/verdict/" in topic:
+            assert received <= datetime.fromisoformat(payload["valid_until"]).timestamp()
+
+
 def test_several_frames_of_each_camera_make_one_part(line: Line, subscriber: Subscriber, cells: list[Path]) -> None:
     for camera in ("left", "right"):
         line.folder(camera, [], rate_hz=10, trigger="name")

@@ -5,11 +5,20 @@ from __future__ import annotations
 import importlib.util
 import shutil
 import subprocess
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from peers import SYSTEM_PYTHON, Mosquitto, RtspServer, need_peer, run_command
+
+
+@pytest.fixture(scope="session", autouse=True)
+def runtime_directory() -> Iterator[None]:
+    """A folder in memory for what services keep there, which ends with the tests."""
+    with pytest.MonkeyPatch.context() as patch, tempfile.TemporaryDirectory(dir="/dev/shm") as directory:
+        patch.setenv("RUNTIME_DIRECTORY", directory)
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -58,25 +58,27 @@ class Rig:
             ),
             metrics=self.metrics,
         )
-        self._thread = threading.Thread(target=self.publisher.run)
+        self._threads = [threading.Thread(target=run) for run in (self.publisher.run, self.publisher.read_events)]
 
     def start(self) -> Rig:
-        self._thread.start()
+        for thread in self._threads:
+            thread.start()
         return self
 
     def end(self, timeout_s: float = 5.0) -> float:
         """Stop it; returns how long that took."""
         began = time.monotonic()
         self.publisher.stop(timeout_s)
-        self._thread.join(20)
-        assert not self._thread.is_alive()
+        for thread in self._threads:
+            thread.join(20)
+            assert not thread.is_alive()
         took_s = time.monotonic() - began
         self.outbox.close()
         return took_s
 
     @property
     def running(self) -> bool:
-        return self._thread.is_alive()
+        return self._threads[0].is_alive()
 
     def _mark(self, number: int) -> None:
         self.acknowledged.append(number)

@@ -7,6 +7,7 @@ import sqlite3
 from pathlib import Path
 
 VERSION = 2
+_SMALL_BYTES = 16_000_000  # a file that can be looked at as a whole every few seconds
 
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS verdict (
@@ -61,11 +62,12 @@ def open_to_write(path: Path) -> sqlite3.Connection:
         sqlite3.Error: if that fails.
         NewerError: if a newer rejectd wrote it.
     """
-    db = connect(path)
+    db = sqlite3.connect(path, timeout=5, isolation_level=None, check_same_thread=False)
     try:
         found = db.execute("PRAGMA user_version").fetchone()[0]
         if found > VERSION:
-            raise NewerError  # noqa: TRY301 - the file is closed below
+            raise NewerError  # noqa: TRY301 - the file is closed below, and left as it is
+        _set_up(db)
         if found == 1:
             db.executescript(_FROM_1.format(schema=SCHEMA))
         db.executescript(SCHEMA)
@@ -76,13 +78,53 @@ def open_to_write(path: Path) -> sqlite3.Connection:
     return db
 
 
-def connect(path: Path) -> sqlite3.Connection:
-    """A connection for one thread; what it commits is on the disk."""
-    db = sqlite3.connect(path, timeout=5, isolation_level=None, check_same_thread=False)
+def _set_up(db: sqlite3.Connection) -> None:
+    """What the connection commits is on the disk."""
     db.execute("PRAGMA auto_vacuum=INCREMENTAL")  # before the first write, which journal_mode is
     db.execute("PRAGMA journal_mode=WAL")
     db.execute("PRAGMA synchronous=FULL")
-    return db
+
+
+def connect_if_there(path: Path) -> sqlite3.Connection:
+    """A connection for one thread to a file that somebody else has made."""
+    uri = f"{path.absolute().as_uri()}?mode=rw"  # a reader that cannot write could not share the index of the WAL
+    return sqlite3.connect(uri, uri=True, timeout=5, isolation_level=None, check_same_thread=False)
+
+
+def complaint(path: Path) -> str:
+    """What is wrong with what lies on the disk, as far as a look shows it; empty if nothing is.
+
+    The connection that writes may go on for long with pages that it remembers.
+    """
+    db = connect_if_there(path)
+    try:
+        if path.stat().st_size < _SMALL_BYTES:
+            (found,) = db.execute("PRAGMA quick_check(1)").fetchone()
+            return "" if found == "ok" else str(found)
+        for table in ("verdict", "event", "actuator"):
+            db.execute(f"SELECT * FROM {table} LIMIT 1").fetchone()  # noqa: S608 - our own names
+    except sqlite3.Error as error:
+        if is_damage(error):
+            return str(error)
+        raise
+    finally:
+        db.close()
+    return ""
+
+
+def is_damage(error: sqlite3.Error, *, opening: bool = False) -> bool:
+    """Whether a file is no database, or a broken one; when it is opened, also a database of something else."""
+    damage = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
+    return _code(error) in (damage | {sqlite3.SQLITE_ERROR} if opening else damage)
+
+
+def is_passing(error: sqlite3.Error) -> bool:
+    """Whether a connection is as good as before an error."""
+    return _code(error) in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_BUSY)
+
+
+def _code(error: sqlite3.Error) -> int:
+    return getattr(error, "sqlite_errorcode", 0) & 0xFF  # the rest tells more of the same
 
 
 def open_to_read(path: Path) -> sqlite3.Connection:

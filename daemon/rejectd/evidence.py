@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import re
+import tempfile
 from collections import deque
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -17,6 +18,7 @@ import cv2
 import numpy as np
 
 from rejectd.messages import AnomalyMap, Frame, Picture, Pixels, RejectdError, Result
+from rejectd.state import make
 
 _DAY = "[0-9][0-9][0-9][0-9]-[0-9][0-9]-[0-9][0-9]"
 _OURS = re.compile(r"-[0-9]+(\.png|-heat\.jpg)$")  # half written ones too; others' files are never touched
@@ -35,22 +37,35 @@ class Evidence:
     """Writes evidence and removes the oldest beyond the quota. Owned by one thread."""
 
     def __init__(self, directory: Path, *, quota_bytes: int, heatmap: Heatmap) -> None:
-        """`heatmap(picture, anomaly_map, threshold)` paints the overlay, all RGB uint8.
+        """`heatmap(picture, anomaly_map, threshold)` paints the overlay, all RGB uint8. Nothing is opened yet."""
+        self._directory = directory
+        self._quota_bytes = quota_bytes
+        self._heatmap = heatmap
+        self._kept: deque[tuple[Path, int]] | None = None  # None: the folder has not been opened
+        self._used_bytes = 0
+
+    def open(self) -> None:
+        """Make the folder, and take in what is kept there, unless that has been done; and see whether it takes a file.
 
         Raises:
             EvidenceError: if the folder cannot be used.
         """
-        self._directory = directory
-        self._quota_bytes = quota_bytes
-        self._heatmap = heatmap
         try:
-            directory.mkdir(parents=True, exist_ok=True)
-            files = [(path.stat().st_mtime_ns, path) for path in directory.glob(_DAY + "/*") if _OURS.search(path.name)]
-            self._kept = deque((path, path.stat().st_size) for _, path in sorted(files))
+            make(self._directory)
+            with tempfile.TemporaryFile(dir=self._directory) as file:
+                file.write(bytes(4096))
+            if self._kept is None:
+                self._kept = self._found()
         except OSError as error:
-            hint = "let the service's user write there, or set evidence.directory"
-            raise EvidenceError(f"{directory}: evidence cannot be kept: {error}", hint=hint) from error
+            hint = "let the service's user write there, free disk space, or set evidence.directory"
+            raise EvidenceError(f"{self._directory}: evidence cannot be kept: {error}", hint=hint) from error
         self._used_bytes = sum(size for _, size in self._kept)
+
+    def _found(self) -> deque[tuple[Path, int]]:
+        """What is kept, the oldest first."""
+        paths = [path for path in self._directory.glob(_DAY + "/*") if _OURS.search(path.name)]
+        files = sorted((path.stat().st_mtime_ns, path, path.stat().st_size) for path in paths)
+        return deque((path, size) for _, path, size in files)
 
     def keep(self, frame: Frame, result: Result | None) -> str:
         """Write what is known of a frame. Returns the picture's path below the folder, empty if it has no picture.
@@ -60,9 +75,11 @@ class Evidence:
         """
         if frame.picture is None:
             return ""
+        if self._kept is None:
+            self.open()
         day = datetime.fromtimestamp(frame.captured_unix_ns / 1e9, UTC).strftime("%Y-%m-%d")
         try:
-            (self._directory / day).mkdir(exist_ok=True)
+            make(self._directory / day)
             self._write(f"{day}/{frame.event_id}.png", frame.picture, [cv2.IMWRITE_PNG_COMPRESSION, 1])
             if result and result.anomaly_map is not None:
                 overlay = self._heatmap(reduced(frame.picture, SCREEN), result.anomaly_map, result.threshold)
@@ -84,10 +101,12 @@ class Evidence:
             EvidenceError: if it cannot be written.
         """
         assert picture.pixels is not None
+        if self._kept is None:
+            self.open()
         day = datetime.fromtimestamp(picture.captured_unix_ns / 1e9, UTC).strftime("%Y-%m-%d")
         name = f"{day}/{camera}-snapshot-{picture.captured_unix_ns}.png"
         try:
-            (self._directory / day).mkdir(exist_ok=True)
+            make(self._directory / day)
             self._write(name, picture.pixels, [cv2.IMWRITE_PNG_COMPRESSION, 1])
             self._shrink()
         except OSError as error:
@@ -109,6 +128,7 @@ class Evidence:
         except OSError:
             temporary.unlink(missing_ok=True)
             raise
+        assert self._kept is not None, "opened before"
         self._kept.append((path, len(data)))
         self._used_bytes += len(data)
 

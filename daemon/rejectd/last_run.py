@@ -20,11 +20,11 @@ def last_capture_unix_ns(journal: Path) -> int | None:
 
 
 def _ask(journal: Path) -> int | None:
-    if not journal.is_file():
-        return None
     try:
+        if not journal.is_file():
+            return None
         with closing(sqlite3.connect(f"{journal.absolute().as_uri()}?mode=ro", uri=True)) as db:
             row = db.execute("SELECT captured_unix_ns FROM verdict ORDER BY captured_unix_ns DESC LIMIT 1").fetchone()
-    except sqlite3.Error:
+    except (sqlite3.Error, OSError):
         return None  # whoever writes to the journal says what is wrong with it
     return int(row[0]) if row else None

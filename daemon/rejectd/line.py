@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import logging
 import time
-from collections.abc import Mapping
 from contextlib import ExitStack
 from functools import partial
 from importlib.metadata import version
@@ -20,26 +19,28 @@ from rejectd.changeover import Changeover
 from rejectd.commands import Commands, Controls, journalled
 from rejectd.evidence import Evidence
 from rejectd.golden import Golden
+from rejectd.inflight import in_flight_file
 from rejectd.inspector import Inspector, heatmap
 from rejectd.judging import Judged
 from rejectd.last_run import last_capture_unix_ns
 from rejectd.ledger import Ledger, Margin
-from rejectd.logbook import Logbook
-from rejectd.messages import GOLDEN, CameraState, Decision, Verdict
+from rejectd.messages import GOLDEN, CameraState, Verdict
 from rejectd.metrics import Metrics
 from rejectd.mqtt import Ears, Incoming, Message, Publisher
 from rejectd.orders import Orders
-from rejectd.outbox import Delivery, Entries, Outbox, Reading
+from rejectd.outbox import Delivery, Outbox, Reading, captured_unix_ns
 from rejectd.payloads import LineStatus, actuator_topic, encode, line_payload, line_topic, will_payload
 from rejectd.pipeline import Pipeline, Stages
-from rejectd.recorder import Recorder, defect_event
+from rejectd.recorder import Recorder
 from rejectd.settings import Settings
 from rejectd.standing import StandingFile
+from rejectd.state import Claim
 from rejectd.stations import Stations
 
 log = logging.getLogger(__name__)
 
 _VERSION = version("rejectd")  # read from a file
+_DISK_S = 5.0  # how long a start waits for the disk of the state directory
 _READING_S = 60.0  # an actuator's count that has not changed is noted this often
 
 
@@ -47,7 +48,7 @@ class Line:
     """The stages of one line. What they own is closed by the stack."""
 
     def __init__(self, settings: Settings, file: Path, run: str, stack: ExitStack) -> None:
-        """Open the files, load the models, and put what a killed run left into the journal.
+        """Load the models, and read what a killed run left. What a disk may hold up the record thread opens.
 
         Raises:
             RejectdError: with what to do about it.
@@ -56,20 +57,21 @@ class Line:
         self.run = run
         state = settings_file.state_directory(settings, file)
         margin = Margin(settings.mqtt.publish_margin_ms * 1_000_000)
-        logbook = Logbook(state / "in-flight.bin", line=settings.line)
-        stack.callback(logbook.close)
-        outbox = self._outbox(state, stack)
-        self._recover(logbook, outbox)
-        self.ledger = Ledger(run, margin=margin, book=logbook)
+        claim = Claim(state)
+        stack.callback(claim.close)
+        claim.ensure_within(_DISK_S)
+        self.inflight = in_flight_file(state, line=settings.line)
+        stack.callback(self.inflight.close)
+        outbox = self._outbox(state, claim)
+        self.ledger = Ledger(run, margin=margin, book=self.inflight)
         numbered = [name for name, camera in settings.cameras.items() if camera.numbered]
-        self.stations = Stations(settings.stations, Ledger(run, margin=margin, book=logbook), numbered=numbered)
+        self.stations = Stations(settings.stations, Ledger(run, margin=margin, book=self.inflight), numbered=numbered)
         self.orders = Orders(settings, StandingFile(state / "standing.json"))
         self.inspector = Inspector(settings.engine, self.orders.products())
         stack.callback(self.inspector.close)
         self.orders.judge(self.inspector)
         self.registry = CollectorRegistry()
         self.metrics = self._metrics()
-        self.metrics.recovered.inc(self._recovered)
         self.batcher = self._batcher()
         self.publisher = Publisher(
             settings.mqtt,
@@ -84,6 +86,7 @@ class Line:
                 took=margin.learn,
                 acknowledged=lambda number: self.recorder.note(number),  # noqa: PLW0108 - not made yet
                 received=self._received,
+                damaged=lambda: self.recorder.suspect(),  # noqa: PLW0108 - not made yet
             ),
             metrics=self.metrics,
         )
@@ -92,11 +95,12 @@ class Line:
             settings.line,
             outbox=outbox,
             evidence=evidence,
-            logbook=logbook,
+            inflight=self.inflight,
             metrics=self.metrics,
             more_events=self.publisher.more_events,
             marked=self.publisher.marked,
         )
+        self._take_up()
         self.pipeline = self._pipeline(state)
         self.orders.move(self.pipeline)
         self.golden = Golden(self.ledger, self.pipeline)
@@ -185,7 +189,7 @@ class Line:
             if status.state in (CameraState.DOWN, CameraState.DEGRADED)
         ]
         problems += self.pipeline.judged.problems() + self.stations.problems() + self.orders.problems()
-        return problems + ([self.recorder.problem] if self.recorder.problem else []) + self.publisher.problems()
+        return problems + self.recorder.problems + self.publisher.problems()
 
     def _delivered(self, verdict: Verdict, now_ns: int) -> None:
         elapsed_ms = round((now_ns - verdict.captured_ns) / 1e6, 3)
@@ -216,22 +220,22 @@ class Line:
             self._readings[camera] = count, time.monotonic()
             self.recorder.note(Reading(camera=camera, at_unix_ns=time.time_ns(), rejected=count))
 
-    def _outbox(self, state: Path, stack: ExitStack) -> Outbox:
+    def _outbox(self, state: Path, claim: Claim) -> Outbox:
         journal = self.settings.journal
-        outbox = Outbox(
-            state / "journal.sqlite", keep_ns=int(journal.keep_days * 86_400e9), max_bytes=journal.max_mb * 1_000_000
+        return Outbox(
+            state / "journal.sqlite",
+            keep_ns=int(journal.keep_days * 86_400e9),
+            max_bytes=journal.max_mb * 1_000_000,
+            claim=claim.ensure,
         )
-        stack.callback(outbox.close)
-        return outbox
 
-    def _recover(self, logbook: Logbook, outbox: Outbox) -> None:
+    def _take_up(self) -> None:
         """What an earlier run could not write: verdicts that went out, and frames in flight, which end as stopping."""
-        events = [defect_event(self.settings.line, body) for body in logbook.left if _is_defect(body)]
-        self._recovered = len(logbook.left)
-        if self._recovered:
-            log.warning("an earlier run was killed: %d of its frames go into the journal now", self._recovered)
-            outbox.write(Entries(verdicts=logbook.left, events=events))
-        logbook.begin()
+        left = self.inflight.left
+        self.metrics.recovered.inc(len(left))
+        if left:
+            log.warning("an earlier run was killed: %d of its frames go into the journal now", len(left))
+        self.recorder.take_up(left)
 
     def _metrics(self) -> Metrics:
         return Metrics(
@@ -275,10 +279,7 @@ class Line:
         )
         products = {name: camera.product for name, camera in self.settings.cameras.items()}
         judged = Judged(self.settings.judging, self.settings.cameras)
-        since_unix_ns = last_capture_unix_ns(state / "journal.sqlite")
+        inspected = [last_capture_unix_ns(state / "journal.sqlite"), *map(captured_unix_ns, self.inflight.left)]
+        since_unix_ns = max((instant for instant in inspected if instant is not None), default=None)
         opener = partial(driver, since_unix_ns=since_unix_ns)
         return Pipeline(stages, line=self.settings.line, products=products, judged=judged, opener=opener)
-
-
-def _is_defect(body: Mapping[str, object]) -> bool:
-    return body["decision"] != Decision.PASS and body["camera"] != GOLDEN

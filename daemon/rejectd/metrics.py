@@ -129,6 +129,11 @@ class Metrics:
         self.outbox = Gauge(
             "rejectd_outbox_events", "Defect events that the broker has not acknowledged.", registry=registry
         )
+        self.journal_available = Gauge(
+            "rejectd_journal_available",
+            "1 while the journal can be written; 0 while it cannot be opened, is full, or the disk does not answer.",
+            registry=registry,
+        )
         self.sacrificed = Counter(
             "rejectd_records_sacrificed",
             "Maps, evidence or journal entries given up under overload or on a full disk.",

@@ -9,24 +9,20 @@ last of all, counted.
 from __future__ import annotations
 
 import contextlib
-import json
 import sqlite3
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import astuple, dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from rejectd import database
-from rejectd.messages import RejectdError
+from rejectd.journal_file import JournalFile
+from rejectd.journal_file import OutboxError as OutboxError  # what all of this raises
 from rejectd.payloads import encode
 
 Body = Mapping[str, Any]  # of a verdict message
-
-
-class OutboxError(RejectdError):
-    """The journal cannot be opened or written."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,15 +32,6 @@ class NewEvent:
     event_id: str
     topic: str
     payload: dict[str, Any]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Event:
-    """An event as it goes out."""
-
-    event_seq: int
-    topic: str
-    payload: bytes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -102,7 +89,7 @@ class Replay:
 
 
 class Outbox:
-    """Owned by the thread that writes; `Reader` serves the one that publishes."""
+    """Owned by the thread that writes; `reader.Reader` serves the events' way out."""
 
     def __init__(
         self,
@@ -110,28 +97,62 @@ class Outbox:
         *,
         keep_ns: int,
         max_bytes: int,
+        claim: Callable[[], None] = lambda: None,
         wall_clock: Callable[[], int] = time.time_ns,
         clock: Callable[[], int] = time.monotonic_ns,
     ) -> None:
-        """Open or create the file.
-
-        Raises:
-            OutboxError: if it cannot be opened, is damaged, or comes from a newer version.
-        """
-        self.path = path
+        """Nothing is opened yet. `claim()` is called before the file is: it makes its folder, and claims that."""
+        self._file = JournalFile(path, claim)
         self._keep_ns = keep_ns
         self._max_bytes = max_bytes
         self._wall_clock, self._clock = wall_clock, clock
         self._seen = wall_clock(), clock()
+        self._numbered: sqlite3.Connection | None = None
+        self._last_seq = 0  # number of an event
         self._put_forward_ns = 0  # by how much the time of day was put forward while we ran
+
+    @property
+    def path(self) -> Path:
+        """Where the file is, or will be."""
+        return self._file.path
+
+    @property
+    def aside(self) -> str:
+        """The name that the last damaged file got; empty if none was damaged."""
+        return self._file.aside
+
+    def open(self) -> None:
+        """Open or create the file, unless it is open.
+
+        Raises:
+            OutboxError: if it cannot be opened, or comes from a newer version, which is left as it is.
+        """
+        self._db()
+
+    def _db(self) -> sqlite3.Connection:
+        """The open file. A new one goes on with the numbers of the one before: some of its events are under way."""
+        db = self._file.connection()
+        if db is not self._numbered:
+            try:
+                self._last_seq = _go_on_after(db, self._last_seq)
+            except sqlite3.Error as error:
+                raise self._file.failed("written", error) from error
+            self._numbered = db
+        return db
+
+    def examine(self) -> None:
+        """Look at what lies on the disk, and set the file aside if it is damaged.
+
+        Raises:
+            OutboxError: if it is.
+        """
+        self._db()
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            self._db = database.open_to_write(path)
-        except (OSError, sqlite3.Error) as error:
-            hint = "let the service's user write there, free disk space, or move a damaged file away"
-            raise OutboxError(f"{path}: the journal cannot be opened: {error}", hint=hint) from error
-        except database.NewerError as error:
-            raise OutboxError(f"{path} was written by a newer rejectd", hint="install that version again") from error
+            complaint = database.complaint(self.path)
+        except sqlite3.Error as error:
+            raise self._file.failed("read", error) from error
+        if complaint:
+            raise self._file.damaged(complaint)
 
     def write(self, entries: Entries) -> None:
         """One durable transaction.
@@ -140,31 +161,32 @@ class Outbox:
             OutboxError: nothing was written, for example because the disk is full.
         """
         now = self._now()
+        db = self._db()
         try:
-            self._db.execute("BEGIN IMMEDIATE")
-            self._db.executemany(_INSERT_VERDICT, map(_row, entries.verdicts))
+            db.execute("BEGIN IMMEDIATE")
+            db.executemany(_INSERT_VERDICT, map(_row, entries.verdicts))
             for event in entries.events:
-                self._insert(event, now)
-            self._db.executemany(
+                self._last_seq = max(self._last_seq, _insert(db, event, now))
+            db.executemany(
                 "UPDATE event SET acknowledged_unix_ns = ?, replay = 0 WHERE event_seq = ?",
                 [(now, seq) for seq in entries.acknowledged],
             )
-            self._db.executemany(
+            db.executemany(
                 "UPDATE verdict SET acknowledged_ms = ? WHERE event_id = ?",
-                [(each.acknowledged_ms, each.event_id) for each in entries.deliveries],
+                [(delivery.acknowledged_ms, delivery.event_id) for delivery in entries.deliveries],
             )
-            self._db.executemany(
+            db.executemany(
                 "INSERT OR REPLACE INTO actuator VALUES (?, ?, ?)",
-                [(each.camera, each.at_unix_ns, each.rejected) for each in entries.readings],
+                [(reading.camera, reading.at_unix_ns, reading.rejected) for reading in entries.readings],
             )
-            self._db.executemany(_INSERT_CHANGE, map(astuple, entries.changes))
-            self._db.execute("COMMIT")
+            db.executemany(_INSERT_CHANGE, map(astuple, entries.changes))
+            db.execute("COMMIT")
         except BaseException as error:
             with contextlib.suppress(sqlite3.Error):
-                self._db.execute("ROLLBACK")
+                db.execute("ROLLBACK")
             if not isinstance(error, sqlite3.Error):
                 raise
-            raise OutboxError(f"{self.path}: the journal cannot be written: {error}", hint="free disk space") from error
+            raise self._file.failed("written", error) from error
 
     def replay(self, which: Replay) -> tuple[int, int | None, int | None]:
         """Mark acknowledged events to be sent once more. Returns how many, and the first and last number.
@@ -174,13 +196,17 @@ class Outbox:
         """
         bounds = (which.from_seq, which.to_seq, which.since_unix_ns, which.until_unix_ns)
         try:
-            rows = self._db.execute(
-                "UPDATE event SET replay = 1 WHERE acknowledged_unix_ns IS NOT NULL AND event_seq BETWEEN ? AND ?"
-                " AND created_unix_ns BETWEEN ? AND ? RETURNING event_seq",
-                bounds,
-            ).fetchall()
+            rows = (
+                self._db()
+                .execute(
+                    "UPDATE event SET replay = 1 WHERE acknowledged_unix_ns IS NOT NULL AND event_seq BETWEEN ? AND ?"
+                    " AND created_unix_ns BETWEEN ? AND ? RETURNING event_seq",
+                    bounds,
+                )
+                .fetchall()
+            )
         except sqlite3.Error as error:
-            raise OutboxError(f"{self.path}: the journal cannot be written: {error}", hint="free disk space") from error
+            raise self._file.failed("written", error) from error
         numbers = [seq for (seq,) in rows]
         return len(numbers), min(numbers, default=None), max(numbers, default=None)
 
@@ -191,9 +217,9 @@ class Outbox:
             OutboxError: if the file cannot be written.
         """
         try:
-            return self._prune(self._now() - self._put_forward_ns - self._keep_ns)
+            return self._prune(self._db(), self._now() - self._put_forward_ns - self._keep_ns)
         except sqlite3.Error as error:
-            raise OutboxError(f"{self.path}: the journal cannot be pruned: {error}", hint="free disk space") from error
+            raise self._file.failed("pruned", error) from error
 
     def _now(self) -> int:
         """The time of day. When it was put forward while we ran, nothing is as old as it seems."""
@@ -202,21 +228,21 @@ class Outbox:
         self._seen = wall, running
         return wall
 
-    def _prune(self, old: int) -> int:
+    def _prune(self, db: sqlite3.Connection, old: int) -> int:
         lost = 0
-        self._db.execute("DELETE FROM event WHERE acknowledged_unix_ns < ? AND replay = 0", (old,))
-        self._db.execute("DELETE FROM verdict WHERE captured_unix_ns < ?", (old,))
-        self._db.execute("DELETE FROM actuator WHERE at_unix_ns < ?", (old,))
-        self._db.execute("DELETE FROM change WHERE at_unix_ns < ?", (old,))
-        while self._used_bytes() > self._max_bytes:
+        db.execute("DELETE FROM event WHERE acknowledged_unix_ns < ? AND replay = 0", (old,))
+        db.execute("DELETE FROM verdict WHERE captured_unix_ns < ?", (old,))
+        db.execute("DELETE FROM actuator WHERE at_unix_ns < ?", (old,))
+        db.execute("DELETE FROM change WHERE at_unix_ns < ?", (old,))
+        while _used_bytes(db) > self._max_bytes:
             for statement in _SHRINK:
-                gone = self._db.execute(statement).rowcount
+                gone = db.execute(statement).rowcount
                 if gone:
                     lost += gone if statement is _SHRINK[-1] else 0
                     break
             else:
                 break
-        self._db.executescript("PRAGMA incremental_vacuum")  # `execute` would free one page
+        db.executescript("PRAGMA incremental_vacuum")  # `execute` would free one page
         return lost
 
     def waiting(self) -> int:
@@ -226,64 +252,14 @@ class Outbox:
             OutboxError: if the file cannot be read.
         """
         try:
-            (count,) = self._db.execute("SELECT count(*) FROM event WHERE acknowledged_unix_ns IS NULL").fetchone()
+            (count,) = self._db().execute("SELECT count(*) FROM event WHERE acknowledged_unix_ns IS NULL").fetchone()
         except sqlite3.Error as error:
-            raise OutboxError(f"{self.path}: the journal cannot be read: {error}", hint="move it away") from error
+            raise self._file.failed("read", error) from error
         return int(count)
 
     def close(self) -> None:
-        """Close the file."""
-        self._db.close()
-
-    def _insert(self, event: NewEvent, now: int) -> None:
-        row = self._db.execute(
-            "INSERT INTO event (event_id, topic, payload, created_unix_ns) SELECT ?, ?, ?, ?"
-            " WHERE NOT EXISTS (SELECT 1 FROM event WHERE event_id = ?)",  # IGNORE would leave a gap in the numbers
-            (event.event_id, event.topic, b"", now, event.event_id),
-        )
-        if row.rowcount:
-            payload = encode({**event.payload, "event_seq": row.lastrowid})
-            self._db.execute("UPDATE event SET payload = ? WHERE event_seq = ?", (payload, row.lastrowid))
-
-    def _used_bytes(self) -> int:
-        pages, free, size = (
-            self._db.execute(f"PRAGMA {name}").fetchone()[0] for name in ("page_count", "freelist_count", "page_size")
-        )
-        return int((pages - free) * size)
-
-
-class Reader:
-    """Reads what is to be sent, on a connection of its own. Opened and used by one thread."""
-
-    def __init__(self, path: Path) -> None:
-        self._db = database.connect(path)
-
-    def waiting(self, limit: int, *, busy: Collection[int] = (), held: Collection[str] = ()) -> list[Event]:
-        """The next events to send, in order: those that the broker never had, then those asked for again.
-
-        Args:
-            limit: how many at most.
-            busy: numbers of events that are under way.
-            held: topics whose events must wait.
-
-        Raises:
-            OutboxError: if the file cannot be read.
-        """
-        numbers = json.dumps(list(busy))
-        try:
-            rows: list[tuple[int, str, bytes]] = []
-            for (topic,) in self._db.execute(_WAITING_TOPICS).fetchall():
-                if topic not in held:
-                    rows += self._db.execute(_WAITING, (topic, numbers, limit)).fetchall()
-            if not rows:
-                rows = self._db.execute(_REPLAYED, (numbers, json.dumps(list(held)), limit)).fetchall()
-        except sqlite3.Error as error:
-            raise OutboxError(f"the outbox cannot be read: {error}", hint="see the journal's errors") from error
-        return [Event(event_seq=seq, topic=topic, payload=payload) for seq, topic, payload in sorted(rows)[:limit]]
-
-    def close(self) -> None:
-        """Close the file."""
-        self._db.close()
+        """Close the file, if it is open."""
+        self._file.close()
 
 
 _INSERT_CHANGE = "INSERT INTO change VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
@@ -294,17 +270,6 @@ _SHRINK = (  # what goes first when the file is full: a thousand at a time, of u
     "DELETE FROM change WHERE rowid IN (SELECT rowid FROM change ORDER BY at_unix_ns LIMIT 1000)",
     "DELETE FROM event WHERE event_seq IN (SELECT event_seq FROM event ORDER BY event_seq LIMIT 5)",
 )
-_WAITING_TOPICS = """WITH RECURSIVE waiting (topic) AS (
-    SELECT min(topic) FROM event WHERE acknowledged_unix_ns IS NULL
-    UNION ALL
-    SELECT (SELECT min(topic) FROM event WHERE acknowledged_unix_ns IS NULL AND topic > waiting.topic)
-    FROM waiting WHERE waiting.topic IS NOT NULL
-) SELECT topic FROM waiting WHERE topic IS NOT NULL"""  # steps from topic to topic, however many events wait
-_WAITING = """SELECT event_seq, topic, payload FROM event WHERE acknowledged_unix_ns IS NULL AND topic = ?
-    AND event_seq NOT IN (SELECT value FROM json_each(?)) ORDER BY event_seq LIMIT ?"""
-_REPLAYED = """SELECT event_seq, topic, payload FROM event WHERE replay = 1
-    AND event_seq NOT IN (SELECT value FROM json_each(?)) AND topic NOT IN (SELECT value FROM json_each(?))
-    ORDER BY event_seq LIMIT ?"""
 _AS_IN_BODY = (
     *("decision", "cause", "action", "score", "threshold", "p_value", "bundle"),
     *("engine_ms", "latency_ms", "source"),
@@ -312,6 +277,51 @@ _AS_IN_BODY = (
 _INSERT_VERDICT = """INSERT OR IGNORE INTO verdict (event_id, run, camera, product, frame_seq, trigger_number, views,
     captured_unix_ns, deadline_ms, decision, cause, action, score, threshold, p_value, bundle, engine_ms, latency_ms,
     source) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"""
+
+
+def _insert(db: sqlite3.Connection, event: NewEvent, now: int) -> int:
+    row = db.execute(
+        "INSERT INTO event (event_id, topic, payload, created_unix_ns) SELECT ?, ?, ?, ?"
+        " WHERE NOT EXISTS (SELECT 1 FROM event WHERE event_id = ?)",  # IGNORE would leave a gap in the numbers
+        (event.event_id, event.topic, b"", now, event.event_id),
+    )
+    if not row.rowcount:
+        return 0
+    number = row.lastrowid or 0
+    db.execute(
+        "UPDATE event SET payload = ? WHERE event_seq = ?", (encode({**event.payload, "event_seq": number}), number)
+    )
+    return number
+
+
+def _go_on_after(db: sqlite3.Connection, last: int) -> int:
+    """Have the next event get a higher number than any before. Returns the highest so far."""
+    (in_file,) = db.execute("SELECT coalesce(max(seq), 0) FROM sqlite_sequence WHERE name = 'event'").fetchone()
+    if in_file < last:
+        db.execute("DELETE FROM sqlite_sequence WHERE name = 'event'")
+        db.execute("INSERT INTO sqlite_sequence (name, seq) VALUES ('event', ?)", (last,))
+    return max(int(in_file), last)
+
+
+def _used_bytes(db: sqlite3.Connection) -> int:
+    pages, free, size = (
+        db.execute(f"PRAGMA {name}").fetchone()[0] for name in ("page_count", "freelist_count", "page_size")
+    )
+    return int((pages - free) * size)
+
+
+def captured_unix_ns(body: Body) -> int | None:
+    """When the frame of a verdict was captured; None if another version noted that otherwise."""
+    return _unix_ns(body["captured_at"]) if is_usable(body) else None
+
+
+def is_usable(body: Body) -> bool:
+    """Whether a verdict that an earlier version may have written can be kept."""
+    try:
+        _row(body)
+    except (KeyError, TypeError, ValueError, AttributeError):
+        return False
+    return True
 
 
 def _row(body: Body) -> tuple[object, ...]:

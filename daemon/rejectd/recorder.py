@@ -1,7 +1,8 @@
 """What follows behind a verdict and can never delay it: journal, evidence, the defect event. One thread owns the disk.
 
 What waits is bounded. When the disk is too slow, heat maps of evidence are given up first, then its pictures, then the
-records of passes, each counted; when the disk is full, what waits is tried again until there is room.
+records of passes, each counted. While the journal cannot be opened or written the line runs without it: what waits is
+tried again until the disk takes it, evidence and tasks go on, and what finds no room to wait is counted.
 """
 
 from __future__ import annotations
@@ -17,11 +18,12 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any, Generic, TypeAlias, TypeVar
 
+from rejectd.backlog import Backlog, Group
 from rejectd.evidence import Evidence, EvidenceError, regions
-from rejectd.logbook import Logbook
+from rejectd.inflight import Slots
 from rejectd.messages import GOLDEN, Cause, Decision, Frame, RejectdError, Verdict
 from rejectd.metrics import Metrics
-from rejectd.outbox import Change, Delivery, Entries, NewEvent, Outbox, OutboxError, Reading
+from rejectd.outbox import Body, Change, Delivery, Entries, NewEvent, Outbox, OutboxError, Reading, is_usable
 from rejectd.payloads import defect_payload, defect_topic
 
 log = logging.getLogger(__name__)
@@ -33,7 +35,8 @@ _WITH_MAPS = 64  # above this, anomaly maps are not even fetched from the device
 _GROUP = 64  # records in one transaction
 _GATHER_S = 0.005  # a verdict and its acknowledgement share a transaction, which begins when both are through
 _PRUNE_S = 60.0
-_RETRY_S = 1.0
+_LOOK_S = 10.0  # how often it is seen whether the journal is whole, and evidence can be kept again
+_HUNG_S = 2.0  # a disk that has not answered for so long is a problem
 
 Answer = TypeVar("Answer")
 
@@ -55,9 +58,8 @@ class Task(Generic[Answer]):
     future: Future[Answer]
 
 
-_Item: TypeAlias = (
-    "Record | Delivery | Reading | Change | Task[Any] | int | None"  # int: number of an acknowledged event
-)
+_Kept: TypeAlias = Record | Delivery | Reading | Change | int  # int: number of an acknowledged event
+_Item: TypeAlias = "_Kept | Task[Any] | None"
 
 
 class Recorder:
@@ -69,7 +71,7 @@ class Recorder:
         *,
         outbox: Outbox,
         evidence: Evidence | None,
-        logbook: Logbook | None,
+        inflight: Slots | None,
         metrics: Metrics,
         more_events: Callable[[], None],
         marked: Callable[[Iterable[int]], None],
@@ -78,19 +80,45 @@ class Recorder:
         self._line = line
         self._outbox = outbox
         self._evidence = evidence
-        self._logbook = logbook
+        self._inflight = inflight
         self._metrics = metrics
         self._more_events = more_events
         self._marked = marked
         self._items: queue.Queue[_Item] = queue.Queue(maxsize=_WAITING)
         self._acknowledged: deque[int] = deque()  # numbers of events
+        self._backlog = Backlog(outbox)
+        self._left: Sequence[Body] = ()  # what an earlier run left
+        self._busy_since: float | None = None  # when the disk was asked for what it has not done yet
+        self._suspect = threading.Event()  # somebody who reads the journal thinks that it is damaged
         self._ending = threading.Event()
-        self.problem = ""  # why nothing can be written now
+        self.tried = threading.Event()  # to open the journal, for the first time
+        self._evidence_problem = ""
+        metrics.journal_available.set_function(lambda: self.tried.is_set() and not self.problem and not self._hung)
 
     @property
     def maps_affordable(self) -> bool:
         """Whether there is time for anomaly maps."""
         return self._items.qsize() < _WITH_MAPS
+
+    @property
+    def problem(self) -> str:
+        """Why nothing can be written now; empty if all is well."""
+        return self._backlog.problem
+
+    @property
+    def problems(self) -> list[str]:
+        """What a person should see to."""
+        problems = [problem for problem in (self.problem, self._evidence_problem) if problem]
+        if self._hung and not self.problem:
+            problems.append("the disk does not answer: journal and evidence wait")
+        if self._outbox.aside:
+            problems.append(f"the journal was damaged, and set aside as {self._outbox.aside}")
+        return problems
+
+    @property
+    def _hung(self) -> bool:
+        busy_since = self._busy_since
+        return busy_since is not None and time.monotonic() - busy_since > _HUNG_S
 
     def verdict(self, verdict: Verdict, body: Mapping[str, Any], frame: Frame) -> None:
         """Keep a verdict, and what there is to see of a part that did not pass."""
@@ -100,7 +128,8 @@ class Recorder:
         affordable = verdict.cause is not Cause.OVERLOAD and waiting < _WITH_PICTURES
         if wanted and not affordable:
             self._metrics.sacrificed.labels("evidence").inc()
-        if verdict.decision is Decision.PASS and waiting >= _WITH_PASSES:
+        unwritten = waiting + self._backlog.items
+        if unwritten >= (_WITH_PASSES if verdict.decision is Decision.PASS else _WAITING):
             self._give_up(verdict)
             return
         kept = frame if seen and affordable else None
@@ -113,10 +142,18 @@ class Recorder:
         """Keep what the broker acknowledged, an actuator counted or a person changed. Counts go first without room."""
         if isinstance(item, int):
             self._acknowledged.append(item)  # few, for the publisher sends no more until they are marked
-        elif self._items.qsize() >= _WITH_PASSES and not isinstance(item, Change):
+        elif self._items.qsize() + self._backlog.items >= _WITH_PASSES and not isinstance(item, Change):
             return
         with contextlib.suppress(queue.Full):
             self._items.put_nowait(item)
+
+    def take_up(self, left: Sequence[Body]) -> None:
+        """Keep what an earlier run left; before `run`."""
+        self._left = left
+
+    def suspect(self) -> None:
+        """Somebody who reads the journal thinks that it is damaged."""
+        self._suspect.set()
 
     def ask(self, work: Callable[[], Answer], timeout_s: float) -> Answer:
         """Have work done that needs the disk, and wait for it.
@@ -134,17 +171,36 @@ class Recorder:
 
     def run(self) -> None:
         """The life of the record thread; ends at `end`, when everything before it is on disk."""
-        next_prune = 0.0
+        try:
+            self._begin()
+            self.tried.set()
+            self._live()
+        finally:
+            self._outbox.close()
+
+    def _live(self) -> None:
+        next_prune, next_look = 0.0, 0.0
         while True:
             group = self._next_group()
-            self._write([item for item in group if item is not None])
-            for _ in group:
-                self._items.task_done()
-            if None in group or (not group and self._ending.is_set()):
-                return
-            if time.monotonic() >= next_prune:
+            self._busy_since = time.monotonic()
+            self._take([item for item in group if item is not None and not isinstance(item, Task)])
+            self._backlog.write(self._settle, now=self._ending.is_set())
+            for item in group:
+                if isinstance(item, Task):
+                    _carry_out(item)
+                if item is None or isinstance(item, Task):
+                    self._items.task_done()
+            if time.monotonic() >= next_prune and not self.problem:
                 next_prune = time.monotonic() + _PRUNE_S
                 self._prune()
+            if time.monotonic() >= next_look or self._suspect.is_set():
+                self._suspect.clear()
+                next_look = time.monotonic() + _LOOK_S
+                self._look()
+            self._busy_since = None
+            if None in group or (not group and self._ending.is_set()):
+                self._give_up_unwritten()
+                return
 
     def wait(self, timeout_s: float) -> bool:
         """Wait until all that was handed in is on disk."""
@@ -154,20 +210,48 @@ class Recorder:
         return not self._items.unfinished_tasks
 
     def end(self) -> None:
-        """Let `run` end after what is queued. What a full disk does not take stays in the logbook."""
+        """Let `run` end after what is queued. What a full disk does not take stays in the in-flight file."""
         self._ending.set()
         with contextlib.suppress(queue.Full):
             self._items.put(None, timeout=1)
 
+    def _begin(self) -> None:
+        """Open what can be opened; the rest is tried again when there is something to write."""
+        self._busy_since = time.monotonic()
+        self._backlog.open()
+        for start in range(0, len(self._left), _GROUP):
+            bodies = [body for body in self._left[start : start + _GROUP] if self._usable(body)]
+            events = [defect_event(self._line, body) for body in bodies if _is_defect(body)]
+            self._add(Entries(verdicts=bodies, events=events), items=0)
+        self._backlog.write(self._settle)
+        self._open_evidence()
+        self._busy_since = None
+        self._more_events()
+
+    def _open_evidence(self) -> None:
+        if self._evidence:
+            try:
+                self._evidence.open()
+                self._evidence_problem = ""
+            except EvidenceError as error:
+                self._without_evidence(error)
+
     def _give_up(self, verdict: Verdict) -> None:
         self._metrics.sacrificed.labels("journal").inc()
-        if self._logbook:
-            self._logbook.clear([verdict.event_id])
+        if self._inflight:
+            self._inflight.clear([verdict.event_id])
+
+    def _give_up_unwritten(self) -> None:
+        """The service ends before the disk takes these; they stay in the in-flight file."""
+        for group in self._backlog.give_up():
+            self._metrics.sacrificed.labels("journal").inc(len(group.event_ids))
+            for _ in range(group.items):
+                self._items.task_done()
 
     def _next_group(self) -> list[_Item]:
         """At least one item, and whatever else waits or comes soon, up to a group."""
         try:
-            group = [self._items.get(timeout=0 if self._ending.is_set() else 1.0)]
+            group = [self._items.get(timeout=0 if self._ending.is_set() else self._backlog.patience_s)]
         except queue.Empty:
             return []
         if self._items.qsize() < _GROUP:
@@ -179,65 +263,80 @@ class Recorder:
                 break
         return group
 
-    def _write(self, group: Sequence[Record | Delivery | Reading | Change | Task[Any] | int]) -> None:
-        """One transaction for the group, tried until the disk takes it; then the tasks."""
+    def _take(self, group: Sequence[_Kept]) -> None:
+        """Prepare a transaction, with the evidence of its defects on disk before their events go out."""
         records = [item for item in group if isinstance(item, Record)]
         acknowledged = (
-            self._take_acknowledged() if self._items.empty() or any(type(each) is int for each in group) else []
+            self._take_acknowledged() if self._items.empty() or any(type(item) is int for item in group) else []
         )
+        events = [self._event(record) for record in records if _is_defect(record.body)]
         entries = Entries(
             verdicts=[record.body for record in records],
-            events=[self._event(record) for record in records if _is_defect(record.verdict)],
+            events=events,
             acknowledged=acknowledged,
             deliveries=[item for item in group if isinstance(item, Delivery)],
             readings=[item for item in group if isinstance(item, Reading)],
             changes=[item for item in group if isinstance(item, Change)],
         )
-        if entries != Entries() and not self._commit(entries):
-            self._metrics.sacrificed.labels("journal").inc(len(records))
-            return
-        if self._logbook:
-            self._logbook.clear(record.verdict.event_id for record in records)
-        if entries.events:
+        if group or acknowledged:
+            self._add(entries, items=len(group))
+
+    def _add(self, entries: Entries, *, items: int) -> None:
+        event_ids = [body["event_id"] for body in entries.verdicts]
+        self._backlog.add(Group(entries=entries, event_ids=event_ids, items=items))
+
+    def _usable(self, body: Body) -> bool:
+        if is_usable(body):
+            return True
+        log.error("a frame of an earlier run was noted by another version and cannot be kept: %s", body["event_id"])
+        self._metrics.sacrificed.labels("journal").inc()
+        if self._inflight:
+            self._inflight.clear([body["event_id"]])
+        return False
+
+    def _look(self) -> None:
+        """See whether the journal is damaged, and whether evidence can be kept again."""
+        if self._evidence_problem:
+            self._open_evidence()
+        if not self.problem:
+            try:
+                self._outbox.examine()
+            except OutboxError as error:
+                self._backlog.postpone(error)
+
+    def _settle(self, group: Group) -> None:
+        """A group is on disk."""
+        if self._inflight:
+            self._inflight.clear(group.event_ids)
+        self._busy_since = time.monotonic()  # it answers
+        self._metrics.outbox.set(self._backlog.unacknowledged)
+        if group.entries.events:
             self._more_events()
-        if entries.acknowledged:
-            self._marked(entries.acknowledged)
-        for item in group:
-            if isinstance(item, Task):
-                _carry_out(item)
+        if group.entries.acknowledged:
+            self._marked(group.entries.acknowledged)
+        for _ in range(group.items):
+            self._items.task_done()
 
     def _take_acknowledged(self) -> list[int]:
         return [self._acknowledged.popleft() for _ in range(len(self._acknowledged))]
 
-    def _commit(self, entries: Entries) -> bool:
-        """Whether it is on disk. False only when the service ends before the disk takes it."""
-        while True:
-            try:
-                self._outbox.write(entries)
-                self._metrics.outbox.set(self._outbox.waiting())
-            except OutboxError as error:
-                if str(error) != self.problem:
-                    self.problem = str(error)
-                    log.error("%s", error)
-                if self._ending.wait(_RETRY_S):
-                    return False
-            else:
-                if self.problem:
-                    log.info("the journal can be written again")
-                self.problem = ""
-                return True
+    def _without_evidence(self, error: EvidenceError) -> None:
+        if str(error) != self._evidence_problem:
+            log.error("%s", error)
+        self._evidence_problem = str(error)
 
     def _prune(self) -> None:
         try:
             lost = self._outbox.prune()
         except OutboxError as error:
-            log.error("%s", error)
+            self._backlog.postpone(error)
         else:
             if lost:
                 log.error("journal full: %d defect events given up before the broker had them", lost)
 
     def _event(self, record: Record) -> NewEvent:
         """The defect event of a verdict, with its evidence on disk before it goes out."""
+        self._busy_since = time.monotonic()
         verdict, frame = record.verdict, record.frame
         evidence, boxes = "", []
         if frame and verdict.result and verdict.result.anomaly_map is not None and frame.picture is not None:
@@ -245,8 +344,9 @@ class Recorder:
         if frame and self._evidence:
             try:
                 evidence = self._evidence.keep(frame, verdict.result)
+                self._evidence_problem = ""
             except EvidenceError as error:
-                log.error("%s", error)
+                self._without_evidence(error)
                 self._metrics.sacrificed.labels("evidence").inc()
         return defect_event(self._line, record.body, evidence=evidence, regions=boxes)
 
@@ -259,8 +359,8 @@ def defect_event(
     return NewEvent(event_id=body["event_id"], topic=defect_topic(line, body["camera"]), payload=payload)
 
 
-def _is_defect(verdict: Verdict) -> bool:
-    return verdict.decision is not Decision.PASS and verdict.camera != GOLDEN
+def _is_defect(body: Body) -> bool:
+    return bool(body["decision"] != Decision.PASS and body["camera"] != GOLDEN)
 
 
 def _carry_out(task: Task[Any]) -> None:

@@ -6,6 +6,9 @@ inspect       the model
 deadlines     the clock of the ledger; `parts` that of the stations
 commands      what the line is asked over MQTT
 record        journal, outbox, evidence
+events        what the outbox holds for the broker
+in-flight     the in-flight file, where it cannot lie in memory
+log           stderr, which may be a file on a disk
 publish       the broker
 metrics       the page for Prometheus
 """
@@ -29,6 +32,7 @@ from pathlib import Path
 from prometheus_client import CollectorRegistry
 
 from rejectd import changes, settings_file
+from rejectd.inflight import WrittenFile
 from rejectd.line import Line
 from rejectd.messages import Account, RejectdError
 from rejectd.metrics_server import MetricsServer
@@ -39,6 +43,7 @@ from rejectd.systemd import log_to_stderr, notify, raise_file_limit, watchdog_s
 log = logging.getLogger(__name__)
 
 _TICK_S = 0.25
+_DISK_S = 5.0  # how long the first pictures wait for the journal at most
 _BROKER_S = 2.0  # how long the first pictures wait for the broker at most; without it the line starts all the same
 
 
@@ -113,10 +118,15 @@ class Service:
         gc.collect()
         gc.freeze()  # what lives as long as the service need not be searched for garbage while parts pass
         line = self._line
+        if isinstance(line.inflight, WrittenFile):
+            self._thread("in-flight", line.inflight.run, nice=10)
+        self._thread("record", line.recorder.run, nice=10)
+        self._thread("events", line.publisher.read_events, nice=10)
         self._thread("publish", line.publisher.run)
         line.publisher.wait_connected(_BROKER_S)
         self._thread("metrics", self._metrics.run, nice=10)
-        self._thread("record", line.recorder.run, nice=10)
+        if not line.recorder.tried.wait(_DISK_S):
+            log.error("the journal is not open yet: the disk has not answered; the line starts without it")
         self._thread("deadlines", lambda: line.pipeline.watch_deadlines(self._stop_deadlines))
         if self._settings.stations:
             self._thread("parts", lambda: line.pipeline.watch_parts(self._stop_deadlines))

@@ -10,6 +10,8 @@ import resource
 import socket
 import sys
 
+from rejectd.log import BackgroundHandler
+
 _PRIORITIES = {logging.DEBUG: 7, logging.INFO: 6, logging.WARNING: 4, logging.ERROR: 3, logging.CRITICAL: 2}
 
 
@@ -82,7 +84,7 @@ def for_stderr(text: str, level: int = logging.ERROR) -> str:
 
 def log_to_stderr(level: str) -> None:
     """Send this process's log to stderr, in journald's form if that is where stderr goes."""
-    handler = logging.StreamHandler(sys.stderr)
+    handler = BackgroundHandler(sys.stderr)
     handler.setFormatter(Formatter(journal=_stderr_is_the_journal()))
     logging.basicConfig(handlers=[handler], level=level.upper(), force=True)
 

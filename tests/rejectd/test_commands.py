@@ -89,7 +89,7 @@ class Rig:
             "l",
             outbox=self.outbox,
             evidence=keeper,
-            logbook=None,
+            inflight=None,
             metrics=metrics,
             more_events=lambda: None,
             marked=lambda _numbers: None,
@@ -731,6 +731,7 @@ def test_without_a_picture_there_is_no_snapshot_and_the_reason_is_said(rig: Rig)
 
 def test_a_disk_that_takes_no_snapshot_is_told(rig: Rig) -> None:
     rig.pipeline.latest["left"] = a_picture()
+    assert rig.recorder.tried.wait(10)
     rig.evidence_folder.rmdir()
     rig.evidence_folder.write_text("a file")
     assert "evidence cannot be written" in rig.error("snapshot", camera="left")

@@ -17,7 +17,8 @@ from pathlib import Path
 import pytest
 
 from rejectd import database
-from rejectd.outbox import Entries, NewEvent, Outbox, OutboxError, Reader, Replay
+from rejectd.outbox import Entries, NewEvent, Outbox, OutboxError, Replay
+from rejectd.reader import Reader
 
 RUN = "20261120T060000-abcdef"
 VERSION_1 = """
@@ -88,7 +89,9 @@ def schema(path: Path) -> set[tuple[object, ...]]:
 
 
 def opened(path: Path) -> Outbox:
-    return Outbox(path, keep_ns=10**18, max_bytes=10**12)
+    outbox = Outbox(path, keep_ns=10**18, max_bytes=10**12)
+    outbox.open()
+    return outbox
 
 
 def test_a_new_file_has_the_version_of_this_program(tmp_path: Path) -> None:

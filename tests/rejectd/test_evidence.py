@@ -243,7 +243,7 @@ def test_a_full_disk_is_told_and_leaves_nothing_half_written(full_disk: tuple[Pa
 def test_a_folder_that_cannot_be_used_is_named(tmp_path: Path, place: str) -> None:
     (tmp_path / "file").write_text("a file, not a folder")
     with pytest.raises(EvidenceError, match=r"file.*: evidence cannot be kept: .*; let the service's user write there"):
-        Evidence(tmp_path / "file" / place, quota_bytes=1, heatmap=paint)
+        Evidence(tmp_path / "file" / place, quota_bytes=1, heatmap=paint).open()
 
 
 # snapshots
@@ -285,6 +285,7 @@ def test_a_snapshot_larger_than_the_whole_quota_is_not_promised(
 def test_a_full_disk_is_told_and_leaves_no_half_snapshot(full_disk: tuple[Path, Callable[[], None]]) -> None:
     directory, fill = full_disk
     keeper = Evidence(directory / "evidence", quota_bytes=MANY, heatmap=paint)
+    keeper.open()
     fill()
     with pytest.raises(EvidenceError, match=r"evidence: evidence cannot be written: .*; free disk space"):
         keeper.snapshot("left", a_shot(1))

@@ -56,7 +56,7 @@ class Rig:
             "l",
             outbox=self.outbox,
             evidence=None,
-            logbook=None,
+            inflight=None,
             metrics=metrics,
             more_events=lambda: None,
             marked=lambda _numbers: None,

@@ -19,14 +19,15 @@ from line import digest
 from prometheus_client import generate_latest
 
 from rejectd.decision import decide, unjudged
+from rejectd.inflight import NAME, in_flight_file
 from rejectd.ledger import Ledger, Margin
 from rejectd.line import Line
-from rejectd.logbook import Logbook, LogbookError
 from rejectd.messages import GOLDEN, CameraState, CameraStatus, Cause, Exposure, Frame, Policy, Result
 from rejectd.mqtt import Incoming
 from rejectd.payloads import encode, line_topic, verdict_payload
 from rejectd.settings import Batch, Commands, Device, Engine, FolderCamera, Mqtt, Product, Settings, Station
 from rejectd.standing import Order, Standing, StandingFile, ThresholdOrder
+from rejectd.state import TakenError, in_memory
 from rejectd.thresholds import ThresholdError
 
 
@@ -73,6 +74,13 @@ class Site:
         self._stack.callback(line.publisher.stop, 0)
         return line
 
+    def record(self, settings: Settings | None = None) -> Line:
+        """A start whose record thread runs until it has done what there is to do."""
+        line = self.start(settings)
+        line.recorder.end()
+        line.recorder.run()
+        return line
+
     def end(self) -> None:
         self._stack.close()
 
@@ -83,8 +91,7 @@ class Site:
     def leave(self, write: Callable[[Ledger], None]) -> None:
         """A run that is killed after it has done this."""
         self.end()
-        with contextlib.closing(Logbook(self.state / "in-flight.bin", line="l")) as book:
-            book.begin()
+        with contextlib.closing(in_flight_file(self.state, line="l")) as book:
             write(Ledger("killed", margin=Margin(0), book=book))
 
 
@@ -132,7 +139,7 @@ def test_what_a_killed_run_left_is_put_into_the_journal_and_its_defects_into_the
         closed(ledger, GOLDEN, 2.0)
 
     site.leave(run)
-    line = site.start()
+    line = site.record()
     assert site.rows("SELECT event_id, decision, cause, trigger_number FROM verdict ORDER BY 1") == [
         ("killed-gate-1", "unjudged", "stopping", 112),
         ("killed-golden-1", "unjudged", "stopping", 112),
@@ -157,18 +164,20 @@ def test_a_start_that_is_killed_while_it_recovers_leaves_no_event_twice(site: Si
             closed(ledger, "left", 2.0)
 
     site.leave(run)
-    kept = (site.state / "in-flight.bin").read_bytes()
-    site.start()
+    memory = in_memory(site.state)
+    assert memory
+    kept = (memory / NAME).read_bytes()
+    site.record()
     site.end()
-    (site.state / "in-flight.bin").write_bytes(kept)  # it was killed before the logbook was emptied
-    site.start()
+    (memory / NAME).write_bytes(kept)  # it was killed before the in-flight file was emptied
+    site.record()
     assert site.rows("SELECT event_seq FROM event") == [(1,), (2,), (3,)]
     assert site.rows("SELECT count(*) FROM verdict") == [(3,)]
 
 
 def test_two_services_never_share_a_state_directory(site: Site) -> None:
     site.start()
-    with ExitStack() as stack, pytest.raises(LogbookError, match="another rejectd uses this state directory"):
+    with ExitStack() as stack, pytest.raises(TakenError, match="another rejectd uses this state directory"):
         Line(settings_of(site.bundles), site.directory / "line.yaml", "second", stack)
 
 
@@ -371,8 +380,8 @@ def test_every_change_is_journalled_with_old_and_new_value_and_who_asked(
     ask(line, "resume")
     ask(line, "threshold", product="hat", threshold=1)
     line.reconfigure(with_threshold(site.bundles, 0.9))
-    items = [line.recorder._items.get_nowait() for _ in range(line.recorder._items.qsize())]
-    line.recorder._write([item for item in items if item is not None])
+    line.recorder.end()
+    line.recorder.run()
     rows = site.rows("SELECT what, subject, before, after, changed_by, request_id FROM change ORDER BY rowid")
     assert rows == [
         ("threshold", "cell", str(calibrated), "1000.0", "threshold", "shift 3"),
@@ -504,14 +513,14 @@ def test_the_status_shows_the_problems_that_a_person_should_look_at(line: Line) 
     states = [CameraState.UP, CameraState.DOWN, CameraState.DEGRADED, CameraState.ENDED]
     for name, state in zip("abcd", states, strict=True):
         line.pipeline.states[name] = CameraStatus(camera=name, state=state, reason="no light", since_unix_ns=1)
-    line.recorder.problem = "the journal cannot be written"
+    line.recorder._backlog.problem = "the journal cannot be written"
     assert status(line)["problems"] == [
         "camera b is down: no light",
         "camera c is degraded: no light",
         "the journal cannot be written",
     ]
     line.pipeline.states.clear()
-    line.recorder.problem = ""
+    line.recorder._backlog.problem = ""
 
 
 def test_a_line_with_an_overdue_frame_or_a_hung_device_does_not_judge(line: Line) -> None:
@@ -572,7 +581,7 @@ def test_a_line_whose_broker_knows_nobody_carries_out_nothing_and_says_so_at_its
 
 def test_without_evidence_nothing_is_kept_beside_the_journal(site: Site) -> None:
     settings = settings_of(site.bundles)
-    site.start(replace(settings, evidence=replace(settings.evidence, enabled=False)))
+    site.record(replace(settings, evidence=replace(settings.evidence, enabled=False)))
     assert sorted(path.name for path in site.state.iterdir() if path.is_dir()) == []
-    site.start(replace(settings, evidence=replace(settings.evidence, directory=site.directory / "pictures")))
+    site.record(replace(settings, evidence=replace(settings.evidence, directory=site.directory / "pictures")))
     assert (site.directory / "pictures").is_dir()

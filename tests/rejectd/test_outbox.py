@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import resource
 import signal
 import sqlite3
@@ -19,8 +20,9 @@ from typing import Any
 import pytest
 
 from rejectd.messages import Cause, Decision, Policy, Result, Verdict
-from rejectd.outbox import Delivery, Entries, NewEvent, Outbox, OutboxError, Reader, Reading, Replay
+from rejectd.outbox import Delivery, Entries, NewEvent, Outbox, OutboxError, Reading, Replay
 from rejectd.payloads import verdict_payload
+from rejectd.reader import Reader
 
 EVER = 10**18
 DAY_NS = 86_400 * 10**9
@@ -92,6 +94,7 @@ def journal(tmp_path: Path) -> Iterator[Callable[..., Outbox]]:
             **clocks: Callable[[], int],
         ) -> Outbox:
             outbox = Outbox(path, keep_ns=keep_ns, max_bytes=max_bytes, **clocks)
+            outbox.open()
             stack.callback(outbox.close)
             return outbox
 
@@ -609,18 +612,39 @@ def test_pruning_on_a_full_disk_is_told_and_changes_nothing(disk: Disk) -> None:
         outbox.close()
 
 
-@pytest.mark.parametrize("content", [b"no database" * 1000, b"SQLite format 3\0" + b"\xff" * 4096])
-def test_a_damaged_file_is_named_with_what_to_do(tmp_path: Path, content: bytes) -> None:
+def garbage_in_a_table(path: Path) -> None:
+    with contextlib.closing(sqlite3.connect(path)) as db:
+        db.execute("CREATE TABLE verdict (something_else)")
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda path: path.write_bytes(b"no database" * 1000),
+        lambda path: path.write_bytes(b"SQLite format 3\0" + b"\xff" * 4096),
+        garbage_in_a_table,
+    ],
+)
+def test_a_damaged_file_is_set_aside_and_a_new_one_begins(
+    tmp_path: Path, damage: Callable[[Path], object], caplog: pytest.LogCaptureFixture
+) -> None:
     path = tmp_path / "journal.sqlite"
-    path.write_bytes(content)
-    with pytest.raises(OutboxError) as caught:
-        Outbox(path, keep_ns=EVER, max_bytes=EVER)
-    assert str(caught.value).startswith(f"{path}: the journal cannot be opened: ")
-    assert "move a damaged file away" in str(caught.value)
-    assert path.read_bytes() == content, "the damaged file stays as it was"
+    damage(path)
+    content = path.read_bytes()
+    path.with_name("journal.sqlite-wal").write_bytes(b"of it")
+    outbox = Outbox(path, keep_ns=EVER, max_bytes=EVER)
+    outbox.write(new(1))
+    assert waiting(outbox) == [(1, 1)]
+    outbox.close()
+    aside = Path(outbox.aside)
+    assert re.fullmatch(r"journal\.sqlite\.damaged-\d{8}T\d{6}Z", aside.name)
+    assert aside.read_bytes() == content, "the damaged file stays as it was"
+    assert f"set aside as {aside.name}" in caplog.text
 
 
-def test_damage_found_later_is_told_and_never_a_crash(journal: Callable[..., Outbox]) -> None:
+def test_damage_found_later_is_told_and_the_next_transaction_goes_into_a_new_file(
+    journal: Callable[..., Outbox],
+) -> None:
     outbox = journal()
     outbox.write(Entries(verdicts=[a_verdict(number) for number in range(2000)], events=new(*range(2000)).events))
     path = outbox.path
@@ -631,16 +655,21 @@ def test_damage_found_later_is_told_and_never_a_crash(journal: Callable[..., Out
         file.seek(4096 * 8)
         file.write(b"\xff" * (size - 4096 * 8))
 
+    damaged = Outbox(path, keep_ns=EVER, max_bytes=EVER)
+
     def use() -> None:
-        damaged = journal()
-        entries = Entries(verdicts=[a_verdict(5000)], events=new(5000).events, acknowledged=range(2000))
-        damaged.write(entries)
+        damaged.write(Entries(verdicts=[a_verdict(5000)], events=new(5000).events, acknowledged=range(2000)))
         damaged.waiting()
         damaged.replay(Replay(from_seq=1))
         damaged.prune()
+        damaged.examine()
 
-    with pytest.raises(OutboxError):  # at once, or when the damaged part is touched
+    with contextlib.suppress(OutboxError):  # at once, or when the damaged part is touched
         use()
+    damaged.write(new(9000))
+    assert damaged.aside
+    assert "run-a-9000" in [event_id for (event_id,) in rows(damaged, "SELECT event_id FROM event")]
+    damaged.close()
 
 
 def test_a_file_of_a_newer_version_is_left_alone(journal: Callable[..., Outbox]) -> None:
@@ -659,7 +688,7 @@ def test_a_path_that_cannot_be_used_is_named(tmp_path: Path, make: Callable[[Pat
     path = tmp_path / "state" / "journal.sqlite"
     make(path)
     with pytest.raises(OutboxError, match=r"journal\.sqlite: the journal cannot be opened: .*; let the service's user"):
-        Outbox(path, keep_ns=EVER, max_bytes=EVER)
+        Outbox(path, keep_ns=EVER, max_bytes=EVER).open()
 
 
 def test_a_reader_never_holds_up_the_writer_nor_sees_half_a_group(journal: Callable[..., Outbox]) -> None:

@@ -18,10 +18,10 @@ from peers import wait_for
 from prometheus_client import CollectorRegistry
 
 from rejectd.batcher import Batcher
+from rejectd.inflight import InFlightFile
 from rejectd.inspector import Begun, InspectorError
 from rejectd.judging import Judged
 from rejectd.ledger import Ledger, Margin
-from rejectd.logbook import Logbook
 from rejectd.messages import CameraStatus, Exposure, Frame, Pixels, Policy, Result, Verdict
 from rejectd.metrics import Metrics
 from rejectd.outbox import Outbox
@@ -122,19 +122,18 @@ class Rig:
     def __init__(self, directory: Path, stations: dict[str, Station] | None = None) -> None:
         self.directory = directory
         self.device, self.sent = Device(), Sent()
-        self.logbook = Logbook(directory / "in-flight.bin", line="l", slots=100)
-        self.logbook.begin()
-        self.ledger = Ledger("run", margin=Margin(MARGIN_NS), book=self.logbook)
+        self.inflight = InFlightFile(directory / "in-flight.bin", line="l", slots=100)
+        self.ledger = Ledger("run", margin=Margin(MARGIN_NS), book=self.inflight)
         self.batcher = Batcher(["c", "d"], max_batch=4, max_wait_ns=MS, queue_per_camera=64)
         self.metrics = Metrics(CollectorRegistry(), cameras=["c", "d"], products=["p"], snapshot=self.ledger.snapshot)
         self.outbox = Outbox(directory / "journal.sqlite", keep_ns=10**18, max_bytes=10**9)
-        parts = Ledger("run", margin=Margin(MARGIN_NS), book=self.logbook)
+        parts = Ledger("run", margin=Margin(MARGIN_NS), book=self.inflight)
         self.stations = Stations(stations or {}, parts, numbered=["c", "d"])
         self.recorder = Recorder(
             "l",
             outbox=self.outbox,
             evidence=None,
-            logbook=self.logbook,
+            inflight=self.inflight,
             metrics=self.metrics,
             more_events=lambda: None,
             marked=lambda _numbers: None,
@@ -209,7 +208,7 @@ class Rig:
             thread.join(10)
             assert not thread.is_alive()
         self.outbox.close()
-        self.logbook.close()
+        self.inflight.close()
         self.device.close()
 
     def wait_verdicts(self, count: int) -> None:
@@ -585,7 +584,7 @@ def test_what_a_killed_service_had_in_flight_is_found_by_the_next_start(rig: Rig
     wait_for(lambda: rig.pipeline.busy_since_ns is not None, "the device has it")
     copy = tmp_path / "copy.bin"  # what the kernel would have kept of a process that was killed now
     copy.write_bytes((tmp_path / "in-flight.bin").read_bytes())
-    book = Logbook(copy, line="l")
+    book = InFlightFile(copy, line="l")
     left = book.left
     book.close()
     assert [(body["event_id"], body["decision"], body["cause"]) for body in left] == [(hanging, "unjudged", "stopping")]
@@ -594,6 +593,6 @@ def test_what_a_killed_service_had_in_flight_is_found_by_the_next_start(rig: Rig
     rig.wait_verdicts(1)
     assert rig.recorder.wait(10)
     copy.write_bytes((tmp_path / "in-flight.bin").read_bytes())
-    book = Logbook(copy, line="l")
+    book = InFlightFile(copy, line="l")
     assert book.left == [], "what is in the journal is nowhere else"
     book.close()

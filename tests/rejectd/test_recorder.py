@@ -22,11 +22,11 @@ import pytest
 from peers import wait_for
 from prometheus_client import CollectorRegistry
 
-from rejectd import recorder as recorder_module
+from rejectd import backlog as backlog_module
 from rejectd.decision import decide, unjudged
 from rejectd.evidence import Evidence
+from rejectd.inflight import InFlightFile
 from rejectd.ledger import Ledger, Margin
-from rejectd.logbook import Logbook
 from rejectd.messages import GOLDEN, Cause, Exposure, Frame, Pixels, Policy, RejectdError, Result, Verdict
 from rejectd.metrics import Metrics
 from rejectd.outbox import Delivery, Outbox, Reading, Replay
@@ -43,9 +43,8 @@ class Rig:
 
     def __init__(self, directory: Path, *, books: Path | None = None, evidence: bool = True) -> None:
         self._book = (books or directory) / "in-flight.bin"
-        self.logbook = Logbook(self._book, line="l")
-        self.logbook.begin()
-        self.ledger = Ledger("run", margin=Margin(0), book=self.logbook)
+        self.inflight = InFlightFile(self._book, line="l")
+        self.ledger = Ledger("run", margin=Margin(0), book=self.inflight)
         self.metrics = Metrics(CollectorRegistry(), cameras=CAMERAS, products=["cell"], snapshot=self.ledger.snapshot)
         self.outbox = Outbox(directory / "journal.sqlite", keep_ns=10**18, max_bytes=10**9)
         self.evidence_folder = directory / "evidence"
@@ -56,7 +55,7 @@ class Rig:
             evidence=Evidence(self.evidence_folder, quota_bytes=10**9, heatmap=lambda picture, *_: picture)
             if evidence
             else None,
-            logbook=self.logbook,
+            inflight=self.inflight,
             metrics=self.metrics,
             more_events=lambda: self.told.append("more"),
             marked=self._marked,
@@ -64,7 +63,7 @@ class Rig:
         self.thread = threading.Thread(target=self.recorder.run)
         self._stack = contextlib.ExitStack()
         self._stack.callback(self.outbox.close)
-        self._stack.callback(self.logbook.close)
+        self._stack.callback(self.inflight.close)
 
     def _marked(self, numbers: Iterable[int]) -> None:
         known = {row[0] for row in self.rows("SELECT event_seq FROM event WHERE acknowledged_unix_ns IS NOT NULL")}
@@ -129,9 +128,9 @@ class Rig:
         return int(self.metrics.sacrificed.labels(what)._value.get())
 
     def left(self) -> set[str]:
-        """What the next start would find in the logbook."""
+        """What the next start would find in the in-flight file."""
         copy = shutil.copy(self._book, self._book.with_name("copy.bin"))  # which nobody has locked
-        with contextlib.closing(Logbook(copy, line="l")) as book:
+        with contextlib.closing(InFlightFile(copy, line="l")) as book:
             return {body["event_id"] for body in book.left}
 
 
@@ -168,7 +167,7 @@ def test_every_verdict_is_in_the_journal_and_every_defect_with_its_evidence_in_t
     assert "more" in rig.told
 
 
-def test_a_verdict_leaves_the_logbook_when_it_is_in_the_journal_and_not_before(rig: Rig) -> None:
+def test_a_verdict_leaves_the_in_flight_file_when_it_is_in_the_journal_and_not_before(rig: Rig) -> None:
     frames = [rig.judge(score) for score in (PASS, REJECT)]
     assert rig.left() == {frame.event_id for frame in frames}
     rig.start()
@@ -220,9 +219,10 @@ def test_without_evidence_a_defect_has_regions_but_no_picture(tmp_path: Path) ->
 
 
 def test_evidence_that_cannot_be_written_costs_the_evidence_alone(rig: Rig, caplog: pytest.LogCaptureFixture) -> None:
+    rig.start()
+    assert rig.recorder.tried.wait(10)
     rig.evidence_folder.rmdir()
     rig.evidence_folder.write_text("a file")
-    rig.start()
     frame = rig.judge(REJECT, picture=a_picture())
     assert rig.recorder.wait(10)
     (event,) = rig.events().values()
@@ -390,8 +390,9 @@ def disk(tmp_path: Path) -> Iterator[Disk]:
 
 @pytest.fixture
 def on_disk(disk: Disk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Rig]:
-    """A recorder whose journal lies on that disk; the logbook has its space since the start."""
-    monkeypatch.setattr(recorder_module, "_RETRY_S", 0.02)
+    """A recorder whose journal lies on that disk; the in-flight file has its space since the start."""
+    monkeypatch.setattr(backlog_module, "_RETRY_S", 0.02)
+    monkeypatch.setattr(backlog_module, "_RETRY_MAX_S", 0.1)
     rig = Rig(disk.path, books=tmp_path, evidence=False)
     yield rig
     disk.free()
@@ -413,7 +414,7 @@ def test_a_full_disk_loses_nothing_is_shown_as_a_problem_and_goes_away_by_itself
     assert "the journal cannot be written" in rig.recorder.problem
     assert "free disk space" in rig.recorder.problem
     assert not rig.recorder.wait(0.2), "it is tried again and again"
-    assert {frame.event_id for frame in frames[-400:]} <= rig.left(), "what is not in the journal is in the logbook"
+    assert {frame.event_id for frame in frames[-400:]} <= rig.left(), "what the journal has not is in the other"
     disk.free()
     assert rig.recorder.wait(20)
     assert rig.recorder.problem == ""
@@ -425,7 +426,7 @@ def test_a_full_disk_loses_nothing_is_shown_as_a_problem_and_goes_away_by_itself
     assert "the journal can be written again" in caplog.text
 
 
-def test_what_a_full_disk_does_not_take_before_the_end_stays_in_the_logbook(on_disk: Rig, disk: Disk) -> None:
+def test_what_a_full_disk_does_not_take_before_the_end_stays_in_the_in_flight_file(on_disk: Rig, disk: Disk) -> None:
     rig = on_disk.start()
     disk.fill()
     frames = [rig.judge(REJECT) for _ in range(600)]

@@ -2,34 +2,37 @@
 
 from __future__ import annotations
 
-import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Iterable
-from pathlib import Path
+from collections.abc import Callable, Collection, Iterable, Sequence
+from typing import TypeAlias
 
 from rejectd.mqtt.link import Message
-from rejectd.outbox import OutboxError, Reader
-
-log = logging.getLogger(__name__)
+from rejectd.reader import Event
 
 _UNDER_WAY = 10  # without acknowledgement, so that a verdict always finds room
 _UNMARKED = 256  # acknowledged, but not yet marked in the outbox: a slow disk holds the next ones up
-_PAUSE_S = 5.0  # before a topic that the broker refused, or an outbox that cannot be read, is tried again
+_PAUSE_S = 5.0  # before a topic that the broker refused is tried again
+
+Ask: TypeAlias = Callable[[int, int, Collection[int], Collection[str]], None]  # question, limit, busy, held topics
 
 
 class Events:
-    """Owned by the publish thread; `more` and `marked` may be called by any thread."""
+    """Owned by the publish thread; `more`, `marked` and `answer` may be called by any thread."""
 
-    def __init__(self, path: Path) -> None:
-        self._reader = Reader(path)
+    def __init__(self, ask: Ask) -> None:
+        """`ask(question, limit, busy, held)` has the outbox read; what it holds comes by `answer`, now or later."""
+        self._ask = ask
         self._ready: deque[Message] = deque()
         self._under_way: set[int] = set()
         self._held: dict[str, float] = {}  # topic to the instant at which it is tried again
         self._lock = threading.Lock()  # guards what follows
         self._unmarked: set[int] = set()
         self._more = True  # the outbox may have something to send
+        self._question = 0  # the last one; older answers are of no use
+        self._open = False  # it has no answer yet
+        self._answer: Sequence[Event] = ()
 
     def more(self) -> None:
         """The outbox has something new."""
@@ -43,10 +46,17 @@ class Events:
             self._unmarked.difference_update(numbers)
             self._more = self._more or held_up
 
+    def answer(self, question: int, events: Sequence[Event]) -> None:
+        """What the outbox holds. An answer to an older question is left out: what it tells may be under way by now."""
+        with self._lock:
+            if question == self._question and self._open:
+                self._open = False
+                self._answer = events
+
     @property
     def idle(self) -> bool:
         """Whether nothing can be sent now."""
-        return not (self._ready or self._under_way or self._more)
+        return not (self._ready or self._under_way or self._more or self._open or self._answer)
 
     @property
     def refused_topics(self) -> list[str]:
@@ -61,8 +71,8 @@ class Events:
         for topic in [topic for topic, until in self._held.items() if until <= now]:
             del self._held[topic]
             self._more = True
-        if not self._ready and self._more:
-            self._fetch(now)
+        if not self._ready:
+            self._fetch()
         if not self._ready:
             return None
         message = self._ready.popleft()
@@ -81,7 +91,8 @@ class Events:
         assert message.event_seq is not None
         self._under_way.discard(message.event_seq)
         self._held[message.topic] = time.monotonic() + _PAUSE_S
-        self._ready = deque(each for each in self._ready if each.topic != message.topic)
+        self._ready = deque(waiting for waiting in self._ready if waiting.topic != message.topic)
+        self._forget_question()
 
     def put_back(self, message: Message) -> None:
         """It could not go out yet: it is the next again."""
@@ -94,24 +105,38 @@ class Events:
         self._under_way.clear()
         self._ready.clear()
         self._held.clear()
+        self._forget_question()
         self.more()
 
-    def close(self) -> None:
-        """Close the file."""
-        self._reader.close()
-
-    def _fetch(self, now: float) -> None:
+    def _fetch(self) -> None:
+        """Take what the outbox has answered, or else ask it, where it may have something."""
+        self._take_answer()
+        if self._ready:
+            return
         with self._lock:
-            if len(self._unmarked) >= _UNMARKED:
+            if self._open or not self._more or len(self._unmarked) >= _UNMARKED:
                 return
             self._more = False
+            self._open = True
+            self._question += 1
+            question = self._question
             busy = self._unmarked | self._under_way
-        try:
-            events = self._reader.waiting(_UNDER_WAY, busy=busy, held=self._held)
-        except OutboxError as error:
-            log.error("%s", error)
-            self._held[""] = now + _PAUSE_S  # no topic: only the time to look again
-            return
-        self._ready.extend(Message(topic=each.topic, payload=each.payload, event_seq=each.event_seq) for each in events)
+        self._ask(question, _UNDER_WAY, busy, list(self._held))
+        self._take_answer()
+
+    def _take_answer(self) -> None:
+        with self._lock:
+            events, self._answer = self._answer, ()
+        self._ready.extend(
+            Message(topic=event.topic, payload=event.payload, event_seq=event.event_seq) for event in events
+        )
         if events:
             self.more()  # there may be others behind them
+
+    def _forget_question(self) -> None:
+        """What is asked for now would come before what has to go out again."""
+        with self._lock:
+            self._more = self._more or self._open or bool(self._answer)
+            self._open = False
+            self._question += 1
+            self._answer = ()

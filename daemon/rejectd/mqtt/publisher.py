@@ -24,6 +24,7 @@ from pathlib import Path
 from rejectd.messages import CameraStatus, Verdict
 from rejectd.metrics import Metrics
 from rejectd.mqtt.events import Events
+from rejectd.mqtt.feed import Feed
 from rejectd.mqtt.fitting import Fitting, packet_bytes
 from rejectd.mqtt.link import Acknowledgement, Incoming, Link, LinkError, LostError, Message, connect
 from rejectd.mqtt.patience import Patience
@@ -31,6 +32,7 @@ from rejectd.mqtt.reasons import ABOUT_A_MESSAGE, TOO_LARGE
 from rejectd.mqtt.suspects import Sent, Suspects
 from rejectd.mqtt.waiting import Waiting
 from rejectd.payloads import actuator_topic, camera_payload, camera_topic, command_topic, encode, verdict_topic
+from rejectd.reader import Event
 from rejectd.settings import Mqtt, Protocol
 
 log = logging.getLogger(__name__)
@@ -47,6 +49,7 @@ class Ears:
     took: Callable[[int], None]  # ns from a decision to the acknowledgement, on a connection that held
     acknowledged: Callable[[int], None]  # the broker has the event of this number
     received: Callable[[Incoming], None]  # a command, or the count of an actuator
+    damaged: Callable[[], None] = lambda: None  # the outbox seems to be damaged
 
 
 class Publisher:
@@ -73,7 +76,8 @@ class Publisher:
         self._client_id = settings.client_id or f"rejectd-{line}"
         self._protocol = settings.protocol  # once connected, what the broker spoke
         self._waiting = Waiting(self._unpublished)
-        self._events = Events(outbox)
+        self._feed = Feed(outbox, answer=self._answered, again=self.more_events, damaged=ears.damaged)
+        self._events = Events(self._feed.ask)
         self._patience = Patience(settings.retry_max_s, client_id=self._client_id)
         self._fitting = Fitting(metrics)
         self._suspects = Suspects()
@@ -117,6 +121,14 @@ class Publisher:
     def marked(self, numbers: Iterable[int]) -> None:
         """The outbox knows that the broker has these events."""
         self._events.marked(numbers)
+        self.wake()
+
+    def read_events(self) -> None:
+        """The life of the events thread, which reads the outbox; ends when `run` does."""
+        self._feed.run()
+
+    def _answered(self, question: int, events: list[Event]) -> None:
+        self._events.answer(question, events)
         self.wake()
 
     def problems(self) -> list[str]:
@@ -163,7 +175,7 @@ class Publisher:
                 self._pause(self._live(link))
         finally:
             self._waiting.give_up()
-            self._events.close()
+            self._feed.stop()
             self._wake_reader.close()
             self._wake_writer.close()
 

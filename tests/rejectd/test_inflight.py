@@ -1,4 +1,4 @@
-"""rejectd.logbook: what a killed service leaves behind. Real files, real processes that are really killed."""
+"""rejectd.inflight: what a killed service leaves behind. Real files, real processes that are really killed."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import random
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from operator import mul
@@ -20,10 +21,13 @@ import pytest
 from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
+from peers import wait_for
 
+from rejectd import inflight as inflight_module
+from rejectd import state
 from rejectd.decision import unjudged
+from rejectd.inflight import InFlightError, InFlightFile, WrittenFile, in_flight_file
 from rejectd.ledger import Ledger, Margin
-from rejectd.logbook import Logbook, LogbookError
 from rejectd.messages import Cause, Decision, Exposure, Frame, Policy, Result, Verdict
 from rejectd.payloads import encode, verdict_payload
 
@@ -71,30 +75,30 @@ def a_body(frame: Frame, *, detail: str = "", views: tuple[str, ...] = ()) -> by
 
 
 @pytest.fixture
-def opened(tmp_path: Path) -> Iterator[Callable[..., Logbook]]:
-    """Opens the logbook of a service; the one that it had before is let go of, as if it had been killed."""
+def opened(tmp_path: Path) -> Iterator[Callable[..., InFlightFile]]:
+    """Opens the in-flight file of a service; the one that it had before is let go of, as if it had been killed."""
     with contextlib.ExitStack() as stack:
+        (tmp_path / "state").mkdir(exist_ok=True)
 
-        def make(slots: int = 16, path: Path = tmp_path / "state" / "in-flight.bin") -> Logbook:
+        def make(slots: int = 16, path: Path = tmp_path / "state" / "in-flight.bin") -> InFlightFile:
             stack.close()
-            book = Logbook(path, line="l", slots=slots)
+            book = InFlightFile(path, line="l", slots=slots)
             stack.callback(book.close)
             return book
 
         yield make
 
 
-def left(book: Logbook) -> dict[str, dict[str, Any]]:
+def left(book: InFlightFile) -> dict[str, dict[str, Any]]:
     assert len({body["event_id"] for body in book.left}) == len(book.left)
     return {body["event_id"]: body for body in book.left}
 
 
 def test_a_frame_that_was_open_is_found_as_stopping_and_one_that_was_closed_with_its_verdict(
-    opened: Callable[..., Logbook],
+    opened: Callable[..., InFlightFile],
 ) -> None:
     book = opened()
     assert book.left == []
-    book.begin()
     frames = [a_frame(seq) for seq in (1, 2, 3)]
     for frame in frames:
         book.open(frame)
@@ -113,21 +117,32 @@ def test_a_frame_that_was_open_is_found_as_stopping_and_one_that_was_closed_with
     assert (stopping["decision"], stopping["cause"], stopping["action"]) == ("unjudged", "stopping", "stop")
 
 
-def test_what_was_left_stays_until_it_is_in_the_journal(opened: Callable[..., Logbook]) -> None:
+def test_what_was_left_stays_until_it_is_in_the_journal(opened: Callable[..., InFlightFile]) -> None:
     book = opened()
-    book.begin()
     book.open(a_frame(1))
     for _ in range(3):  # starts that were killed before they had written it
         book = opened()
         assert set(left(book)) == {"run-a-1"}
-    book.begin()
-    assert book.left == []
+    book.clear(["run-a-1"])
     assert opened().left == []
 
 
-def test_a_ledger_keeps_its_frames_in_the_logbook(opened: Callable[..., Logbook]) -> None:
+def test_what_was_left_keeps_its_slots_and_the_others_are_free(opened: Callable[..., InFlightFile]) -> None:
+    book = opened(slots=3)
+    book.open(a_frame(1))
+    book.open(a_frame(2))
+    book = opened(slots=3)
+    book.open(a_frame(3))
+    assert book.missed == 0
+    book.open(a_frame(4))
+    assert book.missed == 1
+    book.clear(body["event_id"] for body in book.left)
+    book.open(a_frame(5))
+    assert set(left(opened(slots=3))) == {"run-a-3", "run-a-5"}
+
+
+def test_a_ledger_keeps_its_frames_in_the_in_flight_file(opened: Callable[..., InFlightFile]) -> None:
     book = opened()
-    book.begin()
     ledger = Ledger("run", margin=Margin(0), book=book)
     picture = Exposure(captured_ns=0, captured_unix_ns=1, source="s")
     frames = [ledger.open(picture, camera="a", product="cell", policy=Policy.PASS, deadline_ns=10**9) for _ in range(3)]
@@ -141,9 +156,8 @@ def test_a_ledger_keeps_its_frames_in_the_logbook(opened: Callable[..., Logbook]
     }
 
 
-def test_slots_are_used_again_and_only_what_finds_none_is_missed(opened: Callable[..., Logbook]) -> None:
+def test_slots_are_used_again_and_only_what_finds_none_is_missed(opened: Callable[..., InFlightFile]) -> None:
     book = opened(slots=4)
-    book.begin()
     for seq in range(1, 101):
         book.open(a_frame(seq))
         book.end(f"run-a-{seq}", a_body(a_frame(seq)))
@@ -159,14 +173,12 @@ def test_slots_are_used_again_and_only_what_finds_none_is_missed(opened: Callabl
     assert set(left(opened(slots=4))) == {f"run-a-{seq}" for seq in (102, 103, 104, 108)}
 
 
-def test_a_logbook_grows_and_keeps_what_it_holds(opened: Callable[..., Logbook]) -> None:
+def test_an_in_flight_file_grows_and_keeps_what_it_holds(opened: Callable[..., InFlightFile]) -> None:
     book = opened(slots=2)
-    book.begin()
     book.open(a_frame(1))
     book = opened(slots=6)
     assert set(left(book)) == {"run-a-1"}
-    book.begin()
-    for seq in range(6):
+    for seq in range(2, 7):
         book.open(a_frame(seq))
     assert book.missed == 0
     book = opened(slots=2)
@@ -176,19 +188,20 @@ def test_a_logbook_grows_and_keeps_what_it_holds(opened: Callable[..., Logbook])
 # long texts
 
 
-def found_after(opened: Callable[..., Logbook], write: Callable[[Logbook], None]) -> dict[str, dict[str, Any]]:
+def found_after(
+    opened: Callable[..., InFlightFile], write: Callable[[InFlightFile], None]
+) -> dict[str, dict[str, Any]]:
     book = opened(slots=8)
-    book.begin()
     write(book)
     return left(opened(slots=8))
 
 
-def test_texts_that_are_too_long_are_cut_and_all_else_is_kept(opened: Callable[..., Logbook]) -> None:
+def test_texts_that_are_too_long_are_cut_and_all_else_is_kept(opened: Callable[..., InFlightFile]) -> None:
     frame = a_frame(1, source="x" * 3000)
     views = tuple(f"run-left-{number}" for number in range(500))
     whole = json.loads(a_body(frame, detail="y" * 3000, views=views))
 
-    def write(book: Logbook) -> None:
+    def write(book: InFlightFile) -> None:
         book.open(frame)
         book.open(a_frame(2, source="z" * 3000))
         book.end("run-a-1", a_body(frame, detail="y" * 3000, views=views))
@@ -213,15 +226,14 @@ def test_whatever_is_said_of_a_frame_it_and_its_neighbours_are_found(
 ) -> None:
     path = tmp_path_factory.mktemp("book") / "in-flight.bin"
     frames = [a_frame(seq, camera=camera, source=texts[0]) for seq in (1, 2, 3)]
-    with contextlib.closing(Logbook(path, line="l", slots=3)) as book:
-        book.begin()
+    with contextlib.closing(InFlightFile(path, line="l", slots=3)) as book:
         for frame in frames:
             book.open(frame)
         book.end(
             frames[1].event_id, a_body(frames[1], detail=texts[1], views=(f"20261125T060000-ab-{camera}",) * views)
         )
         book.end(frames[2].event_id, a_body(frames[2], detail=texts[2] + texts[3]))
-    with contextlib.closing(Logbook(path, line="l", slots=3)) as book:
+    with contextlib.closing(InFlightFile(path, line="l", slots=3)) as book:
         found = left(book)
     assert {name: body["decision"] for name, body in found.items()} == {
         frames[0].event_id: "unjudged",
@@ -231,11 +243,11 @@ def test_whatever_is_said_of_a_frame_it_and_its_neighbours_are_found(
 
 
 def test_long_texts_of_many_bytes_a_letter_hurt_neither_their_frame_nor_its_neighbours(
-    opened: Callable[..., Logbook],
+    opened: Callable[..., InFlightFile],
 ) -> None:
     frames = [a_frame(seq, camera="c" * 64, source="\U0001f4f7" * 600) for seq in range(1, 9)]
 
-    def write(book: Logbook) -> None:
+    def write(book: InFlightFile) -> None:
         for frame in frames:
             book.open(frame)
         for frame in frames[::2]:
@@ -253,8 +265,7 @@ def test_long_texts_of_many_bytes_a_letter_hurt_neither_their_frame_nor_its_neig
 def work(path: Path, told: int, seed: int) -> None:
     """A service that passes frames without end, and says in a pipe what it has done."""
     chance = random.Random(seed)
-    book = Logbook(path, line="l", slots=64)
-    book.begin()
+    book = InFlightFile(path, line="l", slots=64)
     frames: list[Frame] = []
     ended: list[Frame] = []
     for seq in range(1, 10**9):
@@ -301,9 +312,10 @@ def test_whenever_a_service_is_killed_each_frame_has_its_older_or_its_newer_verd
         for line in killed(path, seed):
             what, number = line.split()
             said[what].add(int(number))
-        with contextlib.closing(Logbook(path, line="l", slots=64)) as book:
+        with contextlib.closing(InFlightFile(path, line="l", slots=64)) as book:
             found = {body["seq"]: body for body in book.left}
             assert len(found) == len(book.left)
+            book.clear([body["event_id"] for body in book.left])
         assert said["open"] - said["clear"] <= set(found), "every frame that is not in the journal is found"
         for seq in set(found) - said["clear"]:
             body = found[seq]
@@ -319,20 +331,19 @@ def test_whenever_a_service_is_killed_each_frame_has_its_older_or_its_newer_verd
 
 
 def step_by_step(path: Path, told: int, dies_at: int) -> None:
-    """A service that uses one slot for two frames, and is killed before it carries out one line of the logbook."""
+    """A service that uses one slot for two frames, and is killed before it carries out one line of its code."""
     lines = 0
 
     def trace(frame: FrameType, event: str, _argument: object) -> Callable[..., Any] | None:
         nonlocal lines
-        if frame.f_globals["__name__"] != "rejectd.logbook":
+        if frame.f_globals["__name__"] != "rejectd.inflight":
             return None
         lines += event == "line"
         if lines == dies_at:
             os.kill(os.getpid(), signal.SIGKILL)
         return trace
 
-    book = Logbook(path, line="l", slots=1)
-    book.begin()
+    book = InFlightFile(path, line="l", slots=1)
     sys.settrace(trace)
     for frame in (a_frame(1), a_frame(2)):
         book.open(frame)
@@ -358,7 +369,7 @@ def test_before_whichever_line_a_service_is_killed_its_frame_has_its_older_or_it
         with open(ours, "rb") as pipe:  # noqa: PTH123 - a pipe
             said = pipe.read().decode().splitlines()
         _, status = os.waitpid(child, 0)
-        with contextlib.closing(Logbook(path, line="l", slots=1)) as book:
+        with contextlib.closing(InFlightFile(path, line="l", slots=1)) as book:
             found = {body["seq"]: body["decision"] for body in book.left}
         in_flight = [seq for seq in (1, 2) if f"open {seq}" in said and f"clear {seq}" not in said]
         assert set(in_flight) <= set(found), (dies_at, said)
@@ -380,45 +391,41 @@ def torn(path: Path, at: int, count: int = 1) -> None:
 
 @pytest.mark.parametrize("at", [16, 18, 20, 22, 30, 400])
 def test_a_slot_that_a_power_failure_tore_is_skipped_and_the_others_are_found(
-    opened: Callable[..., Logbook], tmp_path: Path, at: int
+    opened: Callable[..., InFlightFile], tmp_path: Path, at: int
 ) -> None:
     book = opened(slots=4)
-    book.begin()
     for seq in range(1, 5):
         book.open(a_frame(seq))
     torn(tmp_path / "state" / "in-flight.bin", 2 * PAGE + at)  # checksum, length or text of the second slot
     assert set(left(opened(slots=4))) == {"run-a-1", "run-a-3", "run-a-4"}
 
 
-def test_a_slot_whose_mark_makes_no_sense_is_skipped(opened: Callable[..., Logbook], tmp_path: Path) -> None:
+def test_a_slot_whose_mark_makes_no_sense_is_skipped(opened: Callable[..., InFlightFile], tmp_path: Path) -> None:
     book = opened(slots=4)
-    book.begin()
     book.open(a_frame(1))
     book.open(a_frame(2))
     torn(tmp_path / "state" / "in-flight.bin", PAGE)
     book = opened(slots=4)
     assert set(left(book)) == {"run-a-2"}
-    book.begin()
-    for seq in range(3, 7):
+    for seq in range(3, 6):
         book.open(a_frame(seq))
     assert book.missed == 0, "the torn slot is used again"
 
 
 @given(at=st.integers(PAGE, 5 * PAGE - 1), count=st.integers(1, 700), seed=st.binary(min_size=1, max_size=64))
 @hypothesis_settings(max_examples=60, deadline=None)
-def test_whatever_is_torn_the_logbook_opens_and_tells_no_half_verdict(
+def test_whatever_is_torn_the_in_flight_file_opens_and_tells_no_half_verdict(
     tmp_path_factory: pytest.TempPathFactory, at: int, count: int, seed: bytes
 ) -> None:
     path = tmp_path_factory.mktemp("book") / "in-flight.bin"
-    with contextlib.closing(Logbook(path, line="l", slots=4)) as book:
-        book.begin()
+    with contextlib.closing(InFlightFile(path, line="l", slots=4)) as book:
         for seq in range(1, 5):
             book.open(a_frame(seq))
         book.end("run-a-3", a_body(a_frame(3)))
     with path.open("r+b") as file:
         file.seek(at)
         file.write((seed * count)[: min(count, 5 * PAGE - at)])
-    with contextlib.closing(Logbook(path, line="l", slots=4)) as book:
+    with contextlib.closing(InFlightFile(path, line="l", slots=4)) as book:
         assert all(body["event_id"] == f"run-a-{body['seq']}" and body["source"] == "7.png" for body in book.left)
         assert len(book.left) >= 2, "no more than two slots can be hit"
 
@@ -427,18 +434,17 @@ def test_whatever_is_torn_the_logbook_opens_and_tells_no_half_verdict(
 
 
 def test_a_second_service_on_one_directory_is_refused_with_what_to_do(
-    opened: Callable[..., Logbook], tmp_path: Path
+    opened: Callable[..., InFlightFile], tmp_path: Path
 ) -> None:
     first = opened()
-    first.begin()
     first.open(a_frame(1))
     path = tmp_path / "state" / "in-flight.bin"
-    start = "Logbook(Path(sys.argv[1]), line='l')"
-    script = f"import sys; from pathlib import Path; from rejectd.logbook import Logbook; {start}"
+    start = "InFlightFile(Path(sys.argv[1]), line='l')"
+    script = f"import sys; from pathlib import Path; from rejectd.inflight import InFlightFile; {start}"
     second = subprocess.run([sys.executable, "-c", script, str(path)], capture_output=True, text=True)
     assert second.returncode == 1
     assert second.stderr.splitlines()[-1] == (
-        f"rejectd.logbook.LogbookError: {path}: another rejectd uses this state directory; "
+        f"rejectd.inflight.InFlightError: {path}: another rejectd uses this state directory; "
         "stop it, or give this line a state_directory of its own"
     )
     first.end("run-a-1", a_body(a_frame(1)))
@@ -447,34 +453,30 @@ def test_a_second_service_on_one_directory_is_refused_with_what_to_do(
 
 def test_a_service_that_has_ended_leaves_the_directory_to_the_next(tmp_path: Path) -> None:
     for _ in range(3):
-        Logbook(tmp_path / "in-flight.bin", line="l", slots=2).close()
+        InFlightFile(tmp_path / "in-flight.bin", line="l", slots=2).close()
 
 
 @pytest.mark.parametrize(
     "content", [b"#!/bin/sh\n", b"SQLite format 3\0" + bytes(2 * PAGE - 16), b"rejectd1" + bytes(100), b"r"]
 )
-def test_a_file_of_another_kind_is_refused_and_left_as_it_is(tmp_path: Path, content: bytes) -> None:
+def test_a_damaged_file_is_set_aside_and_the_service_goes_on(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "in-flight.bin"
     path.write_bytes(content)
-    with pytest.raises(LogbookError, match=r"in-flight\.bin: cannot be used: not a logbook; .* move a damaged file"):
-        Logbook(path, line="l")
-    assert path.read_bytes() == content
+    with contextlib.closing(InFlightFile(path, line="l", slots=2)) as book:
+        assert book.left == []
+        book.open(a_frame(1))
+    (aside,) = tmp_path.glob("in-flight.bin.damaged-*")
+    assert aside.read_bytes() == content, "never deleted"
+    with contextlib.closing(InFlightFile(path, line="l", slots=2)) as book:
+        assert set(left(book)) == {"run-a-1"}
 
 
 @pytest.mark.parametrize("size", [0, 3 * PAGE])
 def test_a_file_that_a_killed_first_start_left_is_no_trouble(tmp_path: Path, size: int) -> None:
     path = tmp_path / "in-flight.bin"
     path.write_bytes(bytes(size))
-    with contextlib.closing(Logbook(path, line="l", slots=2)) as book:
+    with contextlib.closing(InFlightFile(path, line="l", slots=2)) as book:
         assert book.left == []
-
-
-@pytest.mark.parametrize("make", [lambda path: path.mkdir(parents=True), lambda path: path.parent.write_text("a file")])
-def test_a_path_that_cannot_be_used_is_named(tmp_path: Path, make: Callable[[Path], object]) -> None:
-    path = tmp_path / "state" / "in-flight.bin"
-    make(path)
-    with pytest.raises(LogbookError, match=r"in-flight\.bin: cannot be opened: .*; let the service's user write"):
-        Logbook(path, line="l")
 
 
 @pytest.fixture
@@ -489,19 +491,98 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", str(path)], check=True)
 
 
-def test_a_full_disk_is_an_error_at_the_opening_and_never_a_crash_later(small_disk: Path) -> None:
+def test_too_little_memory_is_an_error_at_the_opening_and_never_a_crash_later(small_disk: Path) -> None:
     path = small_disk / "in-flight.bin"
-    with pytest.raises(LogbookError, match=r"in-flight\.bin: cannot be used: .*No space left.*; .*free disk space"):
-        Logbook(path, line="l", slots=100)
-    with contextlib.closing(Logbook(path, line="l", slots=30)) as book:
+    with pytest.raises(OSError, match="No space left"):
+        InFlightFile(path, line="l", slots=100)
+    with contextlib.closing(InFlightFile(path, line="l", slots=30)) as book:
         (small_disk / "ballast").write_bytes(bytes(256 * 1024 - 32 * PAGE - 4 * PAGE))
         with contextlib.suppress(OSError), (small_disk / "more").open("wb", buffering=0) as file:
             while file.write(bytes(PAGE)):
                 pass
-        book.begin()
         for seq in range(30):
             book.open(a_frame(seq))
             book.end(f"run-a-{seq}", a_body(a_frame(seq)))
         assert book.missed == 0
-    with contextlib.closing(Logbook(path, line="l", slots=30)) as book:
+    with contextlib.closing(InFlightFile(path, line="l", slots=30)) as book:
         assert len(book.left) == 30
+
+
+# where it lies
+
+
+def test_it_lies_in_memory_in_a_folder_of_its_own_whose_memory_is_free_again_when_nothing_is_left(
+    tmp_path: Path,
+) -> None:
+    book = in_flight_file(tmp_path, line="l", slots=4)
+    assert isinstance(book, InFlightFile)
+    folder = state.in_memory(tmp_path)
+    assert folder
+    assert [file.name for file in folder.iterdir()] == ["in-flight.bin"]
+    assert list(tmp_path.iterdir()) == [], "nothing lies on the disk"
+    with pytest.raises(InFlightError, match="another rejectd uses this state directory"):
+        in_flight_file(tmp_path, line="l", slots=4)
+    book.open(a_frame(1))
+    book.close()
+    book = in_flight_file(tmp_path, line="l", slots=4)
+    assert set(left(book)) == {"run-a-1"}
+    book.clear(["run-a-1"])
+    book.close()
+    assert list(folder.iterdir()) == []
+
+
+class Writer:
+    """A service without a place in memory: its in-flight thread and the file on the disk."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.book = WrittenFile(path, line="l", slots=4)
+        self.thread = threading.Thread(target=self.book.run)
+        self.thread.start()
+
+    def end(self) -> None:
+        self.book.close()
+        self.thread.join(10)
+        assert not self.thread.is_alive()
+
+    def on_disk(self) -> dict[str, Any]:
+        copy = self.path.with_name("copy.bin")
+        copy.write_bytes(self.path.read_bytes())
+        return left(WrittenFile(copy, line="l", slots=4))
+
+
+def test_without_a_place_in_memory_a_thread_writes_it_to_the_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(state, "in_memory", lambda _directory: None)
+    assert isinstance(in_flight_file(tmp_path, line="l"), WrittenFile)
+    assert "a kill may cost the journal its last entries" in caplog.text
+    writer = Writer(tmp_path / "state" / "in-flight.bin")
+    for seq in (1, 2, 3):
+        writer.book.open(a_frame(seq))
+    writer.book.end("run-a-2", a_body(a_frame(2)))
+    writer.book.clear(["run-a-3"])
+    writer.end()
+    assert {name: body["decision"] for name, body in writer.on_disk().items()} == {
+        "run-a-1": "unjudged",
+        "run-a-2": "reject",
+    }
+    again = Writer(writer.path)
+    assert set(left(again.book)) == {"run-a-1", "run-a-2"}
+    again.book.clear(["run-a-1", "run-a-2"])
+    again.end()
+    assert again.on_disk() == {}
+
+
+def test_a_disk_that_does_not_take_it_is_said_once_and_tried_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(inflight_module, "_RETRY_S", 0.01)
+    (tmp_path / "state").write_text("a file")
+    writer = Writer(tmp_path / "state" / "in-flight.bin")
+    writer.book.open(a_frame(1))
+    wait_for(lambda: "cannot be written" in caplog.text, "it is said")
+    (tmp_path / "state").unlink()
+    wait_for(lambda: writer.path.exists() and "run-a-1" in writer.on_disk(), "it is written after all")
+    writer.end()
+    assert caplog.text.count("cannot be written") == 1

@@ -1,0 +1,84 @@
+"""Reads defect events from the outbox for the publish thread, which must never wait for a disk."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Collection
+from pathlib import Path
+
+from rejectd.outbox import OutboxError
+from rejectd.reader import DamagedError, Event, Reader
+
+log = logging.getLogger(__name__)
+
+_PAUSE_S = 5.0  # before an outbox that cannot be read is tried again
+
+
+class Feed:
+    """`ask` may be called by any thread and never blocks; `run` is one thread's life. One question is open at most."""
+
+    def __init__(
+        self,
+        path: Path,
+        *,
+        answer: Callable[[int, list[Event]], None],
+        again: Callable[[], None],
+        damaged: Callable[[], None],
+    ) -> None:
+        """Who is told of what: `answer(question, events)`.
+
+        `again()`: there may be something after all, `damaged()`: the file seems so.
+        """
+        self._path = path
+        self._answer = answer
+        self._again = again
+        self._damaged = damaged
+        self._condition = threading.Condition()
+        self._question: tuple[int, int, Collection[int], Collection[str]] | None = None
+        self._ended = False
+
+    def ask(self, question: int, limit: int, busy: Collection[int], held: Collection[str]) -> None:
+        """Have the next events read, without busy ones and those of held topics. The newest question counts."""
+        with self._condition:
+            self._question = question, limit, busy, held
+            self._condition.notify_all()
+
+    def run(self) -> None:
+        """The life of the events thread; ends at `stop`."""
+        reader = Reader(self._path)
+        trouble = ""
+        while True:
+            with self._condition:
+                self._condition.wait_for(lambda: self._question or self._ended, timeout=1.0)
+                asked, self._question = self._question, None
+                if self._ended:
+                    break
+            if asked is None:
+                continue
+            question, limit, busy, held = asked
+            try:
+                events = reader.waiting(limit, busy=busy, held=held)
+            except OutboxError as error:
+                if str(error) != trouble:
+                    trouble = str(error)
+                    log.error("%s", error)
+                if isinstance(error, DamagedError):
+                    self._damaged()
+                self._answer(question, [])
+                self._pause()
+            else:
+                trouble = ""
+                self._answer(question, events)
+        reader.close()
+
+    def stop(self) -> None:
+        """Let `run` end."""
+        with self._condition:
+            self._ended = True
+            self._condition.notify_all()
+
+    def _pause(self) -> None:
+        with self._condition:
+            self._condition.wait_for(lambda: self._ended, timeout=_PAUSE_S)
+        self._again()

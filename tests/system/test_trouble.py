@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 from line import Line, Operator, Subscriber
-from peers import Mosquitto, need_peer, wait_for
+from peers import Mosquitto, need_peer, run_command, wait_for
 
 pytestmark = pytest.mark.system
 
@@ -151,3 +151,100 @@ def test_a_clock_that_jumps_by_years_loses_nothing_and_moves_no_deadline(
     status = subscriber.status()
     assert status["captured"] == len(subscriber.of("verdict")) == line.journal("SELECT count(*) FROM verdict")[0][0]
     assert {verdict["cause"] for verdict in subscriber.of("verdict").values()} <= {None, "stopping"}
+
+
+@pytest.mark.parametrize("protocol", ["5", "3.1.1"])
+def test_two_services_of_one_name_back_off_and_both_say_in_log_and_status_what_is_wrong(
+    line: Line,
+    subscriber: Subscriber,
+    mosquitto: Mosquitto,
+    bundle: Path,
+    cells: list[Path],
+    tmp_path: Path,
+    protocol: str,
+) -> None:
+    (tmp_path / "twin").mkdir()
+    twin = Line(tmp_path / "twin", bundle, mosquitto.port)
+    for each in (line, twin):
+        each.folder("left", cells[:5], rate_hz=5, loop=True, deadline_ms=10_000)
+        each.settings["mqtt"] |= {"protocol": protocol, "retry_max_s": 2}
+        each.start()
+    try:
+        said = "another client uses this identifier, rejectd-t1"
+        for each in (line, twin):
+            wait_for(lambda each=each: said in each.log.read_text(), "the log says it")
+        wait_for(lambda: any(said in text for text in subscriber.status().get("problems", [])), "the status says it")
+        before, began = _connects(mosquitto), time.monotonic()
+        wait_for(lambda: time.monotonic() > began + 10, "some time passes")  # the storm that is looked for
+        assert _connects(mosquitto) - before <= 15, "in 10 s, with pauses of 2 s"
+        assert all(each.log.read_text().count(said) <= 8 for each in (line, twin))
+        assert twin.stop() == 0
+        wait_for(lambda: line.metrics()["rejectd_broker_connected"] == 1, "one alone has its connection")
+        count = len(subscriber.of("verdict"))
+        wait_for(lambda: len(subscriber.of("verdict")) > count + 5, "verdicts arrive again")
+        assert line.stop() == 0
+    finally:
+        if twin.process and twin.process.poll() is None:
+            twin.process.kill()
+            twin.process.wait(timeout=10)
+
+
+def test_a_broker_that_takes_small_messages_gets_small_snapshots_and_is_not_connected_to_again_and_again(
+    line: Line, mosquitto_with: Callable[[str], Mosquitto], cells: list[Path]
+) -> None:
+    broker = mosquitto_with("allow_anonymous true\nmax_packet_size 6000")
+    subscriber, operator = Subscriber(broker.port), Operator(broker.port)
+    line.settings["mqtt"]["port"] = broker.port
+    line.folder("left", cells[:20], rate_hz=10, loop=True, deadline_ms=10_000)
+    line.start()
+    wait_for(lambda: subscriber.of("verdict"), "parts pass")
+    for _ in range(5):
+        answer = operator.ask("snapshot", camera="left")
+        assert answer["ok"], answer
+        assert 500 < len(answer["result"]["jpeg"]) < 6000
+    assert _connects(broker) <= 2, "once to ask for the version, once to stay"
+    assert line.total("rejectd_messages_too_large_total") == 0
+    assert line.stop() == 0
+    subscriber.close()
+    operator.close()
+
+
+@pytest.mark.parametrize("encoding", ["cp1252", "utf-16"])
+def test_a_password_file_in_another_encoding_stops_no_line_and_is_taken_over_once_it_is_mended(
+    line: Line, mosquitto: Mosquitto, cells: list[Path], tmp_path: Path, encoding: str
+) -> None:
+    secret = tmp_path / "secret"
+    secret.write_bytes("geheim-ß1\r\n".encode(encoding))
+    line.settings["mqtt"] |= {"username": "line", "password_file": str(secret)}
+    line.folder("left", cells[:20], rate_hz=10, loop=True, deadline_ms=500)
+    checked = run_command("rejectd", "check", line.write())
+    assert f"FAIL  broker: {secret}: cannot be read: is not UTF-8 text" in checked.stdout
+    assert "Traceback" not in checked.stdout + checked.stderr
+    line.start()
+    wait_for(lambda: line.total("rejectd_verdicts_total") > 10, "parts are judged")
+    assert line.log.read_text().count("is not UTF-8 text") == 1
+    assert "geheim" not in line.log.read_text()
+    secret.write_text("geheim-ß1\n", encoding="utf-8-sig")
+    wait_for(lambda: line.metrics()["rejectd_broker_connected"] == 1, "the mended file is taken over")
+    assert line.stop() == 0
+
+
+def test_check_of_a_line_that_runs_finds_its_port_its_evidence_and_its_rights(
+    line: Line, mosquitto: Mosquitto, cells: list[Path]
+) -> None:
+    line.folder("left", cells[:5], rate_hz=5, loop=True, deadline_ms=10_000, region=[0, 0, 5000, 100])
+    line.start()
+    checked = run_command("rejectd", "check", line.file).stdout.splitlines()
+    assert f"ok    metrics: 127.0.0.1:{line.metrics_port} is served by this line's service already" in checked
+    assert f"ok    broker: 127.0.0.1:{mosquitto.port} speaks MQTT 5, lets the service publish and hear" in checked
+    assert any(said.startswith("ok    evidence: ") and "can be written" in said for said in checked)
+    assert any(
+        said.startswith("FAIL  camera left: the region [0, 0, 5000, 100] exceeds the picture") for said in checked
+    )
+    assert line.stop() == 0
+
+
+def _connects(broker: Mosquitto) -> int:
+    """How often the service has connected."""
+    log = (broker.directory / "mosquitto.log").read_text()
+    return sum("New client connected" in entry and "as rejectd-t1 " in entry for entry in log.splitlines())

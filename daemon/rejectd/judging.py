@@ -1,6 +1,6 @@
-"""Whether parts are judged: looks at how the last frames of each camera ended.
+"""Whether parts are judged: looks at how the last parts ended that each camera or station answered for.
 
-A line whose frames all end `late` keeps its promise, and inspects nothing. So a share of unjudged frames is a problem
+A line whose parts all end `late` keeps its promise, and inspects nothing. So a share of unjudged parts is a problem
 that names the likely cause, and while it goes on the line does not say that it judges.
 """
 
@@ -16,8 +16,8 @@ from rejectd.settings import Judging as JudgingSettings
 
 log = logging.getLogger(__name__)
 
-_FEW = 3  # so many unjudged frames, or judged ones in a row, say nothing yet
-_GOES_ON = 0.5  # share of unjudged frames from which on a camera, or the line, does not judge
+_FEW = 3  # fewer unjudged parts, or judged ones in a row, say nothing yet
+_GOES_ON = 0.5  # share of unjudged parts from which on a camera, or the line, does not judge
 _NOT_COUNTED = (Cause.PAUSED, Cause.STOPPING)  # somebody wanted them so
 _OF_THE_ENGINE = (Cause.LATE, Cause.OVERLOAD, Cause.ENGINE_FAULT)  # what befalls all cameras
 _HELP = {
@@ -32,16 +32,18 @@ _HELP = {
 
 
 class Judged:
-    """The ends of the last frames. Safe for any number of threads."""
+    """The ends of the last parts. Safe for any number of threads."""
 
-    def __init__(self, settings: JudgingSettings, cameras: Iterable[str]) -> None:
+    def __init__(self, settings: JudgingSettings, cameras: Iterable[str], stations: Iterable[str] = ()) -> None:
+        """`cameras`: those in no station, whose frames are parts; `stations` answer for the parts of their cameras."""
         self._share = settings.unjudged_share
-        self._ends: dict[str, deque[Cause | None]] = {camera: deque(maxlen=settings.parts) for camera in cameras}
+        self._names = {name: f"camera {name}" for name in cameras} | {name: f"station {name}" for name in stations}
+        self._ends: dict[str, deque[Cause | None]] = {name: deque(maxlen=settings.parts) for name in self._names}
         self._lock = threading.Lock()
-        self._said: set[str] = set()  # cameras whose problem the log has
+        self._said: set[str] = set()  # whose problem the log has
 
     def ended(self, verdict: Verdict) -> None:
-        """Take in the verdict of a camera's frame; others do not count."""
+        """Take in the verdict of a part; those of known pictures, and of the single views of a station, do not count."""
         if verdict.camera not in self._ends or verdict.cause in _NOT_COUNTED:
             return
         with self._lock:
@@ -49,7 +51,7 @@ class Judged:
 
     @property
     def going_on(self) -> bool:
-        """Whether parts are judged: no camera loses half of its frames to the engine, nor the line more than half."""
+        """Whether parts are judged: no camera loses half of its parts to the engine, nor the line more than half."""
         with self._lock:
             ends = {camera: list(causes) for camera, causes in self._ends.items()}
         busy = [causes for causes in ends.values() if causes and not _recovered(causes)]
@@ -59,27 +61,27 @@ class Judged:
         return not (busy and _many(unjudged, _GOES_ON) and sum(unjudged) > _GOES_ON * len(unjudged))
 
     def problems(self) -> list[str]:
-        """One for each camera whose share of unjudged frames is too large, with the cause and what may help."""
+        """One for each camera or station whose share of unjudged parts is too large, with the cause and what may help."""
         with self._lock:
             ends = {camera: list(causes) for camera, causes in self._ends.items()}
-        problems = {camera: _problem(camera, causes, self._share) for camera, causes in ends.items()}
-        for camera, problem in problems.items():
-            if problem and camera not in self._said:
-                self._said.add(camera)
+        problems = {name: _problem(self._names[name], causes, self._share) for name, causes in ends.items()}
+        for name, problem in problems.items():
+            if problem and name not in self._said:
+                self._said.add(name)
                 log.warning("%s", problem)
-            elif not problem and camera in self._said:
-                self._said.discard(camera)
-                log.info("camera %s: its parts are judged again", camera)
+            elif not problem and name in self._said:
+                self._said.discard(name)
+                log.info("%s: its parts are judged again", self._names[name])
         return [problem for problem in problems.values() if problem]
 
 
-def _problem(camera: str, causes: list[Cause | None], share: float) -> str:
+def _problem(whose: str, causes: list[Cause | None], share: float) -> str:
     if not _many([cause is not None for cause in causes], share):
         return ""
     counts = Counter(cause for cause in causes if cause is not None)
     cause, _ = counts.most_common(1)[0]
     return (
-        f"camera {camera}: {counts.total()} of its last {len(causes)} parts were not judged, mostly {cause}; "
+        f"{whose}: {counts.total()} of its last {len(causes)} parts were not judged, mostly {cause}; "
         f"{_HELP.get(cause, 'look at the log')}"
     )
 

@@ -278,7 +278,9 @@ class Line:
             metrics=self.metrics,
         )
         products = {name: camera.product for name, camera in self.settings.cameras.items()}
-        judged = Judged(self.settings.judging, self.settings.cameras)
+        in_stations = {camera for station in self.settings.stations.values() for camera in station.cameras}
+        alone = [camera for camera in self.settings.cameras if camera not in in_stations]
+        judged = Judged(self.settings.judging, alone, self.settings.stations)
         inspected = [last_capture_unix_ns(state / "journal.sqlite"), *map(captured_unix_ns, self.inflight.left)]
         since_unix_ns = max((instant for instant in inspected if instant is not None), default=None)
         opener = partial(driver, since_unix_ns=since_unix_ns)

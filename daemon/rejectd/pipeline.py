@@ -303,9 +303,9 @@ class Pipeline:
             return
         stages.recorder.verdict(verdict, body, frame)  # before its acknowledgement can come
         stages.publisher.verdict(verdict, encoded)
+        self.judged.ended(verdict)
         if is_part:
             return
-        self.judged.ended(verdict)
         if verdict.result and verdict.result.threshold > 0:
             stages.metrics.ratio.labels(frame.product).observe(verdict.result.score / verdict.result.threshold)
         if frame.event_id in self.watchers:

@@ -121,7 +121,15 @@ def test_the_log_has_the_problem_once_and_its_end(caplog: pytest.LogCaptureFixtu
     assert caplog.messages[1] == "camera left: its parts are judged again"
 
 
-def test_known_pictures_and_parts_of_stations_do_not_count() -> None:
+def test_known_pictures_do_not_count() -> None:
     line = judged()
     end(line, *[Cause.LATE] * 20, camera="golden")
     assert line.going_on
+
+
+def test_a_station_answers_for_its_cameras() -> None:
+    line = Judged(Judging(), [], ["gate"])
+    end(line, *[None] * 20, camera="left")  # the other camera of the station is down
+    end(line, *[Cause.MISSING_VIEW] * 20, camera="gate")
+    assert not line.going_on
+    assert line.problems()[0].startswith("station gate: 20 of its last 20 parts were not judged, mostly missing_view")

@@ -544,13 +544,13 @@ def test_a_line_with_an_overdue_frame_or_a_hung_device_does_not_judge(line: Line
 
 def test_a_line_that_answers_unjudged_most_of_the_time_does_not_judge_but_a_restart_would_not_help(line: Line) -> None:
     for _ in range(5):
-        line.pipeline.judged.ended(unjudged(opened(line.ledger, "left"), Cause.LATE, 1))
+        line.pipeline.judged.ended(unjudged(opened(line.stations.ledger, "gate"), Cause.LATE, 1))
     said = status(line)
     assert not said["judging"]
-    assert said["problems"][0].startswith("camera left: 5 of its last 5 parts were not judged, mostly late; ")
+    assert said["problems"][0].startswith("station gate: 5 of its last 5 parts were not judged, mostly late; ")
     assert line.progressing, "the watchdog is fed"
     for _ in range(50):
-        line.pipeline.judged.ended(decide(opened(line.ledger, "left"), GOOD, 1))
+        line.pipeline.judged.ended(decide(opened(line.stations.ledger, "gate"), GOOD, 1))
     assert (status(line)["judging"], status(line)["problems"]) == (True, [])
     line.pipeline.answer_all()
 

@@ -7,7 +7,8 @@ What this cannot see is a delay that is there from the first picture on and neve
 
 Time stamps jump: a recorder starts again at 0, a clock is set, one picture has a wrong stamp. Pictures come in the
 order in which they were taken, so a picture was taken after the one before it: its lag is at most that one's lag plus
-the time between their arrivals. A stamp that claims more, or that a picture was taken after it came, has jumped.
+the time between their arrivals. A stamp that claims more, or that a picture was taken after it came, has jumped. What
+cannot be told from a camera that paused is a jump ahead within a stall of the network, by no more than the stall.
 """
 
 from __future__ import annotations
@@ -51,7 +52,9 @@ class _Former:
 
     base_s: float
     lag_s: float
+    step_s: float  # between time stamps
     jumped_s: float  # arrival of the first picture after the jump
+    jumps: int = 0
     pictures: int = 0  # since then
     slack_s: float = 0.0  # by how much the lag may be less than the greatest possible
 
@@ -83,7 +86,7 @@ class Freshness:
         if self._agree(stamp_s, arrived_s, waited_s):
             self.settled = True
             self._base_s = arrived_s - stamp_s
-            self._course = deque([self._course[-1]], maxlen=_COURSE)  # what queued before tells no rate
+            self._course = deque(list(self._course)[-_STEADY - 1 :], maxlen=_COURSE)  # what queued tells no rate
         return self.settled
 
     def age(self, stamp_s: float | None, arrived_s: float, waited_s: float) -> Age:
@@ -96,7 +99,7 @@ class Freshness:
         came_s = self._came_s(arrived_s)
         self._drift(came_s)
         claimed_s = arrived_s - stamp_s - self._base_s
-        if stamp_s < self._course[-1].stamp_s or claimed_s < -_JUMP_S:
+        if not self._follows(stamp_s, came_s, claimed_s):
             self._lag_s = self._jumped(stamp_s, arrived_s, came_s, waited_s)
         else:
             self._lag_s = self._followed(stamp_s, arrived_s, waited_s)
@@ -134,7 +137,7 @@ class Freshness:
         return self._fell_s > _AHEAD_S
 
     def _agree(self, stamp_s: float, arrived_s: float, waited_s: float) -> bool:
-        """Whether the last pictures had to be waited for and came no faster than they were taken."""
+        """Whether the last pictures had to be waited for and came as fast as they were taken, no faster or slower."""
         came_s = self._came_s(arrived_s)
         before = self._course[-1] if self._course else None
         self._course.append(_Arrival(stamp_s, arrived_s, came_s > 0 and waited_s >= _WAITED * came_s))
@@ -144,12 +147,14 @@ class Freshness:
             self._course.popleft()
         interval_s = stamp_s - before.stamp_s
         waited = interval_s > 0 and waited_s >= _WAITED * interval_s
-        self._steady = self._steady + 1 if waited and came_s >= (1 - _WAITED) * interval_s else 0
+        as_taken = (1 - _WAITED) * interval_s <= came_s <= (1 + _WAITED) * interval_s + _JUMP_S
+        self._steady = self._steady + 1 if waited and as_taken else 0
         return self._steady >= _STEADY
 
-    def _usual_s(self) -> float:
-        """The time between two pictures of late."""
-        return (self._course[-1].arrived_s - self._course[0].arrived_s) / max(len(self._course) - 1, 1)
+    def _usual(self) -> _Arrival:
+        """The time between two pictures of late, by stamp and by arrival."""
+        first, last, steps = self._course[0], self._course[-1], max(len(self._course) - 1, 1)
+        return _Arrival((last.stamp_s - first.stamp_s) / steps, (last.arrived_s - first.arrived_s) / steps, True)
 
     def _came_s(self, arrived_s: float) -> float:
         return max(0.0, arrived_s - self._course[-1].arrived_s) if self._course else 0.0
@@ -161,6 +166,25 @@ class Freshness:
             self._former.pictures += 1
         self._fell_s = max(0.0, self._fell_s - _FAST * came_s)
 
+    def _follows(self, stamp_s: float, came_s: float, claimed_s: float) -> bool:
+        """Whether a time stamp follows on the one before.
+
+        Stamps may step further than usual: pictures were lost, or nobody triggered the camera. But in a queue, and
+        shortly after a jump, such a step is taken for a jump, so that no lag is forgotten.
+        """
+        step_s = stamp_s - self._course[-1].stamp_s
+        usual_s = self._former.step_s if self._former else self._usual().stamp_s
+        skips = step_s > (1 + _WAITED) * usual_s + _JUMP_S and (self._former or step_s - came_s > _JUMP_S)
+        return step_s >= 0 and claimed_s >= -_JUMP_S and not skips
+
+    def _returned(self, offset_s: float, at_most_s: float) -> bool:
+        """Whether a time stamp that jumped is back where the stamps were before, with no picture left out."""
+        if self._former is None:
+            return False
+        claimed_s = offset_s - self._former.base_s
+        left_out_s = at_most_s - claimed_s
+        return claimed_s >= -_JUMP_S and 0 <= left_out_s <= 2 * (self._former.jumps + 1) * self._former.step_s + _JUMP_S
+
     def _followed(self, stamp_s: float, arrived_s: float, waited_s: float) -> float:
         """The lag of a picture whose time stamp follows on the one before."""
         offset_s = arrived_s - stamp_s
@@ -171,27 +195,29 @@ class Freshness:
         lag_s = offset_s - self._base_s
         if self._former is None:
             return lag_s
-        if agree:  # pictures come steadily again: the delay is what it was before the jump
-            lag_s = min(lag_s, self._former.lag_s)
+        if agree:  # pictures come steadily again: the delay is what it was before the jump, and no queue
+            lag_s = min(lag_s, self._former.lag_s if self._former.lag_s <= STALE_S else 0.0)
             self._base_s, self._former = offset_s - lag_s, None
         return lag_s
 
     def _jumped(self, stamp_s: float, arrived_s: float, came_s: float, waited_s: float) -> float:
         """The greatest lag of a picture whose time stamp jumped; back to the former base if the stamp fits that."""
         at_most_s = self._lag_s + came_s
-        usual = waited_s >= _WAITED * came_s and came_s <= 2 * self._usual_s()
+        usual = self._usual()
+        held_up = waited_s < _WAITED * came_s or came_s > 2 * usual.arrived_s
         offset_s = arrived_s - stamp_s
         jump_s = stamp_s - self._course[-1].stamp_s - came_s
         self._course.clear()
         self._agree(stamp_s, arrived_s, waited_s)
         self._steady = 0
-        if self._former is not None and -_JUMP_S <= offset_s - self._former.base_s <= at_most_s:
+        if self._former is not None and self._returned(offset_s, at_most_s):
             self._base_s, self._former = min(self._former.base_s, offset_s), None
             return offset_s - self._base_s
         self.jump_s = jump_s
         if self._former is None:
-            self._former = _Former(self._base_s, self._lag_s, arrived_s)
-        if usual:  # then nothing held it up, and its lag is that of the one before
+            self._former = _Former(self._base_s, self._lag_s, usual.stamp_s, arrived_s)
+        self._former.jumps += 1
+        if not held_up:  # then its lag is that of the one before
             self._former.slack_s += came_s
         self._base_s = offset_s - at_most_s
         return at_most_s

@@ -88,6 +88,7 @@ class Exposure:
     source: str = ""  # file name, stream time stamp: where a person finds it again
     trigger: int | None = None  # number of the exposure, the same in every camera that sees the part; None: not known
     fault: str = ""  # why it cannot be judged, where that is known before anything is read
+    ready_ns: int = 0  # when it may be read: before, its file may be written again
     load: Callable[[float], Pixels] = no_picture  # reads and decodes within so many s, or raises PictureError
     held: bool = False  # its pixels are in memory already
 

@@ -22,6 +22,7 @@ EMPTY_S = 10.0  # a file that was closed empty and is not filled for so long has
 ABANDONED_S = 60.0  # a file that was opened but not closed or touched for so long is taken as it is
 _WAITING_MOST = 10_000  # parts; listings bring what is beyond
 _READS_MOST = 100  # of the kernel's queue in one go
+_STUCK_S = 0.1
 _GONE = Stamp(0, -1, 0, 0, 0, False)
 
 
@@ -40,6 +41,7 @@ class Incoming:
         self.lock = threading.RLock()
         self.waiting: deque[Part] = deque()
         self.new_folders: deque[str] = deque(maxlen=_WAITING_MOST)  # to be watched as well
+        self.closed = threading.Event()  # while nobody listens
         self.lost_some = False  # a listing must tell what happened
         self._root = root
         self._names = names
@@ -49,7 +51,6 @@ class Incoming:
         self._listed = self._before  # when the last listing began that is complete
         self._away: tuple[int, str] = (0, "")  # the first half of a rename
         self._writing: set[str] = set()
-        self._linked: dict[str, Stamp] = {}  # created with a content: whole, if nobody writes
         self._lately: set[str] = set()  # names of which something was heard since the listing began
         self._settling: dict[str, _Settling] = {}
         self._empty: OrderedDict[str, Instant] = OrderedDict()
@@ -59,26 +60,33 @@ class Incoming:
         """Whether the folder is on a share."""
         return self._names.shared
 
-    def listen(self, inotify: Inotify | None) -> None:
-        """From now on listen to this, or to nobody."""
+    def listen(self, inotify: Inotify | None, *, listed: bool = False) -> None:
+        """From now on listen to this, or to nobody; `listed`: the folder is watched by listings alone."""
         with self.lock:
             self._inotify = inotify
             self._before = look()
+        if inotify or listed:
+            self.closed.clear()
+        else:
+            self.closed.set()
 
     def drain(self) -> None:
-        """Take in what the kernel has to say."""
-        with self.lock:
+        """Take in what the kernel has to say; nothing if the other thread is busy with it, and stuck on a share."""
+        if not self.lock.acquire(timeout=_STUCK_S):
+            return
+        try:
             for _ in range(_READS_MOST if self._inotify else 0):
                 seen = look()
                 events = self._inotify.read() if self._inotify else []
                 if not events:
-                    self._take_linked()
                     self._before = seen
                     break
                 now = look()
                 for event in events:
                     self._take(event, now)
             self._give_up_empty(look())
+        finally:
+            self.lock.release()
 
     def next(self) -> Part | None:
         """The next part."""
@@ -153,7 +161,6 @@ class Incoming:
         if event.moved_away or event.deleted:
             self._names.gone(name, now.monotonic_ns)
             self._writing.discard(name)
-            self._linked.pop(name, None)
             self._empty.pop(name, None)
             self._away = (event.cookie, name)
         elif event.moved_in:
@@ -165,29 +172,20 @@ class Incoming:
             self._arrived(name, now)
         elif event.created:
             stamp = stamp_of(self._root / name)
-            if stamp and (stamp.links > 1 or not stamp.is_file):
+            if stamp and (stamp.links > 1 or not stamp.is_file or (self._root / name).is_symlink()):
                 self._arrived(name, now)
-                return
-            self._begun(name, now)
-            if stamp and stamp.size:
-                self._linked[name] = stamp
+            elif not (stamp and stamp.size):  # else it may have been linked in whole, a listing will tell
+                self._begun(name, now)
         elif event.modified:
             self._begun(name, now)
 
     def _begun(self, name: str, now: Instant) -> None:
-        self._linked.pop(name, None)
         self._writing.add(name)
         earliest = completed(self._before, now, None)
         self._names.written_again(name, earliest)
         self._names.begun(name, earliest.monotonic_ns)
 
-    def _take_linked(self) -> None:
-        """A file that was created with its content, and to which nobody has written since, was linked in."""
-        for name in list(self._linked):
-            self._arrived(name, look())
-
     def _arrived(self, name: str, now: Instant) -> None:
-        self._linked.pop(name, None)
         self._writing.discard(name)
         stamp = stamp_of(self._root / name) or _GONE  # already gone again: still an exposure
         written = None if stamp is _GONE else self._written(stamp)

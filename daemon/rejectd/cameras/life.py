@@ -103,7 +103,7 @@ def pictures(
                 return
             if isinstance(message, tuple):
                 exposure, frame = message
-                picture = check(_read(exposure, frame))
+                picture = check(_read(exposure, frame, stop))
                 if frame.due_ns > heard * 1e9:
                     state.saw(picture)
                 frozen_s = min(check.frozen_for_s(picture.captured_ns), heard - asked)
@@ -138,9 +138,10 @@ def _enter(exposure: Exposure, enter: Callable[[Exposure], Frame], state: _State
     return frame
 
 
-def _read(exposure: Exposure, frame: Frame) -> Picture:
+def _read(exposure: Exposure, frame: Frame, stop: threading.Event) -> Picture:
     """The picture of an exposure, if there is one and it can be read in time."""
     pixels, fault = None, exposure.fault
+    stop.wait(max(0.0, (min(exposure.ready_ns, frame.due_ns) - time.monotonic_ns()) / 1e9))
     left_s = (frame.due_ns - time.monotonic_ns()) / 1e9
     if not fault and left_s <= 0:
         fault = f"{exposure.source or 'the picture'}: its time was over before it could be read"

@@ -93,6 +93,9 @@ class Names:
     def arrived(self, name: str, stamp: Stamp, at: Instant) -> tuple[Part, Outcome]:
         """A file is complete."""
         part = self._parts.get(name)
+        if part is not None and not part.touched and stamp[:3] == part.stamp[:3]:
+            part.gone_ns = None  # it was moved away and back, or closed again
+            return part, Outcome.SAME
         if part is None or self._is_free(part, at.monotonic_ns) or self._was_growing(part, stamp):
             return self._new(name, stamp, at), Outcome.NEW
         changed = part.touched or not stamp.same(part.stamp, shared=self.shared)

@@ -31,7 +31,7 @@ class Reader:
             larger_file="`max_file_mb` of the camera allows more",
             larger_picture="`max_megapixels` of the camera allows more",
         )
-        self._read = read or _read
+        self._read = read or read_picture
         self._worker: _Worker | None = None
         self._stuck: list[_Worker] = []
 
@@ -109,7 +109,8 @@ class _Worker(threading.Thread):
             del answer  # or a picture stays in memory until the next one comes
 
 
-def _read(path: Path, limits: pictures.Limits) -> Pixels:
+def read_picture(path: Path, limits: pictures.Limits) -> Pixels:
+    """Read and decode a file. Raises PictureError."""
     try:
         return pictures.decode(pictures.content(path, limits), limits)
     except pictures.ImageError as error:

@@ -1,16 +1,17 @@
-"""The picture of a part from its file: after it has settled, whole, and not that of another part."""
+"""The picture of a part from its file: whole, and not that of another part."""
 
 from __future__ import annotations
 
-import threading
 import time
 from pathlib import Path
 
+from rejectd.cameras import reading
 from rejectd.cameras.incoming import Incoming
-from rejectd.cameras.listing import stamp_of
+from rejectd.cameras.listing import Stamp, stamp_of
 from rejectd.cameras.names import Part
-from rejectd.cameras.reading import Reader
 from rejectd.messages import PictureError, Pixels
+from rejectd.settings import FolderCamera
+from revdist.pictures import Limits
 
 _PAUSE_S = 0.02
 _TRIES = 5  # for a file that changes while it is read, and of which the kernel says nothing
@@ -19,18 +20,15 @@ _TRIES = 5  # for a file that changes while it is read, and of which the kernel 
 class Settled:
     """Reads the files of one watched folder, in another thread than the one that waits for them."""
 
-    def __init__(self, root: Path, incoming: Incoming, reader: Reader, *, settle_ns: int) -> None:
-        self._root = root
+    def __init__(self, settings: FolderCamera, incoming: Incoming) -> None:
+        self._root = settings.path
         self._incoming = incoming
-        self._reader = reader
-        self._settle_ns = settle_ns
-        self._wait = threading.Event().wait
+        self._reader = reading.Reader(settings, read=self._read_stamped)
+        self._stamps: dict[Path, tuple[Stamp | None, Stamp | None]] = {}  # before and after the last reading
 
     def load(self, part: Part, timeout_s: float) -> Pixels:
         """uint8 (H, W, 3) RGB. Raises PictureError if the file cannot be read, or not within the time."""
         until = time.monotonic() + timeout_s
-        settled = (part.at.monotonic_ns + self._settle_ns) / 1e9
-        self._wait(max(0.0, min(settled, until) - time.monotonic()))
         changed = 0
         while True:
             self._incoming.drain()
@@ -50,20 +48,34 @@ class Settled:
                     f"{name}: was still being written when it had to be read",
                     hint="let it be written under a temporary name, and renamed when it is whole",
                 )
-            self._wait(_PAUSE_S)
+            self._wait(part, _PAUSE_S)
+
+    def _wait(self, part: Part, seconds: float) -> None:
+        if seconds > 0 and self._incoming.closed.wait(seconds):
+            raise PictureError(f"{part.name}: the folder was closed before it was read")
 
     def _read(self, name: str, part: Part, until: float) -> Pixels | PictureError | None:
         """The picture, or what is wrong with it; None if the file changed meanwhile."""
         path = self._root / name
-        before = stamp_of(path)
         picture: Pixels | PictureError
+        self._stamps.clear()
         try:
             picture = self._reader.load(path, until - time.monotonic())
         except PictureError as error:
             picture = error
         self._incoming.drain()
-        after = stamp_of(path)
+        if path not in self._stamps:
+            return picture if isinstance(picture, PictureError) else None
+        before, after = self._stamps[path]
         if before is None or after is None:
             return picture
         same = before[:3] == after[:3] and after.same(part.stamp, shared=self._incoming.shared)
         return picture if same else None
+
+    def _read_stamped(self, path: Path, limits: Limits) -> Pixels:
+        """In the reader's thread, for a share that does not answer does not tell the stamp of a file either."""
+        before = stamp_of(path)
+        try:
+            return reading.read_picture(path, limits)
+        finally:
+            self._stamps[path] = before, stamp_of(path)

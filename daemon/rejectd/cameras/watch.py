@@ -18,7 +18,6 @@ from rejectd.cameras.incoming import Incoming
 from rejectd.cameras.inotify import Inotify
 from rejectd.cameras.listing import Kind, Stamp, file_system, is_share, walk
 from rejectd.cameras.names import Names, Part
-from rejectd.cameras.reading import Reader
 from rejectd.cameras.remarks import Remarks
 from rejectd.cameras.settled import Settled
 from rejectd.messages import Exposure
@@ -52,11 +51,11 @@ class Watch:
         """`since_unix_ns`: what is there at the start and is younger has come while nobody looked."""
         self._path = settings.path
         self._subfolders = settings.subfolders
-        settle_ns = settings.settle_ms * 1_000_000
-        self._names = Names(settle_ns=settle_ns, new_part=settings.rewrite is Rewrite.NEW_PART)
+        self._settle_ns = settings.settle_ms * 1_000_000
+        self._names = Names(settle_ns=self._settle_ns, new_part=settings.rewrite is Rewrite.NEW_PART)
         self._remarks = Remarks(self._path)
         self._incoming = Incoming(self._path, self._names, self._remarks)
-        self._settled = Settled(self._path, self._incoming, Reader(settings), settle_ns=settle_ns)
+        self._settled = Settled(settings, self._incoming)
         self._root: tuple[int, int] | None = None
         self._inotify: Inotify | None = None
         self._since_unix_ns = since_unix_ns
@@ -81,9 +80,7 @@ class Watch:
         kind = file_system(self._path)
         self._names.shared = is_share(kind)
         try:
-            self._inotify = Inotify()
-            self._inotify.watch(self._path.resolve(), "")
-            self._incoming.listen(self._inotify)
+            self._listen()
             if not self._started:
                 self._take_stock()
                 log.info("%s: %s", self._path, _whose_clock(kind))
@@ -96,6 +93,22 @@ class Watch:
             self._names.renewed()
         self._started, self._root = True, root
         self._listed_at, self._scan_at, self._scan = time.monotonic(), 0.0, iter(())
+
+    def _listen(self) -> None:
+        """Have the kernel tell of the folder; on a share, listings may do."""
+        inotify: Inotify | None = None
+        try:
+            inotify = Inotify()
+            inotify.watch(self._path.resolve(), "")
+        except OSError as error:
+            if inotify is not None:
+                inotify.close()
+            if not self._names.shared:
+                raise
+            log.info("%s: the kernel does not tell what arrives (%s); listings do", self._path, error.strerror)
+            inotify = None
+        self._inotify = inotify
+        self._incoming.listen(inotify, listed=inotify is None)
 
     def close(self) -> None:
         """Stop watching; what is known of the files is kept for the next open."""
@@ -125,14 +138,16 @@ class Watch:
                 self._scan = self._rescan()
             elif now >= until:
                 return None
-            elif self._inotify and not scanning:
-                self._inotify.wait(min(until - now, self._scan_at - now, _POLL_S))
+            elif not scanning:
+                pause_s = min(until - now, self._scan_at - now, _POLL_S)
+                self._inotify.wait(pause_s) if self._inotify else time.sleep(max(0.0, pause_s))
 
     def _exposure(self, part: Part) -> Exposure:
         return Exposure(
             captured_ns=part.at.monotonic_ns,
             captured_unix_ns=part.at.unix_ns,
             source=part.name,
+            ready_ns=part.at.monotonic_ns + self._settle_ns if self._settle_ns else 0,
             load=lambda timeout_s: self._settled.load(part, timeout_s),
         )
 

@@ -98,6 +98,13 @@ def test_a_name_is_free_when_its_file_has_been_gone_for_longer_than_a_tool_needs
         assert arrive(parts, 5 + gone_s, stamp(inode=2), written=written) is outcome
 
 
+def test_a_file_that_was_moved_away_and_back_is_the_part_that_it_was() -> None:
+    parts = names()
+    arrive(parts, 1, stamp())
+    parts.gone("part.png", at(5).monotonic_ns)
+    assert arrive(parts, 60, stamp(), written=False) is SAME
+
+
 def test_a_renamed_file_is_the_part_that_it_was_and_its_name_is_free_at_once() -> None:
     parts = names()
     part, _ = parts.arrived("part.png", stamp(), at(1))

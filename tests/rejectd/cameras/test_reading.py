@@ -157,13 +157,13 @@ def test_a_picture_that_cannot_be_read_is_a_fault_before_its_deadline_and_the_ne
     capture, tmp_path, monkeypatch
 ):
     answers = threading.Event()
-    whole = reading._read
+    whole = reading.read_picture
 
     def slow(path: Path, limits: pictures.Limits) -> np.ndarray:
         assert not path.name.startswith("stuck") or answers.wait(30)
         return whole(path, limits)
 
-    monkeypatch.setattr(reading, "_read", slow)
+    monkeypatch.setattr(reading, "read_picture", slow)
     taken = capture(FolderCamera(product="cell", path=tmp_path, mode=FolderMode.WATCH))
     taken.deadline_s = 2.0
     taken.wait_for_state(CameraState.UP)

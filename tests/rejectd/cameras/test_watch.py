@@ -466,6 +466,32 @@ def test_on_a_share_the_clock_of_the_server_makes_no_part_late_and_none_younger(
         assert taken.taken_ns[-1] - came < 1.5e9
 
 
+def test_a_share_of_which_the_kernel_does_not_tell_is_watched_by_listings_and_another_folder_is_an_error(
+    capture, folder, monkeypatch
+):
+    def refused(self, path, name):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(inotify.Inotify, "watch", refused)
+    with pytest.raises(
+        CameraError, match=r"cannot be watched: No space left on device; .* fs\.inotify\.max_user_watches"
+    ):
+        driver(watching(folder)).open()
+    monkeypatch.setattr(watch, "file_system", lambda path: "cifs")
+    monkeypatch.setattr(watch, "SETTLED_SHARE_S", 0.4)
+    taken = started(capture, folder)
+    save(folder / "1.png")
+    taken.wait(lambda taken: taken.sources == ["1.png"])
+    assert not taken.faulty
+
+
+def test_a_picture_that_settles_does_not_hold_up_the_end(capture, folder):
+    taken = started(capture, folder, settle_ms=20_000)
+    save(folder / "1.png")
+    taken.wait(lambda taken: bool(taken.entered))
+    assert taken.stop() < 0.5
+
+
 def shifted(offset_s: float):
     """Stamps as of a server whose clock is wrong by so much."""
     real = listing.stamp_of

@@ -63,6 +63,7 @@ class Bundle:
     golden: tuple[Golden, ...]
     golden_scores: Mapping[str, Mapping[str, float]]  # by engine and file: where precision changes them
     ranges: Ranges | None  # for int8
+    ranges_from: frozenset[str]  # SHA-256 of unseen pictures that these were taken from: never calibrate with those
     digest: str
     manifest: bytes  # bundle.json as it was read: what is used later is checked by this one
     pictures: Mapping[str, bytes]  # the files of the golden pictures, checked
@@ -117,6 +118,7 @@ def read(path: Path, *, weights: bool = True) -> Bundle:
             golden=(golden := _golden(manifest["golden"], files)),
             golden_scores=_golden_scores(manifest["golden_scores"]),
             ranges=_ranges(files[RANGES]) if RANGES in files else None,
+            ranges_from=frozenset(manifest["ranges_from"]),
             digest=hashlib.sha256(content).hexdigest(),
             manifest=content,
             pictures=MappingProxyType({vector.file: files[vector.file] for vector in golden}),

@@ -1,22 +1,28 @@
-"""Set a bundle's threshold anew: for another false-reject rate, with more good pictures, or for another engine."""
+"""Set a bundle's threshold anew: for another false-reject rate, with more good pictures, or for another engine.
+
+Pictures are added to those that the engine's calibration is made of already. An outlier among them moves nothing until
+a person confirms that it is a good part: one bad part among the good ones raises the threshold for all.
+"""
 
 from __future__ import annotations
 
 import dataclasses
 import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
-from revdist import bundle, evaluate, holdout, images, packing, quantised
+from revdist import bundle, evaluate, holdout, images, packing, quantised, suspects, target
 from revdist.bundle import Bundle
 from revdist.conformal import Calibration, Guarantee
 from revdist.engine import Engine
-from revdist.errors import CalibrationError
+from revdist.errors import CalibrationError, RevdistError
+from revdist.holdout import GoodPictures, Scored
+from revdist.packing import Observed
 from revdist.suspects import Excluded
 
 log = logging.getLogger("revdist")
@@ -35,6 +41,9 @@ class Request:
     blocks: str = ""  # as in a recipe
     exclude: tuple[Path, ...] = ()
     share: Path | None = None  # for int8: a bundle whose teacher's ranges are taken, so that both share one teacher
+    replace_held_out: bool = False  # the pictures that the calibration is made of, in the place of adding to them
+    confirm_all: bool = False  # outliers are good parts, as a person has seen
+    confirm: tuple[Path, ...] = ()  # these are
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,8 +52,28 @@ class Recalibration:
 
     bundle: Bundle
     left_out: int  # because the student was trained on them
+    added: int  # pictures that the calibration was not made of before
     observed: int  # unseen ones that int8 took the ranges of maps from
     deviations: npt.NDArray[np.float64]  # (n,) of scores from those in float32, relative; empty for float32 itself
+
+
+def engines(found: Bundle) -> tuple[list[target.Name], dict[str, str]]:
+    """The engines that a bundle is calibrated for and this machine has; and those that it has not, with the reason.
+
+    Raises CalibrationError where there is none that it has.
+    """
+    names, left = [], {}
+    for identity in found.calibrations:
+        try:
+            names.append(target.usable(identity))
+        except RevdistError as error:
+            left[identity] = str(error)
+    if found.calibrations and not names:
+        raise CalibrationError(
+            f"{found.path}: this machine has no engine that it is calibrated for, {', '.join(left)}",
+            hint="name another with --engine, or calibrate it on a machine that has one of them",
+        )
+    return names or [target.Name("auto")], left
 
 
 def recalibrate(path: Path, request: Request, engine: Engine, plain: Engine) -> Recalibration:
@@ -57,43 +86,124 @@ def recalibrate(path: Path, request: Request, engine: Engine, plain: Engine) -> 
     or ImageError.
     """
     loaded = bundle.load(path, plain)
+    before = _before(loaded, request, engine)
     wanted = dataclasses.replace(
         loaded.recipe,
         false_reject_rate=request.false_reject_rate,
         guarantee=request.guarantee,
         blocks=request.blocks,
     )
-    good = holdout.gather(request.good, request.blocks, request.exclude)
+    good = holdout.gather(request.good, request.blocks, request.exclude, known=_held_out(loaded))
     unseen = holdout.unseen(loaded, good.used)
-    left_out, ranges, observed = len(good.used) - len(unseen), None, 0
-    if engine.needs_ranges:
-        shown = _representative([path for path in good.used if path not in unseen] or unseen)
-        ranges = plain.observe(loaded.product, evaluate.read_prepared(shown, loaded.size))
-        unseen = [path for path in unseen if path not in shown]
-        observed = len(good.used) - left_out - len(unseen)
-        if not unseen:
-            raise CalibrationError(
-                f"{good.root}: the ranges of maps for int8 take all {observed} unseen pictures",
-                hint="give more of them, or those that the student was trained with too",
-            )
-        if request.share is not None:
-            ranges = dataclasses.replace(ranges, teacher=_shared(request.share, loaded))
+    observed = _observe(loaded, request, plain, good, unseen) if engine.needs_ranges else None
     if engine is not plain:
-        bundle.add(loaded, engine, product=loaded.product, ranges=ranges)
-    made = holdout.calibrate(engine, loaded.product, good, unseen, wanted)
-    kept = _still_excluded(loaded, {images.content_hash(each) for each in unseen}, made)
+        bundle.add(loaded, engine, product=loaded.product, ranges=observed.ranges if observed else None)
+    of_ranges = (observed.pictures if observed else loaded.ranges_from) if engine.needs_ranges else frozenset()
+    usable = {sha256: each for each in unseen if (sha256 := images.content_hash(each)) not in of_ranges}
+    kept, waiting = _kept(before, good, usable)
+    added = [each for sha256, each in usable.items() if sha256 not in {picture.sha256 for picture in kept}]
+    waiting = [picture for picture in waiting if picture.sha256 not in usable]
+    scored = [*kept, *waiting, *holdout.score(engine, loaded.product, good, added)]
+    unconfirmed = _unconfirmed(scored, _held_out(loaded), request)
+    made = holdout.settle(
+        [picture for picture in scored if picture not in unconfirmed],
+        wanted,
+        engine=engine.identity,
+        unconfirmed=unconfirmed,
+    )
+    made = dataclasses.replace(made, excluded=holdout.excluded(engine, loaded.product, good))
     for each in made.excluded:
         if each.sha256 in loaded.trained_on:
             log.warning("%s is excluded, but the student was trained on it: train again without it", each.file)
-    made = dataclasses.replace(made, excluded=made.excluded + kept)
+    made = dataclasses.replace(made, excluded=made.excluded + _still_excluded(loaded, set(usable), made))
     golden = bundle.golden_scores(loaded, engine, loaded.product)
-    deviations = np.empty(0) if engine is plain else _deviations(engine, plain, loaded, unseen)
+    deviations = np.empty(0) if engine is plain else _deviations(engine, plain, loaded, list(usable.values()))
     return Recalibration(
-        bundle=packing.recalibrate(loaded, made, golden, ranges),
-        left_out=left_out,
-        observed=observed,
+        bundle=packing.recalibrate(loaded, made, golden, observed),
+        left_out=len(good.used) - len(unseen),
+        added=len(added),
+        observed=len(unseen) - len(usable),
         deviations=deviations,
     )
+
+
+def _held_out(loaded: Bundle) -> frozenset[str]:
+    """The pictures that thresholds in force are made of, by SHA-256."""
+    return frozenset(sha256 for made in loaded.calibrations.values() for sha256 in made.held_out)
+
+
+def _before(loaded: Bundle, request: Request, engine: Engine) -> Calibration | None:
+    """The calibration to whose pictures others are added. Raises CalibrationError where that cannot be done."""
+    before = loaded.calibrations.get(engine.identity)
+    if before is None or request.replace_held_out:
+        return None
+    hint = "give all pictures that it is to be made of, with --replace-held-out"
+    if not before.held_out:
+        text = f"{loaded.path}: does not say which pictures its threshold on {engine.identity} is made of"
+        raise CalibrationError(text, hint=hint)
+    if request.share is not None and engine.needs_ranges:
+        raise CalibrationError(
+            f"{loaded.path}: with the ranges of {request.share} its old scores do not hold", hint=hint
+        )
+    return before
+
+
+def _observe(
+    loaded: Bundle, request: Request, plain: Engine, good: GoodPictures, unseen: Sequence[Path]
+) -> Observed | None:
+    """The ranges of maps for int8; None where the bundle's own are to be kept, as its scores were made with them.
+
+    Raises CalibrationError where they take all pictures.
+    """
+    if loaded.ranges is not None and request.share is None and not request.replace_held_out:
+        return None
+    shown = _representative([path for path in good.used if path not in unseen] or unseen)
+    if set(unseen) <= set(shown):
+        raise CalibrationError(
+            f"{good.root}: the ranges of maps for int8 take all {len(unseen)} unseen pictures",
+            hint="give more of them, or those that the student was trained with too",
+        )
+    ranges = plain.observe(loaded.product, evaluate.read_prepared(shown, loaded.size))
+    if request.share is not None:
+        ranges = dataclasses.replace(ranges, teacher=_shared(request.share, loaded))
+    pictures = frozenset(images.content_hash(path) for path in shown if path in unseen)
+    return Observed(ranges=ranges, pictures=pictures)
+
+
+def _kept(
+    before: Calibration | None, good: GoodPictures, usable: Mapping[str, Path]
+) -> tuple[list[Scored], list[Scored]]:
+    """The pictures of the calibration before with their scores, and its outliers that nobody has confirmed yet.
+
+    Those that are excluded now are gone. Names and blocks are those of now, where the picture is there.
+    """
+    if before is None:
+        return [], []
+    gone = {images.content_hash(path) for path in good.excluded}
+    block_of = dict(zip(good.used, good.blocks, strict=True)) if good.blocks else {}
+    names = {suspect.sha256: suspect.file for suspect in before.suspects}
+
+    def scored(sha256: str, value: float) -> Scored:
+        path = usable.get(sha256)
+        file = good.name(path) if path else names.get(sha256, f"held out before ({sha256[:12]})")
+        return Scored(file=file, sha256=sha256, score=value, block=block_of.get(path, "") if path else "")
+
+    scores = zip(before.held_out, before.scores.tolist(), strict=True)
+    kept = [scored(sha256, value) for sha256, value in scores if sha256 not in gone]
+    return kept, [scored(each.sha256, each.score) for each in before.unconfirmed if each.sha256 not in gone]
+
+
+def _unconfirmed(scored: Sequence[Scored], accepted: Collection[str], request: Request) -> list[Scored]:
+    """Outliers that no threshold is made of yet, and that nobody has confirmed. Raises ImageError."""
+    confirmed = {images.content_hash(path) for path in request.confirm}
+    if not scored or request.confirm_all:
+        return []
+    far = suspects.outliers(np.array([picture.score for picture in scored]))
+    return [
+        picture
+        for picture, outlier in zip(scored, far, strict=True)
+        if outlier and picture.sha256 not in accepted and picture.sha256 not in confirmed
+    ]
 
 
 def _representative(pictures: Sequence[Path]) -> list[Path]:

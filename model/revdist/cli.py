@@ -59,8 +59,12 @@ def _parser() -> argparse.ArgumentParser:
     _add_good(one)
     _add_teacher_weights(one)
     names = "what to calibrate for, such as torch-cpu-bfloat16, cpu-int8, cuda-float16 or openvino-cpu-bfloat16 "
-    names += "(default: torch's float32 on %(default)s)"
-    one.add_argument("--engine", default="auto", metavar="NAME", help=names)
+    names += "(default: every engine that the bundle is calibrated for and this machine has)"
+    one.add_argument("--engine", metavar="NAME", help=names)
+    replaced = "the threshold is made of the pictures in DIR alone; without, they are added to those it is made of"
+    one.add_argument("--replace-held-out", action="store_true", help=replaced)
+    confirmed = "outliers that a person has found to be good parts: these files, or all; until then they move nothing"
+    one.add_argument("--confirm-outliers", type=Path, nargs="*", action="extend", metavar="FILE", help=confirmed)
     one.set_defaults(command=commands.run_calibrate)
 
     one = known.add_parser("sensitivity", help="measure which synthetic defects, painted on good pictures, are seen")

@@ -150,11 +150,10 @@ def run_evaluate(options: argparse.Namespace) -> int:
 
 
 def run_calibrate(options: argparse.Namespace) -> int:
-    found = bundle.read(options.bundle)
+    found = bundle.read(options.bundle, weights=False)
     teacher = load(found.teacher.name, options.teacher_weights)
-    name = target.parse(options.engine)
-    plain = Engine(teacher, device=name.device)
-    engine = plain if name == target.Name(name.device) else Engine(teacher, **asdict(name))
+    names, left = calibrate.engines(found) if options.engine is None else ([target.parse(options.engine)], {})
+    confirm = options.confirm_outliers
     request = calibrate.Request(
         good=options.good,
         false_reject_rate=options.false_reject_rate,
@@ -162,20 +161,37 @@ def run_calibrate(options: argparse.Namespace) -> int:
         blocks=options.blocks,
         exclude=tuple(options.exclude),
         share=options.share,
+        replace_held_out=options.replace_held_out,
+        confirm_all=confirm == [],
+        confirm=tuple(confirm or ()),
     )
-    done = calibrate.recalibrate(options.bundle, request, engine, plain)
+    print(options.bundle)
+    for number, name in enumerate(names):
+        plain = Engine(teacher, device=name.device)
+        engine = plain if name == target.Name(name.device) else Engine(teacher, **asdict(name))
+        done = calibrate.recalibrate(options.bundle, request, engine, plain)
+        _tell_recalibration(done, engine, plain)
+        if options.suspects and number == 0:
+            _write_suspects(options, engine, done.bundle)
+    for identity, why in left.items():
+        print(f"{identity}: LEFT WITH ITS OLD THRESHOLD {found.calibrations[identity].threshold:.6g}: {why}")
+    others = set(bundle.read(options.bundle, weights=False).calibrations) - set(left)
+    if options.engine is not None and (others := others - {engine.identity}):
+        print(f"left with their old thresholds: {', '.join(sorted(others))} (without --engine all are calibrated)")
+    return 0
+
+
+def _tell_recalibration(done: calibrate.Recalibration, engine: Engine, plain: Engine) -> None:
+    made = done.bundle.calibration(engine.identity)
     if done.left_out:
         print(f"{done.left_out} pictures left out: the student was trained on them")
     if done.observed:
         print(f"{done.observed} unseen pictures were taken for the ranges of maps")
+    print(f"{done.added} pictures are new to the threshold on {engine.identity}; it is made of {len(made.scores)}")
     if len(done.deviations):
         median, most = np.median(done.deviations), done.deviations.max()
         print(f"scores differ from {plain.identity} by {median:.2%} (median), {most:.2%} at most")
-    print(options.bundle)
-    _print(summary.calibration(done.bundle.calibration(engine.identity)))
-    if options.suspects:
-        _write_suspects(options, engine, done.bundle)
-    return 0
+    _print(summary.calibration(made))
 
 
 def run_sensitivity(options: argparse.Namespace) -> int:

@@ -50,6 +50,8 @@ class Calibration:
     blocks: tuple[Block, ...] = ()  # each at a threshold from the others; none where no blocks were asked for
     suspects: tuple[Suspect, ...] = ()  # the highest scores' pictures
     excluded: tuple[Excluded, ...] = ()  # left out by hand
+    held_out: tuple[str, ...] = ()  # SHA-256 of the picture of each score; none where an older revdist wrote it
+    unconfirmed: tuple[Excluded, ...] = ()  # outliers that are not among the scores until a person confirms them
 
     @property
     def enough(self) -> bool:
@@ -85,7 +87,7 @@ class Calibration:
 
     def to_json(self) -> dict[str, Any]:
         """All but the engine and the scores."""
-        left_out = ("engine", "scores", "estimate", "blocks", "suspects", "excluded")
+        left_out = ("engine", "scores", "estimate", "blocks", "suspects", "excluded", "held_out", "unconfirmed")
         plain = {each.name: getattr(self, each.name) for each in dataclasses.fields(self) if each.name not in left_out}
         return plain | {
             "pictures": len(self.scores),
@@ -93,7 +95,20 @@ class Calibration:
             "blocks": [dataclasses.asdict(each) for each in self.blocks],
             "suspects": [dataclasses.asdict(each) for each in self.suspects],
             "excluded": [dataclasses.asdict(each) for each in self.excluded],
+            "held_out": list(self.held_out),
+            "unconfirmed": [dataclasses.asdict(each) for each in self.unconfirmed],
         }
+
+    def with_unconfirmed(self) -> Calibration:
+        """What it would be if the outliers that nobody has confirmed were good parts."""
+        scores = [*self.scores, *(outlier.score for outlier in self.unconfirmed)]
+        return calibrate(
+            scores,
+            self.false_reject_rate,
+            engine=self.engine,
+            fingerprint=self.fingerprint,
+            guarantee=self.guarantee,
+        )
 
     def advice(self) -> str:
         """In words, what this calibration promises and, where there are too few pictures, how many are needed."""
@@ -148,6 +163,9 @@ def restore(scores: npt.ArrayLike, entry: Mapping[str, Any], *, engine: str) -> 
     tolerance = _SAME if made.basis == "tail" else 0.0
     if made.basis != entry["basis"] or not math.isclose(made.threshold, entry["threshold"], rel_tol=tolerance):
         raise ValueError(f"threshold of {engine} does not follow from its scores")
+    held_out = tuple(entry.get("held_out", ()))
+    if held_out and len(held_out) != len(made.scores):
+        raise ValueError(f"{len(held_out)} held-out pictures have {len(made.scores)} scores on {engine}")
     return dataclasses.replace(
         made,
         threshold=entry["threshold"],
@@ -155,6 +173,8 @@ def restore(scores: npt.ArrayLike, entry: Mapping[str, Any], *, engine: str) -> 
         blocks=tuple(Block(**each) for each in entry["blocks"]),
         suspects=tuple(Suspect(**each) for each in entry["suspects"]),
         excluded=tuple(Excluded(**each) for each in entry["excluded"]),
+        held_out=held_out,
+        unconfirmed=tuple(Excluded(**each) for each in entry.get("unconfirmed", ())),
     )
 
 

@@ -12,7 +12,7 @@ import hashlib
 import io
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeAlias
@@ -249,3 +249,8 @@ def fingerprint(paths: Sequence[Path]) -> str:
     """SHA-256 over names and contents of a data set, whatever the order of the list. Hexadecimal."""
     lines = sorted(f"{path.name}\0{content_hash(path)}\n" for path in paths)
     return hashlib.sha256("".join(lines).encode("utf-8", "surrogateescape")).hexdigest()
+
+
+def fingerprint_of(hashes: Iterable[str]) -> str:
+    """The same over contents alone, where no more than the SHA-256 of each picture is known."""
+    return hashlib.sha256("".join(f"{sha256}\n" for sha256 in sorted(hashes)).encode()).hexdigest()

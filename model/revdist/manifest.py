@@ -49,6 +49,7 @@ _CALIBRATION: Mapping[str, Any] = {
     "suspects": list[Suspect],
     "excluded": list[Excluded],
 }
+_NEWER: Mapping[str, Any] = {"held_out": list[str], "unconfirmed": list[Excluded]}  # of a calibration; may be missing
 _MANIFEST: Mapping[str, Any] = {
     "schema": int,
     "preprocessing": str,
@@ -64,9 +65,10 @@ _MANIFEST: Mapping[str, Any] = {
     "calibrations": dict[str, dict[str, Any]],
     "golden": list[Golden],
     "golden_scores": dict[str, dict[str, float]],
+    "ranges_from": list[str],
     "files": dict[str, str],
 }
-_OPTIONAL: dict[str, Any] = {"golden_scores": {}, "picture_size": None}  # older bundles lack them
+_OPTIONAL: dict[str, Any] = {"golden_scores": {}, "picture_size": None, "ranges_from": []}  # older bundles lack them
 
 
 def check(value: Any) -> dict[str, Any]:
@@ -82,6 +84,8 @@ def check(value: Any) -> dict[str, Any]:
     for engine, entry in whole["calibrations"].items():
         for name, hint in _CALIBRATION.items():
             _check(_member(entry, name, f"calibrations.{engine}."), hint, f"calibrations.{engine}.{name}")
+        for name in _NEWER.keys() & entry.keys():
+            _check(entry[name], _NEWER[name], f"calibrations.{engine}.{name}")
     _check_numbers(whole["recipe"], "recipe")
     return whole
 

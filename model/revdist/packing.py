@@ -70,7 +70,7 @@ def pack(
     """
     engine.add(product, student, recipe.size, Scoring.of(recipe), tile=recipe.tile)
     calibration = holdout.calibrate(engine, product, good, held_out, recipe)
-    golden = _golden(engine, product, evaluate.read_prepared(held_out[:GOLDEN_GOOD], recipe.size), recipe.seed)
+    golden = _golden(engine, product, evaluate.read_prepared(_typical(held_out, calibration), recipe.size), recipe.seed)
     caught = [vector.score > calibration.threshold for vector, _ in golden if vector.kind == "scratch"]
     found = {"pictures_held_out": len(calibration.scores), "scratches_caught": float(np.mean(caught))}
     parts = Parts(
@@ -94,6 +94,12 @@ def _usual_size(pictures: Sequence[Path]) -> tuple[int, int] | None:
     """(height, width) of most of these pictures."""
     sizes = Counter(images.read(path).shape[:2] for path in pictures)
     return next(((height, width) for (height, width), _ in sizes.most_common(1)), None)
+
+
+def _typical(held_out: Sequence[Path], calibration: Calibration) -> list[Path]:
+    """Known good pictures are of the lower half of the scores, so that a lower threshold does not soon reject them."""
+    low = set(calibration.held_out[: max(GOLDEN_GOOD, len(calibration.held_out) // 2)])
+    return [path for path in held_out if images.content_hash(path) in low][:GOLDEN_GOOD]
 
 
 def _golden(
@@ -136,24 +142,39 @@ def write(path: Path, parts: Parts, *, replace: bool) -> None:
     bundle_files.commit(path, manifest, files, replace=replace)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Observed:
+    """The ranges of maps for int8, and the unseen pictures that they were taken from, by SHA-256."""
+
+    ranges: Ranges
+    pictures: frozenset[str]
+
+
 def recalibrate(
-    old: Bundle, calibration: Calibration, golden: Mapping[str, float], ranges: Ranges | None = None
+    old: Bundle, calibration: Calibration, golden: Mapping[str, float], observed: Observed | None = None
 ) -> Bundle:
     """Put a calibration into a bundle, in the place of an older one for the same engine; every other byte stays.
 
-    `golden`: what the golden pictures score there, by file; `ranges`: where the engine is int8.
+    `golden`: what the golden pictures score there, by file; `observed`: where the engine is int8 and its ranges are
+    new. Calibrations of other int8 engines go then, for their scores no longer hold.
     """
     if bundle_files.content(old.path, MANIFEST) != old.manifest:
         raise BundleError(f"{old.path}: was changed meanwhile, and is as it was left", hint="calibrate it again")
     manifest = json.loads(old.manifest)
     files = {name: bundle_files.checked(old.path, name, sha256) for name, sha256 in manifest["files"].items()}
-    calibrations = {**old.calibrations, calibration.engine: calibration}
+    kept = dict(old.calibrations)
+    if observed is not None:
+        tables = {"teacher": observed.ranges.teacher.table, "student": observed.ranges.student.table}
+        content = safetensors.numpy.save(tables)
+        if content != files.get(bundle.RANGES):
+            kept = {engine: made for engine, made in kept.items() if not engine.endswith("-int8")}
+        files[bundle.RANGES] = content
+        manifest["ranges_from"] = sorted(observed.pictures)
+    calibrations = {**kept, calibration.engine: calibration}
     files[bundle.CALIBRATION] = _scores(list(calibrations.values()))
-    manifest["calibrations"] = {engine: each.to_json() for engine, each in calibrations.items()}
-    manifest["golden_scores"] = {**old.golden_scores, calibration.engine: dict(golden)}
-    if ranges is not None:
-        tables = {"teacher": ranges.teacher.table, "student": ranges.student.table}
-        files[bundle.RANGES] = safetensors.numpy.save(tables)
+    manifest["calibrations"] = {engine: made.to_json() for engine, made in calibrations.items()}
+    scores = {engine: scores for engine, scores in old.golden_scores.items() if engine in kept}
+    manifest["golden_scores"] = {**scores, calibration.engine: dict(golden)}
     bundle_files.commit(old.path, manifest, files, replace=True)
     return bundle.read(old.path)
 

@@ -59,6 +59,12 @@ def calibration(made: Calibration) -> Iterator[str]:
         yield f"  {len(made.excluded)} excluded by hand:"
     for excluded in made.excluded:
         yield f"    {_times(excluded.score, made)} x median  {excluded.sha256[:12]}  {excluded.file}"
+    if made.unconfirmed:
+        count, moved = len(made.unconfirmed), made.with_unconfirmed().threshold
+        yield (
+            f"  {count} OUTLIER{'S' if count > 1 else ''} left out of the threshold until a person confirms them "
+            f"(--confirm-outliers): {made.threshold:.6g} without, {moved:.6g} with"
+        )
     if made.suspects:
         yield "  held-out pictures with the highest scores; are they good? If not: --exclude"
     for suspect in made.suspects:

@@ -160,6 +160,15 @@ def parse(name: str) -> Name:
     return Name(device, precision, runtime)
 
 
+def usable(identity: str) -> Name:
+    """The engine of this identity. Raises RevdistError that says why this machine has not got it."""
+    name = parse(identity)
+    target(name.device, name.precision, name.runtime)
+    if name.device == "cuda" and not torch.cuda.is_available():
+        raise RevdistError("engine: there is no GPU here")
+    return name
+
+
 def fastest(device: str, calibrated: Iterable[Collection[str]], runtime: str = TORCH) -> str:
     """The fastest precision that this machine has and that all are calibrated for, by the names of their engines.
 

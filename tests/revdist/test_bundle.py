@@ -42,6 +42,12 @@ def test_a_bundle_explains_itself(tiny: Bundle, lite0: teacher.Teacher, good_fol
     assert names == {"bundle.json", "student.safetensors", "calibration.safetensors"} | golden
 
 
+def test_known_good_pictures_are_not_those_with_the_highest_scores(tiny: Bundle) -> None:
+    """Else a threshold that is calibrated for more false rejects would reject them."""
+    good = sorted(vector.score for vector in tiny.golden if vector.kind == "good")
+    np.testing.assert_allclose(good, tiny.calibration("torch-cpu-float32").scores[:4], rtol=1e-4)
+
+
 def test_a_loaded_bundle_scores_and_is_calibrated(tiny: Bundle, engine: Engine) -> None:
     loaded = bundle.load(tiny.path, engine)
     try:

@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from revdist import bundle, calibrate, conformal, images, target
+from revdist import bundle, calibrate, conformal, images, packing, target
 from revdist.bundle import Bundle
+from revdist.conformal import Calibration
 from revdist.engine import Engine
 from revdist.errors import CalibrationError
 
@@ -82,26 +83,143 @@ def test_what_was_excluded_stays_on_record_until_it_is_used(
     assert excluded("--good", more) == []
 
 
-def test_calibrate_shows_an_outlier_before_it_spoils_the_threshold(
-    run: Run, tiny_copy: Path, good_cells: list[Path], tmp_path: Path
-) -> None:
+@pytest.fixture
+def spoiled(good_cells: list[Path], tmp_path: Path) -> Path:
+    """Twelve unseen cells, and a picture of something else."""
     good = tmp_path / "good"
     good.mkdir()
     for path in good_cells[60:72]:
         shutil.copy(path, good)
     noise = np.random.default_rng(0).integers(0, 256, (300, 300), np.uint8)
     Image.fromarray(noise).save(good / "spoiled.png")
+    return good
+
+
+def test_an_outlier_does_not_move_the_threshold_until_a_person_confirms_it(
+    run: Run, tiny_copy: Path, spoiled: Path, tmp_path: Path
+) -> None:
+    clean = Path(shutil.copytree(tiny_copy, tmp_path / "clean"))
     overlays = tmp_path / "overlays"
-    command = ("calibrate", tiny_copy, "--good", good, "--false-reject-rate", 0.1, "--engine", "cpu")
-    status, out, _ = run(*command, "--suspects", overlays)
+    options = ("--good", spoiled, "--false-reject-rate", 0.1, "--engine", "cpu")
+    status, out, _ = run("calibrate", tiny_copy, *options, "--suspects", overlays)
     assert status == 0
-    (flagged,) = (line for line in out.splitlines() if "OUTLIER" in line)
+    (flagged,) = (line for line in out.splitlines() if "OUTLIER  " in line)
     assert "spoiled.png" in flagged
     assert (overlays / "1-spoiled.png").is_file()
-    spoiled = bundle.read(tiny_copy).calibration("torch-cpu-float32").threshold
-    status, out, _ = run(*command, "--exclude", good / "spoiled.png")
-    assert "OUTLIER" not in out
-    assert bundle.read(tiny_copy).calibration("torch-cpu-float32").threshold < spoiled
+    held_back = bundle.read(tiny_copy).calibration("torch-cpu-float32")
+    assert [outlier.file for outlier in held_back.unconfirmed] == ["spoiled.png"]
+    assert run("calibrate", clean, *options, "--exclude", spoiled / "spoiled.png")[0] == 0
+    without = bundle.read(clean).calibration("torch-cpu-float32")
+    assert held_back.threshold == without.threshold, "as if it were not there"
+    assert len(held_back.scores) == len(without.scores) == 5 + 12
+    moved = held_back.with_unconfirmed().threshold
+    told = "1 OUTLIER left out of the threshold until a person confirms them (--confirm-outliers): "
+    told += f"{held_back.threshold:.6g} without, {moved:.6g} with"
+    assert told in out
+    assert told in run("show", tiny_copy)[1]
+    assert moved > held_back.threshold
+
+    run("calibrate", tiny_copy, *options)
+    assert bundle.read(tiny_copy).calibration("torch-cpu-float32").threshold == held_back.threshold, "asked twice"
+    assert run("calibrate", tiny_copy, *options, "--confirm-outliers", spoiled / "spoiled.png")[0] == 0
+    confirmed = bundle.read(tiny_copy).calibration("torch-cpu-float32")
+    assert (confirmed.threshold, confirmed.unconfirmed, len(confirmed.scores)) == (moved, (), 18)
+    run("calibrate", tiny_copy, *options)
+    assert bundle.read(tiny_copy).calibration("torch-cpu-float32").threshold == moved, "and stays confirmed"
+
+
+def test_outliers_are_confirmed_all_at_once_or_by_name_and_remembered_though_their_file_is_gone(
+    run: Run, tiny_copy: Path, spoiled: Path
+) -> None:
+    options = ("--good", spoiled, "--false-reject-rate", 0.1, "--engine", "cpu")
+    other = spoiled / min(path.name for path in spoiled.iterdir())
+    run("calibrate", tiny_copy, *options, "--confirm-outliers", other)
+    assert len(bundle.read(tiny_copy).calibration("torch-cpu-float32").unconfirmed) == 1, "another one was confirmed"
+    (spoiled / "spoiled.png").unlink()
+    run("calibrate", tiny_copy, *options)
+    assert len(bundle.read(tiny_copy).calibration("torch-cpu-float32").unconfirmed) == 1
+    run("calibrate", tiny_copy, *options, "--confirm-outliers")
+    made = bundle.read(tiny_copy).calibration("torch-cpu-float32")
+    assert (len(made.unconfirmed), len(made.scores)) == (0, 18)
+
+
+def test_pictures_are_added_to_those_of_the_threshold_and_replace_them_if_told_to(
+    run: Run, tiny_copy: Path, good_cells: list[Path], tmp_path: Path
+) -> None:
+    before = bundle.read(tiny_copy).calibration("torch-cpu-float32")
+    folders = [tmp_path / "first", tmp_path / "second"]
+    for folder, cells in zip(folders, (good_cells[60:66], good_cells[64:70]), strict=True):
+        folder.mkdir()
+        for path in cells:
+            shutil.copy(path, folder)
+    shutil.copy(good_cells[60], folders[0] / "again.png")
+
+    def calibrated(folder: Path, *more: object) -> Calibration:
+        command = ("calibrate", tiny_copy, "--good", folder, "--false-reject-rate", 0.1, "--engine", "cpu")
+        assert run(*command, "--confirm-outliers", *more)[0] == 0
+        return bundle.read(tiny_copy).calibration("torch-cpu-float32")
+
+    first = calibrated(folders[0])
+    assert set(before.held_out) < set(first.held_out)
+    assert len(first.held_out) == len(first.scores) == 5 + 6, "one picture counts once"
+    score_of = dict(zip(first.held_out, first.scores.tolist(), strict=True))
+    assert [score_of[sha256] for sha256 in before.held_out] == before.scores.tolist()
+    second = calibrated(folders[1])
+    assert len(second.scores) == 5 + 6 + 4, "two were known"
+    assert set(second.held_out) >= {images.content_hash(path) for path in folders[1].iterdir()}
+    left = calibrated(folders[1], "--exclude", folders[0] / good_cells[60].name)
+    assert images.content_hash(good_cells[60]) not in left.held_out, "what is held out already can be excluded too"
+    assert len(left.scores) == 14
+    alone = calibrated(folders[1], "--replace-held-out")
+    assert set(alone.held_out) == {images.content_hash(path) for path in folders[1].iterdir()}
+
+
+def test_a_bundle_that_does_not_say_what_its_threshold_is_made_of_asks_for_all_pictures(
+    run: Run, tiny_copy: Path, spoiled: Path
+) -> None:
+    manifest = json.loads((tiny_copy / "bundle.json").read_text())
+    del (
+        manifest["calibrations"]["torch-cpu-float32"]["held_out"],
+        manifest["calibrations"]["torch-cpu-float32"]["unconfirmed"],
+    )
+    (tiny_copy / "bundle.json").write_text(json.dumps(manifest))
+    command = ("calibrate", tiny_copy, "--good", spoiled, "--false-reject-rate", 0.1)
+    status, _, err = run(*command)
+    assert status == 2
+    assert "does not say which pictures its threshold on torch-cpu-float32 is made of" in err
+    assert "with --replace-held-out" in err
+    assert run(*command, "--replace-held-out")[0] == 0
+    assert len(bundle.read(tiny_copy).calibration("torch-cpu-float32").scores) == 12
+
+
+@pytest.mark.skipif(not target.computes("bfloat16"), reason="no bfloat16 here: NOT TESTED")
+def test_without_an_engine_all_that_a_bundle_is_calibrated_for_are_calibrated_or_named(
+    run: Run, tiny_copy: Path, spoiled: Path
+) -> None:
+    command = ("calibrate", tiny_copy, "--good", spoiled, "--false-reject-rate")
+    status, out, _ = run(*command, 0.1, "--engine", "cpu-bfloat16")
+    assert status == 0
+    assert "left with their old thresholds: torch-cpu-float32 (without --engine all are calibrated)" in out
+    here = bundle.read(tiny_copy)
+    absent = conformal.calibrate(np.arange(1, 9) / 9, 0.1, engine="torch-cuda-float16", fingerprint="f")
+    packing.recalibrate(here, absent, {})
+    status, out, _ = run(*command, 0.5)
+    assert status == 0
+    made = bundle.read(tiny_copy).calibrations
+    rates = {engine: calibration.false_reject_rate for engine, calibration in made.items()}
+    assert rates == {"torch-cpu-float32": 0.5, "torch-cpu-bfloat16": 0.5, "torch-cuda-float16": 0.1}
+    assert f"torch-cuda-float16: LEFT WITH ITS OLD THRESHOLD {absent.threshold:.6g}: " in out
+
+
+def test_a_bundle_for_engines_that_are_not_here_names_them(run: Run, tiny_copy: Path, spoiled: Path) -> None:
+    made = conformal.calibrate(np.arange(1, 9) / 9, 0.1, engine="torch-cuda-float16", fingerprint="f")
+    packing.recalibrate(bundle.read(tiny_copy), made, {})
+    manifest = json.loads((tiny_copy / "bundle.json").read_text())
+    del manifest["calibrations"]["torch-cpu-float32"]
+    (tiny_copy / "bundle.json").write_text(json.dumps(manifest))
+    status, _, err = run("calibrate", tiny_copy, "--good", spoiled, "--false-reject-rate", 0.1)
+    assert status == 2
+    assert "this machine has no engine that it is calibrated for, torch-cuda-float16" in err
 
 
 def test_an_exclusion_that_comes_too_late_for_training_is_told(
@@ -225,9 +343,15 @@ def test_int8_takes_ranges_from_pictures_that_set_no_threshold(
     assert status == 0
     assert "6 unseen pictures were taken for the ranges of maps" in out
     assert len(bundle.read(tiny_copy).calibration("torch-cpu-int8").scores) == 18
+    first = bundle.read(tiny_copy)
     for path in good_folder.iterdir():
         shutil.copy(path, more)
-    status, out, _ = run(*command, more)
+    assert run(*command, more)[0] == 0
+    added = bundle.read(tiny_copy)
+    assert len(added.calibration("torch-cpu-int8").scores) == 18 + 5, "added are those held out of training"
+    assert (first.ranges, added.ranges) != (None, None)
+    assert added.ranges.teacher.digest == first.ranges.teacher.digest, "the old scores were made with these"  # type: ignore[union-attr]
+    status, out, _ = run(*command, more, "--replace-held-out")
     assert "unseen pictures were taken" not in out, "those that were trained with are there"
     again = bundle.read(tiny_copy)
     assert len(again.calibration("torch-cpu-int8").scores) == 24 + 5, "and those held out of training"
@@ -236,7 +360,9 @@ def test_int8_takes_ranges_from_pictures_that_set_no_threshold(
     assert json.loads(out)["threshold"] == again.calibration("torch-cpu-int8").threshold
 
     other = Path(shutil.copytree(tiny_copy, tmp_path / "other"))
-    assert run("calibrate", other, *command[2:], more, "--share", tiny_copy)[0] == 0
+    shares = ("calibrate", other, *command[2:], more, "--share", tiny_copy)
+    assert "its old scores do not hold" in run(*shares)[2]
+    assert run(*shares, "--replace-held-out")[0] == 0
     shared = bundle.read(other).ranges
     assert shared is not None
     assert shared.teacher.digest == again.ranges.teacher.digest

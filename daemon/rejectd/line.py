@@ -24,6 +24,7 @@ from rejectd.inspector import Inspector, heatmap
 from rejectd.judging import Judged
 from rejectd.last_run import last_capture_unix_ns
 from rejectd.ledger import Ledger, Margin
+from rejectd.memory import Memory
 from rejectd.messages import GOLDEN, CameraState, Verdict
 from rejectd.metrics import Metrics
 from rejectd.mqtt import Ears, Incoming, Message, Publisher
@@ -91,11 +92,13 @@ class Line:
             metrics=self.metrics,
         )
         evidence = self._evidence(state)
+        self.memory = Memory(settings.memory_mb * 1_000_000)
         self.recorder = Recorder(
             settings.line,
             outbox=outbox,
             evidence=evidence,
             inflight=self.inflight,
+            memory=self.memory,
             metrics=self.metrics,
             more_events=self.publisher.more_events,
             marked=self.publisher.marked,
@@ -275,6 +278,7 @@ class Line:
             stations=self.stations,
             publisher=self.publisher,
             recorder=self.recorder,
+            memory=self.memory,
             metrics=self.metrics,
         )
         products = {name: camera.product for name, camera in self.settings.cameras.items()}

@@ -121,6 +121,7 @@ class Frame:
     trigger: int = 0
     model: str = ""  # which loaded model judges it: a changeover does not touch frames that are under way
     pixels: Pixels | None = None  # uint8 (h, w, 3) RGB at the model's input size; None until it has been read
+    given_up: bool = False  # the picture, for want of memory
     picture: Pixels | None = None  # uint8 (H, W, 3) RGB as captured, cut to the region of interest: for evidence
 
 

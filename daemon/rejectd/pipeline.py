@@ -29,6 +29,7 @@ from rejectd.decision import decide, unjudged
 from rejectd.inspector import Begun, Inspector, InspectorError
 from rejectd.judging import Judged
 from rejectd.ledger import Ledger
+from rejectd.memory import EVIDENCE, VIEW, Memory
 from rejectd.messages import CameraState, CameraStatus, Cause, Exposure, Frame, Picture, Policy, Result, Verdict
 from rejectd.metrics import Metrics
 from rejectd.mqtt import Publisher
@@ -41,6 +42,7 @@ log = logging.getLogger(__name__)
 
 _BATCHES_WAITING = 4  # for their verdicts: the device waits if these take longer than it does
 _VERDICTS_S = 60.0  # longer than the verdicts of a batch ever take
+_NO_VIEW = "no picture is kept for viewing: those that wait for their verdict or the disk take the memory (memory_mb)"
 _ENGINE_FAULTS = 10  # failed batches in a row after which only a restart helps
 
 
@@ -78,6 +80,7 @@ class Stages:
     stations: Stations
     publisher: Publisher
     recorder: Recorder
+    memory: Memory
     metrics: Metrics
 
 
@@ -157,9 +160,8 @@ class Pipeline:
     def _show(self, frame: Frame, picture: Picture) -> None:
         """Prepare the picture of a frame and queue it, or answer the frame at once."""
         stages = self._stages
-        self.latest[frame.camera] = picture
         fault = picture.fault
-        frame = dataclasses.replace(frame, picture=picture.pixels)
+        frame = self._keep(frame, picture)
         if not stages.ledger.fill(frame):
             return  # it was answered already: paused, or while its picture was read
         has_room = stages.batcher.has_room(frame.camera)  # this thread alone adds to it, so that room stays room
@@ -180,6 +182,17 @@ class Pipeline:
             cause = Cause.STOPPING if stages.batcher.closed else Cause.OVERLOAD
             detail = "too many frames wait" if cause is Cause.OVERLOAD else ""
             self._finish(frame, unjudged(frame, cause, self._clock(), detail=detail))
+
+    def _keep(self, frame: Frame, picture: Picture) -> Frame:
+        """Keep a picture for viewing and for evidence, as far as memory allows; its verdict needs neither."""
+        memory = self._stages.memory
+        if picture.pixels is not None:
+            memory.count(picture.pixels)
+        kept = memory.has_room(EVIDENCE)
+        viewable = memory.has_room(VIEW)
+        self.latest[frame.camera] = picture if viewable else dataclasses.replace(picture, pixels=None, fault=_NO_VIEW)
+        pixels = picture.pixels if kept else None
+        return dataclasses.replace(frame, picture=pixels, given_up=picture.pixels is not None and not kept)
 
     def enter(self, frame: Frame) -> None:
         """Queue a frame that no camera took; the ledger has opened it."""
@@ -206,6 +219,7 @@ class Pipeline:
                     before = None
                 if self._failures >= _ENGINE_FAULTS:
                     raise EngineBrokenError(f"{self._failures} batches in a row failed: {self._fault}")
+                batch = begun = None  # their pictures need not wait for the next ones
         finally:
             self._undecided.put(None, timeout=_VERDICTS_S)
 
@@ -234,18 +248,26 @@ class Pipeline:
 
     def decide(self) -> None:
         """The life of the verdict thread; ends after the inspect thread."""
-        while (batch := self._undecided.get()) is not None:
-            if isinstance(batch, Batch):
-                for frame in batch.hopeless:
-                    detail = "no time left to inspect it"
-                    self._finish(frame, unjudged(frame, Cause.OVERLOAD, self._clock(), detail=detail))
-                continue
-            for frame, result in zip(batch.frames, batch.results, strict=True):
-                if isinstance(result, Result):
-                    self._finish(frame, decide(frame, result, batch.ended_ns))
-                else:
-                    self._finish(frame, unjudged(frame, Cause.ENGINE_FAULT, batch.ended_ns, detail=str(result)))
-            self._measure(batch)
+        while self._decide_next():
+            continue
+
+    def _decide_next(self) -> bool:
+        """The verdicts of one batch; False at the end. Nothing is held while the next one is waited for."""
+        batch = self._undecided.get()
+        if batch is None:
+            return False
+        if isinstance(batch, Batch):
+            for frame in batch.hopeless:
+                detail = "no time left to inspect it"
+                self._finish(frame, unjudged(frame, Cause.OVERLOAD, self._clock(), detail=detail))
+            return True
+        for frame, result in zip(batch.frames, batch.results, strict=True):
+            if isinstance(result, Result):
+                self._finish(frame, decide(frame, result, batch.ended_ns))
+            else:
+                self._finish(frame, unjudged(frame, Cause.ENGINE_FAULT, batch.ended_ns, detail=str(result)))
+        self._measure(batch)
+        return True
 
     def _results(self, begun: _Running) -> list[Result | InspectorError]:
         """Of a batch. If it fails each frame is tried by itself, so that one cannot take others with it."""

@@ -8,6 +8,7 @@ tried again until the disk takes it, evidence and tasks go on, and what finds no
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import logging
 import queue
 import threading
@@ -15,16 +16,17 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass
-from typing import Any, Generic, TypeAlias, TypeVar
+from typing import Any, TypeAlias
 
 from rejectd.backlog import Backlog, Group
-from rejectd.evidence import Evidence, EvidenceError, regions
+from rejectd.defects import Defects, Record, is_defect
+from rejectd.evidence import Evidence
 from rejectd.inflight import Slots
-from rejectd.messages import GOLDEN, Cause, Decision, Frame, RejectdError, Verdict
+from rejectd.memory import EVIDENCE, MAP, Memory
+from rejectd.messages import Cause, Decision, Frame, RejectdError, Verdict
 from rejectd.metrics import Metrics
 from rejectd.outbox import Body, Change, Delivery, Entries, NewEvent, Outbox, OutboxError, Reading, is_usable
-from rejectd.payloads import defect_payload, defect_topic
+from rejectd.tasks import Answer, Task, carry_out
 
 log = logging.getLogger(__name__)
 
@@ -37,26 +39,6 @@ _GATHER_S = 0.005  # a verdict and its acknowledgement share a transaction, whic
 _PRUNE_S = 60.0
 _LOOK_S = 10.0  # how often it is seen whether the journal is whole, and evidence can be kept again
 _HUNG_S = 2.0  # a disk that has not answered for so long is a problem
-
-Answer = TypeVar("Answer")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Record:
-    """A verdict on its way to the disk, with its frame if evidence is to be kept."""
-
-    verdict: Verdict
-    body: Mapping[str, Any]  # of its message
-    frame: Frame | None
-
-
-@dataclass(frozen=True, slots=True)
-class Task(Generic[Answer]):
-    """Work for whoever owns the disk, between two transactions."""
-
-    work: Callable[[], Answer]
-    future: Future[Answer]
-
 
 _Kept: TypeAlias = Record | Delivery | Reading | Change | int  # int: number of an acknowledged event
 _Item: TypeAlias = "_Kept | Task[Any] | None"
@@ -72,15 +54,17 @@ class Recorder:
         outbox: Outbox,
         evidence: Evidence | None,
         inflight: Slots | None,
+        memory: Memory,
         metrics: Metrics,
         more_events: Callable[[], None],
         marked: Callable[[Iterable[int]], None],
     ) -> None:
         """`more_events()` is told of new events in the outbox, `marked(numbers)` of acknowledged ones."""
-        self._line = line
         self._outbox = outbox
         self._evidence = evidence
+        self._defects = Defects(line, evidence, metrics)
         self._inflight = inflight
+        self._memory = memory
         self._metrics = metrics
         self._more_events = more_events
         self._marked = marked
@@ -88,17 +72,17 @@ class Recorder:
         self._acknowledged: deque[int] = deque()  # numbers of events
         self._backlog = Backlog(outbox)
         self._left: Sequence[Body] = ()  # what an earlier run left
+        self._prune_at = self._look_at = 0.0
         self._busy_since: float | None = None  # when the disk was asked for what it has not done yet
         self._suspect = threading.Event()  # somebody who reads the journal thinks that it is damaged
         self._ending = threading.Event()
         self.tried = threading.Event()  # to open the journal, for the first time
-        self._evidence_problem = ""
         metrics.journal_available.set_function(lambda: self.tried.is_set() and not self.problem and not self._hung)
 
     @property
     def maps_affordable(self) -> bool:
-        """Whether there is time for anomaly maps."""
-        return self._items.qsize() < _WITH_MAPS
+        """Whether there is time and room for anomaly maps."""
+        return self._items.qsize() < _WITH_MAPS and self._memory.has_room(MAP)
 
     @property
     def problem(self) -> str:
@@ -108,7 +92,7 @@ class Recorder:
     @property
     def problems(self) -> list[str]:
         """What a person should see to."""
-        problems = [problem for problem in (self.problem, self._evidence_problem) if problem]
+        problems = [problem for problem in (self.problem, self._defects.problem) if problem]
         if self._hung and not self.problem:
             problems.append("the disk does not answer: journal and evidence wait")
         if self._outbox.aside:
@@ -124,9 +108,10 @@ class Recorder:
         """Keep a verdict, and what there is to see of a part that did not pass."""
         waiting = self._items.qsize()
         seen = verdict.decision is not Decision.PASS and verdict.cause is not Cause.PAUSED
-        wanted = seen and frame.picture is not None and self._evidence is not None
-        affordable = verdict.cause is not Cause.OVERLOAD and waiting < _WITH_PICTURES
-        if wanted and not affordable:
+        shown = frame.picture is not None or frame.given_up
+        affordable = verdict.cause is not Cause.OVERLOAD and waiting < _WITH_PICTURES and not frame.given_up
+        affordable = affordable and self._memory.has_room(EVIDENCE)
+        if seen and shown and self._evidence and not affordable:
             self._metrics.sacrificed.labels("evidence").inc()
         unwritten = waiting + self._backlog.items
         if unwritten >= (_WITH_PASSES if verdict.decision is Decision.PASS else _WAITING):
@@ -134,9 +119,21 @@ class Recorder:
             return
         kept = frame if seen and affordable else None
         try:
-            self._items.put_nowait(Record(verdict=verdict, body=body, frame=kept))
+            self._items.put_nowait(Record(verdict=self._lightened(verdict, frame=kept), body=body, frame=kept))
         except queue.Full:
             self._give_up(verdict)
+
+    def _lightened(self, verdict: Verdict, *, frame: Frame | None) -> Verdict:
+        """A verdict with its map, where that has a picture to lie on, and there is room for it while it waits."""
+        result = verdict.result
+        if result is None or result.anomaly_map is None:
+            return verdict
+        self._memory.count(result.anomaly_map)
+        if frame and self._memory.has_room(MAP):
+            return verdict
+        if frame:
+            self._metrics.sacrificed.labels("map").inc()
+        return dataclasses.replace(verdict, result=dataclasses.replace(result, anomaly_map=None))
 
     def note(self, item: Delivery | Reading | Change | int) -> None:
         """Keep what the broker acknowledged, an actuator counted or a person changed. Counts go first without room."""
@@ -179,28 +176,29 @@ class Recorder:
             self._outbox.close()
 
     def _live(self) -> None:
-        next_prune, next_look = 0.0, 0.0
-        while True:
-            group = self._next_group()
-            self._busy_since = time.monotonic()
-            self._take([item for item in group if item is not None and not isinstance(item, Task)])
-            self._backlog.write(self._settle, now=self._ending.is_set())
-            for item in group:
-                if isinstance(item, Task):
-                    _carry_out(item)
-                if item is None or isinstance(item, Task):
-                    self._items.task_done()
-            if time.monotonic() >= next_prune and not self.problem:
-                next_prune = time.monotonic() + _PRUNE_S
+        while self._serve():
+            if time.monotonic() >= self._prune_at and not self.problem:
+                self._prune_at = time.monotonic() + _PRUNE_S
                 self._prune()
-            if time.monotonic() >= next_look or self._suspect.is_set():
+            if time.monotonic() >= self._look_at or self._suspect.is_set():
                 self._suspect.clear()
-                next_look = time.monotonic() + _LOOK_S
+                self._look_at = time.monotonic() + _LOOK_S
                 self._look()
             self._busy_since = None
-            if None in group or (not group and self._ending.is_set()):
-                self._give_up_unwritten()
-                return
+        self._give_up_unwritten()
+
+    def _serve(self) -> bool:
+        """Write what waits, and do the tasks; False at the end. No picture is held while there is nothing to do."""
+        group = self._next_group()
+        self._busy_since = time.monotonic()
+        self._take([item for item in group if item is not None and not isinstance(item, Task)])
+        self._backlog.write(self._settle, now=self._ending.is_set())
+        for item in group:
+            if isinstance(item, Task):
+                carry_out(item)
+            if item is None or isinstance(item, Task):
+                self._items.task_done()
+        return not (None in group or (not group and self._ending.is_set()))
 
     def wait(self, timeout_s: float) -> bool:
         """Wait until all that was handed in is on disk."""
@@ -221,20 +219,12 @@ class Recorder:
         self._backlog.open()
         for start in range(0, len(self._left), _GROUP):
             bodies = [body for body in self._left[start : start + _GROUP] if self._usable(body)]
-            events = [defect_event(self._line, body) for body in bodies if _is_defect(body)]
+            events = [self._defects.event_of(body) for body in bodies if is_defect(body)]
             self._add(Entries(verdicts=bodies, events=events), items=0)
         self._backlog.write(self._settle)
-        self._open_evidence()
+        self._defects.open()
         self._busy_since = None
         self._more_events()
-
-    def _open_evidence(self) -> None:
-        if self._evidence:
-            try:
-                self._evidence.open()
-                self._evidence_problem = ""
-            except EvidenceError as error:
-                self._without_evidence(error)
 
     def _give_up(self, verdict: Verdict) -> None:
         self._metrics.sacrificed.labels("journal").inc()
@@ -269,7 +259,7 @@ class Recorder:
         acknowledged = (
             self._take_acknowledged() if self._items.empty() or any(type(item) is int for item in group) else []
         )
-        events = [self._event(record) for record in records if _is_defect(record.body)]
+        events = [self._event(record) for record in records if is_defect(record.body)]
         entries = Entries(
             verdicts=[record.body for record in records],
             events=events,
@@ -296,8 +286,8 @@ class Recorder:
 
     def _look(self) -> None:
         """See whether the journal is damaged, and whether evidence can be kept again."""
-        if self._evidence_problem:
-            self._open_evidence()
+        if self._defects.problem:
+            self._defects.open()
         if not self.problem:
             try:
                 self._outbox.examine()
@@ -317,13 +307,12 @@ class Recorder:
         for _ in range(group.items):
             self._items.task_done()
 
+    def _event(self, record: Record) -> NewEvent:
+        self._busy_since = time.monotonic()
+        return self._defects.event(record)
+
     def _take_acknowledged(self) -> list[int]:
         return [self._acknowledged.popleft() for _ in range(len(self._acknowledged))]
-
-    def _without_evidence(self, error: EvidenceError) -> None:
-        if str(error) != self._evidence_problem:
-            log.error("%s", error)
-        self._evidence_problem = str(error)
 
     def _prune(self) -> None:
         try:
@@ -333,40 +322,3 @@ class Recorder:
         else:
             if lost:
                 log.error("journal full: %d defect events given up before the broker had them", lost)
-
-    def _event(self, record: Record) -> NewEvent:
-        """The defect event of a verdict, with its evidence on disk before it goes out."""
-        self._busy_since = time.monotonic()
-        verdict, frame = record.verdict, record.frame
-        evidence, boxes = "", []
-        if frame and verdict.result and verdict.result.anomaly_map is not None and frame.picture is not None:
-            boxes = regions(verdict.result.anomaly_map, verdict.result.threshold, frame.picture.shape)
-        if frame and self._evidence:
-            try:
-                evidence = self._evidence.keep(frame, verdict.result)
-                self._evidence_problem = ""
-            except EvidenceError as error:
-                self._without_evidence(error)
-                self._metrics.sacrificed.labels("evidence").inc()
-        return defect_event(self._line, record.body, evidence=evidence, regions=boxes)
-
-
-def defect_event(
-    line: str, body: Mapping[str, Any], *, evidence: str = "", regions: Sequence[Sequence[int]] = ()
-) -> NewEvent:
-    """The defect event of a verdict with this body."""
-    payload = defect_payload(body, evidence=evidence, regions=regions)
-    return NewEvent(event_id=body["event_id"], topic=defect_topic(line, body["camera"]), payload=payload)
-
-
-def _is_defect(body: Body) -> bool:
-    return bool(body["decision"] != Decision.PASS and body["camera"] != GOLDEN)
-
-
-def _carry_out(task: Task[Any]) -> None:
-    if not task.future.set_running_or_notify_cancel():
-        return  # whoever asked has given up
-    try:
-        task.future.set_result(task.work())
-    except Exception as error:  # whoever asked is told
-        task.future.set_exception(error)

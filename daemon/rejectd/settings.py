@@ -534,6 +534,14 @@ class Settings:
     metrics: Metrics = setting("Metrics.", default=Metrics())
     evidence: Evidence = setting("Evidence.", default=Evidence())
     journal: Journal = setting("Journal.", default=Journal())
+    memory_mb: int = setting(
+        "Most memory for pictures that wait for their verdict, their evidence or somebody to view them. Beyond it "
+        "views are given up first, then heat maps, then evidence, each counted; verdicts never.",
+        default=512,
+        unit="MB",
+        low=16,
+        high=10**6,
+    )
     state_directory: Path | None = setting(
         "Where the service keeps its journal and evidence; systemd's state directory, or `state` beside this file.",
         default=None,

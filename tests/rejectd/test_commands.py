@@ -31,6 +31,7 @@ from rejectd.golden import Golden
 from rejectd.inspector import Inspector
 from rejectd.judging import Judged
 from rejectd.ledger import Ledger, Margin
+from rejectd.memory import Memory
 from rejectd.messages import GOLDEN, Exposure, Picture, Policy, Verdict
 from rejectd.metrics import Metrics
 from rejectd.mqtt import Incoming, Message
@@ -90,6 +91,7 @@ class Rig:
             outbox=self.outbox,
             evidence=keeper,
             inflight=None,
+            memory=Memory(10**9),
             metrics=metrics,
             more_events=lambda: None,
             marked=lambda _numbers: None,
@@ -102,6 +104,7 @@ class Rig:
             stations=Stations({}, Ledger("run", margin=Margin(MARGIN_NS))),
             publisher=self.sent,  # type: ignore[arg-type]
             recorder=self.recorder,
+            memory=Memory(10**9),
             metrics=metrics,
         )
         self.pipeline = Pipeline(

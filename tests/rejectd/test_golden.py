@@ -17,6 +17,7 @@ from rejectd.golden import Golden, Outcome, complaint
 from rejectd.inspector import Inspector, Model
 from rejectd.judging import Judged
 from rejectd.ledger import Ledger, Margin
+from rejectd.memory import Memory
 from rejectd.messages import GOLDEN, Decision, Policy, Verdict
 from rejectd.metrics import Metrics
 from rejectd.outbox import Outbox
@@ -57,6 +58,7 @@ class Rig:
             outbox=self.outbox,
             evidence=None,
             inflight=None,
+            memory=Memory(10**9),
             metrics=metrics,
             more_events=lambda: None,
             marked=lambda _numbers: None,
@@ -68,6 +70,7 @@ class Rig:
             stations=Stations({}, Ledger("run", margin=Margin(MARGIN_NS))),
             publisher=self.sent,  # type: ignore[arg-type]
             recorder=self.recorder,
+            memory=Memory(10**9),
             metrics=metrics,
         )
         self.pipeline = Pipeline(stages, line="l", products={}, judged=Judged(Judging(), []))

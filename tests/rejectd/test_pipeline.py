@@ -22,6 +22,7 @@ from rejectd.inflight import InFlightFile
 from rejectd.inspector import Begun, InspectorError
 from rejectd.judging import Judged
 from rejectd.ledger import Ledger, Margin
+from rejectd.memory import Memory
 from rejectd.messages import CameraStatus, Exposure, Frame, Pixels, Policy, Result, Verdict
 from rejectd.metrics import Metrics
 from rejectd.outbox import Outbox
@@ -126,6 +127,7 @@ class Rig:
         self.ledger = Ledger("run", margin=Margin(MARGIN_NS), book=self.inflight)
         self.batcher = Batcher(["c", "d"], max_batch=4, max_wait_ns=MS, queue_per_camera=64)
         self.metrics = Metrics(CollectorRegistry(), cameras=["c", "d"], products=["p"], snapshot=self.ledger.snapshot)
+        self.memory = Memory(10**9)
         self.outbox = Outbox(directory / "journal.sqlite", keep_ns=10**18, max_bytes=10**9)
         parts = Ledger("run", margin=Margin(MARGIN_NS), book=self.inflight)
         self.stations = Stations(stations or {}, parts, numbered=["c", "d"])
@@ -134,6 +136,7 @@ class Rig:
             outbox=self.outbox,
             evidence=None,
             inflight=self.inflight,
+            memory=self.memory,
             metrics=self.metrics,
             more_events=lambda: None,
             marked=lambda _numbers: None,
@@ -145,6 +148,7 @@ class Rig:
             stations=self.stations,
             publisher=self.sent,  # type: ignore[arg-type]
             recorder=self.recorder,
+            memory=self.memory,
             metrics=self.metrics,
         )
         self.pipeline = Pipeline(stages, line="l", products={"c": "p", "d": "p"}, judged=Judged(Judging(), ["c", "d"]))
@@ -520,6 +524,23 @@ def test_who_waits_for_the_verdict_of_a_frame_gets_it(rig: Rig) -> None:
     rig.device.released.set()
     wait_for(lambda: heard, "the verdict is told")
     assert (heard[0].event_id, heard[0].decision) == (event, "reject")
+
+
+def test_when_pictures_take_more_memory_than_they_may_views_go_first_then_evidence_and_verdicts_never(rig: Rig) -> None:
+    rig.capture(10)
+    rig.wait_verdicts(1)
+    assert rig.memory.held_bytes == 48, "the view of the camera"
+    assert rig.pipeline.latest["c"].pixels is not None
+    rig.memory._budget_bytes = 90
+    rig.capture(20)
+    rig.wait_verdicts(2)
+    assert rig.pipeline.latest["c"].pixels is None
+    assert "memory_mb" in rig.pipeline.latest["c"].fault
+    rig.memory._budget_bytes = 0
+    rig.capture(150)
+    rig.wait_verdicts(3)
+    assert [verdict.decision for verdict in rig.sent.of("c")] == ["pass", "pass", "reject"]
+    wait_for(lambda: rig.memory.held_bytes == 0, "nobody holds a picture any more")
 
 
 # stations

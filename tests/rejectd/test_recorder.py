@@ -27,6 +27,7 @@ from rejectd.decision import decide, unjudged
 from rejectd.evidence import Evidence
 from rejectd.inflight import InFlightFile
 from rejectd.ledger import Ledger, Margin
+from rejectd.memory import Memory
 from rejectd.messages import GOLDEN, Cause, Exposure, Frame, Pixels, Policy, RejectdError, Result, Verdict
 from rejectd.metrics import Metrics
 from rejectd.outbox import Delivery, Outbox, Reading, Replay
@@ -41,13 +42,16 @@ PASS, REJECT = 0.5, 2.0  # scores, with a threshold of 1
 class Rig:
     """A recorder between a ledger and the disk. Its thread runs from `start` on."""
 
-    def __init__(self, directory: Path, *, books: Path | None = None, evidence: bool = True) -> None:
+    def __init__(
+        self, directory: Path, *, books: Path | None = None, evidence: bool = True, memory_bytes: int = 10**9
+    ) -> None:
         self._book = (books or directory) / "in-flight.bin"
         self.inflight = InFlightFile(self._book, line="l")
         self.ledger = Ledger("run", margin=Margin(0), book=self.inflight)
         self.metrics = Metrics(CollectorRegistry(), cameras=CAMERAS, products=["cell"], snapshot=self.ledger.snapshot)
         self.outbox = Outbox(directory / "journal.sqlite", keep_ns=10**18, max_bytes=10**9)
         self.evidence_folder = directory / "evidence"
+        self.memory = Memory(memory_bytes)
         self.told: list[str] = []  # in what order the publisher heard of what
         self.recorder = Recorder(
             "l",
@@ -56,6 +60,7 @@ class Rig:
             if evidence
             else None,
             inflight=self.inflight,
+            memory=self.memory,
             metrics=self.metrics,
             more_events=lambda: self.told.append("more"),
             marked=self._marked,
@@ -303,6 +308,40 @@ def test_no_picture_is_kept_of_parts_that_come_in_masses(rig: Rig, cause: Cause)
     assert rig.recorder.wait(10)
     (event,) = rig.events().values()
     assert (event["cause"], event["evidence"]) == (cause.value, None)
+
+
+# memory
+
+
+def test_two_cameras_of_five_megapixels_whose_parts_are_all_rejected_stay_within_the_budget(tmp_path: Path) -> None:
+    """Before a disk that takes nothing: 256 records with pictures of 15 MB would be 3.8 GB."""
+    budget = 200_000_000
+    rig = Rig(tmp_path, memory_bytes=budget)
+    most = 0
+    for number in range(60):
+        picture = np.full((1944, 2592, 3), number, np.uint8)
+        rig.memory.count(picture)  # as the pipeline does it
+        rig.judge(REJECT, "ab"[number % 2], picture)
+        del picture
+        most = max(most, rig.memory.held_bytes)
+    assert budget * 0.9 < most <= budget + 20_000_000, "the budget, and the one that is in flight"
+    kept = 60 - rig.sacrificed("evidence")
+    assert 12 <= kept <= 13
+    assert 2 <= rig.sacrificed("map") < kept, "maps are given up before"
+    rig.end()
+    assert rig.journal() == {"reject": 60}, "verdicts never"
+    assert len(list(rig.evidence_folder.rglob("*.png"))) == kept
+    assert rig.memory.held_bytes == 0
+    rig.close()
+
+
+def test_a_picture_that_was_given_up_before_its_verdict_is_counted_if_it_was_wanted(rig: Rig) -> None:
+    for score in (PASS, REJECT):
+        frame = dataclasses.replace(rig.frame(), given_up=True)
+        result = Result(score=score, threshold=1.0, p_value=0.1, bundle="b", engine="e")
+        rig.close_frame(frame, decide(frame, result, 5_000_000))
+    assert rig.sacrificed("evidence") == 1
+    assert rig.recorder.maps_affordable
 
 
 # tasks

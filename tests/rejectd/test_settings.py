@@ -96,7 +96,7 @@ SAVE = "save it as UTF-8"
 NOT_A_FILE = "is not a file; give the path of a file, relative to this settings file"
 KNOWN = (
     "known here: line, cameras, products, stations, batch, engine, judging, mqtt, metrics, evidence, journal, "
-    "state_directory, stop_timeout_s, log_level"
+    "memory_mb, state_directory, stop_timeout_s, log_level"
 )
 
 WRONG = {

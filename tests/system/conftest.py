@@ -11,7 +11,7 @@ import pytest
 from line import Line, Operator, Subscriber
 from peers import Mosquitto
 
-LONG = ("test_chaos.py", "test_gateway.py", "test_isolation.py", "test_overload.py")  # minutes each
+LONG = ("test_chaos.py", "test_gateway.py", "test_isolation.py", "test_overload.py", "test_storage.py")  # minutes each
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

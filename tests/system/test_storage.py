@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
 
+import cv2
 import pytest
 from line import Line, Operator, Subscriber
 from peers import need_peer, wait_for
@@ -208,6 +209,42 @@ def test_a_read_only_disk_costs_the_journal_alone_until_it_can_be_written(
     wait_for(lambda: line.metrics()["rejectd_journal_available"] == 1, "the journal is taken up again")
     assert line.stop() == 0
     is_whole(line, subscriber, disk.path / "state" / "journal.sqlite")
+
+
+def test_rejects_of_large_pictures_that_wait_for_the_disk_stay_within_the_memory_that_they_may_take(
+    on_disk: Line, disk: Disk, subscriber: Subscriber, cells: list[Path], tmp_path: Path
+) -> None:
+    """Two cameras of five megapixels: without a budget some 15 MB more with each part, up to 3.8 GB."""
+    line = on_disk
+    line.log = tmp_path / "service.log"
+    large = []
+    for number, cell in enumerate(cells[:4]):
+        large.append(tmp_path / f"{number}.jpg")
+        cv2.imwrite(str(large[-1]), cv2.resize(cv2.imread(str(cell)), (2592, 1944)))
+    for name in ("left", "right"):
+        line.folder(name, large, rate_hz=3, loop=True, deadline_ms=5000)
+    line.settings |= {"memory_mb": 100, "engine": {"threads": 1}}
+    line.settings["products"]["cell"]["threshold"] = 0.0005
+    line.start()
+    wait_for(lambda: len(subscriber.of("defect")) > 10, "the line is at work")
+    assert line.process
+    before_mb = resident_mb(line.process.pid)
+    disk.freeze()
+    judged = len(subscriber.of("verdict"))
+    wait_for(lambda: len(subscriber.of("verdict")) > judged + 40, "600 MB of pictures have passed", 60)
+    grown_mb = resident_mb(line.process.pid) - before_mb
+    sacrificed = line.metrics()
+    disk.thaw()
+    assert grown_mb < 250, "100 MB of pictures, and what is under way"
+    assert sacrificed["rejectd_records_sacrificed_total{what=evidence}"] > 10
+    assert sacrificed["rejectd_records_sacrificed_total{what=journal}"] == 0
+    assert line.stop() == 0
+    is_whole(line, subscriber, disk.path / "state" / "journal.sqlite")
+
+
+def resident_mb(process: int) -> float:
+    pages = int(Path(f"/proc/{process}/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE") / 1e6
 
 
 def garbage(path: Path) -> None:

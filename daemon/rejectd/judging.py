@@ -43,7 +43,7 @@ class Judged:
         self._said: set[str] = set()  # whose problem the log has
 
     def ended(self, verdict: Verdict) -> None:
-        """Take in the verdict of a part; those of known pictures, and of the single views of a station, do not count."""
+        """Take in the verdict of a part; known pictures and the single views of a station do not count."""
         if verdict.camera not in self._ends or verdict.cause in _NOT_COUNTED:
             return
         with self._lock:
@@ -61,7 +61,7 @@ class Judged:
         return not (busy and _many(unjudged, _GOES_ON) and sum(unjudged) > _GOES_ON * len(unjudged))
 
     def problems(self) -> list[str]:
-        """One for each camera or station whose share of unjudged parts is too large, with the cause and what may help."""
+        """One for each camera or station with too large a share of unjudged parts: the cause, and what may help."""
         with self._lock:
             ends = {camera: list(causes) for camera, causes in self._ends.items()}
         problems = {name: _problem(self._names[name], causes, self._share) for name, causes in ends.items()}

@@ -84,6 +84,17 @@ def mosquitto_with(tmp_path: Path) -> Iterator[Callable[[str], Mosquitto]]:
         broker.stop()
 
 
+@pytest.fixture(scope="session")
+def v4l2_device(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """The environment in which /dev/zero is a Video4Linux device (v4l2_device.c)."""
+    compiler = shutil.which("cc")
+    need_peer(compiler, "a C compiler")
+    library = tmp_path_factory.mktemp("v4l2") / "device.so"
+    source = Path(__file__).with_name("v4l2_device.c")
+    subprocess.run([str(compiler), "-shared", "-fPIC", "-O1", "-o", library, source, "-ldl"], check=True)
+    return {"LD_PRELOAD": str(library), "V4L2_DEVICE": "/dev/zero"}
+
+
 @pytest.fixture
 def rtsp() -> Iterator[Callable[..., RtspServer]]:
     """Starts real RTSP servers."""

@@ -1,4 +1,4 @@
-"""Video4Linux. No such device is here: a fake stands for cv2.VideoCapture, and for nothing else."""
+"""Video4Linux. No such device is here: a fake stands for cv2.VideoCapture, or for the device below OpenCV."""
 
 from __future__ import annotations
 
@@ -256,3 +256,47 @@ def test_what_queued_in_a_driver_without_stamps_while_the_process_was_stopped_is
         stopped = False
         assert exposes(1)[0].endswith(" \n")
         process.kill()
+
+
+QUEUED = """
+import time
+from pathlib import Path
+from rejectd.cameras.v4l2 import V4l2
+from rejectd.settings import V4l2Camera
+
+camera = V4l2(V4l2Camera(product="cell", device=Path("/dev/zero")))
+camera.open()
+while True:
+    exposure = camera.read(0.2)
+    number = 0 if exposure.fault else exposure.load(0)[0, 0, 0]
+    print(exposure.captured_ns, time.monotonic_ns() - exposure.captured_ns, number, exposure.fault, flush=True)
+"""
+
+
+@pytest.mark.parametrize("stamped", [True, False])
+def test_what_waited_in_a_devices_queue_while_the_process_was_stopped_has_its_true_time(stamped, v4l2_device):
+    """OpenCV itself, on a device that is simulated below it: 20 pictures a second, four buffers."""
+    environment = {**os.environ, **v4l2_device, **({} if stamped else {"V4L2_UNSTAMPED": "1"})}
+    command = [sys.executable, "-c", QUEUED]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as process:
+        assert process.stdout is not None
+
+        def pictures(count: int) -> list[tuple[int, int, int, str]]:
+            lines = [process.stdout.readline().split(" ", 3) for _ in range(count)]
+            return [(int(captured), int(age), int(number), fault.strip()) for captured, age, number, fault in lines]
+
+        before = pictures(10)
+        process.send_signal(signal.SIGSTOP)
+        threading.Event().wait(2.0)
+        process.send_signal(signal.SIGCONT)
+        after = pictures(20)
+        process.kill()
+    old = [picture for picture in after if picture[1] > 1.5e9]
+    assert len(old) == 4
+    assert [bool(fault) for _, _, _, fault in old] == [not stamped] * 4
+    assert after[-1][1] < 0.2e9
+    if stamped:  # each picture was taken 50 ms after the one with the number before
+        first = before[0]
+        for captured_ns, _, number, fault in before + after:
+            assert not fault
+            assert captured_ns - first[0] == pytest.approx(5e7 * (number - first[2]), abs=1e6)

@@ -18,6 +18,7 @@ from pathlib import Path
 
 from rejectd import database
 from rejectd.messages import GOLDEN, Decision, Policy, RejectdError, iso
+from revdist import trouble
 
 _TITLES = ("captured", "judged", "pass", "reject", "unjudged", "in time", "overdue", "undelivered", "missing")
 _SETTLED_NS = 5 * 10**9  # after its deadline a verdict's acknowledgement is in the journal, if it ever comes
@@ -79,7 +80,11 @@ def account(journal: Path, since_unix_ns: int, until_unix_ns: int, *, travel_ns:
     Raises:
         AccountError: if there is no journal, or it cannot be read.
     """
-    if not journal.is_file():
+    wrong = trouble.why_not_file(journal)
+    if wrong and wrong.hint:
+        hint = f"run as the service's user, or {wrong.hint}"
+        raise AccountError(f"{journal}: cannot be read: {wrong.cause}", hint=hint)
+    if wrong:
         raise AccountError(
             f"{journal}: there is no journal", hint="has this line run yet, and with this settings file?"
         )

@@ -22,6 +22,7 @@ from rejectd.mqtt import connect, try_rights
 from rejectd.outbox import OutboxError
 from rejectd.settings import AnyCamera, FolderCamera, FolderMode, Product, Settings, VideoCamera
 from rejectd.thresholds import at_start
+from revdist import trouble
 
 Size: TypeAlias = tuple[int, int]  # height, width in pixels
 
@@ -78,8 +79,9 @@ def _journal(settings: Settings, file: Path) -> str:
         hint = "the service will set it aside and begin a new one"
         raise OutboxError(f"journal: {path} is damaged: {error}", hint=hint) from error
     except OSError as error:
-        hint = "run as the service's user"
-        raise OutboxError(f"journal: {path} cannot be opened: {error.strerror}", hint=hint) from error
+        told = trouble.explain(error, path)
+        hint = f"run as the service's user, or {told.hint}" if told.hint else "run as the service's user"
+        raise OutboxError(f"journal: {path} cannot be opened: {told.cause}", hint=hint) from error
     if version > database.VERSION:
         raise OutboxError(f"journal: {path} was written by a newer rejectd", hint="install that version again")
     return str(path)

@@ -43,6 +43,7 @@ from rejectd.requests import (
     request_id,
 )
 from rejectd.settings import Settings
+from revdist import trouble
 
 log = logging.getLogger(__name__)
 
@@ -227,7 +228,10 @@ class Commands:
             raise RequestError(f"there is no product {request.product!r}", hint=known)
         name = request.bundle or self._controls.orders.bundle_name(request.product)
         path = configured.bundle.with_name(name)
-        if not (path / "bundle.json").is_file():
+        wrong = trouble.why_not_file(path / "bundle.json")
+        if wrong and wrong.hint:
+            raise RequestError(f"{path} cannot be read: {wrong.cause}", hint=wrong.hint)
+        if wrong:
             raise RequestError(f"{path} is not a bundle", hint="copy it there first")
         return path
 

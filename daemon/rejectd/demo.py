@@ -29,6 +29,7 @@ from rejectd.messages import RejectdError
 from rejectd.mqtt import LinkError, connect
 from rejectd.settings import Mqtt
 from rejectd.watch import Tally, watch
+from revdist import trouble
 
 _SHOWN = 100  # surely defective cells that pass the cameras: the first of the data set, as its authors numbered them
 _GOOD = 300  # photographs of good cells to train and calibrate with; all others are unseen
@@ -47,6 +48,8 @@ def run(directory: Path, *, steps: int | None = None) -> None:
         DemoError: if a part is missing or a step failed.
     """
     directory = directory.absolute()
+    if wrong := trouble.why_not_writable(directory / "line.yaml"):
+        raise DemoError(f"{directory}: cannot be written: {wrong.cause}", hint=wrong.hint or "give another --directory")
     _title("1. Real photographs of solar cells")
     _lay_out(directory)
     bundle = directory / "bundle"

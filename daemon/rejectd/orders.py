@@ -26,6 +26,7 @@ from rejectd.standing import (
     configured_product,
 )
 from rejectd.thresholds import Threshold, at_start, choose, doubt, holds
+from revdist import trouble
 
 log = logging.getLogger(__name__)
 
@@ -281,8 +282,9 @@ class Orders:
     def _drop_lost_bundles(self) -> None:
         for product, order in list(self._standing.bundles.items()):
             path = self._settings.products[product].bundle.with_name(str(order.value))
-            if not (path / "bundle.json").is_file():
-                log.error("product %s: the bundle %s that a command put in force is gone", product, path)
+            if wrong := trouble.why_not_file(path / "bundle.json"):
+                text = "product %s: the bundle %s that a command put in force is gone: %s"
+                log.error(text, product, path, wrong.cause)
                 del self._standing.bundles[product]
 
     def _paused(self, camera: str) -> str | None:

@@ -19,11 +19,12 @@ from prometheus_client import CollectorRegistry
 from rejectd import asyncapi, payloads, schemas
 from rejectd.declaration import declared
 from rejectd.ledger import Snapshot
-from rejectd.messages import GOLDEN, CameraState, Cause, Decision
+from rejectd.messages import GOLDEN, CameraState, Cause, Decision, RejectdError
 from rejectd.metrics import Metrics
 from rejectd.requests import REQUESTS
 from rejectd.settings import FolderCamera, Product, Settings, Station, V4l2Camera, VideoCamera
 from rejectd.stations import Fate
+from revdist import trouble
 
 _CAMERAS: tuple[type, ...] = (FolderCamera, VideoCamera, V4l2Camera)
 _CAUSES: Mapping[Cause, str] = {
@@ -61,18 +62,25 @@ def write(directory: Path) -> None:
     """Write every generated file."""
     for name, text in _files().items():
         path = directory / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text, encoding="utf-8")
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text, encoding="utf-8")
+        except trouble.FILE_ERRORS as error:
+            raise trouble.error(RejectdError, error, path, "written", hint="name another folder") from error
 
 
 def stale(directory: Path) -> list[str]:
     """Names, relative to the directory, of generated files that differ from what the code says."""
-    files = {name: directory / name for name in _files()}
-    return [
-        name
-        for name, text in _files().items()
-        if not files[name].is_file() or files[name].read_text(encoding="utf-8") != text
-    ]
+    return [name for name, text in _files().items() if not _says(directory / name, text)]
+
+
+def _says(path: Path, text: str) -> bool:
+    try:
+        return path.read_bytes() == text.encode()
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except trouble.FILE_ERRORS as error:
+        raise trouble.error(RejectdError, error, path, "read") from error
 
 
 def _files() -> dict[str, str]:

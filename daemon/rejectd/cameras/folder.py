@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import re
 import threading
 import time
@@ -14,6 +15,7 @@ from rejectd.cameras.reading import READING_S, Reader
 from rejectd.cameras.watch import Watch
 from rejectd.messages import Exposure, PictureError, Pixels
 from rejectd.settings import FolderCamera, FolderMode, Numbering
+from revdist import trouble
 from revdist.pictures import is_picture
 
 DEFAULT_RATE_HZ = 10.0
@@ -104,19 +106,20 @@ class Replay:
         try:
             return name, self._reader.load(self._path / name, READING_S), ""
         except PictureError as error:
-            if not self._path.is_dir():
-                raise CameraError(
-                    f"{self._path}: the folder is gone", hint="put it back; the replay starts again"
-                ) from None
+            if wrong := trouble.why_not_folder(self._path):
+                missing = not os.path.lexists(self._path)
+                cause = "the folder is gone" if missing else f"the folder cannot be listed: {wrong.cause}"
+                hint = wrong.hint or "put it back; the replay starts again"
+                raise CameraError(f"{self._path}: {cause}", hint=hint) from None
             return name, None, str(error)
 
     def _listing(self) -> deque[str]:
         try:
             names = [entry.name for entry in self._path.iterdir() if is_picture(entry.name)]
         except OSError as error:
-            raise CameraError(
-                f"{self._path}: the folder cannot be listed: {error.strerror}", hint="create it, or correct `path`"
-            ) from None
+            told = trouble.explain(error, self._path, "listed")
+            hint = told.hint or "create it, or correct `path`"
+            raise CameraError(f"{self._path}: the folder cannot be listed: {told.cause}", hint=hint) from None
         if not names:
             raise CameraError(
                 f"{self._path}: there is no picture to replay", hint="PNG, JPEG, BMP, TIFF and WebP files are shown"

@@ -44,10 +44,11 @@ class Rig:
         self._seq = 0
         self._disk = threading.Lock()
         will = Message(topic=line_topic(LINE), payload=encode(will_payload(LINE, "run")), retain=True)
+        self.status = will
         self.publisher = Publisher(
             Mqtt(port=port, **{**USUAL, **settings}),
             line=LINE,
-            status=lambda _state: will,
+            status=lambda _state: self.status,
             will=will,
             outbox=self.outbox.path,
             ears=Ears(

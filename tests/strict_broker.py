@@ -17,12 +17,14 @@ _TOO_MANY = 0x93
 class StrictBroker:
     """Serves one client at a time."""
 
-    def __init__(self, *, receive_maximum: int, acknowledges_after_s: float) -> None:
+    def __init__(self, *, receive_maximum: int = 20, acknowledges_after_s: float = 0, ends_with: int = 0) -> None:
+        """`ends_with`: the reason code with which it ends each connection at the first message."""
         self.connects = 0
         self.most_under_way = 0
         self.topics: list[str] = []  # of what was published, in order
         self._maximum = receive_maximum
         self._delay_s = acknowledges_after_s
+        self._ends_with = ends_with
         self._server = socket.create_server(("127.0.0.1", 0))
         self.port: int = self._server.getsockname()[1]
         self._thread = threading.Thread(target=self._run, daemon=True)
@@ -40,11 +42,14 @@ class StrictBroker:
             except OSError:
                 return
             with connection:
-                _Session(self, connection, self._maximum, self._delay_s).serve()
+                _Session(self, connection, self._maximum, self._delay_s, self._ends_with).serve()
 
 
 class _Session:
-    def __init__(self, broker: StrictBroker, connection: socket.socket, maximum: int, delay_s: float) -> None:
+    def __init__(
+        self, broker: StrictBroker, connection: socket.socket, maximum: int, delay_s: float, ends_with: int
+    ) -> None:
+        self._ends_with = ends_with
         self._broker = broker
         self._connection = connection
         self._file = connection.makefile("rb")
@@ -87,8 +92,8 @@ class _Session:
         end = 2 + int.from_bytes(body[:2], "big")
         self._under_way += 1
         self._broker.most_under_way = max(self._broker.most_under_way, self._under_way)
-        if self._under_way > self._maximum:
-            self._send(_DISCONNECT, bytes([_TOO_MANY, 0]))
+        if self._under_way > self._maximum or self._ends_with:
+            self._send(_DISCONNECT, bytes([self._ends_with or _TOO_MANY, 0]))
             return False
         self._broker.topics.append(body[2:end].decode())
         self._due.put((time.monotonic() + self._delay_s, body[end : end + 2]))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import sys
 import time
@@ -44,8 +45,12 @@ class Tally:
         return True
 
 
-def watch(settings: Settings, *, out: TextIO, until: Callable[[], bool], client_id: str = "") -> Tally:
+def watch(
+    settings: Settings, *, out: TextIO, until: Callable[[], bool], client_id: str = "", silence_s: float = math.inf
+) -> Tally:
     """Subscribe, print a line for each verdict and change of state, and count, until `until()` is true.
+
+    Where nothing comes for `silence_s`, what may be wrong is said.
 
     Raises:
         NotAllowedError: if the broker refuses the subscription.
@@ -58,9 +63,9 @@ def watch(settings: Settings, *, out: TextIO, until: Callable[[], bool], client_
 
     def ended() -> bool:
         nonlocal warned
-        if not (show.heard or warned) and time.monotonic() > began + _SILENCE_S:
+        if not (show.heard or warned) and time.monotonic() > began + silence_s:
             warned = True
-            print(_silence(settings), file=out, flush=True)
+            print(_silence(settings, silence_s), file=out, flush=True)
         return until()
 
     listen(settings.mqtt, topics, show, client_id=client_id or f"rejectd-watch-{os.getpid()}", until=ended)
@@ -100,11 +105,11 @@ class _Screen:
             print(f"{who} is {payload['state']}{reason}", file=self._out, flush=True)
 
 
-def _silence(settings: Settings) -> str:
+def _silence(settings: Settings, seconds: float) -> str:
     """What to say where nothing comes: brokers such as mosquitto accept each subscription, and then send nothing."""
     user = f"user {settings.mqtt.username}" if settings.mqtt.username else "a client without user"
     return (
-        f"nothing heard of line {settings.line} for {_SILENCE_S:g} s: does its service run, and does the broker's "
+        f"nothing heard of line {settings.line} for {seconds:g} s: does its service run, and does the broker's "
         f"access list let {user} read {TOPIC_ROOT}/{settings.line}/#? Another user: --username and --password-file"
     )
 
@@ -112,7 +117,7 @@ def _silence(settings: Settings) -> str:
 def main(settings: Settings) -> None:
     """Watch until Ctrl-C."""
     try:
-        watch(settings, out=sys.stdout, until=lambda: False)
+        watch(settings, out=sys.stdout, until=lambda: False, silence_s=_SILENCE_S)
     except KeyboardInterrupt:
         return
 

@@ -193,3 +193,45 @@ def test_a_message_is_never_larger_than_was_reckoned(mosquitto: Mosquitto) -> No
         while link._client.want_write():
             link.wait(0.1)
     link.close()
+
+
+@pytest.mark.parametrize(
+    ("code", "words"),
+    [
+        (0x8E, f"another client uses this identifier, rejectd-{LINE}; is a second service of this line connected at"),
+        (0x87, "ends the connection: Not authorized; check mqtt.username"),
+        (0x8B, "ends the connection: Server shutting down; the line connects again when it is back"),
+        (0x8D, "ends the connection: Keep alive timeout; the broker heard nothing for too long"),
+        (0x95, "ends the connection: Packet too large; a message was larger than the broker takes"),
+        (0x97, "ends the connection: Quota exceeded; the broker's quota for this client is used up"),
+        (0x98, "ends the connection: Administrative action; somebody closed this connection at the broker"),
+    ],
+)
+def test_why_the_broker_ends_a_connection_is_said_in_its_words_with_what_to_do_and_not_tried_again_at_once(
+    make: Callable[..., Rig], caplog: pytest.LogCaptureFixture, code: int, words: str
+) -> None:
+    broker = StrictBroker(ends_with=code)
+    rig = make(broker.port, retry_max_s=5).start()
+    wait_for(lambda: words in caplog.text, "the reason is in the log")
+    wait_for(lambda: any(words in problem for problem in rig.publisher.problems()), "and a problem, once it came again")
+    before, began = broker.connects, time.monotonic()
+    wait_for(lambda: time.monotonic() > began + 2, "two seconds pass")
+    assert broker.connects - before <= 5
+    assert sum(words in record.message for record in caplog.records) <= 3
+    rig.end(0.0)
+    broker.close()
+
+
+def test_who_could_not_say_goodbye_leaves_the_last_word_to_the_broker(
+    mosquitto_with: Callable[[str], Mosquitto], make: Callable[..., Rig]
+) -> None:
+    """A farewell that the broker never acknowledged must not leave a retained status that says all is well."""
+    broker = mosquitto_with("allow_anonymous true\nmax_packet_size 160")  # the will fits, no status does
+    subscriber = Subscriber(broker.port)
+    rig = make(broker.port)
+    rig.status = Message(topic=line_topic(LINE), payload=encode({"state": "online", "fill": "x" * 300}), retain=True)
+    rig.start()
+    assert rig.publisher.wait_connected(10)
+    rig.end(1.0)
+    wait_for(lambda: subscriber.status().get("state") == "offline", "the last will is published")
+    subscriber.close()

@@ -13,12 +13,12 @@ import time
 
 from rejectd.metrics import Metrics
 from rejectd.mqtt.link import Message
+from rejectd.mqtt.rarely import Rarely
 from rejectd.payloads import encode, shortened
 
 log = logging.getLogger(__name__)
 
 _RELEARN_S = 600.0  # what was learnt may have changed
-_SAY_AGAIN_S = 60.0  # about one topic
 _HINT = "raise the largest packet that the broker takes (mosquitto: max_packet_size, message_size_limit)"
 
 
@@ -34,7 +34,7 @@ class Fitting:
         self._shortened = 0
         self._last = ""  # topic and size of the last one
         self._largest = 0
-        self._said: dict[str, float] = {}
+        self._rarely = Rarely(log)
 
     def connected(self, packet_bytes: int | None) -> None:
         """The broker takes packets of this size at most; None: it does not say."""
@@ -82,13 +82,10 @@ class Fitting:
         self._say(message, size, most, "given up" if given_up else "shortened")
 
     def _say(self, message: Message, size: int, most: int, done: str) -> None:
-        now, about = time.monotonic(), f"{done} {message.topic}"
-        if now < self._said.get(about, now):
-            return
-        self._said = {topic: until for topic, until in self._said.items() if now < until}
-        self._said[about] = now + _SAY_AGAIN_S
+        topic = message.topic
         what = f"event {message.event_seq}" if message.event_seq is not None else "a message"
-        log.error("%s: %s of %d bytes is %s, the broker takes %d; %s", message.topic, what, size, done, most, _HINT)
+        text = "%s: %s of %d bytes is %s, the broker takes %d; %s"
+        self._rarely.say(logging.ERROR, f"{done} {topic}", text, topic, what, size, done, most, _HINT)
 
 
 def packet_bytes(message: Message) -> int:

@@ -12,7 +12,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import logging
-import math
 import socket
 import threading
 import time
@@ -25,11 +24,12 @@ from rejectd.messages import CameraStatus, Verdict
 from rejectd.metrics import Metrics
 from rejectd.mqtt.events import Events
 from rejectd.mqtt.feed import Feed
-from rejectd.mqtt.fitting import Fitting, packet_bytes
-from rejectd.mqtt.link import Acknowledgement, Incoming, Link, LinkError, LostError, Message, connect
+from rejectd.mqtt.fitting import Fitting
+from rejectd.mqtt.link import Incoming, Link, LinkError, LostError, Message, connect
 from rejectd.mqtt.patience import Patience
-from rejectd.mqtt.reasons import ABOUT_A_MESSAGE, TOO_LARGE
-from rejectd.mqtt.suspects import Sent, Suspects
+from rejectd.mqtt.rarely import Rarely
+from rejectd.mqtt.reasons import TOO_LARGE
+from rejectd.mqtt.underway import UnderWay
 from rejectd.mqtt.waiting import Waiting
 from rejectd.payloads import actuator_topic, camera_payload, camera_topic, command_topic, encode, verdict_topic
 from rejectd.reader import Event
@@ -37,7 +37,6 @@ from rejectd.settings import Mqtt, Protocol
 
 log = logging.getLogger(__name__)
 
-_SAY_AGAIN_S = 60.0  # what does not change is in the log this often; each refusal is in the counters
 _LOOK_S = 0.05  # how often what waits for a busy broker is searched for what has expired
 
 
@@ -80,14 +79,14 @@ class Publisher:
         self._events = Events(self._feed.ask)
         self._patience = Patience(settings.retry_max_s, client_id=self._client_id)
         self._fitting = Fitting(metrics)
-        self._suspects = Suspects()
-        self._in_flight: dict[int, Sent] = {}  # by packet identifier
+        self._under_way = UnderWay(self._fitting)
         self._next_status = 0.0
         self._looked = 0.0
         self._connected_ns = 0
         self._denied = False
         self._trouble = ""  # why there is no connection
-        self._said: dict[str, float] = {}  # refused topics and lost connections, and when the log had them last
+        self._rarely = Rarely(log)
+        self._said_goodbye = False
         self._stop_at: float | None = None
         self._connected_once = threading.Event()
         self.unpublished: Counter[str] = Counter()  # verdicts that were never sent, by camera or station
@@ -194,9 +193,9 @@ class Publisher:
         except LostError as error:
             now = time.monotonic()
             pause_s = self._patience.ended(error, now - began, now)
-            self._look_for_culprit(error, now)
+            self._under_way.look_for_culprit(error, now)
             text = self._patience.problem(now) or str(error)
-            self._say(text, now, log.warning, "%s; next attempt in %.1f s", text, pause_s)
+            self._rarely.say(logging.WARNING, text, "%s; next attempt in %.1f s", text, pause_s)
         finally:
             self._hang_up(link)
         return pause_s
@@ -232,7 +231,7 @@ class Publisher:
         while not self._over():
             now = time.monotonic()
             self._send_all(link)
-            self._look_for_stalled(now, link.keepalive_s)
+            self._look_for_stalled(now)
             if self._stop_at is not None and self._all_out():
                 self._farewell(link)
                 return
@@ -244,14 +243,15 @@ class Publisher:
             self._hear(link)
 
     def _all_out(self) -> bool:
-        return not self._in_flight and self._events.idle and self._waiting.empty
+        return not self._under_way and self._events.idle and self._waiting.empty
 
     def _farewell(self, link: Link) -> None:
         """The last word, after which the connection is closed in order."""
-        self._send(link, self._status("offline"))
-        while self._in_flight and not self._over():
+        said = self._under_way.send(link, self._status("offline"))
+        while self._under_way and not self._over():
             link.wait(0.1)
             self._take_acknowledgements(link)
+        self._said_goodbye = said and not self._under_way
         log.info("broker has everything")
         self._stop_at = time.monotonic()
 
@@ -270,14 +270,12 @@ class Publisher:
             self._denied = denied
 
     def _send_all(self, link: Link) -> None:
-        """Send what fits: verdicts first, then statuses and answers, then events. Suspects go alone."""
-        while len(self._in_flight) < link.limits.in_flight:
-            if any(self._suspects.alone(sent.message) for sent in self._in_flight.values()):
-                return
+        """Send what fits: verdicts first, then statuses and answers, then events."""
+        while not self._under_way.full(link.limits):
             message = self._next(link)
             if message is None:
                 return
-            if self._in_flight and self._suspects.alone(message):
+            if self._under_way.must_wait(message):
                 self._put_back(message)
                 return
             self._send(link, message)
@@ -286,8 +284,7 @@ class Publisher:
         verdict = self._waiting.next_verdict()
         if verdict:
             return verdict
-        others = sum(sent.message.verdict is None for sent in self._in_flight.values())
-        if others >= link.limits.in_flight_others:
+        if self._under_way.full_for_others(link.limits):
             return None
         now = time.monotonic()
         if now >= self._next_status and self._stop_at is None:
@@ -295,40 +292,33 @@ class Publisher:
             return self._status("online")
         return self._waiting.next_other() or self._events.next()
 
-    def _look_for_stalled(self, now: float, patience_s: float) -> None:
+    def _look_for_stalled(self, now: float) -> None:
         """A broker that takes everything and acknowledges nothing is as good as gone."""
         if now - self._looked < _LOOK_S:
             return
         self._looked = now
         self._waiting.expire(time.monotonic_ns())
-        oldest = min((sent.at for sent in self._in_flight.values()), default=now)
-        if patience_s and now - oldest > patience_s:
-            raise LostError(f"the broker has acknowledged nothing for {patience_s} s")
+        if now - self._under_way.oldest_at(now) > self._settings.keepalive_s:
+            raise LostError(f"the broker has acknowledged nothing for {self._settings.keepalive_s} s")
 
     def _send(self, link: Link, message: Message) -> None:
-        fitting = self._fitting.fit(message)
-        if fitting is None:
-            self._give_up(message)
-            return
         try:
-            mid = link.publish(fitting, time.monotonic_ns())
+            fits = self._under_way.send(link, message)
         except LinkError:
             self._put_back(message)
             raise
-        self._in_flight[mid] = Sent(message=message, size=packet_bytes(fitting), at=time.monotonic())
+        if not fits:
+            self._give_up(message)
 
     def _take_acknowledgements(self, link: Link) -> None:
-        done, link.acknowledged = link.acknowledged, []
         now_ns = time.monotonic_ns()
-        for acknowledgement in done:
-            sent = self._in_flight.pop(acknowledgement.mid, None)
-            if sent is None:
-                continue
-            if acknowledgement.refusal:
-                self._refused(sent, acknowledgement)
+        for message, refusal in self._under_way.acknowledged(link):
+            if not refusal:
+                self._delivered(message, now_ns)
+            elif refusal == TOO_LARGE:
+                self._put_back(message)  # it fits the next time, or is given up
             else:
-                self._suspects.taken(sent)
-                self._delivered(sent.message, now_ns)
+                self._refused(message, refusal)
 
     def _delivered(self, message: Message, now_ns: int) -> None:
         if message.event_seq is not None:
@@ -344,29 +334,13 @@ class Publisher:
             if now_ns > verdict.deadline_ns:
                 self._metrics.missed.labels(verdict.camera).inc()
 
-    def _refused(self, sent: Sent, acknowledgement: Acknowledgement) -> None:
-        message = sent.message
-        if acknowledgement.refusal == TOO_LARGE:
-            self._fitting.learn(sent.size)
-            self._put_back(message)  # it fits the next time, or is given up
-            return
-        hint = "check its access list"
-        self._say(
-            message.topic, time.monotonic(), log.error, "broker refuses %s: %s; %s", message.topic,
-            acknowledgement.refusal, hint,
-        )  # fmt: skip
+    def _refused(self, message: Message, refusal: str) -> None:
+        topic = message.topic
+        self._rarely.say(logging.ERROR, topic, "broker refuses %s: %s; check its access list", topic, refusal)
         if message.verdict:
             self._unpublished(message)
         if message.event_seq is not None:
             self._events.refused(message)
-
-    def _say(self, about: str, now: float, log_it: Callable[..., None], text: str, *values: object) -> None:
-        """Have it in the log, but not too often."""
-        if now < self._said.get(about, -math.inf) + _SAY_AGAIN_S:
-            return
-        self._said = {topic: said for topic, said in self._said.items() if now < said + _SAY_AGAIN_S}
-        self._said[about] = now
-        log_it(text, *values)
 
     def _give_up(self, message: Message) -> None:
         """It is larger than the broker takes, whatever one cuts off."""
@@ -389,22 +363,11 @@ class Publisher:
         else:
             self._waiting.put_back(message)
 
-    def _look_for_culprit(self, error: LostError, now: float) -> None:
-        """Learn what the broker closed the connection for, if it was a message."""
-        if not error.closed or error.reason not in ABOUT_A_MESSAGE:
-            return
-        culprit = self._suspects.broke(list(self._in_flight.values()), now)
-        if culprit:
-            topic, size = culprit.message.topic, culprit.size
-            log.error("the broker breaks the connection when %s comes with %d bytes", topic, size)
-            self._fitting.learn(size)
-
     def _hang_up(self, link: Link) -> None:
-        """Close, and take back what the broker has not acknowledged."""
+        """Close, and take back what the broker has not acknowledged. Without a goodbye the last will is published."""
         self._metrics.broker_connected.set(0)
         self._events.take_back()
-        for sent in reversed(self._in_flight.values()):
-            if sent.message.event_seq is None:
-                self._waiting.put_back(sent.message)
-        self._in_flight.clear()
-        link.close() if self._over() else link.drop()
+        for message in reversed(self._under_way.take_back()):
+            if message.event_seq is None:
+                self._waiting.put_back(message)
+        link.close() if self._said_goodbye else link.drop()

@@ -33,7 +33,7 @@ _ENDED = {
     "Quota exceeded": "the broker's quota for this client is used up: raise it",
     "Message rate too high": "the broker wants fewer messages: raise its limit",
     "Administrative action": "somebody closed this connection at the broker",
-    "Server shutting down": "the broker stops; the line connects again when it is back",
+    "Server shutting down": "the line connects again when it is back",
     "Topic name invalid": "the broker does not like a topic: see its log",
 }
 

@@ -151,7 +151,11 @@ class FolderCamera(Camera):
     type: ClassVar[str] = "folder"
     path: Path = setting("The folder.", example="pictures")
     mode: FolderMode = setting(
-        "`replay` shows what is there in the order of the names, `watch` waits for new files.",
+        "`replay` shows what is there in the order of the names, `watch` waits for new files: each shows one part, "
+        "seen when its file was complete. Whoever writes must give each picture a name of its own and write it once, "
+        "best under a temporary name that is renamed at the end. An empty file shows no part until it is filled; one "
+        "that is not within 10 s is a fault. On a share (NFS, SMB), whose clock is not used, a picture is known to be "
+        "whole 1 s after it was written: give the deadline that much more, and mount it with short caches (actimeo=0).",
         default=FolderMode.REPLAY,
     )
     rate_hz: float | None = setting(

@@ -292,6 +292,7 @@ def test_denied_verdicts_are_counted_as_unpublished_and_do_not_flood_the_log(
         rig.verdict("b")
     wait_for(lambda: rig.publisher.unpublished["b"] == 200, "each of them is counted")
     assert rig.delivered == []
+    assert rig.publisher.problems() == [f"the broker refuses {ROOT}/b/verdict/unjudged"], "nobody else would notice"
     assert len([1 for record in caplog.records if "broker refuses" in record.message]) < 20, (
         "a line makes millions of verdicts"
     )

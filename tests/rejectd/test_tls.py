@@ -7,6 +7,7 @@ import os
 import shutil
 import socket
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -53,13 +54,16 @@ def test_a_certificate_for_another_name_an_unknown_authority_and_a_plain_client_
     assert "the certificate is for another name: set mqtt.host" in refusal(good, host="127.0.0.1")
     assert "set mqtt.tls_ca to the authority" in refusal(good, tls_ca=None)
     other = Authority(authority.directory, "other")
-    assert "set mqtt.tls_ca to the authority" in refusal(good, tls_ca=other.file)
+    assert (
+        f"set mqtt.tls_ca to the authority that signed the broker's certificate, which {other.file} is not"
+        in refusal(good, tls_ca=other.file)
+    )
     plain = refusal(good, tls=False, tls_ca=None)
     assert f"port {good.port} speaks TLS: set mqtt.tls: true" in plain
 
 
 def test_an_expired_certificate_and_a_clock_that_is_behind_are_told_apart(broker: Callable[..., Mqtt]) -> None:
-    assert "has expired; renew the broker's certificate" in refusal(broker("expired", days=-1))
+    assert "has expired; renew the broker's certificate or that of its authority" in refusal(broker("expired", days=-1))
     said = refusal(broker("future", days=0))
     assert "is not yet valid; set this machine's clock, or wait until the broker's certificate is valid" in said
 
@@ -138,3 +142,11 @@ def test_a_file_below_a_closed_folder_is_named(
         folder.chmod(0o700)
     assert "ca.crt: cannot be read: Permission denied: it is below" in said
     assert "which user nobody may not enter; let user nobody enter that folder" in said
+
+
+def test_a_port_that_says_nothing_holds_nobody_up_for_a_whole_keep_alive() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        began = time.monotonic()
+        said = refusal(Mqtt(port=server.getsockname()[1], tls=True, keepalive_s=60))
+        assert time.monotonic() - began < 10
+        assert "does the broker speak TLS on port" in said

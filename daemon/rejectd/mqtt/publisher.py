@@ -28,7 +28,7 @@ from rejectd.mqtt.fitting import Fitting
 from rejectd.mqtt.link import Incoming, Link, LinkError, LostError, Message, connect
 from rejectd.mqtt.patience import Patience
 from rejectd.mqtt.rarely import Rarely
-from rejectd.mqtt.reasons import TOO_LARGE
+from rejectd.mqtt.reasons import TOO_LARGE, hint_for_message
 from rejectd.mqtt.underway import UnderWay
 from rejectd.mqtt.waiting import Waiting
 from rejectd.payloads import actuator_topic, camera_payload, camera_topic, command_topic, encode, verdict_topic
@@ -37,6 +37,7 @@ from rejectd.settings import Mqtt, Protocol
 
 log = logging.getLogger(__name__)
 
+_REFUSED_S = 60.0  # how long a refused topic is a problem after the last refusal
 _LOOK_S = 0.05  # how often what waits for a busy broker is searched for what has expired
 
 
@@ -85,6 +86,7 @@ class Publisher:
         self._connected_ns = 0
         self._denied = False
         self._trouble = ""  # why there is no connection
+        self._refusals: dict[str, float] = {}  # topics that the broker took no message on, and when that was last so
         self._rarely = Rarely(log)
         self._said_goodbye = False
         self._stop_at: float | None = None
@@ -132,7 +134,11 @@ class Publisher:
 
     def problems(self) -> list[str]:
         """What the broker does not let us do."""
-        refused = [f"the broker refuses {topic}" for topic in self._events.refused_topics if topic]
+        lately = time.monotonic() - _REFUSED_S
+        topics = {topic for topic, at in dict(self._refusals).items() if at > lately}
+        refused = [
+            f"the broker refuses {topic}" for topic in sorted(topics.union(self._events.refused_topics)) if topic
+        ]
         denied = self._deaf() if self._denied else ""
         others = (denied, self._trouble, self._patience.problem(time.monotonic()), self._fitting.problem())
         return refused + [problem for problem in others if problem]
@@ -335,8 +341,10 @@ class Publisher:
                 self._metrics.missed.labels(verdict.camera).inc()
 
     def _refused(self, message: Message, refusal: str) -> None:
-        topic = message.topic
-        self._rarely.say(logging.ERROR, topic, "broker refuses %s: %s; check its access list", topic, refusal)
+        topic, hint = message.topic, hint_for_message(refusal)
+        self._rarely.say(logging.ERROR, topic, "broker refuses %s: %s; %s", topic, refusal, hint)
+        if not message.answer:  # whose topics others choose
+            self._refusals[topic] = time.monotonic()
         if message.verdict:
             self._unpublished(message)
         if message.event_seq is not None:

@@ -48,6 +48,11 @@ def hint_for_end(reason: str) -> str:
     return _ENDED.get(reason, "")
 
 
+def hint_for_message(reason: str) -> str:
+    """What to do when the broker refuses a message."""
+    return "check its access list" if reason == "Not authorized" else _ENDED.get(reason, "see the broker's log")
+
+
 def another_client(client_id: str, settings: Mqtt) -> tuple[str, str]:
     """What is wrong when the broker gives our session to somebody else, and what to do."""
     fault = f"another client uses this identifier, {client_id}"

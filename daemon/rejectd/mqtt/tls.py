@@ -13,6 +13,7 @@ from rejectd.settings import Mqtt
 from revdist import trouble
 
 _PROBE_S = 2.0
+_HANDSHAKE_S = 3.0
 _REASON = re.compile(r"\[(?:SSL|X509)[^\]]*?(\w+)\]")  # such as [SSL: TLSV13_ALERT_CERTIFICATE_REQUIRED]
 
 # X509_V_ERR_*, which tell why a certificate is not trusted
@@ -27,9 +28,10 @@ class TlsError(RejectdError):
 
 
 class _Socket(ssl.SSLSocket):
-    """Is closed when the handshake fails; paho would leave that to the garbage collector."""
+    """Is closed when the handshake fails or takes long; paho would leave it open, or wait for a whole keep alive."""
 
     def do_handshake(self, block: bool = False) -> None:
+        self.settimeout(_HANDSHAKE_S)
         try:
             super().do_handshake(block)
         except (OSError, ValueError):
@@ -145,12 +147,13 @@ def _hint_for_certificate(code: int, settings: Mqtt) -> str:
     if code in (_HOST, _ADDRESS):
         return f"the certificate is for another name: set mqtt.host to one in it, or have it made for {settings.host}"
     if code == _EXPIRED:
-        return "renew the broker's certificate, or set this machine's clock"
+        return "renew the broker's certificate or that of its authority, or set this machine's clock"
     if code == _NOT_YET_VALID:
         return "set this machine's clock, or wait until the broker's certificate is valid"
     if code == _REVOKED:
         return "give the broker a new certificate"
-    return "set mqtt.tls_ca to the authority that signed the broker's certificate"
+    other = f", which {settings.tls_ca} is not, or have the broker send its whole chain" if settings.tls_ca else ""
+    return f"set mqtt.tls_ca to the authority that signed the broker's certificate{other}"
 
 
 def _load(setting: str, file: Path, kind: str, load: Callable[[], None]) -> None:

@@ -70,6 +70,7 @@ class Freshness:
         self._lag_s = 0.0  # of the last picture, at most
         self._steady = 0
         self._fell_s = 0.0  # how far the base fell: time stamps ran ahead
+        self._crept_s = 0.0  # the part of the lag that came little by little
         self._unstamped = False
         self._course: deque[_Arrival] = deque(maxlen=_COURSE)
 
@@ -119,6 +120,12 @@ class Freshness:
             )
         if self._ran_ahead:
             return "time stamps run ahead of the clock", "where they are no clock, set `timestamps: arrival`"
+        if self._crept:
+            return (
+                f"time stamps fell behind the clock little by little, by {self._lag_s:.1f} s",
+                "the camera's clock or frame rate is wrong, or the network carries less than the camera sends;"
+                " where the stamps are no clock, set `timestamps: arrival`",
+            )
         if self._former is not None:
             return "time stamps jump from picture to picture", "where they are no clock, set `timestamps: arrival`"
         late = f"pictures are {self._lag_s:.1f} s late" if self.settled else "pictures that queued come first"
@@ -131,6 +138,11 @@ class Freshness:
             return self._ran_ahead
         unsettled_s = self._course[-1].arrived_s - self._former.jumped_s
         return self._ran_ahead or (self._former.pictures > _JUMPING and unsettled_s > _JUMPING_S)
+
+    @property
+    def _crept(self) -> bool:
+        """Whether the lag grew little by little, other than by a queue that formed in a stall."""
+        return self._crept_s > self._lag_s / 2 > 0
 
     @property
     def _ran_ahead(self) -> bool:
@@ -193,6 +205,8 @@ class Freshness:
             self._base_s = offset_s
         agree = self._agree(stamp_s, arrived_s, waited_s)
         lag_s = offset_s - self._base_s
+        grew_s = lag_s - self._lag_s
+        self._crept_s = max(0.0, self._crept_s + grew_s) if abs(grew_s) < _JUMP_S else 0.0
         if self._former is None:
             return lag_s
         if agree:  # pictures come steadily again: the delay is what it was before the jump, and no queue
@@ -227,6 +241,8 @@ class Freshness:
             return f"its time stamp jumped: it may be up to {self._lag_s:.1f} s old"
         if (rate := self._wrong_rate()) is not None:
             return f"its time stamps advance {rate:.2f} s in a second: it may be stale"
+        if self._crept:
+            return f"its time stamps fell behind the clock little by little: it may be {self._lag_s:.1f} s old"
         return f"stale: taken {self._lag_s:.1f} s before it came"
 
     def _wrong_rate(self) -> float | None:

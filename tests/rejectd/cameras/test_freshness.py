@@ -202,6 +202,26 @@ def test_time_stamps_at_a_wrong_rate_are_named_and_not_taken_for_a_queue(rate):
     assert float(told[1]) == pytest.approx(rate, rel=0.1)
 
 
+@pytest.mark.parametrize("rate", [0.97, 0.99, 29.97 / 30])
+def test_time_stamps_that_run_a_little_slow_are_named_and_not_taken_for_a_queue(rate):
+    camera = Camera()
+    for n in range(1, 30_000):
+        age = camera.next(outlier_s=(rate - 1) * n * STEP_S + (0.02 if n % 3 else 0.0))
+        if age.doubt:
+            break
+    assert age.doubt == "its time stamps fell behind the clock little by little: it may be 0.5 s old"
+    assert camera.freshness.trouble()[0] == "time stamps fell behind the clock little by little, by 0.5 s"
+
+
+def test_a_queue_that_formed_in_a_stall_is_not_taken_for_a_slow_clock():
+    camera = Camera()
+    for n in range(200):  # 0.1 s in 10 s
+        camera.next(outlier_s=-0.01 * n * STEP_S)
+    camera.shift_s = -0.1
+    doubts = [age.doubt for _, age in camera.stall(2.0)]
+    assert doubts[0].startswith("stale: taken 2.0 s")
+
+
 def test_time_stamps_at_a_wrong_rate_from_the_beginning_are_named():
     freshness = Freshness()
     assert not any(freshness.settle(2.0 * n * STEP_S, 100 + n * STEP_S, STEP_S * 0.9) for n in range(100))

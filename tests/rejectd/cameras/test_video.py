@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+import time
 from pathlib import Path
 
 import av
@@ -130,3 +132,22 @@ def test_a_password_file_in_another_encoding_is_an_error_that_says_which(tmp_pat
     settings = VideoCamera(product="cell", url="rtsp://192.0.2.7/s", username="u", password_file=secret)
     with pytest.raises(CameraError, match="secret: cannot be read: is not UTF-8 text, but UTF-16"):
         driver(settings).open()
+
+
+def test_a_file_goes_on_from_now_when_nobody_took_its_pictures_for_long(tmp_path):
+    """A picture of a file is exposed when it is shown: after a standstill none is old, and none comes in a hurry."""
+    shown = driver(camera(record(tmp_path / "cells.mp4", 60)))
+    shown.open()
+
+    def show() -> tuple[int, int]:
+        while (exposure := shown.read(0.2)) is None:
+            continue
+        return exposure.captured_ns, time.monotonic_ns()
+
+    for _ in range(5):
+        show()
+    threading.Event().wait(1.5)
+    exposures = [show() for _ in range(10)]
+    shown.close()
+    assert all(now_ns - captured_ns < 0.1e9 for captured_ns, now_ns in exposures)
+    assert exposures[-1][0] - exposures[0][0] > 0.9 * 9e9 / RATE_HZ

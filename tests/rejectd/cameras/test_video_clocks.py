@@ -205,10 +205,10 @@ def test_a_jump_is_logged_once(restamped, capture, caplog):
 def test_check_looks_at_more_than_the_first_picture_of_a_stream(rate, restamped):
     settings = camera(restamped(lambda _, stamp_s: rate * stamp_s).url)
     if rate == 1.0:
-        assert _camera(settings) == "320 x 240 pixels"
+        assert _camera(settings, None).startswith("320 x 240 pixels")
     else:
         with pytest.raises(CameraError, match=r"it may be stale|stale: taken"):
-            _camera(settings)
+            _camera(settings, None)
 
 
 STOPPED = """

@@ -7,28 +7,22 @@ an order that stands: see `orders`. Each change is in the log and in the journal
 
 from __future__ import annotations
 
-import base64
 import logging
 import queue
 import threading
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from rejectd.changeover import Changeover
-from rejectd.evidence import Evidence, thumbnail
-from rejectd.golden import Golden, Outcome, complaint
-from rejectd.inspector import Inspector, Model
-from rejectd.messages import RejectdError, iso
+from rejectd.controls import Controls
+from rejectd.golden import Outcome, complaint
+from rejectd.inspector import Model
+from rejectd.messages import RejectdError
 from rejectd.mqtt import Incoming, Message
-from rejectd.orders import Changed, Orders
-from rejectd.outbox import Change, Outbox, Replay
+from rejectd.orders import Changed
+from rejectd.outbox import Change
 from rejectd.payloads import answer_payload, answer_topic, command_topic, encode
-from rejectd.pipeline import Pipeline
-from rejectd.recorder import Recorder
 from rejectd.requests import (
     AnyRequest,
     GoldenRequest,
@@ -42,34 +36,13 @@ from rejectd.requests import (
     parse,
     request_id,
 )
-from rejectd.settings import Settings
+from rejectd.showing import replay, snapshot
 from revdist import trouble
 
 log = logging.getLogger(__name__)
 
 _WAITING = 16
-_AROUND = 2000  # bytes of an answer, beside its result, at most: topics, request_id, correlation
-_DISK_S = 30.0
 _SAVE_AGAIN_S = 10.0  # between two attempts to write down what the disk has not taken
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Controls:
-    """What commands act on."""
-
-    settings: Settings
-    pipeline: Pipeline
-    inspector: Inspector
-    golden: Golden
-    changeover: Changeover
-    orders: Orders
-    recorder: Recorder
-    outbox: Outbox
-    evidence: Evidence | None
-    answer: Callable[[Message], None]
-    largest_packet: Callable[[], int | None]  # bytes that the broker takes; None: it names no limit
-    more_events: Callable[[], None]
-    models_changed: Callable[[], None]
 
 
 class FailedError(RequestError):
@@ -270,46 +243,11 @@ class Commands:
         return result
 
     def _snapshot(self, request: SnapshotRequest) -> Mapping[str, Any]:
-        controls = self._controls
         (camera,) = self._cameras((request.camera,))
-        picture = controls.pipeline.latest.get(camera)
-        if picture is None or picture.pixels is None:
-            fault = picture.fault if picture else "no picture yet"
-            raise RequestError(f"camera {camera}: {fault}", hint="try again when a part has passed")
-        evidence, pixels = controls.evidence, picture.pixels
-        kept = controls.recorder.ask(lambda: evidence.snapshot(camera, picture), _DISK_S) if evidence else None
-        height, width = pixels.shape[:2]
-        result = {
-            "camera": camera,
-            "captured_at": iso(picture.captured_unix_ns),
-            "source": picture.source or None,
-            "width": width,
-            "height": height,
-            "evidence": kept or None,
-        }
-        most = controls.largest_packet()
-        room = None if most is None else (most - _AROUND - len(encode(result))) * 3 // 4
-        jpeg = thumbnail(pixels, most_bytes=room)
-        if not jpeg:
-            hint = "raise the broker's limit (mosquitto: max_packet_size)"
-            hint += f"; it is kept as evidence: {kept}" if kept else ""
-            raise RequestError(f"no picture fits into the {most} bytes that the broker takes", hint=hint)
-        return {**result, "jpeg": base64.b64encode(jpeg).decode()}
+        return snapshot(self._controls, camera)
 
     def _replay(self, request: ReplayRequest) -> Mapping[str, Any]:
-        controls = self._controls
-        given = {
-            "from_seq": request.from_seq,
-            "to_seq": request.to_seq,
-            "since_unix_ns": _unix_ns(request.since),
-            "until_unix_ns": _unix_ns(request.until),
-        }
-        bounds = {name: value for name, value in given.items() if value is not None}
-        if not bounds:
-            raise RequestError("which events?", hint="give from_seq, to_seq, since or until")
-        count, first, last = controls.recorder.ask(lambda: controls.outbox.replay(Replay(**bounds)), _DISK_S)
-        controls.more_events()
-        return {"events": count, "from_seq": first, "to_seq": last}
+        return replay(self._controls, request)
 
     def _cameras(self, names: tuple[str, ...] | None) -> tuple[str, ...]:
         known = tuple(self._controls.settings.cameras)
@@ -357,13 +295,3 @@ def _shown(outcome: Outcome) -> dict[str, Any]:
         "right": outcome.right,
         "good": outcome.good,
     }
-
-
-def _unix_ns(text: str | None) -> int | None:
-    if text is None:
-        return None
-    try:
-        unix_ns = round(datetime.fromisoformat(text).timestamp() * 1e6) * 1000
-    except (ValueError, OverflowError) as error:
-        raise RequestError(f"{text!r} is not a time", hint="give one such as 2026-11-25T06:00Z") from error
-    return max(0, min(unix_ns, 2**63 - 1))

@@ -16,7 +16,8 @@ from rejectd import settings_file
 from rejectd.batcher import Batcher
 from rejectd.cameras import driver
 from rejectd.changeover import Changeover
-from rejectd.commands import Commands, Controls, journalled
+from rejectd.commands import Commands, journalled
+from rejectd.controls import Controls
 from rejectd.evidence import Evidence
 from rejectd.golden import Golden
 from rejectd.inflight import in_flight_file

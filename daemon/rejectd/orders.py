@@ -7,7 +7,6 @@ it was not given for. Whatever ends is off the disk at once, so that no restart 
 from __future__ import annotations
 
 import logging
-import os
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -17,6 +16,7 @@ from rejectd.messages import Policy, RejectdError
 from rejectd.pipeline import Pipeline
 from rejectd.settings import Product, Settings
 from rejectd.standing import (
+    Keeper,
     Order,
     Standing,
     StandingFile,
@@ -26,7 +26,6 @@ from rejectd.standing import (
     configured_product,
 )
 from rejectd.thresholds import Threshold, at_start, choose, doubt, holds
-from revdist import trouble
 
 log = logging.getLogger(__name__)
 
@@ -73,18 +72,17 @@ class Orders:
         """Read what stands, and end what no longer fits the settings or the bundles that are there."""
         self._settings = settings
         self._configured = dict(settings.products)  # as reloaded since
-        self._file = file
+        self._keeper = Keeper(file)
         self._lock = threading.Lock()
         self._inspector: Inspector
         self._pipeline: Pipeline
         self._why: dict[str, str] = {}  # the threshold of the settings does not hold, by product
-        self.unsaved = False
-        self._standing = file.load()
+        self._standing = self._keeper.load()
         before = asdict(self._standing)
         self._standing.drop_changed(settings)
-        self._drop_lost_bundles()
+        self._standing.drop_lost(settings)
         if asdict(self._standing) != before:
-            self.save()
+            self._keeper.keep(self._standing)
 
     def products(self) -> dict[str, Product]:
         """The products with the bundles in force."""
@@ -105,9 +103,9 @@ class Orders:
         for name, model in inspector.models.items():
             order = standing.thresholds.get(name)
             if order and not holds(order, model):
-                log.warning("product %s: %s", name, _ended(order))
+                log.warning("product %s: %s", name, order.ended)
                 del standing.thresholds[name]
-                self.save()
+                self._keeper.keep(self._standing)
                 order = None
             if order or name in standing.bundles:
                 self._put(model, choose(self._configured[name], model, order))
@@ -155,7 +153,7 @@ class Orders:
             for camera in cameras:
                 self._standing.products[camera] = Order(product, configured_product(self._settings, camera))
             self._standing.bundles[product] = Order(folder, configured_bundle(self._settings, product))
-            self.save()
+            self._keeper.keep(self._standing)
         return Switched(before=before, products=moved, why=challenged.why or ended)
 
     def set_threshold(self, product: str, value: float | None) -> Changed:
@@ -176,7 +174,7 @@ class Orders:
             if order:
                 self._standing.thresholds[product] = order
             after = self._put(model, threshold)
-            self.save()
+            self._keeper.keep(self._standing)
         why = threshold.why or doubt(after.threshold, model)
         return Changed(what="threshold", of=product, before=model.threshold, after=after.threshold, why=why)
 
@@ -187,7 +185,7 @@ class Orders:
             for camera in cameras:
                 self._pipeline.paused[camera] = action
                 self._standing.paused[camera] = Order(action, None)
-            self.save()
+            self._keeper.keep(self._standing)
             return self._changed_pauses(before)
 
     def resume(self, cameras: Sequence[str]) -> list[Changed]:
@@ -197,21 +195,23 @@ class Orders:
             for camera in cameras:
                 self._pipeline.paused.pop(camera, None)
                 self._standing.paused.pop(camera, None)
-            self.save()
+            self._keeper.keep(self._standing)
             return self._changed_pauses(before)
 
     def reconfigure(self, products: Mapping[str, Product]) -> list[Changed]:
         """Take over thresholds from changed settings: all of them, or none. A new one ends an order.
 
+        One whose bundle is another now too is meant for that one, and comes with it at the next start.
+
         Raises:
             ThresholdError: if one of them is unlikely to be meant for the bundle in force; nothing has changed then.
         """
         with self._lock:
-            models = {name: model for name, model in self._inspector.models.items() if name in products}
+            models = {name: model for name, model in self._inspector.models.items() if self._stays(name, products)}
             kept = {
                 name: order
                 for name, order in self._standing.thresholds.items()
-                if name not in products or products[name].threshold == order.configured
+                if name not in models or products[name].threshold == order.configured
             }
             chosen = {name: choose(products[name], model, kept.get(name)) for name, model in models.items()}
             for name in models:
@@ -222,7 +222,7 @@ class Orders:
             after = {name: self._put(model, chosen[name]) for name, model in models.items()}
             if kept != self._standing.thresholds:
                 self._standing.thresholds = kept
-                self.save()
+                self._keeper.keep(self._standing)
         return [
             Changed(
                 what="threshold", of=name, before=model.threshold, after=after[name].threshold, why=chosen[name].why
@@ -241,28 +241,26 @@ class Orders:
                 problems.append(f"product {name}: {why}")
         passing = sorted(name for name in list(self._pipeline.paused) if self._passes(name))
         problems += [f"camera {name} is paused and its parts pass uninspected" for name in passing]
-        if self._file.set_aside:
-            problems.append(self._file.set_aside)
-        if self.unsaved:
+        if self._keeper.lost:
+            problems.append(self._keeper.lost)
+        if self._keeper.unsaved:
             problems.append("what commands have changed is not on the disk and would not outlive a restart")
         return problems
-
-    def save(self) -> None:
-        """Write down what stands. Where the disk does not take it, `unsaved` says so, and it is to be tried again."""
-        try:
-            self._file.save(self._standing)
-        except OSError as error:
-            if not self.unsaved:
-                log.error("a command is in force, but will not outlive a restart: %s", os.strerror(error.errno or 0))
-            self.unsaved = True
-        else:
-            self.unsaved = False
 
     def save_again(self) -> None:
         """Try once more what the disk has not taken."""
         with self._lock:
-            if self.unsaved:
-                self.save()
+            if self._keeper.unsaved:
+                self._keeper.keep(self._standing)
+
+    def _stays(self, name: str, products: Mapping[str, Product]) -> bool:
+        """Whether changed settings mean the same bundle."""
+        same = name in products and products[name].bundle == self._settings.products[name].bundle
+        if name in products and not same:
+            log.warning(
+                "product %s: its bundle is another now, its threshold holds with it from the next start on", name
+            )
+        return same
 
     def _put(self, model: Model, threshold: Threshold) -> Model:
         self._why[model.product] = threshold.why
@@ -276,16 +274,8 @@ class Orders:
         if order is None or holds(order, model):
             return ""
         del self._standing.thresholds[product]
-        log.warning("product %s: %s", product, _ended(order))
-        return _ended(order)
-
-    def _drop_lost_bundles(self) -> None:
-        for product, order in list(self._standing.bundles.items()):
-            path = self._settings.products[product].bundle.with_name(str(order.value))
-            if wrong := trouble.why_not_file(path / "bundle.json"):
-                text = "product %s: the bundle %s that a command put in force is gone: %s"
-                log.error(text, product, path, wrong.cause)
-                del self._standing.bundles[product]
+        log.warning("product %s: %s", product, order.ended)
+        return order.ended
 
     def _paused(self, camera: str) -> str | None:
         """What happens to the parts of a paused camera, for people."""
@@ -305,7 +295,3 @@ class Orders:
         policies = [self._pipeline.paused.get(camera) or self._settings.cameras[camera].policy]
         policies += [station.policy for station in self._settings.stations.values() if camera in station.cameras]
         return Policy.PASS in policies
-
-
-def _ended(order: ThresholdOrder) -> str:
-    return f"the threshold {order.value:g} was ordered for bundle {order.bundle[:12]} on {order.engine}: it has ended"

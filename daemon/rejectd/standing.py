@@ -6,10 +6,12 @@ A file that cannot be used is set aside, whatever is in it, and the line starts 
 from __future__ import annotations
 
 import contextlib
+import copy
 import json
 import logging
 import os
 import re
+import threading
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -17,12 +19,15 @@ from typing import Any, NoReturn, TypeAlias
 
 from rejectd.messages import Policy
 from rejectd.settings import FOLDER, NAME, Settings
+from rejectd.state import within
+from revdist import trouble
 
 log = logging.getLogger(__name__)
 
 _SCHEMA = 2
 _READABLE = (1, _SCHEMA)
 _LARGEST_BYTES = 1_000_000
+_DISK_S = 2.0  # longer than a disk needs that is well
 
 Value: TypeAlias = str | float | None
 
@@ -43,6 +48,11 @@ class ThresholdOrder:
     configured: float | None  # what the settings said then
     bundle: str  # digest
     engine: str
+
+    @property
+    def ended(self) -> str:
+        """That it no longer holds, for people."""
+        return f"the threshold {self.value:g} was ordered for bundle {self.bundle[:12]} on {self.engine}: it has ended"
 
 
 @dataclass(slots=True)
@@ -70,6 +80,15 @@ class Standing:
             if name in settings.products and settings.products[name].threshold == order.configured
         }
         self.paused = {name: order for name, order in self.paused.items() if name in settings.cameras}
+
+    def drop_lost(self, settings: Settings) -> None:
+        """End the orders of bundles that are no longer there."""
+        for product, order in list(self.bundles.items()):
+            path = settings.products[product].bundle.with_name(str(order.value))
+            if wrong := trouble.why_not_file(path / "bundle.json"):
+                text = "product %s: the bundle %s that a command put in force is gone: %s"
+                log.error(text, product, path, wrong.cause)
+                del self.bundles[product]
 
 
 def configured_product(settings: Settings, camera: str) -> str | None:
@@ -100,7 +119,9 @@ class StandingFile:
             return Standing()
 
     def _content(self) -> bytes | None:
-        if not os.path.lexists(self._path):
+        try:
+            self._path.lstat()
+        except FileNotFoundError:
             return None
         if not self._path.is_file():
             raise ValueError("not a file")
@@ -133,6 +154,49 @@ class StandingFile:
             with contextlib.suppress(OSError):
                 temporary.unlink()
             raise
+
+
+class Keeper:
+    """Reads and writes the file, and waits no longer for a disk than one needs that is well. One thread at a time."""
+
+    def __init__(self, file: StandingFile) -> None:
+        self._file = file
+        self._writing = threading.Lock()
+        self._to_write = Standing()
+        self.lost = ""  # what no longer stands because it could not be read, for people
+        self.unsaved = False  # what stands is not on the disk, and is to be kept again
+
+    def load(self) -> Standing:
+        """What stands; nothing if it cannot be read."""
+        loaded: list[Standing] = []
+        try:
+            within(_DISK_S, lambda: loaded.append(self._file.load()))
+        except TimeoutError:
+            self.lost = "the disk did not say in time what commands have changed before: it does not hold"
+            log.error(self.lost)
+            return Standing()
+        self.lost = self._file.set_aside
+        return loaded[0]
+
+    def keep(self, standing: Standing) -> None:
+        """Write it down. Where the disk does not take it, it is `unsaved`."""
+        self._to_write = copy.deepcopy(standing)
+        try:
+            if self._writing.locked():
+                raise TimeoutError
+            within(_DISK_S, self._write)
+        except OSError as error:
+            if not self.unsaved:
+                why = error.strerror or "the disk does not answer"
+                log.error("a command is in force, but will not outlive a restart: %s", why)
+            self.unsaved = True
+        else:
+            self.unsaved = False
+
+    def _write(self) -> None:
+        """Whoever writes last writes the latest."""
+        with self._writing:
+            self._file.save(self._to_write)
 
 
 def _standing(content: bytes) -> Standing:

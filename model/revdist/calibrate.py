@@ -87,12 +87,6 @@ def recalibrate(path: Path, request: Request, engine: Engine, plain: Engine) -> 
     """
     loaded = bundle.load(path, plain)
     before = _before(loaded, request, engine)
-    wanted = dataclasses.replace(
-        loaded.recipe,
-        false_reject_rate=request.false_reject_rate,
-        guarantee=request.guarantee,
-        blocks=request.blocks,
-    )
     good = holdout.gather(request.good, request.blocks, request.exclude, known=_held_out(loaded))
     unseen = holdout.unseen(loaded, good.used)
     observed = _observe(loaded, request, plain, good, unseen) if engine.needs_ranges else None
@@ -100,31 +94,51 @@ def recalibrate(path: Path, request: Request, engine: Engine, plain: Engine) -> 
         bundle.add(loaded, engine, product=loaded.product, ranges=observed.ranges if observed else None)
     of_ranges = (observed.pictures if observed else loaded.ranges_from) if engine.needs_ranges else frozenset()
     usable = {sha256: each for each in unseen if (sha256 := images.content_hash(each)) not in of_ranges}
+    added, made = _calibration(loaded, before, engine, good, usable, request)
+    golden = bundle.golden_scores(loaded, engine, loaded.product)
+    deviations = np.empty(0) if engine is plain else _deviations(engine, plain, loaded, list(usable.values()))
+    return Recalibration(
+        bundle=packing.recalibrate(loaded, made, golden, observed),
+        left_out=len(good.used) - len(unseen),
+        added=added,
+        observed=len(unseen) - len(usable),
+        deviations=deviations,
+    )
+
+
+def _calibration(
+    loaded: Bundle,
+    before: Calibration | None,
+    engine: Engine,
+    good: GoodPictures,
+    usable: Mapping[str, Path],
+    request: Request,
+) -> tuple[int, Calibration]:
+    """How many pictures are new to the threshold, and the calibration with them. `usable`: by SHA-256."""
     kept, waiting = _kept(before, good, usable)
-    added = [each for sha256, each in usable.items() if sha256 not in {picture.sha256 for picture in kept}]
+    of_before = {picture.sha256 for picture in kept}
+    added = [path for sha256, path in usable.items() if sha256 not in of_before]
     waiting = [picture for picture in waiting if picture.sha256 not in usable]
     scored = [*kept, *waiting, *holdout.score(engine, loaded.product, good, added)]
     unconfirmed = _unconfirmed(scored, _held_out(loaded), request)
+    wanted = dataclasses.replace(
+        loaded.recipe,
+        false_reject_rate=request.false_reject_rate,
+        guarantee=request.guarantee,
+        blocks=request.blocks,
+    )
     made = holdout.settle(
         [picture for picture in scored if picture not in unconfirmed],
         wanted,
         engine=engine.identity,
         unconfirmed=unconfirmed,
     )
-    made = dataclasses.replace(made, excluded=holdout.excluded(engine, loaded.product, good))
-    for each in made.excluded:
-        if each.sha256 in loaded.trained_on:
-            log.warning("%s is excluded, but the student was trained on it: train again without it", each.file)
-    made = dataclasses.replace(made, excluded=made.excluded + _still_excluded(loaded, set(usable), made))
-    golden = bundle.golden_scores(loaded, engine, loaded.product)
-    deviations = np.empty(0) if engine is plain else _deviations(engine, plain, loaded, list(usable.values()))
-    return Recalibration(
-        bundle=packing.recalibrate(loaded, made, golden, observed),
-        left_out=len(good.used) - len(unseen),
-        added=len(added),
-        observed=len(unseen) - len(usable),
-        deviations=deviations,
-    )
+    excluded = holdout.excluded(engine, loaded.product, good)
+    for picture in excluded:
+        if picture.sha256 in loaded.trained_on:
+            log.warning("%s is excluded, but the student was trained on it: train again without it", picture.file)
+    made = dataclasses.replace(made, excluded=excluded)
+    return len(added), dataclasses.replace(made, excluded=excluded + _still_excluded(loaded, set(usable), made))
 
 
 def _held_out(loaded: Bundle) -> frozenset[str]:

@@ -22,10 +22,11 @@ from peers import wait_for
 from prometheus_client import CollectorRegistry
 
 from rejectd import changeover as changeover_module
-from rejectd import commands as commands_module
+from rejectd import showing
 from rejectd.batcher import Batcher
 from rejectd.changeover import Changeover
-from rejectd.commands import Commands, Controls
+from rejectd.commands import Commands
+from rejectd.controls import Controls
 from rejectd.evidence import Evidence
 from rejectd.golden import Golden
 from rejectd.inspector import Inspector
@@ -786,7 +787,7 @@ def test_a_replay_of_everything_must_be_meant(acknowledged: Rig) -> None:
 
 
 def test_a_disk_that_is_too_busy_is_told(acknowledged: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(commands_module, "_DISK_S", 0.05)
+    monkeypatch.setattr(showing, "_DISK_S", 0.05)
     hangs = threading.Event()
     with contextlib.ExitStack() as stack:
         stack.callback(hangs.set)

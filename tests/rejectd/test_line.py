@@ -6,6 +6,7 @@ import contextlib
 import json
 import shutil
 import sqlite3
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -16,8 +17,10 @@ from typing import Any
 import contract
 import pytest
 from line import digest
+from peers import wait_for
 from prometheus_client import generate_latest
 
+from rejectd import standing as standing_module
 from rejectd.decision import decide, unjudged
 from rejectd.inflight import NAME, in_flight_file
 from rejectd.ledger import Ledger, Margin
@@ -298,6 +301,33 @@ def test_what_the_disk_does_not_take_is_a_problem_until_it_does(site: Site) -> N
     assert site.start().pipeline.paused == {"left": None}
 
 
+def test_a_disk_that_does_not_answer_holds_no_order_up_and_has_the_latest_in_the_end(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    line = site.start()
+    answers, save = threading.Event(), StandingFile.save
+
+    def late(file: StandingFile, standing: Standing) -> None:
+        assert answers.wait(20)
+        save(file, standing)
+
+    monkeypatch.setattr(standing_module, "_DISK_S", 0.05)
+    monkeypatch.setattr(StandingFile, "save", late)
+    ask(line, "pause", cameras=["left"])
+    ask(line, "pause", cameras=["right"])
+    line.reconfigure(with_threshold(site.bundles, 0.9))
+    assert line.pipeline.paused == {"left": None, "right": None}
+    assert "not on the disk" in str(status(line)["problems"])
+    answers.set()
+    monkeypatch.setattr(standing_module, "_DISK_S", 5.0)
+    wait_for(lambda: not line.orders._keeper._writing.locked(), "the disk has answered")
+    line.orders.save_again()
+    assert status(line)["problems"] == []
+    assert StandingFile(site.state / "standing.json").load().paused == {
+        name: Order(None, None) for name in ("left", "right")
+    }
+
+
 # thresholds of the settings
 
 
@@ -323,6 +353,18 @@ def test_a_threshold_that_names_no_bundle_and_fits_none_is_refused_at_the_start_
         line.reconfigure(with_threshold(site.bundles, value))
     assert line.inspector.models["cell"].threshold == 1.0
     assert line.reconfigure(with_threshold(site.bundles, 1.2)) == {"cell": (1.0, 1.2)}
+
+
+def test_a_reload_does_not_put_the_threshold_of_a_new_bundle_to_the_old_one(
+    site: Site, caplog: pytest.LogCaptureFixture
+) -> None:
+    line = site.start()
+    before = line.inspector.models["cell"].threshold
+    moved = settings_of(site.bundles, products={"cell": Product(bundle=site.bundles / "cell-2", threshold=0.9)})
+    assert line.reconfigure(moved) == {}
+    assert line.inspector.models["cell"].threshold == before
+    assert "its bundle is another now, its threshold holds with it from the next start on" in caplog.text
+    assert site.start(moved).inspector.models["cell"].threshold == 0.9
 
 
 def test_a_named_threshold_holds_for_its_bundle_alone(site: Site) -> None:

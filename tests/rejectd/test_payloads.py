@@ -26,6 +26,7 @@ from rejectd.payloads import (
     encode,
     line_payload,
     line_topic,
+    shortened,
     verdict_payload,
     verdict_topic,
     will_payload,
@@ -266,3 +267,46 @@ def test_a_known_picture_never_speaks_on_a_topic_that_an_ejector_hears(decision:
     ejector = ["rejectd", "v1", "l", "+", "verdict", "+"]
     levels = topic.split("/")
     assert not (len(levels) == len(ejector) and all(want in ("+", is_) for want, is_ in zip(ejector, levels)))  # noqa: B905
+
+
+def _bodies() -> dict[str, dict[str, Any]]:
+    """By topic: one of each kind with long texts and lists."""
+    reject = a_verdict(
+        Decision.REJECT, result=RESULT, views=tuple(f"run-a-{n}" for n in range(40)), source="ü" * 200, detail="x" * 300
+    )
+    defect = defect_payload(verdict_payload("l", reject), evidence="d/" + "e" * 90, regions=[[1, 2, 3, 4]] * 16)
+    down = CameraStatus(camera="a", state=CameraState.DOWN, reason="no light " * 50, since_unix_ns=CAPTURED)
+    line = line_payload("l", "online", a_status(), CAPTURED)
+    refused = answer_payload("l", "pause", request_id="7", result=None, error="y" * 500, now_unix_ns=0)
+    return {
+        verdict_topic("l", "a", Decision.REJECT): verdict_payload("l", reject),
+        defect_topic("l", "a"): defect | {"event_seq": 1},
+        camera_topic("l", "a"): camera_payload("l", down),
+        line_topic("l"): line | {"problems": ["camera a is down: " + "z" * 100] * 9},
+        f"{answer_topic('l')}/me": refused,
+    }
+
+
+@pytest.mark.parametrize("topic", _bodies())
+def test_a_body_that_is_too_large_loses_texts_and_lists_keeps_what_counts_and_what_the_schema_says(topic: str) -> None:
+    whole = _bodies()[topic]
+    body = encode(whole)
+    assert shortened(body, len(body)) == body, "what fits is left alone"
+    least = shortest = len(body)
+    for most in range(len(body) - 1, 0, -7):
+        short = shortened(body, most)
+        if short is None:
+            break
+        assert len(short) <= most
+        contract.validate(topic, short)
+        shortest = len(short)
+    lost = {name for name, value in json.loads(shortened(body, shortest) or b"").items() if value != whole[name]}
+    assert lost <= {"detail", "source", "views", "regions", "problems", "evidence", "reason", "error"}
+    assert shortest < least * 0.8
+    assert shortened(body, 100) is None
+
+
+def test_only_as_much_is_lost_as_must_be() -> None:
+    body = encode(verdict_payload("l", a_verdict(Decision.REJECT, result=RESULT, detail="x" * 1000, source="7.png")))
+    short = json.loads(shortened(body, len(body) - 1) or b"")
+    assert (len(short["detail"]), short["source"]) == (500, "7.png")

@@ -31,6 +31,7 @@ def _change_manifest(path: Path, change: Callable[[dict[str, Any]], None]) -> No
 def test_a_bundle_explains_itself(tiny: Bundle, lite0: teacher.Teacher, good_folder: Path) -> None:
     assert tiny.product == "cell"
     assert tiny.size == (64, 96)
+    assert tiny.picture_size == images.read(images.good_pictures(good_folder)[0]).shape[:2], "before they were prepared"
     assert (tiny.teacher.name, tiny.teacher.sha256) == (lite0.name, lite0.sha256)
     assert tiny.fingerprint == images.fingerprint(images.good_pictures(good_folder))
     assert tiny.digest == hashlib.sha256((tiny.path / "bundle.json").read_bytes()).hexdigest()
@@ -135,6 +136,11 @@ def _to_schema_2(manifest: dict[str, Any], fusion: object) -> None:
     for name in ("student", "bottleneck", "scales", "combine", "tile"):
         del manifest["recipe"][name]
     manifest["recipe"]["fusion"] = fusion
+
+
+def test_an_older_bundle_does_not_say_what_pictures_it_was_made_with(tiny_copy: Path) -> None:
+    _change_manifest(tiny_copy, lambda manifest: manifest.pop("picture_size"))
+    assert bundle.read(tiny_copy).picture_size is None
 
 
 def test_a_bundle_of_schema_2_scores_as_it_did(tiny: Bundle, tiny_copy: Path, engine: Engine) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from rejectd.mqtt.link import LostError
+from rejectd.mqtt.contract import LostError
 from rejectd.mqtt.patience import Patience
 
 TAKEN_OVER = LostError("broker b: another client uses this identifier, r", reason="Session taken over", closed=True)

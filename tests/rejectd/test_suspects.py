@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from rejectd.mqtt.link import Message
+from rejectd.mqtt.contract import Message
 from rejectd.mqtt.suspects import Sent, Suspects
 
 

@@ -1,6 +1,7 @@
 """Talks to the broker: `Publisher` for the service, `connect` and `listen` for commands. Nothing else knows paho."""
 
-from rejectd.mqtt.link import Incoming, Link, LinkError, LostError, Message, RefusedError, connect
+from rejectd.mqtt.contract import Incoming, LinkError, LostError, Message, RefusedError
+from rejectd.mqtt.link import Link, connect
 from rejectd.mqtt.listening import NotAllowedError, listen, not_allowed, subscribe
 from rejectd.mqtt.publisher import Ears, Publisher
 from rejectd.mqtt.rights import RightsError, try_rights

@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import TypeAlias
 
-from rejectd.mqtt.link import Message
+from rejectd.mqtt.contract import Message
 from rejectd.reader import Event
 
 _UNDER_WAY = 10  # without acknowledgement, so that a verdict always finds room

@@ -12,7 +12,7 @@ import logging
 import time
 
 from rejectd.metrics import Metrics
-from rejectd.mqtt.link import Message
+from rejectd.mqtt.contract import Message
 from rejectd.mqtt.rarely import Rarely
 from rejectd.payloads import encode, shortened
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 
-from rejectd.mqtt.link import LostError
+from rejectd.mqtt.contract import LostError
 from rejectd.mqtt.reasons import TAKEN_OVER
 
 _FIRST_S = 0.2

@@ -22,10 +22,11 @@ from pathlib import Path
 
 from rejectd.messages import CameraStatus, Verdict
 from rejectd.metrics import Metrics
+from rejectd.mqtt.contract import Incoming, LinkError, LostError, Message
 from rejectd.mqtt.events import Events
 from rejectd.mqtt.feed import Feed
 from rejectd.mqtt.fitting import Fitting
-from rejectd.mqtt.link import Incoming, Link, LinkError, LostError, Message, connect
+from rejectd.mqtt.link import Link, connect
 from rejectd.mqtt.patience import Patience
 from rejectd.mqtt.rarely import Rarely
 from rejectd.mqtt.reasons import TOO_LARGE, hint_for_message

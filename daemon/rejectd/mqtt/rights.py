@@ -9,7 +9,8 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 
-from rejectd.mqtt.link import Link, LinkError, Message
+from rejectd.mqtt.contract import LinkError, Message
+from rejectd.mqtt.link import Link
 from rejectd.mqtt.listening import subscribe
 from rejectd.payloads import TOPIC_ROOT, actuator_topic, answer_topic, command_topic, encode
 from rejectd.settings import Mqtt

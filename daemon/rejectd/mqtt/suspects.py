@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from rejectd.mqtt.link import Message
+from rejectd.mqtt.contract import Message
 
 _SOON_S = 2.0  # after it was sent
 _PLAIN_BYTES = 1024  # a verdict or status without long texts: no broker breaks for that

@@ -5,8 +5,9 @@ from __future__ import annotations
 import logging
 import time
 
+from rejectd.mqtt.contract import Limits, LostError, Message
 from rejectd.mqtt.fitting import Fitting, packet_bytes
-from rejectd.mqtt.link import Limits, Link, LostError, Message
+from rejectd.mqtt.link import Link
 from rejectd.mqtt.reasons import ABOUT_A_MESSAGE, TOO_LARGE
 from rejectd.mqtt.suspects import Sent, Suspects
 

@@ -7,7 +7,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 
-from rejectd.mqtt.link import Message
+from rejectd.mqtt.contract import Message
 
 _VERDICTS_WAITING = 10_000
 _ANSWERS_WAITING = 64

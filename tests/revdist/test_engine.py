@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 import platform
 import subprocess
 import sys
 import threading
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -165,20 +167,24 @@ def test_a_product_can_be_replaced_while_another_thread_inspects(
     expected = {float(engine.inspect([picture], ["bolt"]).scores[0])}
     engine.add("bolt", students[1], (64, 96))
     expected.add(float(engine.inspect([picture], ["bolt"]).scores[0]))
-    done = threading.Event()
+    assert len(expected) == 2
+    enough = threading.Event()
 
     def swap() -> None:
-        for turn in range(20):
+        for turn in itertools.count():
             engine.add("bolt", students[turn % 2], (64, 96))
-        done.set()
+            if enough.is_set():
+                return
 
-    thread = threading.Thread(target=swap, name="swap")
+    thread = threading.Thread(target=swap, name="swap", daemon=True)
     thread.start()
-    seen = set()
-    while not done.is_set():
+    seen: set[float] = set()
+    until = time.monotonic() + 60
+    while seen < expected and time.monotonic() < until:  # until it is both, or a score is neither's
         seen.add(float(engine.inspect([picture], ["bolt"]).scores[0]))
+    enough.set()
     thread.join()
-    assert seen <= expected
+    assert seen == expected
 
 
 def test_an_unknown_product_is_refused_with_the_known_ones(loaded: Engine) -> None:

@@ -41,6 +41,11 @@ def _verdicts(subscriber: Subscriber, camera: str) -> list[dict[str, Any]]:
     return sorted(found, key=lambda verdict: verdict["seq"])
 
 
+def _judged(subscriber: Subscriber, camera: str) -> list[dict[str, Any]]:
+    """Those that the model was asked for; on a machine with other work some parts are late, and say no bundle."""
+    return [verdict for verdict in _verdicts(subscriber, camera) if verdict["cause"] is None]
+
+
 def _assert_nothing_lost(line: Line, subscriber: Subscriber) -> None:
     assert line.stop() == 0
     wait_for(lambda: subscriber.status().get("state") == "offline", "the line says goodbye")
@@ -55,13 +60,14 @@ def _assert_nothing_lost(line: Line, subscriber: Subscriber) -> None:
 def test_a_changeover_under_load_loses_no_frame_and_switches_between_two_of_them(
     running: Line, subscriber: Subscriber, operator: Operator
 ) -> None:
-    wait_for(lambda: len(_verdicts(subscriber, "left")) > 10, "parts pass")
+    wait_for(lambda: len(_judged(subscriber, "left")) > 10, "parts are judged")
     answer = operator.ask("product", product="wafer", cameras=["left"])
     assert answer["ok"], answer
     assert answer["result"]["cameras"] == {"left": {"before": "cell", "after": "wafer"}}
     assert {picture["kind"] for picture in answer["result"]["golden"]} == {"good", "scratch"}
     count = len(_verdicts(subscriber, "left"))
     wait_for(lambda: len(_verdicts(subscriber, "left")) > count + 20, "parts of the new product pass")
+    wait_for(lambda: _judged(subscriber, "left")[-1]["product"] == "wafer", "they are judged")
     assert subscriber.status()["products"] == {"left": "wafer", "right": "cell"}
     _assert_nothing_lost(running, subscriber)
     products = [verdict["product"] for verdict in _verdicts(subscriber, "left")]
@@ -69,20 +75,22 @@ def test_a_changeover_under_load_loses_no_frame_and_switches_between_two_of_them
     assert set(products[:switch]) == {"cell"}
     assert set(products[switch:]) == {"wafer"}
     assert {verdict["product"] for verdict in _verdicts(subscriber, "right")} == {"cell"}
-    bundles = {verdict["product"]: verdict["bundle"] for verdict in _verdicts(subscriber, "left") if verdict["bundle"]}
-    assert bundles["wafer"] == answer["result"]["bundle"] != bundles["cell"]
+    bundles = {(verdict["product"], verdict["bundle"]) for verdict in _judged(subscriber, "left")}
+    assert len(bundles) == len(dict(bundles)) == 2, "no part was judged by the other product's bundle"
+    assert dict(bundles)["wafer"] == answer["result"]["bundle"]
     causes = Counter(verdict["cause"] for verdict in subscriber.of("verdict").values())
-    assert set(causes) <= {None, "stopping"}, "no frame went unjudged for the changeover"
+    assert causes[None] > 20
+    assert set(causes) <= {None, "stopping", "late"}, "a changeover is no cause; late is what a busy machine makes"
 
 
 def test_a_new_bundle_for_the_same_product_goes_in_force_while_parts_pass_and_survives_a_kill(
     running: Line, subscriber: Subscriber, operator: Operator
 ) -> None:
-    wait_for(lambda: len(_verdicts(subscriber, "left")) > 5, "parts pass")
+    wait_for(lambda: len(_judged(subscriber, "left")) > 5, "parts are judged")
     answer = operator.ask("product", product="cell", bundle="other")
     assert answer["ok"], answer
     new = answer["result"]["bundle"]
-    wait_for(lambda: _verdicts(subscriber, "left")[-1]["bundle"] == new, "parts are judged by the new bundle")
+    wait_for(lambda: _judged(subscriber, "left")[-1]["bundle"] == new, "parts are judged by the new bundle")
     samples = running.metrics()
     assert [
         key for key in samples if key.startswith("rejectd_bundle_info") and f"digest={new}" in key and "=cell" in key
@@ -93,10 +101,12 @@ def test_a_new_bundle_for_the_same_product_goes_in_force_while_parts_pass_and_su
     assert "commands given before the restart stand" in running.log.read_text()
     run = subscriber.status
     wait_for(lambda: run().get("state") == "online", "the line is back")
-    count = len(subscriber.of("verdict"))
-    wait_for(lambda: len(subscriber.of("verdict")) > count + 5, "parts pass again")
-    last = _verdicts(subscriber, "left")
-    assert {verdict["bundle"] for verdict in last if verdict["event_id"].startswith(run()["run"])} == {new}
+
+    def again() -> list[dict[str, Any]]:
+        return [verdict for verdict in _judged(subscriber, "left") if verdict["event_id"].startswith(run()["run"])]
+
+    wait_for(lambda: len(again()) > 5, "parts are judged again")
+    assert {verdict["bundle"] for verdict in again()} == {new}
     assert running.stop() == 0
 
 
@@ -115,17 +125,17 @@ def test_a_changeover_that_fails_changes_nothing(
         manifest = json.loads((broken / "bundle.json").read_text())
         manifest["golden"][0]["score"] *= 1.5
         (broken / "bundle.json").write_text(json.dumps(manifest))
-    wait_for(lambda: _verdicts(subscriber, "left"), "parts pass on the left")
-    before = _verdicts(subscriber, "left")[0]["bundle"]
+    wait_for(lambda: _judged(subscriber, "left"), "parts are judged on the left")
+    before = _judged(subscriber, "left")[0]["bundle"]
     answer = operator.ask("product", product="cell", bundle="broken")
     assert not answer["ok"]
     expected = {"absent": "is not a bundle", "truncated": "student.safetensors", "disagrees": "computes otherwise"}
     assert expected[wrong] in answer["error"]
-    count = len(subscriber.of("verdict"))
-    wait_for(lambda: len(subscriber.of("verdict")) > count + 10, "parts pass as before")
+    count = len(_judged(subscriber, "left"))
+    wait_for(lambda: len(_judged(subscriber, "left")) > count + 5, "parts are judged as before")
     _assert_nothing_lost(running, subscriber)
-    judged = _verdicts(subscriber, "left") + _verdicts(subscriber, "right")
-    assert {verdict["bundle"] for verdict in judged if verdict["bundle"]} == {before}
+    judged = _judged(subscriber, "left") + _judged(subscriber, "right")
+    assert {verdict["bundle"] for verdict in judged} == {before}
 
 
 def test_threshold_pause_and_resume_hold_at_once_and_are_shown(
@@ -142,7 +152,7 @@ def test_threshold_pause_and_resume_hold_at_once_and_are_shown(
     wait_for(lambda: _verdicts(subscriber, "left")[-1]["cause"] == "paused", "parts are not inspected")
     paused = _verdicts(subscriber, "left")[-1]
     assert (paused["decision"], paused["action"]) == ("unjudged", "pass")
-    assert _verdicts(subscriber, "right")[-1]["cause"] is None
+    assert "paused" not in {verdict["cause"] for verdict in _verdicts(subscriber, "right")}
     assert operator.ask("resume")["result"] == {"paused": []}
     wait_for(lambda: _verdicts(subscriber, "left")[-1]["cause"] is None, "parts are inspected again")
     _assert_nothing_lost(running, subscriber)

@@ -16,6 +16,8 @@ from typing import TypeAlias
 from rejectd import database, places, settings_file
 from rejectd.cameras import CameraError, Driver, Ended, Remark, driver
 from rejectd.cameras.address import is_stream
+from rejectd.cameras.listing import file_system
+from rejectd.cameras.watch import whose_clock
 from rejectd.inspector import Inspector
 from rejectd.messages import Exposure, PictureError, Pixels, RejectdError
 from rejectd.mqtt import connect, try_rights
@@ -126,11 +128,12 @@ def _camera(camera: AnyCamera, made_with: Size | None) -> str:
         device.open()
     finally:
         device.close()
+    clock = whose_clock(file_system(camera.path))
     shown = dataclasses.replace(camera, mode=FolderMode.REPLAY, rate_hz=None)
     try:
-        return f"{camera.path} is watched, {_fitting(camera, _picture(shown).shape, made_with)}"
+        return f"{camera.path} is watched, {clock}; {_fitting(camera, _picture(shown).shape, made_with)}"
     except NoPictureError:
-        return f"{camera.path} is watched, with no picture yet to look at"
+        return f"{camera.path} is watched, {clock}; with no picture yet to look at"
 
 
 def _picture(camera: AnyCamera) -> Pixels:

@@ -23,6 +23,7 @@ ABANDONED_S = 60.0  # a file that was opened but not closed or touched for so lo
 _WAITING_MOST = 10_000  # parts; listings bring what is beyond
 _READS_MOST = 100  # of the kernel's queue in one go
 _STUCK_S = 0.1
+_PROMPT_S = 0.1  # from one look at the kernel's queue to the next, if nothing holds us up
 _GONE = Stamp(0, -1, 0, 0, 0, False)
 
 
@@ -188,8 +189,7 @@ class Incoming:
     def _arrived(self, name: str, now: Instant) -> None:
         self._writing.discard(name)
         stamp = stamp_of(self._root / name) or _GONE  # already gone again: still an exposure
-        written = None if stamp is _GONE else self._written(stamp)
-        at = completed(self._before, now, written)
+        at = completed(self._before, now, self._finished(stamp, now))
         if stamp.is_file and not stamp.size:
             self._take_empty(name, at)
         else:
@@ -224,6 +224,15 @@ class Incoming:
         elif outcome is Outcome.NEW:
             self._names.unlearn(name)
             self.lost_some = True
+
+    def _finished(self, stamp: Stamp, now: Instant) -> int | None:
+        """When a file that has just arrived was closed or renamed, by its inode.
+
+        Its last change is just that, as far as nobody changed it since. Who stood still cannot know that.
+        """
+        if stamp is _GONE or now.monotonic_ns - self._before.monotonic_ns > _PROMPT_S * 1e9:
+            return None if stamp is _GONE else self._written(stamp)
+        return None if self.shared else stamp.changed_ns
 
     def _written(self, stamp: Stamp) -> int | None:
         return None if self._names.shared else stamp.written_unix_ns

@@ -83,7 +83,7 @@ class Remarks:
             f"{self._path}: pictures that {came}, and that are not judged: {len(missed)}, the last at "
             f"{iso(missed[-1][0])}: {'... ' if len(missed) > _NAMED else ''}{newest}"
         )
-        log.warning("%s", text)
+        log.log(logging.INFO if since_unix_ns is None else logging.WARNING, "%s", text)
         self._pending.append(Remark(text=text, missed=len(missed)))
 
     def _say(self, key: str, text: str, *, unseen: bool = True) -> None:

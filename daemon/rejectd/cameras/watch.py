@@ -83,7 +83,7 @@ class Watch:
             self._listen()
             if not self._started:
                 self._take_stock()
-                log.info("%s: %s", self._path, _whose_clock(kind))
+                log.info("%s: %s", self._path, whose_clock(kind))
             else:
                 next(iter(walk(self._path, subfolders=False)), None)
         except OSError as error:
@@ -228,10 +228,10 @@ class Watch:
             name = self._incoming.new_folders.popleft()
             try:
                 self._inotify.watch((self._path / name).resolve(), name)
+                self._incoming.lost_some = True
             except OSError as error:
                 if (self._path / name).is_dir():
                     self._remarks.unwatched(name, error)
-            self._incoming.lost_some = True
 
     def _look_for_root(self) -> None:
         """Raises CameraError if the folder is not the one that is watched, or cannot be reached."""
@@ -252,7 +252,8 @@ class Watch:
         return at.st_dev, at.st_ino
 
 
-def _whose_clock(kind: str) -> str:
+def whose_clock(kind: str) -> str:
+    """How it is known when a picture was made, by the file system that holds it."""
     if is_share(kind):
         return (
             f"on a share ({kind or 'of an unknown kind'}), whose clock is not ours: the time of a picture is that of "

@@ -428,6 +428,22 @@ def test_a_picture_that_came_while_the_process_stood_still_has_the_time_at_which
         camera.close()
 
 
+def test_a_picture_that_was_written_long_before_it_is_moved_in_has_the_time_of_that(folder):
+    camera = driver(watching(folder))
+    camera.open()
+    try:
+        for number in range(5):
+            staged = save(folder.parent / "staged.png")
+            os.utime(staged, (1e9, 1e9))
+            assert camera.read(0.13) is None
+            began = time.monotonic_ns()
+            staged.rename(folder / f"{number}.png")
+            exposure = camera.read(1.0)
+            assert began - 12_000_000 < exposure.captured_ns < time.monotonic_ns()  # a kernel's tick before
+    finally:
+        camera.close()
+
+
 def test_a_late_writer_of_a_file_that_is_stopped_with_us_makes_a_part_older_and_never_younger(folder):
     camera = driver(watching(folder))
     camera.open()
@@ -575,6 +591,7 @@ def test_jpeg_is_shown_whatever_its_suffix_and_other_kinds_are_no_silence(captur
 
 
 def test_pictures_that_were_there_before_are_counted_and_the_last_are_named(capture, folder, caplog):
+    caplog.set_level("INFO")
     for number in range(5):
         save(folder / f"{number}.png")
     taken = started(capture, folder)

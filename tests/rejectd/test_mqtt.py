@@ -5,11 +5,14 @@ from __future__ import annotations
 import gc
 import json
 import logging
+import os
+import resource
 import signal
 import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing
 from pathlib import Path
 
 import pytest
@@ -45,6 +48,24 @@ def test_attempts_that_fail_for_years_leave_no_socket_open(mosquitto_with: Calla
         assert _open_files() == before
     finally:
         gc.enable()
+
+
+def test_a_broker_is_heard_where_a_thousand_files_are_open(mosquitto: Mosquitto) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(4096, hard), hard))
+    try:
+        with ExitStack() as stack:
+            for _ in range(1100):  # select(2) takes no file number over 1023
+                stack.enter_context(Path(os.devnull).open())
+            with closing(connect(Mqtt(port=mosquitto.port), client_id="test")) as link:
+                link.subscribe("a")
+                link.publish(Message(topic="a", payload=b"heard"), time.monotonic_ns())
+                until = time.monotonic() + 20
+                while not link.received and time.monotonic() < until:
+                    link.wait(0.1)
+                assert [message.payload for message in link.received] == [b"heard"]
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 @pytest.fixture

@@ -102,13 +102,14 @@ class Link:
         if sock is None:
             raise self._lost_error()
         pending = isinstance(sock, ssl.SSLSocket) and sock.pending() > 0
-        writing = [sock] if self._client.want_write() else []
-        readable, writable, _ = select.select(
-            [sock, *([wake] if wake else [])], writing, [], 0 if pending else timeout_s
-        )
-        if sock in readable or pending:
+        waiting = select.poll()  # select(2) takes no file number over 1023
+        waiting.register(sock, select.POLLIN | (select.POLLOUT if self._client.want_write() else 0))
+        if wake:
+            waiting.register(wake, select.POLLIN)
+        events = dict(waiting.poll(0 if pending else timeout_s * 1000)).get(sock.fileno(), 0)
+        if events & ~select.POLLOUT or pending:  # also where the connection is gone
             self._client.loop_read()
-        if writable:
+        if events & select.POLLOUT:
             self._client.loop_write()
         if self._client.loop_misc() == MQTTErrorCode.MQTT_ERR_NO_CONN or self._client.socket() is None:
             raise self._lost_error()

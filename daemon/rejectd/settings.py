@@ -224,7 +224,8 @@ class VideoCamera(Camera):
         "seen to be stale; `arrival` the instant at which it came, for cameras whose stamps are no clock. With "
         "`arrival` a picture that queued in the camera or on the network is judged as new, and the verdict of a part "
         "comes late by that delay without a word; what queued in this service is still seen. Sources without a clock, "
-        "such as MJPEG over HTTP, always work by arrival.",
+        "such as MJPEG over HTTP, always work by arrival; where a camera sends MJPEG without Content-Length, each "
+        "picture is complete only when the next one begins, so do not trigger such a camera.",
         default=TimeStamps.STREAM,
     )
     username: str | None = setting("User of the stream.", default=None)

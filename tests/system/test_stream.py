@@ -12,6 +12,7 @@ from collections.abc import Callable
 
 import pytest
 from line import Line, Subscriber
+from mjpeg_server import MjpegServer
 from peers import RtspServer, wait_for
 from rtp_proxy import RtpProxy
 
@@ -107,6 +108,17 @@ def test_what_queued_while_the_service_was_stopped_keeps_its_true_time_and_bring
     ]
     assert late == []
     assert any(_unix(verdict["captured_at"]) > resumed for verdict in verdicts)
+
+
+def test_a_camera_without_a_clock_is_judged_by_arrival(line: Line, subscriber: Subscriber) -> None:
+    with contextlib.closing(MjpegServer(lambda _: 0.2)) as server:
+        line.settings["cameras"]["left"] = _stream(server.url)
+        line.start()
+        wait_for(lambda: len(subscriber.of("verdict")) > 60, "the stream is seen", 60)
+        assert line.stop() == 0
+    faults = [v["detail"] for v in subscriber.of("verdict").values() if v["cause"] == "camera_fault"]
+    assert faults == []
+    assert _judged(subscriber) > 40
 
 
 def _unix(at: str) -> float:

@@ -158,6 +158,37 @@ def test_threshold_pause_and_resume_hold_at_once_and_are_shown(
     _assert_nothing_lost(running, subscriber)
 
 
+def test_no_bundle_is_ever_judged_by_a_threshold_that_was_ordered_for_another(
+    running: Line, subscriber: Subscriber, operator: Operator
+) -> None:
+    wait_for(lambda: len(_verdicts(subscriber, "left")) > 5, "parts pass")
+    ordered = operator.ask("threshold", product="cell", threshold=1.2)["result"]
+    answer = operator.ask("product", product="cell", bundle="other")
+    assert answer["ok"], answer
+    said = answer["result"]["threshold"]
+    assert (said["before"], said["source"]) == (1.2, "calibration")
+    assert said["after"] == said["calibrated"] != ordered["calibrated"]
+    assert "the threshold 1.2 was ordered for bundle" in said["why"]
+    back = operator.ask("product", product="cell", bundle="cell")["result"]["threshold"]
+    assert back["after"] == ordered["calibrated"]
+    assert operator.ask("product", product="cell", bundle="other")["ok"]
+    running.stop(signal.SIGKILL)
+    running.start()
+    count = len(subscriber.of("verdict"))
+    wait_for(lambda: len(subscriber.of("verdict")) > count + 5, "parts pass again")
+    _assert_threshold_is_that_of_the_bundle(subscriber, {1.2, said["after"], ordered["calibrated"]}, answer["result"])
+    assert running.stop() == 0
+
+
+def _assert_threshold_is_that_of_the_bundle(
+    subscriber: Subscriber, known: set[float], changeover: dict[str, Any]
+) -> None:
+    judged = [verdict for verdict in subscriber.of("verdict").values() if verdict["bundle"]]
+    assert {verdict["threshold"] for verdict in judged} <= known
+    new = {verdict["threshold"] for verdict in judged if verdict["bundle"] == changeover["bundle"]}
+    assert new == {changeover["threshold"]["calibrated"]}
+
+
 def test_known_pictures_go_through_the_whole_path_and_fire_no_ejector(
     running: Line, subscriber: Subscriber, operator: Operator
 ) -> None:

@@ -68,7 +68,10 @@ def load_for_operator(file: Path, username: str | None = None, password_file: Pa
             raise RejectdError("--password-file needs a user", hint="give --username too, or mqtt.operator_username")
         return settings
     secret = password_file or (None if username else mqtt.operator_password_file)
-    return dataclasses.replace(settings, mqtt=dataclasses.replace(mqtt, username=user, password_file=secret))
+    mqtt = dataclasses.replace(mqtt, username=user, password_file=secret)
+    if mqtt.tls_key and trouble.why_not_file(mqtt.tls_key):  # the service's own, and rightly closed to others
+        mqtt = dataclasses.replace(mqtt, tls_cert=None, tls_key=None)
+    return dataclasses.replace(settings, mqtt=mqtt)
 
 
 def _load(file: Path) -> tuple[Settings | None, list[Mistake]]:

@@ -78,7 +78,7 @@ def test_what_is_larger_than_the_broker_takes_is_shortened_or_given_up_and_all_e
     wait_for(lambda: rig.outbox.waiting() == 0, "what is given up blocks nothing")
     problems = [problem for problem in rig.publisher.problems() if "given up" in problem]
     assert problems, rig.publisher.problems()
-    assert "1 messages were given up" in problems[0]
+    assert "at most: 1 given up, " in problems[0]
     assert "raise the largest packet" in problems[0]
     assert "/defect" in problems[0]
     assert any("given up" in record.message and record.levelno == logging.ERROR for record in caplog.records)
@@ -98,7 +98,7 @@ def test_a_verdict_for_which_the_broker_has_no_room_is_counted_and_named(
         rig.verdict()
     wait_for(lambda: rig.unpublished() == 20, "each of them is counted")
     (problem,) = rig.publisher.problems()
-    assert "the broker takes messages of 300 bytes at most: 20 messages were given up" in problem
+    assert "the broker takes messages of 300 bytes at most: 20 given up" in problem
 
 
 @pytest.mark.parametrize("maximum", [1, 2, 10])

@@ -898,6 +898,10 @@ def test_somebody_who_talks_to_a_running_line_need_not_read_what_the_service_mus
     assert (mqtt.username, mqtt.password_file) == ("bert", Path("his"))
     mqtt = settings_file.load_for_operator(directory / "line.yaml", None, Path("new")).mqtt
     assert (mqtt.username, mqtt.password_file) == ("anna", Path("new"))
+    tls = "tls: true, tls_cert: /run/absent.crt, tls_key: /run/absent.key"
+    (directory / "line.yaml").write_text(group(f"mqtt: {{operator_username: anna, {tls}}}"))
+    mqtt = settings_file.load_for_operator(directory / "line.yaml").mqtt
+    assert (mqtt.tls, mqtt.tls_cert, mqtt.tls_key) == (True, None, None), "a key that only the service may read"
     (directory / "line.yaml").write_text(group("mqtt: {username: u, port: x}"))
     with pytest.raises(SettingsError, match=r"mqtt\.port"):
         settings_file.load_for_operator(directory / "line.yaml")

@@ -40,9 +40,12 @@ class Fitting:
         """The broker takes packets of this size at most; None: it does not say."""
         self._named = packet_bytes
 
-    def learn(self, size: int) -> None:
-        """The broker did not take a packet of this size."""
-        self._learnt, self._learnt_at = size - 1, time.monotonic()
+    def learn(self, size: int, taken: int) -> None:
+        """The broker did not take a packet of this size, but one of `taken` bytes. Its limit is somewhere between.
+
+        Half the size is tried next: each wrong guess costs connections.
+        """
+        self._learnt, self._learnt_at = max(size // 2, min(taken, size - 1)), time.monotonic()
 
     @property
     def most_bytes(self) -> int | None:
@@ -69,9 +72,9 @@ class Fitting:
         most = self.most_bytes
         if most is None or self._largest <= most:
             return ""
-        what = [f"{self._given_up} messages were given up"] if self._given_up else []
-        what += [f"{self._shortened} were shortened"] if self._shortened else []
-        return f"the broker takes messages of {most} bytes at most: {', '.join(what)}, the last {self._last}; {_HINT}"
+        counts = {"given up": self._given_up, "shortened": self._shortened}
+        what = ", ".join(f"{count} {done}" for done, count in counts.items() if count)
+        return f"the broker takes messages of {most} bytes at most: {what}, the last {self._last}; {_HINT}"
 
     def _tell(self, message: Message, size: int, most: int, *, given_up: bool) -> None:
         self._given_up += given_up

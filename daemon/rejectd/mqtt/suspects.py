@@ -35,6 +35,11 @@ class Suspects:
         self._largest_taken = 0
         self._unexplained = 0
 
+    @property
+    def largest_taken(self) -> int:
+        """Bytes of the largest packet that the broker has acknowledged."""
+        return self._largest_taken
+
     def taken(self, sent: Sent) -> None:
         """The broker has acknowledged this."""
         self._largest_taken = max(self._largest_taken, sent.size)

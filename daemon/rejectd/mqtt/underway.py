@@ -66,7 +66,7 @@ class UnderWay:
             if not acknowledgement.refusal:
                 self._suspects.taken(sent)
             elif acknowledgement.refusal == TOO_LARGE:
-                self._fitting.learn(sent.size)
+                self._fitting.learn(sent.size, self._suspects.largest_taken)
             messages.append((sent.message, acknowledgement.refusal))
         return messages
 
@@ -78,7 +78,7 @@ class UnderWay:
         if culprit:
             topic, size = culprit.message.topic, culprit.size
             log.error("the broker breaks the connection when %s comes with %d bytes", topic, size)
-            self._fitting.learn(size)
+            self._fitting.learn(size, self._suspects.largest_taken)
 
     def take_back(self) -> list[Message]:
         """Everything that the broker has not acknowledged, in the order of sending; nothing is under way then."""

@@ -5,8 +5,8 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
+import secrets
 import sqlite3
-import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
@@ -189,7 +189,7 @@ def _look(device: Driver, camera: AnyCamera) -> Exposure | Remark | None:
 
 
 def _broker(settings: Settings) -> str:
-    link = connect(settings.mqtt, client_id=f"rejectd-check-{threading.get_native_id()}")
+    link = connect(settings.mqtt, client_id=f"rejectd-check-{secrets.token_hex(4)}")
     try:
         rights = try_rights(link, settings.line, settings.mqtt)
     finally:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-import os
+import secrets
 import sys
 import time
 from collections import Counter, deque
@@ -68,7 +68,7 @@ def watch(
             print(_silence(settings, silence_s), file=out, flush=True)
         return until()
 
-    listen(settings.mqtt, topics, show, client_id=client_id or f"rejectd-watch-{os.getpid()}", until=ended)
+    listen(settings.mqtt, topics, show, client_id=client_id or f"rejectd-watch-{secrets.token_hex(4)}", until=ended)
     return show.tally
 
 

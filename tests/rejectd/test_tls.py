@@ -68,10 +68,11 @@ def test_an_expired_certificate_and_a_clock_that_is_behind_are_told_apart(broker
     assert "is not yet valid; set this machine's clock, or wait until the broker's certificate is valid" in said
 
 
+@pytest.mark.parametrize("version", ["tlsv1.2", "tlsv1.3"])
 def test_a_broker_that_wants_a_certificate_of_ours_says_so_and_which_it_does_not_like(
-    broker: Callable[..., Mqtt], authority: Authority
+    broker: Callable[..., Mqtt], authority: Authority, version: str
 ) -> None:
-    strict = broker("strict", f"cafile {authority.file}\nrequire_certificate true")
+    strict = broker("strict", f"cafile {authority.file}\nrequire_certificate true\ntls_version {version}")
     assert "set mqtt.tls_cert and mqtt.tls_key" in refusal(strict)
     cert, key = authority.sign("client")
     connect(dataclasses.replace(strict, tls_cert=cert, tls_key=key), client_id="test").close()

@@ -180,10 +180,12 @@ def _calibrations(entries: dict[str, dict[str, Any]], content: bytes) -> Mapping
 
 def _ranges(content: bytes) -> Ranges:
     tables = bundle_files.arrays(content, RANGES)
-    if not all(
-        name in tables and tables[name].ndim == 2 and tables[name].shape[1] == 2 for name in ("teacher", "student")
-    ):
-        raise ValueError(f"{RANGES} holds no ranges of teacher and student")
+    for name in ("teacher", "student"):
+        table = tables.get(name, np.ones((1, 1)))
+        if table.ndim != 2 or table.shape[1] != 2 or not np.isfinite(table).all():
+            raise ValueError(f"{RANGES} holds no ranges of the {name}'s maps")
+        if (table[:, 0] > 0).any() or (table[:, 1] < 0).any():
+            raise ValueError(f"{RANGES}: 0 is not in every range of the {name}'s maps")
     return Ranges(teacher=NetworkRanges(tables["teacher"]), student=NetworkRanges(tables["student"]))
 
 

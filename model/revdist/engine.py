@@ -112,8 +112,9 @@ class Engine:
         given = teacher.results if isinstance(teacher, quantised.Program) else ()
         both = None if ranges is None else (ranges.teacher, ranges.student)
         ready = self._target.student(student, self._given, both, given)
-        if isinstance(ready, quantised.Program):  # then cosines are those of the integers, whatever their scale
-            assert not any(affine.zero for affine in (*given, *ready.results)), "features are never negative"
+        # where features are never negative, cosines are those of the integers, whatever their scale
+        if isinstance(ready, quantised.Program) and any(affine.zero for affine in (*given, *ready.results)):
+            raise RevdistError("engine: by its ranges features are negative", hint="calibrate for int8 again")
         spread = detector.Spread(size, self.device, scoring)
         if isinstance(ready, compiled.Program):  # here, because the thread that inspects cannot wait for it
             self._passes.compile(ready, tiles, self._warmed)

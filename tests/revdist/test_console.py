@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,7 @@ def run(body: str, redirect: str, more: dict[str, str] | None = None) -> subproc
     """A command of a few lines, as a process whose output goes somewhere."""
     code = f"""
 import sys
+import time
 from revdist import console
 console.prepare()
 def command():
@@ -71,3 +73,14 @@ def test_a_name_in_latin_1_is_printed_with_an_escape() -> None:
 def test_a_file_that_no_command_thought_of_is_told_without_a_traceback() -> None:
     done = run("open('/nowhere/at/all')", "")
     assert done.stderr == b"it: /nowhere/at/all: No such file or directory: there is no folder /nowhere\nstatus 2\n"
+
+
+@pytest.mark.parametrize("wait_s", [0.3, 0.8, 1.5])
+def test_ctrl_c_while_the_command_is_still_imported_is_quiet(tmp_path: Path, wait_s: float) -> None:
+    command = [sys.executable, "-m", "revdist", "show", str(tmp_path)]
+    with subprocess.Popen(command, stderr=subprocess.PIPE) as process:
+        time.sleep(wait_s)  # at several places of its way
+        process.send_signal(signal.SIGINT)
+        _, said = process.communicate(timeout=60)
+    assert process.returncode in (130, 2), "2: it was faster"
+    assert b"Traceback" not in said

@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 import random
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -17,10 +18,10 @@ import safetensors.numpy
 import safetensors.torch
 import torch
 
-from revdist import bundle, bundle_files, summary
+from revdist import bundle, bundle_files, cli, summary, target, teacher
 from revdist.bundle import Bundle
 from revdist.engine import Engine
-from revdist.errors import BundleError
+from revdist.errors import BundleError, RevdistError
 
 ODD: tuple[Any, ...] = (
     *(None, True, False, -1, 0, 0.5, 3, 10**30, -(10**400), 1e308, float("nan"), float("inf")),
@@ -214,3 +215,55 @@ def test_a_manifest_that_is_no_object_is_refused_in_words(tiny_copy: Path, text:
     (tiny_copy / bundle_files.MANIFEST).write_bytes(text)
     with pytest.raises(BundleError, match="not a bundle's manifest"):
         bundle.read(tiny_copy)
+
+
+RANGES: dict[str, Callable[[Any], Any]] = {
+    "one column": lambda table: table[:, :1],
+    "no number": lambda table: table * np.float32("nan"),
+    "endless": lambda table: np.where(table == 0, table, np.inf).astype(np.float32),
+    "the wrong way round": lambda table: np.stack([table[:, 1] + 1, table[:, 0]], 1),
+    "without 0": lambda table: table + 1,
+    "fewer": lambda table: table[:3],
+    "none": lambda table: table[:0],
+    "more": lambda table: np.concatenate([table, table]),
+    "negative features": lambda table: table - 1,
+    "of nothing": lambda table: table * 0,
+    "far too wide": lambda table: table * np.float32(1e30),
+}
+
+
+@pytest.fixture(scope="module")
+def int8_bundle(tiny: Bundle, good_cells: list[Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A bundle that is calibrated for int8."""
+    folder = tmp_path_factory.mktemp("int8")
+    (folder / "good").mkdir()
+    for path in good_cells[60:84]:
+        shutil.copy(path, folder / "good")
+    shutil.copytree(tiny.path, folder / "cell")
+    command = [
+        "calibrate",
+        folder / "cell",
+        "--false-reject-rate",
+        0.1,
+        "--engine",
+        "cpu-int8",
+        "--good",
+        folder / "good",
+    ]
+    assert cli.main([str(word) for word in command]) == 0
+    return folder / "cell"
+
+
+@pytest.mark.skipif(not target.computes("int8"), reason="no 8-bit instructions here: NOT TESTED")
+@pytest.mark.parametrize("spoil", RANGES)
+def test_ranges_that_no_network_has_are_refused_in_words(
+    int8_bundle: Path, tmp_path: Path, lite0: teacher.Teacher, spoil: str
+) -> None:
+    engine = Engine(lite0, device="cpu", precision="int8")
+    crafted_bundle = Path(shutil.copytree(int8_bundle, tmp_path / "cell"))
+    tables = safetensors.numpy.load_file(crafted_bundle / bundle.RANGES)
+    spoilt = {name: np.ascontiguousarray(RANGES[spoil](table)) for name, table in tables.items()}
+    write(crafted_bundle, bundle.RANGES, safetensors.numpy.save(spoilt))
+    with pytest.raises(RevdistError, match=r"ranges|0 is not in|, expected "):
+        bundle.load(crafted_bundle, engine)
+    assert not engine.products

@@ -22,6 +22,7 @@ from rejectd.cameras.remarks import Remarks
 from rejectd.cameras.settled import Settled
 from rejectd.messages import Exposure
 from rejectd.settings import FolderCamera, Rewrite
+from revdist import trouble
 
 log = logging.getLogger(__name__)
 
@@ -200,8 +201,9 @@ class Watch:
         raise self._closed_to_us(error.strerror or "unknown")
 
     def _closed_to_us(self, why: str) -> CameraError:
+        wrong = trouble.why_not_folder(self._path)  # it says which folder on the way is closed
         return CameraError(
-            f"{self._path}: the folder cannot be watched: {why}",
+            f"{self._path}: the folder cannot be watched: {wrong.cause if wrong else why}",
             hint="the service's user must be allowed to list it and to read its files; see also "
             "fs.inotify.max_user_watches and max_user_instances",
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import stat
 from collections.abc import Iterator
 from enum import Enum
@@ -20,6 +21,7 @@ _LOCAL = frozenset(
     {"ext2", "ext3", "ext4", "xfs", "btrfs", "f2fs", "tmpfs", "ramfs", "overlay", "zfs", "bcachefs", "vfat", "exfat"}
     | {"ntfs3", "jfs", "nilfs2", "udf"}
 )
+_ESCAPED = re.compile(r"\\([0-7]{3})")  # blanks and backslashes in names
 _MOUNTS = Path("/proc/self/mountinfo")
 
 
@@ -124,7 +126,7 @@ def file_system(path: Path, mounts: Path = _MOUNTS) -> str:
         return ""
     for line in lines:
         fields, _, rest = line.partition(" - ")
-        point = fields.split(" ")[4].encode("utf-8", "surrogateescape").decode("unicode_escape")
+        point = _ESCAPED.sub(lambda escape: chr(int(escape[1], 8)), fields.split(" ")[4])
         if len(point) >= len(best) and (target + "/").startswith(point.rstrip("/") + "/"):
             best, kind = point, rest.split(" ")[0]
     return kind

@@ -160,7 +160,8 @@ class Watch:
             if entry.kind is Kind.FOLDER:
                 self._take_folder(entry.name, at_start=True)
             elif entry.stamp and (entry.stamp.size or not entry.stamp.is_file):
-                grows = now_ns - entry.stamp.modified_ns < _GROWING_S * 1e9
+                written_ns = entry.stamp.written_unix_ns
+                grows = written_ns > max(now_ns - _GROWING_S * 1e9, self._since_unix_ns or 0)
                 self._names.old(entry.name, entry.stamp, grows=grows)
                 old.append((entry.stamp.written_unix_ns, entry.name))
         self._remarks.at_start(old, self._since_unix_ns)

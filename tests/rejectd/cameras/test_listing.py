@@ -11,6 +11,7 @@ from rejectd.cameras.listing import Kind, file_system, is_share, kind_of, walk
 MOUNTS = """22 1 8:1 / / rw,relatime shared:1 - ext4 /dev/sda1 rw
 30 22 0:40 / {root}/share rw - nfs4 server:/pictures rw,vers=4.2
 31 30 0:41 / {root}/share/with\\040space rw - cifs //server/c rw
+33 30 0:43 / {root}/share/größe rw - fuse.sshfs s:/ rw
 32 22 0:42 / {root}/shared rw - tmpfs tmpfs rw
 """
 
@@ -21,6 +22,7 @@ MOUNTS = """22 1 8:1 / / rw,relatime shared:1 - ext4 /dev/sda1 rw
         ("share/cam1", "nfs4", True),
         ("share", "nfs4", True),
         ("share/with space/deep/er", "cifs", True),
+        ("share/größe/1", "fuse.sshfs", True),
         ("shared/cam1", "tmpfs", False),
         ("local", "ext4", False),
     ],

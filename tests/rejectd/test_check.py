@@ -7,6 +7,7 @@ import http.server
 import os
 import socket
 import subprocess
+import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -18,11 +19,11 @@ from peers import Mosquitto, need_peer
 
 from rejectd import places
 from rejectd.cameras import CameraError
-from rejectd.check import _fitting
+from rejectd.check import _camera, _fitting
 from rejectd.messages import RejectdError
 from rejectd.mqtt import RightsError, connect, try_rights
 from rejectd.places import PlaceError
-from rejectd.settings import Commands, Evidence, FolderCamera, Metrics, Mqtt, Product, Protocol, Settings
+from rejectd.settings import Commands, Evidence, FolderCamera, FolderMode, Metrics, Mqtt, Product, Protocol, Settings
 
 
 def settings(directory: Path, **groups: object) -> Settings:
@@ -206,3 +207,17 @@ def test_a_region_beyond_the_picture_and_a_camera_of_another_shape_are_named(tmp
         CameraError, match="1920 x 1080 pixels, but the bundle was made with pictures of 300 x 300; set"
     ):
         _fitting(whole, (1080, 1920, 3), (300, 300))
+
+
+# a watched folder
+
+
+@pytest.mark.parametrize(("mode", "said"), [(0o755, " is watched, on this machine"), (0o311, "cannot be watched")])
+def test_a_watched_folder_is_listed_and_it_is_said_whose_clock_counts(mode: int, said: str) -> None:
+    with tempfile.TemporaryDirectory() as parent:
+        folder = Path(parent) / "hot"
+        for path, permissions in ((Path(parent), 0o755), (folder, mode)):
+            path.mkdir(exist_ok=True)
+            path.chmod(permissions)
+        camera = FolderCamera(product="cell", path=folder, mode=FolderMode.WATCH)
+        assert said in as_nobody(lambda: _camera(camera, None))

@@ -16,6 +16,7 @@ from typing import TypeAlias
 from rejectd import database, places, settings_file
 from rejectd.cameras import CameraError, Driver, Ended, Remark, driver
 from rejectd.cameras.address import is_stream
+from rejectd.cameras.contract import NoPictureError
 from rejectd.cameras.listing import file_system
 from rejectd.cameras.watch import whose_clock
 from rejectd.inspector import Inspector
@@ -33,10 +34,6 @@ _STREAM_S = 3.0  # the first picture of a stream may be good where its time stam
 _OTHER_SHAPE = math.log(1.05)  # width to height: more than that makes round parts oval for the model
 _OTHER_SIZE = math.log(1.25)
 _UNJUDGED = "this picture cannot be judged; the service would answer unjudged"
-
-
-class NoPictureError(CameraError):
-    """The folder is empty."""
 
 
 def check(file: Path) -> Iterator[tuple[bool, str]]:

@@ -12,6 +12,10 @@ class CameraError(RejectdError):
     """The camera cannot be reached, or the link to it is lost. It may come back."""
 
 
+class NoPictureError(CameraError):
+    """The camera works, and has nothing to show yet."""
+
+
 class Ended(Exception):  # noqa: N818 - the end of a replay is not an error
     """A replay has shown its last picture."""
 

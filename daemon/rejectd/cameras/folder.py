@@ -10,7 +10,7 @@ import time
 from collections import deque
 from pathlib import Path
 
-from rejectd.cameras.contract import CameraError, Driver, Ended, Remark, exposure_of
+from rejectd.cameras.contract import CameraError, Driver, Ended, NoPictureError, Remark, exposure_of
 from rejectd.cameras.reading import READING_S, Reader
 from rejectd.cameras.watch import Watch
 from rejectd.messages import Exposure, PictureError, Pixels
@@ -121,7 +121,7 @@ class Replay:
             hint = told.hint or "create it, or correct `path`"
             raise CameraError(f"{self._path}: the folder cannot be listed: {told.cause}", hint=hint) from None
         if not names:
-            raise CameraError(
+            raise NoPictureError(
                 f"{self._path}: there is no picture to replay", hint="PNG, JPEG, BMP, TIFF and WebP files are shown"
             )
         return deque(sorted(names, key=lambda name: (natural(name), name)))

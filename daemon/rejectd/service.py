@@ -210,7 +210,8 @@ class Service:
         line.ledger.end()
         line.stations.ledger.end()
         self._join("commands", left(0.1))
-        line.recorder.wait(left(0.5))
+        if not line.recorder.problem:  # else the last attempt comes with its end
+            line.recorder.wait(left(0.5))
         line.publisher.stop(left(0.8))
         self._join("publish", left(0.9))
         line.recorder.end()

@@ -105,8 +105,18 @@ def account(journal: Path, since_unix_ns: int, until_unix_ns: int, *, travel_ns:
                 camera.actuator = _actuator(db, name, window, travel_ns)
     except sqlite3.Error as error:
         hint = "may you read it? run as the service's user"
+        if database.is_damage(error):
+            hint = "it is damaged: the service sets it aside and begins a new one"
         raise AccountError(f"{journal}: cannot be read: {error}", hint=hint) from error
     return dict(sorted(cameras.items(), key=lambda item: (item[0] == GOLDEN, item[0])))
+
+
+def set_aside(journal: Path, since_unix_ns: int) -> Iterator[str]:
+    """A sentence for each journal that was damaged and set aside since then: its frames are not in the account."""
+    for path in sorted(journal.parent.glob(f"{journal.name}.damaged-*")):
+        stamp = re.search(r"damaged-(\d{8}T\d{6})Z(-\d+)?$", path.name)
+        if stamp and datetime.strptime(f"{stamp[1]}+0000", "%Y%m%dT%H%M%S%z").timestamp() * 1e9 >= since_unix_ns:
+            yield f"a journal was damaged and set aside: what {path} holds is not in this account"
 
 
 def instant(text: str, now: datetime) -> int:
@@ -194,14 +204,19 @@ def remarks(cameras: Mapping[str, Camera], *, views: Collection[str] = ()) -> It
 
 
 def to_json(
-    cameras: Mapping[str, Camera], since_unix_ns: int, until_unix_ns: int, *, views: Collection[str] = ()
+    cameras: Mapping[str, Camera],
+    since_unix_ns: int,
+    until_unix_ns: int,
+    *,
+    views: Collection[str] = (),
+    aside: Collection[str] = (),
 ) -> dict[str, object]:
     """The account for programs."""
     return {
         "since": iso(since_unix_ns),
         "until": iso(until_unix_ns),
-        "good": good(cameras),
-        "remarks": list(remarks(cameras, views=views)),
+        "good": good(cameras) and not aside,
+        "remarks": [*remarks(cameras, views=views), *aside],
         "cameras": {name: _camera_json(camera) for name, camera in cameras.items()},
     }
 

@@ -172,11 +172,12 @@ def _account(options: argparse.Namespace) -> int:
     journal = settings_file.state_directory(settings, options.config) / "journal.sqlite"
     cameras = account.account(journal, since, until, travel_ns=int(options.travel * 1e9))
     views = {camera for station in settings.stations.values() for camera in station.cameras}
+    aside = list(account.set_aside(journal, since))
     if options.json:
-        print(json.dumps(account.to_json(cameras, since, until, views=views), indent=1))
+        print(json.dumps(account.to_json(cameras, since, until, views=views, aside=aside), indent=1))
     else:
-        print("\n".join(account.table(cameras, views=views)))
-    return 0 if account.good(cameras) else 1
+        print("\n".join([*account.table(cameras, views=views), *aside]))
+    return 0 if account.good(cameras) and not aside else 1
 
 
 def _command(options: argparse.Namespace) -> int:

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from rejectd.account import AccountError, Camera, account, good, instant, remarks, table
+from rejectd.account import AccountError, Camera, account, good, instant, remarks, set_aside, table
 from rejectd.messages import iso
 from rejectd.outbox import Delivery, Entries, Outbox
 
@@ -164,3 +164,21 @@ def test_a_journal_that_is_not_there_is_named_and_not_made(tmp_path: Path) -> No
     with pytest.raises(AccountError, match=r"state/journal\.sqlite: there is no journal"):
         account(path, 0, 1, travel_ns=0)
     assert not path.parent.exists()
+
+
+def test_a_journal_that_was_set_aside_in_this_time_is_named_since_its_frames_are_not_in_the_account(
+    tmp_path: Path,
+) -> None:
+    journal = tmp_path / "journal.sqlite"
+    for stamp in ("20231114T060000Z", "20231114T230000Z", "20231115T010000Z-2"):
+        journal.with_name(f"journal.sqlite.damaged-{stamp}").touch()
+        journal.with_name(f"journal.sqlite.damaged-{stamp}-wal").touch()
+    said = list(set_aside(journal, NOON))
+    assert [text.split("damaged-")[1][:18] for text in said] == ["20231114T230000Z h", "20231115T010000Z-2"]
+    assert said[0].startswith("a journal was damaged and set aside: what ")
+
+
+def test_a_damaged_journal_is_told_from_one_that_may_not_be_read(tmp_path: Path) -> None:
+    (tmp_path / "journal.sqlite").write_bytes(b"?" * 9000)
+    with pytest.raises(AccountError, match="it is damaged: the service sets it aside and begins a new one"):
+        account(tmp_path / "journal.sqlite", 0, 1, travel_ns=0)

@@ -173,6 +173,7 @@ def test_the_unit_is_hardened(machine: Machine, tmp_path: Path) -> None:
 
 def test_the_start_is_over_when_the_models_are_loaded_and_not_before(machine: Machine) -> None:
     service = Service(machine)
+    service.control("stop", check=False)
     service.configure()
     service.control("start", "--no-block")
     machine.wait(lambda: service.show()["MainPID"] != "0", "the process runs")
@@ -199,6 +200,22 @@ def test_the_service_runs_as_its_user_without_privileges_and_owns_its_state(serv
     for path in ("/var/lib/rejectd/line1", "/var/cache/rejectd/line1"):
         assert run("stat", "--format=%u:%g %a", path).strip() == f"{user}:{group} 750"
     assert run("stat", "--format=%u", "/var/lib/rejectd/line1/journal.sqlite").strip() == user
+    assert run("stat", "--format=%u:%g %a", "/run/rejectd/line1").strip() == f"{user}:{group} 700"
+    assert run("find", "/run/rejectd/line1", "-name", "in-flight.bin").strip(), "frames in flight are noted in memory"
+
+
+def test_what_is_noted_of_frames_in_flight_outlives_a_kill_and_a_stop(service: Service) -> None:
+    find = ("find", "/run/rejectd/line1", "-name", "in-flight.bin", "-size", "+1M")
+    before = service.machine.run(*find)
+    assert before.strip()
+    main = service.show()
+    service.control("kill", "--signal=KILL", "--kill-whom=main")
+    service.machine.wait(lambda: service.is_active_again(main), "systemd starts it again")
+    assert service.machine.run(*find) == before
+    assert not service.messages("noted on the disk")
+    service.control("stop")
+    assert service.machine.run("stat", "--format=%a", "/run/rejectd/line1").strip() == "700", "the folder is kept"
+    service.control("start")
 
 
 def test_the_service_has_room_for_files_and_an_end_to_its_memory(service: Service) -> None:
@@ -212,6 +229,7 @@ def test_the_service_has_room_for_files_and_an_end_to_its_memory(service: Servic
 
 def test_a_stop_during_the_start_is_clean_and_soon(machine: Machine) -> None:
     service = Service(machine)
+    service.control("stop", check=False)
     service.configure()
     service.control("start", "--no-block")
     machine.wait(lambda: service.show()["MainPID"] != "0", "the process runs")

@@ -23,6 +23,7 @@ from rejectd.settings import AnyCamera, FolderCamera, V4l2Camera, VideoCamera
 REOPEN_FROZEN_S = 60.0  # a camera whose encoder hangs often comes back with a new connection
 SILENCE_S = 10.0  # beyond the camera's own timeouts: the driver hangs
 LATE_S = 10.0  # how long an idle camera stays down after an exposure that was noticed after its deadline
+UNSEEN_S = 60.0  # and after parts that it does not show: longer than from one part to the next
 USELESS_IN_A_ROW = 3  # one broken file does not make a camera degraded
 _READING = 0.9  # part of the time left that reading may take: what cannot be read still has its end in time
 
@@ -126,7 +127,7 @@ def _take_note(message: CameraError | Remark | None, state: _State, remark: Call
     else:
         remark(message)
         if message.unseen:
-            state.unseen(message.text)
+            state.unseen(message.text, UNSEEN_S)
 
 
 def _enter(exposure: Exposure, enter: Callable[[Exposure], Frame], state: _State) -> Frame:
@@ -167,7 +168,7 @@ class _State:
         self._lock = threading.RLock()
         self._state = CameraState.STARTING
         self._useless = 0
-        self._late_until = 0.0
+        self._down_until = 0.0
 
     def change(self, state: CameraState, reason: str = "") -> None:
         with self._lock:
@@ -184,25 +185,26 @@ class _State:
         """An exposure was noticed after its deadline: a part has passed that nobody was told of."""
         self.unseen(
             f"an exposure was noticed {age_s:.1f} s after it was made, its deadline is {deadline_s:.1f} s; "
-            "was this process stopped, is the network or the camera's clock slow? See also `deadline_ms`"
+            "was this process stopped, is the network or the camera's clock slow? See also `deadline_ms`",
+            LATE_S,
         )
 
-    def unseen(self, reason: str) -> None:
+    def unseen(self, reason: str, hold_s: float) -> None:
         """A part passed that nobody is told of: the next good picture ends that, or some time in which none does."""
         with self._lock:
-            self._late_until = time.monotonic() + LATE_S
+            self._down_until = time.monotonic() + hold_s
             self.down(reason)
 
     def idle(self) -> None:
         """The camera answers but has nothing to show: that ends `down`, but says nothing about bad pictures."""
         with self._lock:
-            if self._state is not CameraState.DEGRADED and time.monotonic() >= self._late_until:
+            if self._state is not CameraState.DEGRADED and time.monotonic() >= self._down_until:
                 self.change(CameraState.UP)
 
     def saw(self, picture: Picture) -> None:
         with self._lock:
             if not picture.fault:
-                self._useless = 0
+                self._useless, self._down_until = 0, 0.0
                 self.change(CameraState.UP)
                 return
             self._useless += 1

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from rejectd.cameras import CameraError, Ended, life
+from rejectd.cameras import CameraError, Ended, Remark, life
 from rejectd.cameras import device as devices
 from rejectd.messages import CameraState, Exposure, PictureError, Pixels
 from rejectd.settings import FolderCamera, V4l2Camera, VideoCamera
@@ -227,6 +227,34 @@ def test_an_idle_camera_does_not_stay_down_for_ever_for_one_late_exposure(captur
     taken = capture(device(), lambda settings: Script(late))
     taken.wait_for_state(UP, 3)
     assert states(taken) == [DOWN, UP]
+
+
+def test_a_camera_that_does_not_show_all_parts_is_down_until_a_good_picture_and_other_remarks_change_nothing(
+    capture, make_exposure
+):
+    said, unseen = Remark(text="3 old pictures", missed=3), Remark(text="x.gif: is not shown", unseen=True)
+    script = Script(None, said, None, unseen, None, None, lambda: make_exposure(2), Ended())
+    taken = capture(device(), lambda settings: script)
+    taken.join()
+    assert states(taken) == [UP, DOWN, UP, ENDED]
+    assert taken.states[1][1] == "x.gif: is not shown"
+    assert taken.remarks == [said, unseen]
+
+
+def test_a_camera_of_which_a_remark_was_the_last_word_does_not_stay_down_for_ever(capture, monkeypatch):
+    monkeypatch.setattr(life, "UNSEEN_S", 0.3)
+    taken = capture(device(), lambda settings: Script(Remark(text="x.gif: is not shown", unseen=True)))
+    taken.wait_for_state(UP, 3)
+    assert states(taken) == [DOWN, UP]
+
+
+def test_a_picture_that_settles_is_read_afterwards_and_the_end_does_not_wait_for_it(capture, make_exposure):
+    soon = replace(make_exposure(1), ready_ns=time.monotonic_ns() + 300_000_000)
+    never = replace(make_exposure(2), ready_ns=time.monotonic_ns() + 50 * 10**9)
+    taken = capture(device(), lambda settings: Script(soon, never))
+    taken.wait(lambda taken: len(taken.pictures) == 1)
+    assert taken.taken_ns[0] >= soon.ready_ns
+    assert taken.stop() < 0.5
 
 
 def test_reading_gets_the_time_that_is_left_and_what_cannot_be_read_is_a_faulty_picture(capture, make_exposure):

@@ -14,16 +14,28 @@ from pathlib import Path
 
 import pytest
 from access import documented_access, guarded
-from line import LINE, ROOT
+from line import LINE, ROOT, digest
 from peers import Mosquitto, need_peer
 
 from rejectd import places
 from rejectd.cameras import CameraError
-from rejectd.check import _camera, _fitting
+from rejectd.check import _bundles, _camera, _fitting
 from rejectd.messages import RejectdError
 from rejectd.mqtt import RightsError, connect, try_rights
 from rejectd.places import PlaceError
-from rejectd.settings import Commands, Evidence, FolderCamera, FolderMode, Metrics, Mqtt, Product, Protocol, Settings
+from rejectd.settings import (
+    Commands,
+    Device,
+    Engine,
+    Evidence,
+    FolderCamera,
+    FolderMode,
+    Metrics,
+    Mqtt,
+    Product,
+    Protocol,
+    Settings,
+)
 
 
 def settings(directory: Path, **groups: object) -> Settings:
@@ -221,3 +233,30 @@ def test_a_watched_folder_is_listed_and_it_is_said_whose_clock_counts(mode: int,
             path.chmod(permissions)
         camera = FolderCamera(product="cell", path=folder, mode=FolderMode.WATCH)
         assert said in as_nobody(lambda: _camera(camera, None))
+
+
+# thresholds
+
+
+def test_a_threshold_is_told_with_who_says_it_and_refused_where_it_is_not_meant_for_the_bundle(bundle: Path) -> None:
+    def said(**of_product: object) -> tuple[bool, str]:
+        made = Product(bundle=bundle, **of_product)  # type: ignore[arg-type]
+        line = dataclasses.replace(
+            settings(bundle), products={"cell": made}, engine=Engine(device=Device.CPU, threads=1)
+        )
+        ((works, text),) = _bundles(line, {})
+        return works, text
+
+    works, text = said()
+    assert works
+    assert "(calibration), golden pictures agree" in text
+    works, text = said(threshold=1.0)
+    assert works
+    assert "threshold 1 (settings), golden pictures agree" in text
+    works, text = said(threshold=123)
+    assert not works
+    assert "product cell: products.cell.threshold 123 is not within 0.82" in text
+    works, text = said(threshold=123, threshold_for="0" * 8)
+    assert not works
+    assert "is for bundle 00000000, but" in text
+    assert said(threshold=123, threshold_for=digest(bundle))[0]

@@ -68,6 +68,8 @@ def _calibration_tables(made: Calibration) -> list[Markup]:
             for each in made.suspects
         ]
         caption = "Held-out pictures with the highest scores: are they good?"
+        if made.unconfirmed:
+            caption += f" {len(made.unconfirmed)} of the outliers set no threshold until a person confirms them."
         tables.append(table(caption, ("file", "score, x threshold", "far from all others"), rows))
     if made.excluded:
         rows = [(each.file, f"{each.score / made.threshold:.2f}", each.sha256[:12]) for each in made.excluded]

@@ -157,9 +157,11 @@ def test_a_line_without_stations_has_no_series_of_parts() -> None:
 
 
 def test_names_follow_the_conventions_of_prometheus() -> None:
-    for family in text_string_to_metric_families(Line().page()):
-        if family.name.endswith("_created"):
-            continue
+    families = [
+        family for family in text_string_to_metric_families(Line().page()) if not family.name.endswith("_created")
+    ]
+    assert len(families) > 20
+    for family in families:
         assert family.name.startswith("rejectd_")
         assert not re.search(r"_(ms|us|ns|mb|percent)\b", family.name), "base units"
         assert family.documentation.endswith(".")

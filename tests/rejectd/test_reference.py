@@ -117,6 +117,7 @@ def test_each_setting_of_the_example_can_be_switched_on_alone(directory: Path) -
 
 def test_every_setting_is_in_the_reference_and_in_the_example() -> None:
     page, example = reference.reference(), reference.example()
+    assert len(SETTINGS) > 50
     for name in SETTINGS - {"cameras", "products"} - {field.name for field in dataclasses.fields(Settings)}:
         assert f"| `{name}` |" in page, name
         assert f"{name}: " in example, name
@@ -151,16 +152,19 @@ def test_every_command_with_its_fields_and_every_topic_is_in_the_reference() -> 
 
 
 def test_every_row_of_a_table_has_as_many_cells_as_its_head() -> None:
-    cells = 0
+    cells = rows = 0
     for line in reference.reference().splitlines():
         if not line.startswith("|"):
             cells = 0
             continue
         cells = cells or line.count("|")
+        rows += 1
         assert line.count("|") == cells, line
+    assert rows > len(SETTINGS)
 
 
 def test_what_is_commented_out_is_the_default_in_the_form_that_the_file_wants() -> None:
-    for line in reference.example().splitlines():
-        if (found := COMMENTED.match(line)) and found[2] in SETTINGS:
-            assert found[3].strip() not in ("None", "True", "False"), line
+    shown = [found for line in reference.example().splitlines() if (found := COMMENTED.match(line))]
+    defaults = {found[2]: found[3].strip() for found in shown if found[2] in SETTINGS}
+    assert len(defaults) > 20
+    assert not {"None", "True", "False"} & set(defaults.values()), defaults

@@ -91,6 +91,8 @@ def test_with_one_of_the_ablation_s_bottlenecks_the_student_sees_the_coarsest_ma
 def test_initialisation_is_the_official_one() -> None:
     torch.manual_seed(1)
     student = detector.Student("resnet50")
+    kinds = {type(part) for part in student.modules()}
+    assert {nn.ConvTranspose2d, nn.Conv2d, nn.BatchNorm2d} <= kinds
     for part in student.modules():
         if isinstance(part, nn.ConvTranspose2d):
             bound = 1 / math.sqrt(part.weight.shape[1] * 4)

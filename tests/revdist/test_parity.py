@@ -134,6 +134,8 @@ def test_shapes_are_those_of_the_official_graph(height: int, width: int) -> None
 def test_convolutions_start_as_in_the_official_code() -> None:
     torch.manual_seed(0)
     student = detector.Student("resnet18")
+    kinds = {type(part) for part in student.modules()}
+    assert {torch.nn.ConvTranspose2d, torch.nn.Conv2d, torch.nn.BatchNorm2d} <= kinds
     for part in student.modules():
         if isinstance(part, torch.nn.Conv2d):
             fan_out = part.out_channels * part.kernel_size[0] * part.kernel_size[1]

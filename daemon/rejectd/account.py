@@ -196,7 +196,7 @@ def remarks(cameras: Mapping[str, Camera], *, views: Collection[str] = ()) -> It
         if camera.overdue:
             yield f"{name}: {camera.overdue} verdicts reached the broker after their deadline"
         if camera.undelivered:
-            yield f"{name}: {camera.undelivered} verdicts never reached the broker: was it away?"
+            yield f"{name}: {camera.undelivered} verdicts that the broker did not acknowledge: was it or the disk away?"
         if camera.missing:
             yield f"{name}: {camera.missing} frames have no entry in the journal: was the disk full?"
         if camera.actuator and not camera.actuator.agrees:

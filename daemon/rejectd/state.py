@@ -50,7 +50,7 @@ class Claim:
             try:
                 make(self._directory)
                 file = os.open(self._directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)  # writes nothing
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                self._lock_file(file)
             except OSError as error:
                 if file is not None:
                     os.close(file)
@@ -62,6 +62,14 @@ class Claim:
                 hint = "let the service's user write there, or set state_directory"
                 raise StateError(f"{self._directory}: cannot be used: {error.strerror}", hint=hint) from error
             self._file = file
+
+    def _lock_file(self, file: int) -> None:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise
+        except OSError as error:  # some network file systems lock no folders
+            log.warning("%s: cannot be locked: %s; see that no other rejectd uses it", self._directory, error.strerror)
 
     def ensure_within(self, patience_s: float) -> None:
         """Claim it as far as the disk answers in time. The line runs without what cannot be opened.

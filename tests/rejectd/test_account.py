@@ -124,7 +124,7 @@ def test_a_verdict_is_in_time_overdue_or_undelivered_and_late_is_a_cause_alone(t
     assert not good(cameras)
     assert list(remarks(cameras)) == [
         "left: 1 verdicts reached the broker after their deadline",
-        "left: 1 verdicts never reached the broker: was it away?",
+        "left: 1 verdicts that the broker did not acknowledge: was it or the disk away?",
     ]
     assert "late" not in "\n".join(table(cameras))
 

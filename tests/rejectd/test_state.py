@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import errno
+import fcntl
 import os
 import re
 import subprocess
@@ -92,6 +94,18 @@ def test_a_disk_that_does_not_answer_holds_up_no_start(
     answers.set()
     claim.ensure()
     claim.close()
+
+
+def test_a_file_system_that_locks_no_folders_is_used_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def refuse(_file: int, _how: int) -> None:
+        raise OSError(errno.EBADF, os.strerror(errno.EBADF))
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    with contextlib.closing(Claim(tmp_path)) as claim:
+        claim.ensure()
+    assert "cannot be locked: Bad file descriptor; see that no other rejectd uses it" in caplog.text
 
 
 def test_what_work_raises_is_raised_where_it_is_waited_for() -> None:

@@ -14,7 +14,7 @@ from pathlib import Path
 import cv2
 import pytest
 from line import Line, Operator, Subscriber
-from peers import need_peer, wait_for
+from peers import command, need_peer, wait_for
 
 pytestmark = pytest.mark.system
 
@@ -132,6 +132,37 @@ def test_a_frozen_disk_delays_no_verdict_no_heartbeat_and_no_metrics_and_the_jou
     assert line.total("rejectd_records_sacrificed_total{what=journal}") == 0
     assert line.stop() == 0
     is_whole(line, subscriber, disk.path / "state" / "journal.sqlite")
+
+
+def test_without_a_place_in_memory_a_frozen_disk_delays_no_verdict_either(
+    on_disk: Line, disk: Disk, subscriber: Subscriber, cells: list[Path], tmp_path: Path
+) -> None:
+    line = on_disk
+    (tmp_path / "shm").mkdir()
+    script = f'mount --bind {tmp_path}/shm /dev/shm && exec {command("rejectd")} "$@"'
+    line.log = tmp_path / "service.log"
+    line.folder("left", cells[:8], rate_hz=8, loop=True, deadline_ms=3000)
+    line.start(program=["unshare", "--mount", "sh", "-c", script, "rejectd"])
+    assert "a kill may cost the journal its last entries" in line.log.read_text()
+    wait_for(lambda: len(subscriber.of("verdict")) > 10, "the line is at work")
+    late_before = line.total("rejectd_deadlines_missed_total")
+    disk.freeze()
+    before = len(subscriber.of("verdict"))
+    wait_for(lambda: len(subscriber.of("verdict")) > before + 25, "verdicts go out")
+    disk.thaw()
+    wait_for(lambda: line.metrics()["rejectd_journal_available"] == 1, "the journal can be written again")
+    assert line.total("rejectd_deadlines_missed_total") == late_before
+    assert line.process
+    line.process.send_signal(signal.SIGKILL)
+    line.process.wait(timeout=20)
+    killed = set(subscriber.of("verdict"))
+    line.log = tmp_path / "again.log"
+    line.settings["cameras"]["left"]["loop"] = False
+    line.start("--until-ended", program=["unshare", "--mount", "sh", "-c", script, "rejectd"])
+    assert line.wait() == 0
+    journal = disk.path / "state" / "journal.sqlite"
+    missing = killed - {event for (event,) in rows(journal, "SELECT event_id FROM verdict")}
+    assert len(missing) <= 2, "what the thread had not written yet"
 
 
 def test_a_line_that_starts_on_a_frozen_disk_judges_and_takes_its_journal_up_after_it(

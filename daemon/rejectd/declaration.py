@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import os
 import re
 import types
 import typing
@@ -283,6 +284,8 @@ class Reader:
             return self._wrong(node, key, shown, about.pattern_help)
         if wanted is Path:
             return self._path(node, key)
+        if not about.pattern and re.search("[\ud800-\udfff]", raw):
+            return self._wrong(node, key, shown, "it holds half a character; write it out")
         return str(self._path(node, key)) if about.relative and "://" not in raw else raw
 
     def _path(self, node: yaml.ScalarNode, key: str) -> Path | None:
@@ -290,8 +293,9 @@ class Reader:
         try:
             if "\0" in node.value:
                 raise RuntimeError  # noqa: TRY301 - ends in the same advice
+            os.fsencode(node.value)
             return (self.file.parent / Path(node.value).expanduser()).absolute()
-        except RuntimeError:
+        except (RuntimeError, UnicodeEncodeError):  # of half a character, which YAML can write
             self._wrong(node, key, _shown(node), "write the path out")
             return None
 

@@ -56,7 +56,11 @@ def error(kind: Kind[AnyError], cause: Exception, path: Path, operation: str, *,
 
 def shown(path: Path | str) -> str:
     """A path that can be printed: bytes that are no UTF-8, and what a terminal would obey, are escaped."""
-    text = os.fsencode(path).decode("utf-8", "backslashreplace")
+    name = os.fspath(path)
+    try:
+        text = name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    except UnicodeEncodeError:  # half a character, which no name of a file holds
+        text = name
     return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in text)
 
 
@@ -66,6 +70,8 @@ def explain(cause: Exception, path: Path, operation: str = "read") -> Trouble:
         return Trouble(cause=encodings.cause(bytes(cause.object)), hint=encodings.hint(bytes(cause.object)))
     if isinstance(cause, json.JSONDecodeError):
         return Trouble(cause=f"is not JSON: {cause.msg} in line {cause.lineno}")
+    if isinstance(cause, UnicodeEncodeError):
+        return Trouble(cause="there is a character in its name that no file's name can hold", hint="correct the name")
     if not isinstance(cause, OSError) or cause.errno is None:
         return Trouble(cause="there is a null byte in its name" if "\0" in str(path) else str(cause) or repr(cause))
     meaning = _meaning(cause.errno, path, operation)

@@ -125,7 +125,11 @@ WRONG = {
     "misspelt": ("pause", {"camera": ["left"]}, "camera: unknown setting; did you mean cameras?"),
     "unknown": ("golden", {"level": 1}, "level: unknown setting; known here: request_id, product"),
     "action": ("pause", {"action": "ignore"}, "action: 'ignore' is not allowed; choose reject, pass, stop"),
-    "threshold missing": ("threshold", {"product": "cell"}, "threshold: is missing; add `threshold:`. The threshold;"),
+    "threshold missing": (
+        "threshold",
+        {"product": "cell"},
+        "threshold: is missing; add `threshold:`. The threshold, for the bundle in force",
+    ),
     "threshold as text": (
         "threshold",
         {"product": "cell", "threshold": "0.5"},

@@ -710,6 +710,21 @@ def test_a_file_from_windows_may_begin_with_a_byte_order_mark(directory: Path) -
     assert load(directory, "\ufeff" + GOOD).line == "l"
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        camera("", start='type: folder, product: cell, path: "p\\ud800"'),
+        group('state_directory: "s\\ud800"'),
+        group('evidence: {directory: "e\\ud800"}'),
+        group('mqtt: {username: "u\\ud800"}'),
+        group('mqtt: {username: u, password_file: "q\\ud800"}'),
+    ],
+)
+def test_half_a_character_is_refused_where_it_stands(directory: Path, text: str) -> None:
+    (told,) = complaints(directory, text)
+    assert "\\ud800' is not allowed; " in told
+
+
 @pytest.mark.parametrize("name", ["bundles/cell", "w.pth", "ca.pem", "broker.password"])
 def test_what_lies_below_a_closed_folder_is_named_with_that_folder(name: str) -> None:
     texts = {

@@ -17,6 +17,7 @@ from revdist import trouble
 from revdist.errors import BundleError
 
 NOBODY = 65534
+NO_NAME = "there is a character in its name that no file's name can hold"
 
 
 @pytest.fixture
@@ -140,6 +141,13 @@ def test_a_name_in_latin_1_is_printed_with_escapes(tmp_path: Path) -> None:
     error = told(path)
     assert "T\\xfcr\\x1b[2J: cannot be read" in error.message
     error.message.encode("utf-8")
+
+
+def test_half_a_character_in_a_name_is_told_and_printed(tmp_path: Path) -> None:
+    path = tmp_path / "x\ud800"
+    assert told(path).message == f"{tmp_path}/x\\ud800: cannot be read: {NO_NAME}"
+    for wrong in (trouble.why_not_file(path), trouble.why_not_folder(path), trouble.why_not_writable(path)):
+        assert wrong.cause == NO_NAME
 
 
 def test_what_the_system_says_is_told_with_the_place(tmp_path: Path) -> None:

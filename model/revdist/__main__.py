@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 
 from revdist import console
@@ -10,7 +11,9 @@ from revdist import console
 def main() -> int:
     """Run the command; see `cli`."""
     console.prepare()
-    return console.run("revdist", _run)
+    status = console.run("revdist", _run)
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # torch takes a while to end; Ctrl-C then says nothing either
+    return status
 
 
 def _run() -> int:

@@ -82,5 +82,5 @@ def test_ctrl_c_while_the_command_is_still_imported_is_quiet(tmp_path: Path, wai
         time.sleep(wait_s)  # at several places of its way
         process.send_signal(signal.SIGINT)
         _, said = process.communicate(timeout=60)
-    assert process.returncode in (130, 2), "2: it was faster"
     assert b"Traceback" not in said
+    assert process.returncode in (130, 2, -signal.SIGINT), "2: it was faster; by the signal: it was at its end"

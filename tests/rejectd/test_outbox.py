@@ -20,7 +20,7 @@ from typing import Any
 import pytest
 
 from rejectd.messages import Cause, Decision, Policy, Result, Verdict
-from rejectd.outbox import Delivery, Entries, NewEvent, Outbox, OutboxError, Reading, Replay
+from rejectd.outbox import Change, Delivery, Entries, NewEvent, Outbox, OutboxError, Reading, Replay
 from rejectd.payloads import verdict_payload
 from rejectd.reader import Reader
 
@@ -380,6 +380,34 @@ def test_what_grew_old_while_the_service_was_away_goes_at_the_next_start(journal
     after = journal(keep_ns=14 * DAY_NS, wall_clock=Clock(NOON + 15 * DAY_NS), clock=Clock(5))
     after.prune()
     assert everything(after) == []
+
+
+def a_change(at_unix_ns: int) -> Change:
+    return Change(
+        at_unix_ns=at_unix_ns, what="threshold", of="cell", before="0.5", after="1000.0", why="defects may pass",
+        by="threshold", request_id="shift 3", answer_to="plant/answers",
+    )  # fmt: skip
+
+
+def test_what_somebody_has_changed_is_kept_with_who_asked_and_goes_by_age(journal: Callable[..., Outbox]) -> None:
+    outbox = journal(keep_ns=14 * DAY_NS, wall_clock=Clock(NOON), clock=Clock(5))
+    outbox.write(Entries(changes=[a_change(NOON - 15 * DAY_NS), a_change(NOON)]))
+    outbox.prune()
+    (row,) = rows(outbox, "SELECT * FROM change")
+    assert row == (
+        NOON, "threshold", "cell", "0.5", "1000.0", "defects may pass", "threshold", "shift 3", "plant/answers",
+    )  # fmt: skip
+
+
+def test_many_changes_do_not_fill_the_disk_and_no_waiting_event_goes_for_them(journal: Callable[..., Outbox]) -> None:
+    outbox = journal(max_bytes=500_000)
+    outbox.write(new(1))
+    outbox.write(Entries(changes=[a_change(NOON + number) for number in range(10_000)]))
+    assert outbox.prune() == 0
+    ((count, oldest),) = rows(outbox, "SELECT count(*), min(at_unix_ns) FROM change")
+    assert 0 < count < 10_000
+    assert oldest == NOON + 10_000 - count, "the oldest go first"
+    assert [number for number, _ in waiting(outbox)] == [1]
 
 
 def fill(outbox: Outbox, events: int, acknowledged: int, verdicts: int) -> None:

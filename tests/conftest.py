@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import shutil
 import subprocess
 import tempfile
@@ -11,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from peers import SYSTEM_PYTHON, Mosquitto, RtspServer, need_peer, run_command
+from photographs import photographs
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -90,7 +90,7 @@ def v4l2_device(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     compiler = shutil.which("cc")
     need_peer(compiler, "a C compiler")
     library = tmp_path_factory.mktemp("v4l2") / "device.so"
-    source = Path(__file__).with_name("v4l2_device.c")
+    source = Path(__file__).parent / "support" / "v4l2_device.c"
     subprocess.run([str(compiler), "-shared", "-fPIC", "-O1", "-o", library, source, "-ldl"], check=True)
     return {"LD_PRELOAD": str(library), "V4L2_DEVICE": "/dev/zero"}
 
@@ -110,12 +110,3 @@ def rtsp() -> Iterator[Callable[..., RtspServer]]:
     yield start
     for server in started:
         server.kill()
-
-
-def photographs(probability: float) -> list[Path]:
-    found = importlib.util.find_spec("elpv_dataset")
-    assert found
-    assert found.origin
-    data = Path(found.origin).parent / "data"
-    rows = [line.split() for line in (data / "labels.csv").read_text().splitlines()]
-    return [data / path for path, label, kind in rows if kind == "mono" and float(label) == probability]

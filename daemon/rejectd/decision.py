@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from rejectd.messages import Cause, Decision, Frame, Result, Verdict
+from rejectd.contract.messages import Cause, Decision, Frame, Result, Verdict
 
 
 def decide(frame: Frame, result: Result, now_ns: int) -> Verdict:

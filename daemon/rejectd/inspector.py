@@ -14,18 +14,19 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from rejectd.messages import Frame, Pixels, RejectdError, Result
-from rejectd.settings import Engine as EngineSettings
-from rejectd.settings import Product
-from revdist import bundle as bundles
-from revdist import images, target
-from revdist import teacher as teachers
-from revdist.conformal import Calibration
-from revdist.engine import Engine
+from rejectd.contract.messages import Frame, Pixels, RejectdError, Result
+from rejectd.contract.settings import Engine as EngineSettings
+from rejectd.contract.settings import Product
+from revdist.bundle import bundle as bundles
+from revdist.data import images
+from revdist.engines import backend
+from revdist.engines.engine import Engine
+from revdist.engines.lanes import Later, Worker, compute_with
+from revdist.engines.loaded_product import Inspection
 from revdist.errors import RevdistError
-from revdist.heatmaps import heatmap
-from revdist.lanes import Later, Worker, compute_with
-from revdist.placed import Inspection
+from revdist.evaluation.heatmaps import heatmap
+from revdist.networks import teacher as teachers
+from revdist.thresholds.conformal import Calibration
 
 __all__ = ["Begun", "GoldenPicture", "Inspector", "InspectorError", "Model", "heatmap"]
 
@@ -262,7 +263,7 @@ class Inspector:
             self.models = {**self.models, model.product: model}
         return model
 
-    def put_away(self, key: str) -> None:
+    def unload(self, key: str) -> None:
         """Forget a model that is not in force and that no frame under way names."""
         with self._changing:
             if any(model.key == key for model in self.models.values()):
@@ -290,13 +291,13 @@ class Inspector:
             device, precision = str(self._settings.device), str(self._settings.precision)
             runtime = str(self._settings.runtime)
             if precision == "auto":
-                precision = target.fastest(device, [bundle.calibrations for bundle in read.values()], runtime)
+                precision = backend.fastest(device, [bundle.calibrations for bundle in read.values()], runtime)
             most = self._settings.students_on_gpu
             made = Engine(teacher, device=device, precision=precision, runtime=runtime, students_on_gpu=most)
         except (RevdistError, RuntimeError) as error:
             hint = "" if isinstance(error, RevdistError) else "set engine.device to one that is there"
             raise InspectorError(f"the engine cannot start: {error}", hint=hint) from error
-        if runtime == target.OPENVINO:  # it has threads of its own, and torch's would only be in their way
+        if runtime == backend.OPENVINO:  # it has threads of its own, and torch's would only be in their way
             torch.set_num_threads(1)
         return made
 

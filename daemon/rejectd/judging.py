@@ -11,8 +11,8 @@ import threading
 from collections import Counter, deque
 from collections.abc import Iterable
 
-from rejectd.messages import Cause, Verdict
-from rejectd.settings import Judging as JudgingSettings
+from rejectd.contract.messages import Cause, Verdict
+from rejectd.contract.settings import Judging as JudgingSettings
 
 log = logging.getLogger(__name__)
 

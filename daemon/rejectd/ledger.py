@@ -15,7 +15,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
-from rejectd.messages import Account, Cause, Decision, Exposure, Frame, Pixels, Policy, Verdict
+from rejectd.contract.messages import Account, Cause, Decision, Exposure, Frame, Pixels, Policy, Verdict
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -12,32 +12,32 @@ from pathlib import Path
 
 from prometheus_client import CollectorRegistry
 
-from rejectd import settings_file
-from rejectd.batcher import Batcher
+from rejectd.batching.batcher import Batcher
 from rejectd.cameras import driver
-from rejectd.changeover import Changeover
-from rejectd.commands import Commands, journalled
-from rejectd.controls import Controls
-from rejectd.evidence import Evidence
-from rejectd.golden import Golden
-from rejectd.inflight import in_flight_file
+from rejectd.contract import settings_file
+from rejectd.contract.messages import GOLDEN, CameraState, Verdict
+from rejectd.contract.payloads import LineStatus, actuator_topic, encode, line_payload, line_topic, will_payload
+from rejectd.contract.settings import Settings
+from rejectd.control.changeover import Changeover
+from rejectd.control.commands import Commands, journalled
+from rejectd.control.controls import Controls
+from rejectd.control.orders import Orders
+from rejectd.control.self_test import Golden
+from rejectd.control.standing_orders import StandingFile
 from rejectd.inspector import Inspector, heatmap
 from rejectd.judging import Judged
-from rejectd.last_run import last_capture_unix_ns
 from rejectd.ledger import Ledger, Margin
-from rejectd.memory import Memory
-from rejectd.messages import GOLDEN, CameraState, Verdict
 from rejectd.metrics import Metrics
-from rejectd.mqtt import Ears, Incoming, Message, Publisher
-from rejectd.orders import Orders
-from rejectd.outbox import Delivery, Outbox, Reading, captured_unix_ns
-from rejectd.payloads import LineStatus, actuator_topic, encode, line_payload, line_topic, will_payload
+from rejectd.mqtt import Callbacks, Incoming, Message, Publisher
 from rejectd.pipeline import Pipeline, Stages
-from rejectd.recorder import Recorder
-from rejectd.settings import Settings
-from rejectd.standing import StandingFile
-from rejectd.state import Claim
 from rejectd.stations import Stations
+from rejectd.storage.evidence import Evidence
+from rejectd.storage.in_flight_file import in_flight_file
+from rejectd.storage.last_run import last_capture_unix_ns
+from rejectd.storage.outbox import Delivery, Outbox, Reading, captured_unix_ns
+from rejectd.storage.picture_budget import Memory
+from rejectd.storage.recorder import Recorder
+from rejectd.storage.state_folders import Claim
 
 log = logging.getLogger(__name__)
 
@@ -83,7 +83,7 @@ class Line:
                 topic=line_topic(settings.line), payload=encode(will_payload(settings.line, run)), retain=True
             ),
             outbox=outbox.path,
-            ears=Ears(
+            callbacks=Callbacks(
                 delivered=self._delivered,
                 took=margin.learn,
                 acknowledged=lambda number: self.recorder.note(number),  # noqa: PLW0108 - not made yet

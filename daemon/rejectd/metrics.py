@@ -14,7 +14,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from rejectd.messages import GOLDEN, CameraState, Cause, Decision
+from rejectd.contract.messages import GOLDEN, CameraState, Cause, Decision
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -12,7 +12,7 @@ from bisect import bisect_left, bisect_right, insort
 from collections import Counter
 from dataclasses import dataclass, field
 
-from rejectd.settings import Station
+from rejectd.contract.settings import Station
 
 _REMEMBERED_PARTS = 5_000
 _REMEMBERED_NS = 3600 * 10**9

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from rejectd.messages import RejectdError
-from revdist import trouble
+from rejectd.contract.messages import RejectdError
+from revdist.files import trouble
 
 _LONGEST = 65_535  # bytes: MQTT can send no more
 

@@ -23,20 +23,30 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from rejectd.batcher import Batch, Batcher
+from rejectd.batching.batcher import Batch, Batcher
 from rejectd.cameras import Driver, Remark, driver, pictures
+from rejectd.contract.messages import (
+    CameraState,
+    CameraStatus,
+    Cause,
+    Exposure,
+    Frame,
+    Picture,
+    Policy,
+    Result,
+    Verdict,
+)
+from rejectd.contract.payloads import encode, verdict_payload
+from rejectd.contract.settings import AnyCamera
 from rejectd.decision import decide, unjudged
 from rejectd.inspector import Begun, Inspector, InspectorError
 from rejectd.judging import Judged
 from rejectd.ledger import Ledger
-from rejectd.memory import EVIDENCE, VIEW, Memory
-from rejectd.messages import CameraState, CameraStatus, Cause, Exposure, Frame, Picture, Policy, Result, Verdict
 from rejectd.metrics import Metrics
 from rejectd.mqtt import Publisher
-from rejectd.payloads import encode, verdict_payload
-from rejectd.recorder import Recorder
-from rejectd.settings import AnyCamera
 from rejectd.stations import Stations
+from rejectd.storage.picture_budget import EVIDENCE, VIEW, Memory
+from rejectd.storage.recorder import Recorder
 
 log = logging.getLogger(__name__)
 

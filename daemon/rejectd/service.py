@@ -31,14 +31,14 @@ from pathlib import Path
 
 from prometheus_client import CollectorRegistry
 
-from rejectd import changes, settings_file
-from rejectd.inflight import WrittenFile
+from rejectd.contract import settings_changes, settings_file
+from rejectd.contract.messages import Account, RejectdError
+from rejectd.contract.settings import AnyCamera
 from rejectd.line import Line
-from rejectd.messages import Account, RejectdError
-from rejectd.metrics_server import MetricsServer
-from rejectd.settings import AnyCamera
-from rejectd.signals import Signals
-from rejectd.systemd import log_to_stderr, notify, raise_file_limit, watchdog_s
+from rejectd.process.metrics_server import MetricsServer
+from rejectd.process.signals import Signals
+from rejectd.process.systemd import log_to_stderr, notify, raise_file_limit, watchdog_s
+from rejectd.storage.in_flight_file import WrittenFile
 
 log = logging.getLogger(__name__)
 
@@ -187,7 +187,7 @@ class Service:
             for product, (before, after) in changed.items():
                 log.info("threshold of %s changed", product, extra={"fields": {"before": before, "after": after}})
             log.info("settings reloaded: thresholds and log level")
-            for key, (old, new) in changes.needing_restart(self._settings, settings).items():
+            for key, (old, new) in settings_changes.needing_restart(self._settings, settings).items():
                 log.warning("%s changed, which needs a restart", key, extra={"fields": {"before": old, "after": new}})
         notify("READY=1")
 

@@ -16,11 +16,11 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import TypeAlias
 
+from rejectd.contract.messages import CameraState, CameraStatus, Cause, Decision, Exposure, Frame, Verdict
+from rejectd.contract.settings import Station
 from rejectd.decision import unjudged
 from rejectd.ledger import Ledger
-from rejectd.messages import CameraState, CameraStatus, Cause, Decision, Exposure, Frame, Verdict
 from rejectd.pairing import Pairing, Trace
-from rejectd.settings import Station
 
 _RECENT = 20  # parts that `problems` speaks about
 _UNSETTLED = 10_000  # parts whose deadline is still to come

@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 import sys
 
-from revdist import console
+from revdist.files import console
 
 
 def main() -> int:
@@ -17,9 +17,9 @@ def main() -> int:
 
 
 def _run() -> int:
-    from revdist import cli
+    from revdist.cli import command
 
-    return cli.main()
+    return command.main()
 
 
 if __name__ == "__main__":

@@ -7,10 +7,10 @@ import re
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, Literal, cast, get_args
 
-from revdist import blocks
-from revdist.conformal import Guarantee
+from revdist.data import lots as blocks
+from revdist.data.tiles import Tiles
 from revdist.errors import RecipeError
-from revdist.tiles import Tiles
+from revdist.thresholds.conformal import Guarantee
 
 TeacherName = Literal["wide_resnet50_2", "resnet18", "resnet34", "resnet50", "efficientnet_lite0"]
 TEACHERS: tuple[str, ...] = get_args(TeacherName)

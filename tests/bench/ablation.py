@@ -29,10 +29,15 @@ import torch
 import torch.nn.functional as F
 from sets import BOARDS, SETS, Data, load
 
-from revdist import detector, images, measures, recipe, teacher, train
-from revdist.engine import Engine
+from revdist import recipe
+from revdist.data import images
+from revdist.engines.engine import Engine
+from revdist.evaluation import measures
+from revdist.networks import teacher
 from revdist.recipe import Recipe
-from revdist.resume import Checkpoint
+from revdist.scoring import detector
+from revdist.training import train
+from revdist.training.checkpoint import Checkpoint
 
 KEY = ("set", "variant", "seed", "steps", "size")
 SHOWN = {

@@ -13,10 +13,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
+sys.path.insert(0, str(Path(__file__).parents[1] / "support"))
 
-from conftest import photographs, train_tiny
 from peers import command
+from photographs import photographs, train_tiny
 from stand_in_line import Device, StandInLine
 
 

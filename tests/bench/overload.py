@@ -16,7 +16,7 @@ _ALONE = """
 import sys
 from pathlib import Path
 from rejectd.inspector import Inspector
-from rejectd.settings import Engine, Product
+from rejectd.contract.settings import Engine, Product
 inspector = Inspector(Engine(), {"cell": Product(bundle=Path(sys.argv[1]))})
 print(8e9 / min(inspector.warm([8])[8] for _ in range(30)))
 """

@@ -20,13 +20,13 @@ import torchvision.datasets  # noqa: F401 - the official code does, and it minds
 from ground import report
 from scipy.ndimage import gaussian_filter
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
+sys.path.insert(0, str(Path(__file__).parents[1] / "support"))
 
 import parity
-from conftest import photographs
+from photographs import photographs
 
-from revdist import evaluate
-from revdist.official_loop import Empty
+from revdist.bench.official_loop import Empty
+from revdist.evaluation import evaluate
 
 NETWORKS = {"resnet18": 128, "resnet34": 64, "resnet50": 64, "wide_resnet50_2": 64}  # and the input's side
 

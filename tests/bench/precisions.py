@@ -26,12 +26,18 @@ import numpy as np
 import numpy.typing as npt
 import sets
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
+sys.path.insert(0, str(Path(__file__).parents[1] / "support"))
 import simulated
 
-from revdist import conformal, images, measures, recipe, target, teacher, train
-from revdist.engine import Engine
-from revdist.resume import Checkpoint
+from revdist import recipe
+from revdist.data import images
+from revdist.engines import backend
+from revdist.engines.engine import Engine
+from revdist.evaluation import measures
+from revdist.networks import teacher
+from revdist.thresholds import conformal
+from revdist.training import train
+from revdist.training.checkpoint import Checkpoint
 
 EXACT = "torch-cpu-float32"
 ENGINES = [EXACT, "torch-cpu-bfloat16", "torch-cpu-int8", "openvino-cpu-bfloat16", "openvino-cpu-int8"]
@@ -80,7 +86,7 @@ def measure(
     scores: dict[str, tuple[Scores, Scores]] = {EXACT: both(plain, data)}
     for name in names:
         with simulated.bfloat16() if simulate else nullcontext():
-            engine = Engine(encoder, **asdict(target.parse(name)))
+            engine = Engine(encoder, **asdict(backend.parse(name)))
             engine.add("product", fitted.average, made.size, ranges=ranges if engine.needs_ranges else None)
         scores[name] = both(engine, data)
     return {name: compare(own, scores[EXACT], data) for name, own in scores.items()}

@@ -14,7 +14,8 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from revdist import evaluate, images
+from revdist.data import images
+from revdist.evaluation import evaluate
 
 SETS = ("magnetic_tile", "elpv mono", "elpv poly")
 BOARDS = ("pcb 00041", "pcb 13000", "pcb 20085")

@@ -12,10 +12,12 @@ import sys
 import time
 from statistics import median
 
-from revdist import images, subject, teacher
-from revdist.engine import Engine
+from revdist.bench import subject
+from revdist.bench.subject import Subject
+from revdist.data import images
+from revdist.engines.engine import Engine
+from revdist.networks import teacher
 from revdist.recipe import BottleneckName, StudentName
-from revdist.subject import Subject
 
 OFFICIAL = "official, full"
 DESIGNS: dict[str, tuple[StudentName, BottleneckName]] = {

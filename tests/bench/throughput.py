@@ -26,7 +26,8 @@ from peers import run_command
 from safetensors.torch import save_file
 from stand_in_line import Device, StandInLine
 
-from revdist import detector, teacher
+from revdist.networks import teacher
+from revdist.scoring import detector
 
 _FILL_S = 8.0  # until frames wait for the engine, and it is known how long batches take
 
@@ -35,7 +36,7 @@ import json, sys, time
 from itertools import cycle, islice
 from pathlib import Path
 from revdist import bundle, teacher
-from revdist.engine import Engine
+from revdist.engines.engine import Engine
 path, runtime, precision, weights, batch, seconds = json.loads(sys.argv[1])
 known = bundle.read(Path(path), weights=False)
 engine = Engine(teacher.load(known.teacher.name, weights and Path(weights)), runtime=runtime, precision=precision)

@@ -24,10 +24,13 @@ from ablation import cell
 from sets import cells, draw
 from training import TEACHER, fit
 
-from revdist import images, measures, recipe, teacher
-from revdist.engine import Engine
-from revdist.images import Pixels, Size
-from revdist.tiles import Tiles
+from revdist import recipe
+from revdist.data import images
+from revdist.data.images import Pixels, Size
+from revdist.data.tiles import Tiles
+from revdist.engines.engine import Engine
+from revdist.evaluation import measures
+from revdist.networks import teacher
 
 ROWS, COLUMNS, SIDE = 3, 4, 300  # cells of a module; pixels of a cell
 TRAINED, TESTED = 24, 60  # modules to train with; tested of each kind

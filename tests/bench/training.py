@@ -23,10 +23,15 @@ from ablation import scores
 from PIL import Image
 from sets import load
 
-from revdist import detector, images, measures, recipe, teacher, train
-from revdist.engine import Engine
-from revdist.loss import flattened_cosine
-from revdist.resume import Checkpoint
+from revdist import recipe
+from revdist.data import images
+from revdist.engines.engine import Engine
+from revdist.evaluation import measures
+from revdist.networks import teacher
+from revdist.networks.loss import flattened_cosine
+from revdist.scoring import detector
+from revdist.training import train
+from revdist.training.checkpoint import Checkpoint
 
 TEACHER = "efficientnet_lite0"
 

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from rejectd.contract.messages import Cause, Decision, Frame, Policy, Result
+from rejectd.contract.payloads import encode, verdict_payload
 from rejectd.decision import decide, unjudged
-from rejectd.messages import Cause, Decision, Frame, Policy, Result
-from rejectd.payloads import encode, verdict_payload
 
 NAN, INF = math.nan, math.inf
 

@@ -17,10 +17,11 @@ import cv2
 import numpy as np
 import pytest
 
+from rejectd.contract.messages import Frame, Pixels, Policy
+from rejectd.contract.settings import Device, Engine, Precision, Product, Runtime
 from rejectd.inspector import Inspector, InspectorError
-from rejectd.messages import Frame, Pixels, Policy
-from rejectd.settings import Device, Engine, Precision, Product, Runtime
-from revdist import cli, target
+from revdist.cli import command as cli
+from revdist.engines import backend
 
 CPU = Engine(device=Device.CPU, threads=1)
 
@@ -140,7 +141,7 @@ def test_a_changeover_happens_between_two_frames(
     new = a_frame(inspector, pictures[0])
     assert new.model == model.key != old.model
     assert [result.bundle for result in inspector.inspect([old, new])] == [before.digest, model.digest]
-    inspector.put_away(before.key)
+    inspector.unload(before.key)
     assert inspector.inspect([new])[0].bundle == model.digest
 
 
@@ -159,7 +160,7 @@ def test_a_frame_of_a_model_that_was_put_away_fails_and_names_it_and_the_rest_of
 ) -> None:
     old = a_frame(inspector, pictures[0])
     inspector.use(inspector.load("cell", variant(bundle, tmp_path / "new")))
-    inspector.put_away(old.model)
+    inspector.unload(old.model)
     new = a_frame(inspector, pictures[0])
     for frames in ([old], [new, old]):
         with pytest.raises(InspectorError, match=r"the model 'cell@[0-9a-f]{64}' has been put away"):
@@ -169,9 +170,9 @@ def test_a_frame_of_a_model_that_was_put_away_fails_and_names_it_and_the_rest_of
 
 def test_a_model_in_force_is_never_put_away(settled: Inspector, pictures: list[Pixels]) -> None:
     key = settled.models["cell"].key
-    settled.put_away(key)
+    settled.unload(key)
     assert settled.inspect([a_frame(settled, pictures[0])])
-    settled.put_away("nobody's")
+    settled.unload("nobody's")
 
 
 def test_a_bundle_that_is_loaded_already_is_not_loaded_again(settled: Inspector, bundle: Path) -> None:
@@ -296,15 +297,15 @@ def test_a_product_in_tiles_is_judged_beside_one_without(bundle: Path, cells: li
 def test_whichever_threads_load_inspect_and_prepare_one_team_of_threads_computes(
     bundle: Path, cells: list[Path]
 ) -> None:
-    """More teams than processors make OpenMP slow: see revdist.lanes."""
+    """More teams than processors make OpenMP slow: see revdist.engines.lanes."""
     program = """
 import os, sys, threading, time
 from pathlib import Path
 import cv2, numpy, torch
 torch.set_num_threads(3)
 from rejectd.inspector import Inspector
-from rejectd.settings import Device, Engine, Product
-from rejectd.messages import Frame, Policy
+from rejectd.contract.settings import Device, Engine, Product
+from rejectd.contract.messages import Frame, Policy
 
 def native():
     return len(os.listdir("/proc/self/task")) - threading.active_count()
@@ -366,7 +367,7 @@ def test_to_get_ready_torch_s_compiler_is_not_imported(bundle: Path) -> None:
 import sys
 from pathlib import Path
 from rejectd.inspector import Inspector
-from rejectd.settings import Device, Engine, Product
+from rejectd.contract.settings import Device, Engine, Product
 Inspector(Engine(device=Device.CPU), {"cell": Product(bundle=Path(sys.argv[1]))}).warm({1, 8})
 print([name for name in ("torch._dynamo", "torch._inductor", "sympy") if name in sys.modules])
 """
@@ -395,7 +396,7 @@ def test_networks_are_computed_by_the_runtime_that_is_set(
     assert found.score == pytest.approx(expected.score, rel=1e-4)
 
 
-@pytest.mark.skipif(not target.computes("int8"), reason="no 8-bit instructions here: NOT TESTED")
+@pytest.mark.skipif(not backend.computes("int8"), reason="no 8-bit instructions here: NOT TESTED")
 def test_the_fastest_precision_that_every_bundle_is_calibrated_for_is_taken(
     bundle: Path, cells: list[Path], tmp_path: Path, pictures: list[Pixels]
 ) -> None:

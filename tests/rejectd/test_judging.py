@@ -6,10 +6,10 @@ import logging
 
 import pytest
 
+from rejectd.contract.messages import Cause, Frame, Policy, Result
+from rejectd.contract.settings import Judging
 from rejectd.decision import decide, unjudged
 from rejectd.judging import Judged
-from rejectd.messages import Cause, Frame, Policy, Result
-from rejectd.settings import Judging
 
 GOOD = Result(score=0.5, threshold=1.0, p_value=0.1, bundle="b", engine="e")
 

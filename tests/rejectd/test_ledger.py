@@ -15,9 +15,9 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, rule
 
+from rejectd.contract.messages import Cause, Decision, Exposure, Frame, Policy, Verdict
 from rejectd.decision import unjudged
 from rejectd.ledger import Ledger, Margin, Snapshot
-from rejectd.messages import Cause, Decision, Exposure, Frame, Policy, Verdict
 
 MS = 1_000_000
 

@@ -20,18 +20,18 @@ from line import digest
 from peers import wait_for
 from prometheus_client import generate_latest
 
-from rejectd import standing as standing_module
+from rejectd.contract.messages import GOLDEN, CameraState, CameraStatus, Cause, Exposure, Frame, Policy, Result
+from rejectd.contract.payloads import encode, line_topic, verdict_payload
+from rejectd.contract.settings import Batch, Commands, Device, Engine, FolderCamera, Mqtt, Product, Settings, Station
+from rejectd.control import standing_orders as standing_module
+from rejectd.control.standing_orders import Order, Standing, StandingFile, ThresholdOrder
+from rejectd.control.thresholds import ThresholdError
 from rejectd.decision import decide, unjudged
-from rejectd.inflight import NAME, in_flight_file
 from rejectd.ledger import Ledger, Margin
 from rejectd.line import Line
-from rejectd.messages import GOLDEN, CameraState, CameraStatus, Cause, Exposure, Frame, Policy, Result
 from rejectd.mqtt import Incoming
-from rejectd.payloads import encode, line_topic, verdict_payload
-from rejectd.settings import Batch, Commands, Device, Engine, FolderCamera, Mqtt, Product, Settings, Station
-from rejectd.standing import Order, Standing, StandingFile, ThresholdOrder
-from rejectd.state import TakenError, in_memory
-from rejectd.thresholds import ThresholdError
+from rejectd.storage.in_flight_file import NAME, in_flight_file
+from rejectd.storage.state_folders import TakenError, in_memory
 
 
 @pytest.fixture(scope="module")

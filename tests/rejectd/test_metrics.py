@@ -10,9 +10,9 @@ import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
+from rejectd.contract.messages import CameraState, Cause, Decision, Exposure, Policy, Verdict
 from rejectd.decision import unjudged
 from rejectd.ledger import Ledger, Margin
-from rejectd.messages import CameraState, Cause, Decision, Exposure, Policy, Verdict
 from rejectd.metrics import STAGES, Metrics
 
 GOLDEN = Path(__file__).with_name("metrics.golden")

@@ -17,20 +17,20 @@ import pytest
 from peers import wait_for
 from prometheus_client import CollectorRegistry
 
-from rejectd.batcher import Batcher
-from rejectd.inflight import InFlightFile
+from rejectd.batching.batcher import Batcher
+from rejectd.contract.messages import CameraStatus, Exposure, Frame, Pixels, Policy, Result, Verdict
+from rejectd.contract.settings import FolderCamera, Judging, Numbering, Station
 from rejectd.inspector import Begun, InspectorError
 from rejectd.judging import Judged
 from rejectd.ledger import Ledger, Margin
-from rejectd.memory import Memory
-from rejectd.messages import CameraStatus, Exposure, Frame, Pixels, Policy, Result, Verdict
 from rejectd.metrics import Metrics
-from rejectd.outbox import Outbox
 from rejectd.pipeline import EngineBrokenError, Pipeline, Stages
-from rejectd.recorder import Recorder
-from rejectd.settings import FolderCamera, Judging, Numbering, Station
 from rejectd.stations import Stations
-from revdist.lanes import Later, Worker
+from rejectd.storage.in_flight_file import InFlightFile
+from rejectd.storage.outbox import Outbox
+from rejectd.storage.picture_budget import Memory
+from rejectd.storage.recorder import Recorder
+from revdist.engines.lanes import Later, Worker
 
 MS = 1_000_000
 MARGIN_NS = 200 * MS  # more than a busy machine needs to wake a thread
@@ -46,7 +46,7 @@ class Device:
         self.hangs = threading.Event()
         self.released = threading.Event()
         self.broken = False
-        self.put_away: set[str] = set()  # models
+        self.unload: set[str] = set()  # models
         self.inspected = 0  # frames
         self.prepared: list[str] = []  # products
         self.lane: Worker | None = None  # that goes on with a batch when the device has room for the next one
@@ -85,7 +85,7 @@ class Device:
             assert self.released.wait(20)
         if any(frame.pixels is not None and frame.pixels.max() == SLOW for frame in frames):
             assert self.goes_on.wait(20)
-        if any(frame.model in self.put_away for frame in frames):
+        if any(frame.model in self.unload for frame in frames):
             raise InspectorError("the model has been put away")
         if self.broken or any(frame.pixels is not None and frame.pixels.max() == 255 for frame in frames):
             raise InspectorError("the device failed")
@@ -431,7 +431,7 @@ def test_while_garbage_is_collected_all_the_time_and_the_device_hangs_every_fram
 def test_a_frame_whose_model_was_put_away_ends_as_the_engines_fault_and_the_others_are_judged(rig: Rig) -> None:
     rig.device.hangs.set()  # so that all of them come in one batch
     rig.show(1)
-    rig.device.put_away.add("p@0")
+    rig.device.unload.add("p@0")
     events = [rig.show(value, model=model) for value, model in ((50, "p@1"), (60, "p@0"), (150, "p@1"))]
     rig.device.hangs.clear()
     rig.device.released.set()

@@ -14,10 +14,20 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
+from rejectd.contract.messages import (
+    CameraState,
+    CameraStatus,
+    Cause,
+    Decision,
+    Exposure,
+    Frame,
+    Policy,
+    Result,
+    Verdict,
+)
+from rejectd.contract.settings import Station
 from rejectd.decision import decide, unjudged
 from rejectd.ledger import Ledger, Margin
-from rejectd.messages import CameraState, CameraStatus, Cause, Decision, Exposure, Frame, Policy, Result, Verdict
-from rejectd.settings import Station
 from rejectd.stations import _WORST_FIRST, Stations
 
 MS = 1_000_000

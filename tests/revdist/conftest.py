@@ -13,10 +13,12 @@ import torch
 import torchvision
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from revdist import cli, teacher, train
-from revdist.bundle import Bundle
-from revdist.engine import Engine
+from revdist.bundle.bundle import Bundle
+from revdist.cli import command
+from revdist.engines.engine import Engine
+from revdist.networks import teacher
 from revdist.recipe import Recipe
+from revdist.training import train
 
 torch.set_num_threads(1)  # tiny pictures gain nothing from more, and on busy cores threads wait for each other
 
@@ -101,7 +103,7 @@ def run(capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str
     """Runs `revdist`; gives exit status, stdout and stderr."""
 
     def call(*arguments: object) -> tuple[int, str, str]:
-        status = cli.main([str(each) for each in arguments])
+        status = command.main([str(each) for each in arguments])
         captured = capsys.readouterr()
         return status, captured.out, captured.err
 

@@ -18,10 +18,14 @@ import safetensors.numpy
 import safetensors.torch
 import torch
 
-from revdist import bundle, bundle_files, cli, summary, target, teacher
-from revdist.bundle import Bundle
-from revdist.engine import Engine
+from revdist.bundle import bundle, bundle_files
+from revdist.bundle.bundle import Bundle
+from revdist.cli import command as cli
+from revdist.cli import summary
+from revdist.engines import backend
+from revdist.engines.engine import Engine
 from revdist.errors import BundleError, RevdistError
+from revdist.networks import teacher
 
 ODD: tuple[Any, ...] = (
     *(None, True, False, -1, 0, 0.5, 3, 10**30, -(10**400), 1e308, float("nan"), float("inf")),
@@ -254,7 +258,7 @@ def int8_bundle(tiny: Bundle, good_cells: list[Path], tmp_path_factory: pytest.T
     return folder / "cell"
 
 
-@pytest.mark.skipif(not target.computes("int8"), reason="no 8-bit instructions here: NOT TESTED")
+@pytest.mark.skipif(not backend.computes("int8"), reason="no 8-bit instructions here: NOT TESTED")
 @pytest.mark.parametrize("spoil", RANGES)
 def test_ranges_that_no_network_has_are_refused_in_words(
     int8_bundle: Path, tmp_path: Path, lite0: teacher.Teacher, spoil: str

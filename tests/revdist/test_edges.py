@@ -11,8 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from revdist import bundle_files, images
-from revdist.bundle import Bundle
+from revdist.bundle import bundle_files
+from revdist.bundle.bundle import Bundle
+from revdist.data import images
 from revdist.errors import BundleError, DataError
 
 Run = Callable[..., tuple[int, str, str]]

@@ -10,10 +10,13 @@ import numpy as np
 import parity
 import pytest
 import torch
-from conftest import photographs
+from photographs import photographs
 
-from revdist import detector, evaluate, loss, resnet, train
+from revdist.evaluation import evaluate
+from revdist.networks import loss, resnet
 from revdist.recipe import Recipe, official
+from revdist.scoring import detector
+from revdist.training import train
 
 LIMITS = {"map": 1e-4, "score": 1e-4, "losses": 1e-3}  # of the others 1e-5, all relative
 NETWORKS = {"resnet18": 128, "resnet34": 64, "resnet50": 64, "wide_resnet50_2": 64}

@@ -1,4 +1,4 @@
-"""revdist.pictures: files that are damaged, hostile or of another kind are refused, soon and with words."""
+"""revdist.data.pictures: files that are damaged, hostile or of another kind are refused, soon and with words."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from hypothesis import strategies as st
 from picture_files import EIGHT_BIT, grey_tags, noise, png_chunk, png_of, saved, smooth, tiff_of, written
 from PIL import Image
 
+from revdist.data.pictures import Limits, content, decode
 from revdist.errors import ImageError
-from revdist.pictures import Limits, content, decode
 
 JPEG = saved(Image.fromarray(smooth(160, 200)), "JPEG", quality=90)
 SMALL = Limits(max_file_mb=1, max_megapixels=1)
@@ -112,7 +112,7 @@ def test_postscript_in_the_guise_of_a_picture_starts_no_program(tmp_path: Path):
     program.write_text(f"#!/bin/sh\ntouch {tmp_path}/ran\n")
     program.chmod(0o755)
     data = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 100 100\n%%EndComments\n{} loop\n%%EOF\n"
-    asked = f"import sys; from revdist.pictures import decode; decode({data!r})"
+    asked = f"import sys; from revdist.data.pictures import decode; decode({data!r})"
     path = f"{tmp_path}:{os.environ['PATH']}"
     ended = subprocess.run(
         [sys.executable, "-c", asked], env={**os.environ, "PATH": path}, capture_output=True, text=True, timeout=60

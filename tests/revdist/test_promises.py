@@ -1,4 +1,5 @@
-"""What revdist.conformal and revdist.tail promise, held against laws whose true rates are known. Seeds are fixed."""
+"""What revdist.thresholds.conformal and revdist.thresholds.pareto_tail promise, held against laws whose true rates
+are known. Seeds are fixed."""
 
 from __future__ import annotations
 
@@ -8,8 +9,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from revdist import conformal, tail
-from revdist.conformal import Calibration, Guarantee
+from revdist.thresholds import conformal, pareto_tail
+from revdist.thresholds.conformal import Calibration, Guarantee
 
 CONTINUOUS = {
     "gumbel": stats.gumbel_r(),
@@ -105,7 +106,7 @@ def test_estimated_p_values_are_right_on_average(name: str) -> None:
     law = LAWS[name]
     rng = np.random.default_rng(3)
     score = float(law.isf(0.002))
-    fitted = [tail.fit(np.sort(law.rvs(200, random_state=rng))) for _ in range(200)]
+    fitted = [pareto_tail.fit(np.sort(law.rvs(200, random_state=rng))) for _ in range(200)]
     rates = [each.rate(score) for each in fitted if each is not None]
     assert len(rates) == 200
     assert 0.0015 < np.median(rates) < 0.004

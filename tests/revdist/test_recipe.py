@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 
-from revdist import recipe, teacher
+from revdist import recipe
 from revdist.errors import RecipeError
+from revdist.networks import teacher
 from revdist.recipe import Recipe
 
 

@@ -21,13 +21,19 @@ import pytest
 from browser import Browser
 from PIL import Image
 
-from revdist import bundle, cli, conformal, evaluate, images, teacher, train
-from revdist.bundle import Bundle
-from revdist.engine import Engine
+from revdist.bundle import bundle
+from revdist.bundle.bundle import Bundle
+from revdist.cli import command
+from revdist.data import images
+from revdist.engines.engine import Engine
+from revdist.evaluation import evaluate
+from revdist.evaluation.sensitivity import Grid
+from revdist.networks import teacher
 from revdist.report import cases, page, verdict
 from revdist.report.gather import Figures, Request, gather
 from revdist.report.markup import VOID
-from revdist.sensitivity import Grid
+from revdist.thresholds import conformal
+from revdist.training import train
 
 MADE = datetime(2026, 11, 25, 8, 30, tzinfo=UTC)
 GRID = Grid(kinds=("spot",), sizes_px=(4.0, 16.0), contrasts=(0.3, 1.0), pictures=2)
@@ -254,11 +260,11 @@ def test_the_verdict_follows_from_promise_and_test(
 
 def test_the_command_writes_the_page(tiny: Bundle, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     output = tmp_path / "deep" / "report.html"
-    assert cli.main(["report", str(tiny.path), "--output", str(output), "--engine", "cpu"]) == 0
+    assert command.main(["report", str(tiny.path), "--output", str(output), "--engine", "cpu"]) == 0
     assert capsys.readouterr().out.strip() == str(output)
     Checked(output.read_text())
     assert [each.name for each in output.parent.iterdir()] == ["report.html"]
-    assert cli.main(["report", str(tiny.path), "--output", str(tmp_path), "--engine", "cpu"]) == 2
+    assert command.main(["report", str(tiny.path), "--output", str(tmp_path), "--engine", "cpu"]) == 2
     assert f"{tmp_path}: a page cannot be written there" in capsys.readouterr().err
 
 

@@ -18,8 +18,8 @@ from gateway import LETS_GO, REJECT, RELEASE, SPACING_S, STOPS, TRAVEL_S, Gatewa
 from line import LINE, Line, Subscriber
 from peers import Mosquitto, need_peer, wait_for
 
-from rejectd.messages import CameraState, Decision
-from rejectd.payloads import (
+from rejectd.contract.messages import CameraState, Decision
+from rejectd.contract.payloads import (
     actuator_topic,
     answer_topic,
     camera_topic,

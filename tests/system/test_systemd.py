@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 from line import digest
 from peers import need_peer
-from system.systemd_machine import TARGET, BootError, Machine
+from systemd_machine import TARGET, BootError, Machine
 
 import rejectd
 import revdist

@@ -139,7 +139,7 @@ def test_a_clock_that_jumps_by_years_loses_nothing_and_moves_no_deadline(
     step.write_text("0")
     line.folder("left", cells[:20], rate_hz=20, loop=True, deadline_ms=10_000)
     line.settings["journal"] = {"keep_days": 1}
-    script = Path(__file__).parents[1] / "stepping_clock.py"
+    script = Path(__file__).parents[1] / "support" / "stepping_clock.py"
     line.start(program=[sys.executable, str(script), str(step)])
 
     def causes() -> Counter[str | None]:

@@ -3,7 +3,7 @@
 `pictures` is one camera's whole life. Drivers: `folder`, `video` (files and RTSP) and `v4l2`.
 """
 
-from rejectd.cameras.contract import CameraError, Driver, Ended, Remark
+from rejectd.cameras.driver import CameraError, Driver, Ended, Remark
 from rejectd.cameras.life import driver, pictures
 
 __all__ = ["CameraError", "Driver", "Ended", "Remark", "driver", "pictures"]

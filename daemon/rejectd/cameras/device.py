@@ -9,8 +9,8 @@ import time
 from collections.abc import Callable, Iterator
 from typing import TypeAlias
 
-from rejectd.cameras.contract import CameraError, Driver, Ended, Remark
-from rejectd.messages import Exposure, Frame
+from rejectd.cameras.driver import CameraError, Driver, Ended, Remark
+from rejectd.contract.messages import Exposure, Frame
 
 FIRST_PAUSE_S = 0.5
 TICK_S = 0.2  # how often a wait looks whether it should end

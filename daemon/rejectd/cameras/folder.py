@@ -10,13 +10,13 @@ import time
 from collections import deque
 from pathlib import Path
 
-from rejectd.cameras.contract import CameraError, Driver, Ended, NoPictureError, Remark, exposure_of
+from rejectd.cameras.driver import CameraError, Driver, Ended, NoPictureError, Remark, exposure_of
 from rejectd.cameras.reading import READING_S, Reader
-from rejectd.cameras.watch import Watch
-from rejectd.messages import Exposure, PictureError, Pixels
-from rejectd.settings import FolderCamera, FolderMode, Numbering
-from revdist import trouble
-from revdist.pictures import is_picture
+from rejectd.cameras.watched.watch import Watch
+from rejectd.contract.messages import Exposure, PictureError, Pixels
+from rejectd.contract.settings import FolderCamera, FolderMode, Numbering
+from revdist.data.pictures import is_picture
+from revdist.files import trouble
 
 DEFAULT_RATE_HZ = 10.0
 _CATCH_UP_S = 1.0  # a replay that is later than this goes on from now instead of hurrying after its schedule

@@ -14,11 +14,11 @@ import time
 from collections.abc import Callable, Iterator
 
 from rejectd.cameras.address import is_stream
-from rejectd.cameras.check import FROZEN, Check
-from rejectd.cameras.contract import CameraError, Driver, Ended, Remark
 from rejectd.cameras.device import TICK_S, Crash, Device
-from rejectd.messages import CameraState, Exposure, Frame, Picture, PictureError
-from rejectd.settings import AnyCamera, FolderCamera, V4l2Camera, VideoCamera
+from rejectd.cameras.driver import CameraError, Driver, Ended, Remark
+from rejectd.cameras.picture_check import FROZEN, Check
+from rejectd.contract.messages import CameraState, Exposure, Frame, Picture, PictureError
+from rejectd.contract.settings import AnyCamera, FolderCamera, V4l2Camera, VideoCamera
 
 REOPEN_FROZEN_S = 60.0  # a camera whose encoder hangs often comes back with a new connection
 SILENCE_S = 10.0  # beyond the camera's own timeouts: the driver hangs
@@ -38,7 +38,7 @@ def driver(settings: AnyCamera, *, since_unix_ns: int | None = None) -> Driver:
 
         return folder(settings, since_unix_ns=since_unix_ns)
     if isinstance(settings, VideoCamera):
-        from rejectd.cameras.video import video
+        from rejectd.cameras.streams.video import video
 
         return video(settings)
     from rejectd.cameras.v4l2 import V4l2

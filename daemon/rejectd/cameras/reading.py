@@ -8,9 +8,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypeAlias
 
-from rejectd.messages import PictureError, Pixels
-from rejectd.settings import FolderCamera
-from revdist import pictures, trouble
+from rejectd.contract.messages import PictureError, Pixels
+from rejectd.contract.settings import FolderCamera
+from revdist.data import pictures
+from revdist.files import trouble
 
 READING_S = 5.0  # longest wait for a picture of a replay, which has no deadline yet
 STUCK_MOST = 3  # threads that are still waiting for a file; each may hold a picture in memory

@@ -12,12 +12,12 @@ from typing import Any, Protocol
 import cv2
 import numpy as np
 
-from rejectd.cameras.arrivals import Arrivals
-from rejectd.cameras.contract import CameraError, exposure_of
-from rejectd.cameras.freshness import Age
+from rejectd.cameras.driver import CameraError, exposure_of
 from rejectd.cameras.standstill import Standstill
-from rejectd.messages import Exposure
-from rejectd.settings import V4l2Camera
+from rejectd.cameras.streams.arrivals import Arrivals
+from rejectd.cameras.streams.freshness import Age
+from rejectd.contract.messages import Exposure
+from rejectd.contract.settings import V4l2Camera
 
 _SELECT_TIMEOUT = "OPENCV_VIDEOIO_V4L_SELECT_TIMEOUT"
 _EARLY_S = 0.5  # an exposure may have begun before the device was opened

@@ -1,13 +1,13 @@
 """Talks to the broker: `Publisher` for the service, `connect` and `listen` for commands. Nothing else knows paho."""
 
-from rejectd.mqtt.contract import Incoming, LinkError, LostError, Message, RefusedError
+from rejectd.mqtt.exchange import Incoming, LinkError, LostError, Message, RefusedError
 from rejectd.mqtt.link import Link, connect
 from rejectd.mqtt.listening import NotAllowedError, listen, not_allowed, subscribe
-from rejectd.mqtt.publisher import Ears, Publisher
+from rejectd.mqtt.publisher import Callbacks, Publisher
 from rejectd.mqtt.rights import RightsError, try_rights
 
 __all__ = [
-    "Ears",
+    "Callbacks",
     "Incoming",
     "Link",
     "LinkError",

@@ -8,8 +8,8 @@ from collections import deque
 from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import TypeAlias
 
-from rejectd.mqtt.contract import Message
-from rejectd.reader import Event
+from rejectd.mqtt.exchange import Message
+from rejectd.storage.outbox_reader import Event
 
 _UNDER_WAY = 10  # without acknowledgement, so that a verdict always finds room
 _UNMARKED = 256  # acknowledged, but not yet marked in the outbox: a slow disk holds the next ones up

@@ -7,8 +7,8 @@ import threading
 from collections.abc import Callable, Collection
 from pathlib import Path
 
-from rejectd.outbox import OutboxError
-from rejectd.reader import DamagedError, Event, Reader
+from rejectd.storage.outbox import OutboxError
+from rejectd.storage.outbox_reader import DamagedError, Event, Reader
 
 log = logging.getLogger(__name__)
 

@@ -15,8 +15,9 @@ from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 
+from rejectd.contract.settings import Mqtt, Protocol
 from rejectd.mqtt import reasons, tls
-from rejectd.mqtt.contract import (
+from rejectd.mqtt.exchange import (
     IN_FLIGHT,
     Acknowledgement,
     Incoming,
@@ -27,7 +28,6 @@ from rejectd.mqtt.contract import (
     RefusedError,
 )
 from rejectd.passwords import PasswordError, read_password
-from rejectd.settings import Mqtt, Protocol
 
 _CONNECT_S = 3.0
 _UNNAMED = ("Normal disconnection", "Unspecified error", "Success")  # what paho says when it knows no reason

@@ -5,9 +5,9 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable
 
-from rejectd.mqtt.contract import LinkError
+from rejectd.contract.settings import Mqtt
+from rejectd.mqtt.exchange import LinkError
 from rejectd.mqtt.link import Link, connect
-from rejectd.settings import Mqtt
 
 _SUBSCRIBED_S = 5.0
 

@@ -20,21 +20,21 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from rejectd.messages import CameraStatus, Verdict
+from rejectd.contract.messages import CameraStatus, Verdict
+from rejectd.contract.payloads import actuator_topic, camera_payload, camera_topic, command_topic, encode, verdict_topic
+from rejectd.contract.settings import Mqtt, Protocol
 from rejectd.metrics import Metrics
-from rejectd.mqtt.contract import Incoming, LinkError, LostError, Message
 from rejectd.mqtt.events import Events
+from rejectd.mqtt.exchange import Incoming, LinkError, LostError, Message
 from rejectd.mqtt.feed import Feed
-from rejectd.mqtt.fitting import Fitting
 from rejectd.mqtt.link import Link, connect
-from rejectd.mqtt.patience import Patience
-from rejectd.mqtt.rarely import Rarely
+from rejectd.mqtt.rate_limited_log import Rarely
 from rejectd.mqtt.reasons import TOO_LARGE, hint_for_message
-from rejectd.mqtt.underway import UnderWay
-from rejectd.mqtt.waiting import Waiting
-from rejectd.payloads import actuator_topic, camera_payload, camera_topic, command_topic, encode, verdict_topic
-from rejectd.reader import Event
-from rejectd.settings import Mqtt, Protocol
+from rejectd.mqtt.reconnecting import Patience
+from rejectd.mqtt.send_queue import Waiting
+from rejectd.mqtt.size_limits import Fitting
+from rejectd.mqtt.unacknowledged import UnderWay
+from rejectd.storage.outbox_reader import Event
 
 log = logging.getLogger(__name__)
 
@@ -43,7 +43,7 @@ _LOOK_S = 0.05  # how often what waits for a busy broker is searched for what ha
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Ears:
+class Callbacks:
     """Who hears what the broker says. Called in the publish thread, and must not block."""
 
     delivered: Callable[[Verdict, int], None]  # the broker has a verdict, at this instant
@@ -64,7 +64,7 @@ class Publisher:
         status: Callable[[str], Message],
         will: Message,
         outbox: Path,
-        ears: Ears,
+        callbacks: Callbacks,
         metrics: Metrics,
     ) -> None:
         """`status(state)` makes the line's status message."""
@@ -72,12 +72,12 @@ class Publisher:
         self._line = line
         self._status = status
         self._will = will
-        self._ears = ears
+        self._callbacks = callbacks
         self._metrics = metrics
         self._client_id = settings.client_id or f"rejectd-{line}"
         self._protocol = settings.protocol  # once connected, what the broker spoke
         self._waiting = Waiting(self._unpublished)
-        self._feed = Feed(outbox, answer=self._answered, again=self.more_events, damaged=ears.damaged)
+        self._feed = Feed(outbox, answer=self._answered, again=self.more_events, damaged=callbacks.damaged)
         self._events = Events(self._feed.ask)
         self._patience = Patience(settings.retry_max_s, client_id=self._client_id)
         self._fitting = Fitting(metrics)
@@ -269,7 +269,7 @@ class Publisher:
     def _hear(self, link: Link) -> None:
         received, link.received = link.received, []
         for message in received:
-            self._ears.received(message)
+            self._callbacks.received(message)
         denied = any(answer.refusal for answer in link.subscribed)
         if denied and not self._denied:
             log.error("%s; check its access list, or set mqtt.commands: off", self._deaf())
@@ -330,12 +330,12 @@ class Publisher:
     def _delivered(self, message: Message, now_ns: int) -> None:
         if message.event_seq is not None:
             self._events.acknowledged(message.event_seq)
-            self._ears.acknowledged(message.event_seq)
+            self._callbacks.acknowledged(message.event_seq)
         elif message.verdict:
             verdict = message.verdict
-            self._ears.delivered(verdict, now_ns)
+            self._callbacks.delivered(verdict, now_ns)
             if verdict.decided_ns > self._connected_ns:
-                self._ears.took(now_ns - verdict.decided_ns)
+                self._callbacks.took(now_ns - verdict.decided_ns)
             self._metrics.latency.labels(verdict.camera).observe((now_ns - verdict.captured_ns) / 1e9)
             self._metrics.stage.labels("publish").observe((now_ns - verdict.decided_ns) / 1e9)
             if now_ns > verdict.deadline_ns:
@@ -357,7 +357,7 @@ class Publisher:
             self._unpublished(message)
         if message.event_seq is not None:  # the journal keeps its verdict; here it would stop all that come after it
             self._events.acknowledged(message.event_seq)
-            self._ears.acknowledged(message.event_seq)
+            self._callbacks.acknowledged(message.event_seq)
 
     def _unpublished(self, message: Message) -> None:
         assert message.verdict

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from rejectd.settings import Mqtt
+from rejectd.contract.settings import Mqtt
 
 TAKEN_OVER = "Session taken over"
 TOO_LARGE = "Packet too large"

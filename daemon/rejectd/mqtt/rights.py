@@ -9,11 +9,11 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 
-from rejectd.mqtt.contract import LinkError, Message
+from rejectd.contract.payloads import TOPIC_ROOT, actuator_topic, answer_topic, command_topic, encode
+from rejectd.contract.settings import Mqtt
+from rejectd.mqtt.exchange import LinkError, Message
 from rejectd.mqtt.link import Link
 from rejectd.mqtt.listening import subscribe
-from rejectd.payloads import TOPIC_ROOT, actuator_topic, answer_topic, command_topic, encode
-from rejectd.settings import Mqtt
 
 _CHECK = "check"
 _ANSWER_S = 5.0
@@ -46,7 +46,7 @@ def try_rights(link: Link, line: str, settings: Mqtt) -> str:
 
 def _refusals(link: Link, line: str, settings: Mqtt) -> dict[str, str]:
     """Why the broker refuses a kind of topic, as an access list names it."""
-    body = encode({"schema": "rejectd.check.v1", "line": line})
+    body = encode({"schema": "rejectd.cli.check.v1", "line": line})
     kinds = {link.publish(Message(topic=topic, payload=body), 0): kind for topic, kind in _probes(line).items()}
     refused: dict[str, str] = {}
     until = time.monotonic() + _ANSWER_S

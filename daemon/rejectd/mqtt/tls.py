@@ -8,9 +8,9 @@ import ssl
 from collections.abc import Callable
 from pathlib import Path
 
-from rejectd.messages import RejectdError
-from rejectd.settings import Mqtt
-from revdist import trouble
+from rejectd.contract.messages import RejectdError
+from rejectd.contract.settings import Mqtt
+from revdist.files import trouble
 
 _PROBE_S = 2.0
 _HANDSHAKE_S = 3.0

@@ -16,10 +16,11 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from revdist import heatmaps, images
-from revdist.conformal import Calibration
-from revdist.detector import Scoring
-from revdist.engine import Engine
+from revdist.data import images
+from revdist.engines.engine import Engine
+from revdist.evaluation import heatmaps
+from revdist.scoring.detector import Scoring
+from revdist.thresholds.conformal import Calibration
 
 WORST = 6  # escapes, and false rejects
 TYPICAL = 8  # kinds

@@ -8,15 +8,17 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
-from revdist import evaluate, holdout, images, sensitivity
-from revdist.bundle import Bundle
-from revdist.conformal import Calibration
-from revdist.detector import Scoring
-from revdist.engine import Engine
-from revdist.evaluate import Evaluation, Inspected
+from revdist.bundle.bundle import Bundle
+from revdist.data import images
+from revdist.engines.engine import Engine
+from revdist.evaluation import evaluate, sensitivity
+from revdist.evaluation.evaluate import Evaluation, Inspected
+from revdist.evaluation.sensitivity import Grid, Sensitivity
 from revdist.report import cases
 from revdist.report.cases import Case, Chosen
-from revdist.sensitivity import Grid, Sensitivity
+from revdist.scoring.detector import Scoring
+from revdist.thresholds.conformal import Calibration
+from revdist.training import holdout
 
 SEED = 0  # of the painted defects
 

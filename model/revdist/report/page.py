@@ -5,8 +5,8 @@ from __future__ import annotations
 import importlib.resources
 from pathlib import Path
 
-from revdist import folders, trouble
 from revdist.errors import RevdistError
+from revdist.files import folders, trouble
 from revdist.report import cases, records, sections, verdict
 from revdist.report.gather import Figures
 from revdist.report.markup import Markup, join, tag

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 
-from revdist.conformal import Calibration, needed, needed_with_confidence
+from revdist.evaluation.sensitivity import wilson
 from revdist.report import charts
 from revdist.report.charts import Range
 from revdist.report.gather import Figures, Test
 from revdist.report.markup import Content, Markup, join, section, table, tag, terms
-from revdist.sensitivity import wilson
+from revdist.thresholds.conformal import Calibration, needed, needed_with_confidence
 
 
 def calibration(made: Calibration, test: Test | None) -> Markup:

@@ -6,14 +6,15 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from revdist import detector, heatmaps, measures
+from revdist.evaluation import heatmaps, measures
+from revdist.evaluation.sensitivity import DETECTED, Sensitivity
 from revdist.report import charts, planes
 from revdist.report.cases import Case
 from revdist.report.charts import Row
 from revdist.report.gather import Figures, Test
 from revdist.report.markup import Content, Markup, join, section, table, tag
 from revdist.report.planes import Line
-from revdist.sensitivity import DETECTED, Sensitivity
+from revdist.scoring import detector
 
 
 def scores(figures: Figures) -> Markup:

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from revdist.conformal import Calibration
+from revdist.evaluation.sensitivity import wilson
 from revdist.report.gather import Figures, Test
-from revdist.sensitivity import wilson
+from revdist.thresholds.conformal import Calibration
 
 Status = Literal["good", "caution", "bad", "unknown"]
 WORDS: dict[Status, tuple[str, str]] = {  # a sign and a word

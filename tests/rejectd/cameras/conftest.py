@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 
 from rejectd.cameras import Driver, driver, pictures
-from rejectd.cameras.contract import Remark, exposure_of
-from rejectd.messages import CameraState, Exposure, Frame, Picture, Pixels, Policy
-from rejectd.settings import AnyCamera
+from rejectd.cameras.driver import Remark, exposure_of
+from rejectd.contract.messages import CameraState, Exposure, Frame, Picture, Pixels, Policy
+from rejectd.contract.settings import AnyCamera
 
 ENDS_WITHIN_S = 0.5
 DEADLINE_S = 60.0

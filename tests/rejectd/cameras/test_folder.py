@@ -11,8 +11,8 @@ from PIL import Image
 
 from rejectd.cameras import CameraError, driver
 from rejectd.cameras.folder import natural
-from rejectd.messages import CameraState
-from rejectd.settings import FolderCamera, FolderMode, Numbering
+from rejectd.contract.messages import CameraState
+from rejectd.contract.settings import FolderCamera, FolderMode, Numbering
 
 
 def fill(folder: Path, count: int) -> Path:

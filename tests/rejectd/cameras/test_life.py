@@ -13,8 +13,8 @@ import pytest
 
 from rejectd.cameras import CameraError, Ended, Remark, life
 from rejectd.cameras import device as devices
-from rejectd.messages import CameraState, Exposure, PictureError, Pixels
-from rejectd.settings import FolderCamera, V4l2Camera, VideoCamera
+from rejectd.contract.messages import CameraState, Exposure, PictureError, Pixels
+from rejectd.contract.settings import FolderCamera, V4l2Camera, VideoCamera
 
 UP, DOWN, DEGRADED, ENDED = CameraState.UP, CameraState.DOWN, CameraState.DEGRADED, CameraState.ENDED
 

@@ -15,9 +15,9 @@ from PIL import Image
 
 from rejectd.cameras import reading
 from rejectd.cameras.reading import STUCK_MOST, Reader
-from rejectd.messages import CameraState, PictureError
-from rejectd.settings import FolderCamera, FolderMode
-from revdist import pictures
+from rejectd.contract.messages import CameraState, PictureError
+from rejectd.contract.settings import FolderCamera, FolderMode
+from revdist.data import pictures
 
 
 def camera(**settings: object) -> FolderCamera:
@@ -139,8 +139,8 @@ def test_a_thread_that_is_stuck_in_a_system_call_does_not_hold_up_the_end_of_the
 from pathlib import Path
 from rejectd.cameras import reading
 from rejectd.cameras.reading import Reader
-from rejectd.messages import PictureError
-from rejectd.settings import FolderCamera
+from rejectd.contract.messages import PictureError
+from rejectd.contract.settings import FolderCamera
 settings = FolderCamera(product="cell", path=Path("."))
 reader = Reader(settings, read=lambda path, limits: open({str(tmp_path / "pipe")!r}))
 try:

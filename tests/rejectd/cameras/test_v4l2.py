@@ -17,8 +17,8 @@ import pytest
 
 from rejectd.cameras import CameraError, driver
 from rejectd.cameras.v4l2 import V4l2
-from rejectd.messages import CameraState
-from rejectd.settings import V4l2Camera
+from rejectd.contract.messages import CameraState
+from rejectd.contract.settings import V4l2Camera
 
 # a character device that everybody may open, so that the driver's own look at the device is the real one
 DEVICE = Path("/dev/null")
@@ -208,7 +208,7 @@ import sys, time
 from pathlib import Path
 import numpy as np
 from rejectd.cameras.v4l2 import V4l2
-from rejectd.settings import V4l2Camera
+from rejectd.contract.settings import V4l2Camera
 
 class Queue:
     # a driver that does not stamp; its queue is a pipe, one byte for each picture
@@ -262,7 +262,7 @@ QUEUED = """
 import time
 from pathlib import Path
 from rejectd.cameras.v4l2 import V4l2
-from rejectd.settings import V4l2Camera
+from rejectd.contract.settings import V4l2Camera
 
 camera = V4l2(V4l2Camera(product="cell", device=Path("/dev/zero")))
 camera.open()

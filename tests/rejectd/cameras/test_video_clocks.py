@@ -16,9 +16,9 @@ from mjpeg_server import MjpegServer
 from rtp_proxy import RtpProxy
 
 from rejectd.cameras import CameraError, driver
-from rejectd.check import _camera
-from rejectd.messages import CameraState, Picture
-from rejectd.settings import TimeStamps, VideoCamera
+from rejectd.cli.check import _camera
+from rejectd.contract.messages import CameraState, Picture
+from rejectd.contract.settings import TimeStamps, VideoCamera
 
 OLDEST_MS = 700  # STALE_S, and what the server's encoder, a proxy and two busy cores may add
 
@@ -214,7 +214,7 @@ def test_check_looks_at_more_than_the_first_picture_of_a_stream(rate, restamped)
 STOPPED = """
 import sys
 from rejectd.cameras.life import driver
-from rejectd.settings import TimeStamps, VideoCamera
+from rejectd.contract.settings import TimeStamps, VideoCamera
 
 camera = driver(VideoCamera(product="cell", url=sys.argv[1], timestamps=TimeStamps(sys.argv[2]), read_timeout_s=20.0))
 camera.open()

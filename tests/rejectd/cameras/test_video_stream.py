@@ -8,8 +8,8 @@ import time
 import pytest
 
 from rejectd.cameras import CameraError, driver
-from rejectd.messages import CameraState
-from rejectd.settings import Transport, VideoCamera
+from rejectd.contract.messages import CameraState
+from rejectd.contract.settings import Transport, VideoCamera
 
 OLDEST_MS = 700  # STALE_S, and what the server's encoder, a 20 ms proxy and two busy cores may add
 

@@ -15,9 +15,9 @@ import numpy as np
 from PIL import Image
 
 from rejectd.cameras import driver
-from rejectd.cameras.watch import Watch
-from rejectd.messages import Exposure
-from rejectd.settings import FolderCamera, FolderMode
+from rejectd.cameras.watched.watch import Watch
+from rejectd.contract.messages import Exposure
+from rejectd.contract.settings import FolderCamera, FolderMode
 
 Writer = Callable[[Path, Path], None]
 _SETTLE_MS = 300

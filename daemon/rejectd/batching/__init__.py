@@ -1,0 +1,1 @@
+"""Collects frames into batches that can be judged in time."""

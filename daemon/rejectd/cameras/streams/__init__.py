@@ -1,0 +1,1 @@
+"""Video files and streams: decoded, and told whether they are fresh."""

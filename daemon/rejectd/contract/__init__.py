@@ -1,0 +1,1 @@
+"""What is declared once: settings, requests, messages, and the schemas made from them. Knows no other room."""

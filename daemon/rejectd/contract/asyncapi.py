@@ -1,0 +1,164 @@
+"""The AsyncAPI 3 document of the line's topics, seen from the service: it sends what the line receives."""
+
+from __future__ import annotations
+
+from typing import Any, TypeAlias
+
+from rejectd.contract import payloads, requests
+from rejectd.contract.messages import GOLDEN, Cause, Decision
+from rejectd.contract.requests import REQUESTS
+from rejectd.contract.schemas import request
+from rejectd.contract.settings import Mqtt
+
+Node: TypeAlias = dict[str, Any]
+
+_LINE, _CAMERA, _DECISION, _COMMAND = "{line}", "{camera}", "{decision}", "{command}"
+_PARAMETERS: Node = {
+    "line": {"description": "Name of the line."},
+    "camera": {"description": "Name of the camera, or of the station where several frames show one part."},
+    "decision": {"description": "How the frame or part ended.", "enum": [str(decision) for decision in Decision]},
+    "command": {"description": "What to do.", "enum": list(REQUESTS)},
+}
+_BINDING = "0.2.0"  # version of the MQTT binding
+_PLAIN: Node = {"retain": False}
+_RETAINED: Node = {"retain": True}
+_EXPIRING: Node = {
+    "retain": False,
+    "messageExpiryInterval": {
+        "type": "integer",
+        "minimum": 1,
+        "description": "Whole seconds that are left until the deadline, rounded down, but at least 1; so look at"
+        " valid_until too.",
+    },
+}
+_INFO: Node = {
+    "title": "rejectd",
+    "version": "1.0.0",
+    "description": "Verdicts, states, events and commands of one production line. How to build a gateway on them:"
+    " README.md beside this file.\n\nMQTT 5; where a broker speaks 3.1.1 alone there is no message expiry, and answers"
+    " go to the answer topic. Bodies are JSON. The schemas say what this version sends; within v1 fields may be added,"
+    " so ignore what you do not know.",
+    "license": {"name": "Apache-2.0"},
+}
+
+
+def document() -> Node:
+    """The whole document; message bodies are the JSON Schemas in `schemas/` beside it."""
+    return {
+        "asyncapi": "3.0.0",
+        "info": _INFO,
+        "defaultContentType": "application/json",
+        "servers": {"broker": _server()},
+        "channels": _channels(),
+        "operations": _operations(),
+        "components": {"parameters": _PARAMETERS},
+    }
+
+
+def _server() -> Node:
+    will = payloads.encode(payloads.will_payload("line1", "RUN")).decode()
+    last_will = {"topic": payloads.line_topic("line1"), "qos": 1, "message": will, "retain": True}
+    binding = {"clientId": "rejectd-line1", "keepAlive": Mqtt().keepalive_s, "lastWill": last_will}
+    return {
+        "host": f"broker.example:{Mqtt().port}",
+        "protocol": "mqtt",
+        "protocolVersion": "5",
+        "description": "The plant's broker. Its access list says who may read and write what.",
+        "bindings": {"mqtt": {**binding, "bindingVersion": _BINDING}},
+    }
+
+
+def _channels() -> Node:
+    """Every topic. The last one stands for whatever response topic a request names."""
+    commands = {f"{command}Request": _request(command) for command in REQUESTS}
+    return {
+        "lineStatus": _channel(payloads.line_topic(_LINE), line=_message("line")),
+        "cameraStatus": _channel(payloads.camera_topic(_LINE, _CAMERA), camera=_message("camera")),
+        "verdict": _channel(_verdict_topic(_CAMERA), verdict=_message("verdict")),
+        "knownVerdict": _channel(_verdict_topic(GOLDEN), verdict=_message("verdict")),
+        "defect": _channel(payloads.defect_topic(_LINE, _CAMERA), defect=_message("defect")),
+        "command": _channel(payloads.command_topic(_LINE, _COMMAND), **commands),
+        "answer": _channel(payloads.answer_topic(_LINE), answer=_answer()),
+        "actuator": _channel(payloads.actuator_topic(_LINE, _CAMERA), count=_message("actuator")),
+        "response": {
+            "address": None,
+            "description": "The response topic that a request names: below the answer topic, or outside of rejectd/.",
+            "messages": {"answer": _answer()},
+        },
+    }
+
+
+def _verdict_topic(camera: str) -> str:
+    """With the decision left open."""
+    return payloads.verdict_topic(_LINE, camera, Decision.PASS).removesuffix(Decision.PASS) + _DECISION
+
+
+def _channel(address: str, **messages: Node) -> Node:
+    used = {name: {"$ref": f"#/components/parameters/{name}"} for name in _PARAMETERS if f"{{{name}}}" in address}
+    return {"address": address, "parameters": used, "messages": messages}
+
+
+def _message(schema: str) -> Node:
+    return {"name": schema, "payload": {"$ref": f"schemas/{schema}.schema.json"}}
+
+
+def _request(command: str) -> Node:
+    """A request. What MQTT 5 calls properties, AsyncAPI calls headers."""
+    topic = {"type": "string", "description": "MQTT 5 response topic: where the answer goes, else to the answer topic."}
+    return {
+        **_message(f"request-{command}"),
+        "headers": {"type": "object", "properties": {"responseTopic": topic}},
+        "correlationId": {"location": "$message.payload#/request_id", "description": "Or the MQTT 5 correlation data."},
+        "bindings": {
+            "mqtt": {"responseTopic": topic, "correlationData": {"type": "string"}, "bindingVersion": _BINDING}
+        },
+    }
+
+
+def _answer() -> Node:
+    about = {"type": "string", "description": "The one of the request."}
+    return {**_message("answer"), "bindings": {"mqtt": {"correlationData": about, "bindingVersion": _BINDING}}}
+
+
+def _operations() -> Node:
+    causes = ", ".join(Cause)
+    commands = {command: _command(command) for command in REQUESTS}
+    return {
+        "publishLineStatus": _send("lineStatus", "At birth, once a second, and at the end.", _RETAINED),
+        "publishCameraStatus": _send("cameraStatus", "With each change, and after a reconnect.", _RETAINED),
+        "publishVerdict": _send(
+            "verdict", f"Once for each frame or part, before its deadline or never. Unjudged: {causes}.", _EXPIRING
+        ),
+        "publishKnownVerdict": _send(
+            "knownVerdict", "The same for known pictures, where no ejector listens. They come by command.", _EXPIRING
+        ),
+        "publishDefect": _send("defect", "Each reject and unjudged part, until the broker has it; in order, numbered."),
+        "publishAnswer": _send("answer", "The answer to a request that names no response topic."),
+        "countRejected": _receive("actuator", "Counts are kept, and compared by `rejectd account`."),
+        **commands,
+    }
+
+
+def _send(channel: str, summary: str, binding: Node = _PLAIN) -> Node:
+    bindings = {"mqtt": {"qos": 1, **binding, "bindingVersion": _BINDING}}
+    return {"action": "send", "channel": _ref(channel), "summary": summary, "bindings": bindings}
+
+
+def _receive(channel: str, summary: str) -> Node:
+    bindings = {"mqtt": {"qos": 1, "bindingVersion": _BINDING}}
+    return {"action": "receive", "channel": _ref(channel), "summary": summary, "bindings": bindings}
+
+
+def _command(command: str) -> Node:
+    """A request and its answer. A retained request would be carried out at each reconnect, so it is refused."""
+    where = {"location": "$message.header#/responseTopic", "description": "Without one, the answer topic."}
+    return {
+        **_receive("command", request(command)["description"]),
+        "description": f"Not retained, {requests.LARGEST_BYTES} bytes at most.",
+        "messages": [_ref("command", f"{command}Request")],
+        "reply": {"address": where, "channel": _ref("response"), "messages": [_ref("response", "answer")]},
+    }
+
+
+def _ref(channel: str, message: str = "") -> Node:
+    return {"$ref": f"#/channels/{channel}" + (f"/messages/{message}" if message else "")}

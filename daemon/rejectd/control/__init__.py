@@ -1,0 +1,1 @@
+"""What people have a line do: commands, standing orders, thresholds, changeovers, the self test."""

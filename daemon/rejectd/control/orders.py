@@ -1,0 +1,297 @@
+"""The one owner of what commands have changed: holds the orders, puts them in force, ends them, and writes both down.
+
+An order ends when the settings change what it replaced; the order of a threshold also at a changeover to a bundle that
+it was not given for. Whatever ends is off the disk at once, so that no restart brings it back.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+
+from rejectd.contract.messages import Policy, RejectdError
+from rejectd.contract.settings import Product, Settings
+from rejectd.control.standing_orders import (
+    Keeper,
+    Order,
+    Standing,
+    StandingFile,
+    ThresholdOrder,
+    Value,
+    configured_bundle,
+    configured_product,
+)
+from rejectd.control.thresholds import Threshold, at_start, choose, doubt, holds
+from rejectd.inspector import Inspector, Model
+from rejectd.pipeline import Pipeline
+
+log = logging.getLogger(__name__)
+
+
+class OrderError(RejectdError):
+    """An order cannot be put in force."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Changed:
+    """One thing that is otherwise now."""
+
+    what: str  # product, bundle, threshold or pause
+    of: str  # the camera or product
+    before: Value
+    after: Value
+    why: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Switched:
+    """What a changeover has replaced."""
+
+    before: Model  # of the product
+    products: Mapping[str, str]  # of each camera
+    why: str  # the threshold of an order or of the settings no longer holds; empty if none does so
+
+    def changed(self, model: Model) -> Iterator[Changed]:
+        """What is otherwise now that this model is in force."""
+        for camera, product in self.products.items():
+            if product != model.product:
+                yield Changed(what="product", of=camera, before=product, after=model.product)
+        if self.before.digest != model.digest:
+            yield Changed(what="bundle", of=model.product, before=self.before.digest, after=model.digest)
+        if self.before.threshold != model.threshold:
+            before, after = self.before.threshold, model.threshold
+            yield Changed(what="threshold", of=model.product, before=before, after=after, why=self.why)
+
+
+class Orders:
+    """Changed by the thread of commands and by a reload. `problems` may be asked by anybody, and never waits."""
+
+    def __init__(self, settings: Settings, file: StandingFile) -> None:
+        """Read what stands, and end what no longer fits the settings or the bundles that are there."""
+        self._settings = settings
+        self._configured = dict(settings.products)  # as reloaded since
+        self._keeper = Keeper(file)
+        self._lock = threading.Lock()
+        self._inspector: Inspector
+        self._pipeline: Pipeline
+        self._why: dict[str, str] = {}  # the threshold of the settings does not hold, by product
+        self._standing = self._keeper.load()
+        before = asdict(self._standing)
+        self._standing.drop_changed(settings)
+        self._standing.drop_lost(settings)
+        if asdict(self._standing) != before:
+            self._keeper.keep(self._standing)
+
+    def products(self) -> dict[str, Product]:
+        """The products with the bundles in force."""
+        bundles = {name: str(order.value) for name, order in self._standing.bundles.items()}
+        return {
+            name: replace(product, bundle=product.bundle.with_name(bundles.get(name, product.bundle.name)))
+            for name, product in self._settings.products.items()
+        }
+
+    def judge(self, inspector: Inspector) -> None:
+        """Put thresholds in force when the service starts.
+
+        Raises:
+            ThresholdError: if the settings give a product a threshold that is not meant for its bundle.
+        """
+        self._inspector = inspector
+        standing = self._standing
+        for name, model in inspector.models.items():
+            order = standing.thresholds.get(name)
+            if order and not holds(order, model):
+                log.warning("product %s: %s", name, order.ended)
+                del standing.thresholds[name]
+                self._keeper.keep(self._standing)
+                order = None
+            if order or name in standing.bundles:
+                self._put(model, choose(self._configured[name], model, order))
+            else:
+                self._put(model, at_start(self._configured[name], model))
+
+    def move(self, pipeline: Pipeline) -> None:
+        """Put products and pauses in force when the service starts."""
+        self._pipeline = pipeline
+        standing = self._standing
+        pipeline.products.update({name: str(order.value) for name, order in standing.products.items()})
+        for camera, pause in standing.paused.items():
+            pipeline.paused[camera] = Policy(str(pause.value)) if pause.value else None
+        if standing != Standing():
+            log.warning("commands given before the restart stand: %s", asdict(standing))
+
+    def bundle_name(self, product: str) -> str:
+        """The folder of a product's bundle in force, beside the configured one."""
+        order = self._standing.bundles.get(product)
+        return str(order.value) if order else self._settings.products[product].bundle.name
+
+    def threshold_for(self, model: Model) -> Threshold:
+        """The threshold that will hold once a model is in force.
+
+        Raises:
+            ThresholdError: if the one of the settings is unlikely to be meant for it.
+        """
+        return choose(self._configured[model.product], model, self._standing.thresholds.get(model.product))
+
+    def change_over(self, model: Model, challenged: Threshold, cameras: Sequence[str], folder: str) -> Switched:
+        """Put a proven model in force, and move cameras to its product.
+
+        Raises:
+            OrderError: if the threshold that it was proven with is no longer the one that would hold.
+        """
+        product = model.product
+        with self._lock:
+            if self.threshold_for(model) != challenged:
+                raise OrderError("the threshold was changed meanwhile", hint="send the command again")
+            before = self._inspector.models[product]
+            ended = self._end_threshold(product, model)
+            self._put(self._inspector.use(model), challenged)
+            moved = {camera: self._pipeline.products[camera] for camera in cameras}
+            self._pipeline.products.update(dict.fromkeys(cameras, product))
+            for camera in cameras:
+                self._standing.products[camera] = Order(product, configured_product(self._settings, camera))
+            self._standing.bundles[product] = Order(folder, configured_bundle(self._settings, product))
+            self._keeper.keep(self._standing)
+        return Switched(before=before, products=moved, why=challenged.why or ended)
+
+    def set_threshold(self, product: str, value: float | None) -> Changed:
+        """Order a threshold for a product's bundle in force, or end the order.
+
+        Raises:
+            ThresholdError: if the one of the settings would hold then, and is unlikely to be meant for the bundle.
+        """
+        with self._lock:
+            model, configured = self._inspector.models[product], self._configured[product]
+            order = None
+            if value is not None:
+                order = ThresholdOrder(
+                    value=value, configured=configured.threshold, bundle=model.digest, engine=model.engine
+                )
+            threshold = choose(configured, model, order)
+            self._standing.thresholds.pop(product, None)
+            if order:
+                self._standing.thresholds[product] = order
+            after = self._put(model, threshold)
+            self._keeper.keep(self._standing)
+        why = threshold.why or doubt(after.threshold, model)
+        return Changed(what="threshold", of=product, before=model.threshold, after=after.threshold, why=why)
+
+    def pause(self, cameras: Sequence[str], action: Policy | None) -> list[Changed]:
+        """Stop inspecting cameras."""
+        with self._lock:
+            before = {camera: self._paused(camera) for camera in cameras}
+            for camera in cameras:
+                self._pipeline.paused[camera] = action
+                self._standing.paused[camera] = Order(action, None)
+            self._keeper.keep(self._standing)
+            return self._changed_pauses(before)
+
+    def resume(self, cameras: Sequence[str]) -> list[Changed]:
+        """Inspect them again."""
+        with self._lock:
+            before = {camera: self._paused(camera) for camera in cameras}
+            for camera in cameras:
+                self._pipeline.paused.pop(camera, None)
+                self._standing.paused.pop(camera, None)
+            self._keeper.keep(self._standing)
+            return self._changed_pauses(before)
+
+    def reconfigure(self, products: Mapping[str, Product]) -> list[Changed]:
+        """Take over thresholds from changed settings: all of them, or none. A new one ends an order.
+
+        One whose bundle is another now too is meant for that one, and comes with it at the next start.
+
+        Raises:
+            ThresholdError: if one of them is unlikely to be meant for the bundle in force; nothing has changed then.
+        """
+        with self._lock:
+            models = {name: model for name, model in self._inspector.models.items() if self._stays(name, products)}
+            kept = {
+                name: order
+                for name, order in self._standing.thresholds.items()
+                if name not in models or products[name].threshold == order.configured
+            }
+            chosen = {name: choose(products[name], model, kept.get(name)) for name, model in models.items()}
+            for name in models:
+                configured = products[name]
+                self._configured[name] = replace(
+                    self._configured[name], threshold=configured.threshold, threshold_for=configured.threshold_for
+                )
+            after = {name: self._put(model, chosen[name]) for name, model in models.items()}
+            if kept != self._standing.thresholds:
+                self._standing.thresholds = kept
+                self._keeper.keep(self._standing)
+        return [
+            Changed(
+                what="threshold", of=name, before=model.threshold, after=after[name].threshold, why=chosen[name].why
+            )
+            for name, model in models.items()
+            if model.threshold != after[name].threshold
+        ]
+
+    def problems(self) -> list[str]:
+        """What is in force by somebody's will, and a person should look at."""
+        problems = []
+        for name, model in self._inspector.models.items():
+            if strange := doubt(model.threshold, model):
+                problems.append(f"product {name}: the threshold {model.threshold:.4g} {strange}")
+            if why := self._why.get(name):
+                problems.append(f"product {name}: {why}")
+        passing = sorted(name for name in list(self._pipeline.paused) if self._passes(name))
+        problems += [f"camera {name} is paused and its parts pass uninspected" for name in passing]
+        if self._keeper.lost:
+            problems.append(self._keeper.lost)
+        if self._keeper.unsaved:
+            problems.append("what commands have changed is not on the disk and would not outlive a restart")
+        return problems
+
+    def save_again(self) -> None:
+        """Try once more what the disk has not taken."""
+        with self._lock:
+            if self._keeper.unsaved:
+                self._keeper.keep(self._standing)
+
+    def _stays(self, name: str, products: Mapping[str, Product]) -> bool:
+        """Whether changed settings mean the same bundle."""
+        same = name in products and products[name].bundle == self._settings.products[name].bundle
+        if name in products and not same:
+            log.warning(
+                "product %s: its bundle is another now, its threshold holds with it from the next start on", name
+            )
+        return same
+
+    def _put(self, model: Model, threshold: Threshold) -> Model:
+        self._why[model.product] = threshold.why
+        if threshold.why:
+            log.warning("product %s: %s", model.product, threshold.why)
+        return self._inspector.set_threshold(model.key, threshold.value)
+
+    def _end_threshold(self, product: str, model: Model) -> str:
+        """End the order of a threshold that was not given for this model. Returns what ended, for people."""
+        order = self._standing.thresholds.get(product)
+        if order is None or holds(order, model):
+            return ""
+        del self._standing.thresholds[product]
+        log.warning("product %s: %s", product, order.ended)
+        return order.ended
+
+    def _paused(self, camera: str) -> str | None:
+        """What happens to the parts of a paused camera, for people."""
+        if camera not in self._pipeline.paused:
+            return None
+        return str(self._pipeline.paused[camera] or f"policy ({self._settings.cameras[camera].policy})")
+
+    def _changed_pauses(self, before: Mapping[str, str | None]) -> list[Changed]:
+        return [
+            Changed(what="pause", of=camera, before=was, after=now)
+            for camera, was in before.items()
+            if was != (now := self._paused(camera))
+        ]
+
+    def _passes(self, camera: str) -> bool:
+        """Whether the parts of a paused camera pass: by order, by its policy, or by that of its station."""
+        policies = [self._pipeline.paused.get(camera) or self._settings.cameras[camera].policy]
+        policies += [station.policy for station in self._settings.stations.values() if camera in station.cameras]
+        return Policy.PASS in policies

@@ -1,0 +1,1 @@
+"""The process among others: signals, log, systemd, the port for Prometheus."""

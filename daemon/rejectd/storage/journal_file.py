@@ -1,0 +1,113 @@
+"""The journal's file: opened when it is first needed, and again after it failed.
+
+A line runs without its journal until the disk gives it back. A damaged file is set aside under a name with the time,
+and a new one begins.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import sqlite3
+from collections.abc import Callable
+from pathlib import Path
+
+from rejectd.contract.messages import RejectdError
+from rejectd.storage import database
+from rejectd.storage.state_folders import StateError, make, set_aside
+
+log = logging.getLogger(__name__)
+
+
+class OutboxError(RejectdError):
+    """The journal cannot be opened or written."""
+
+
+class JournalFile:
+    """Owned by the thread that writes."""
+
+    def __init__(self, path: Path, claim: Callable[[], None]) -> None:
+        """Nothing is opened yet. `claim()` is called before the file is: it makes its folder, and claims that."""
+        self.path = path
+        self.aside = ""  # the name that the last damaged file got
+        self._claim = claim
+        self._open: sqlite3.Connection | None = None
+        self._identity = (0, 0)
+
+    def connection(self) -> sqlite3.Connection:
+        """The connection to the file, which is made if there is none.
+
+        Raises:
+            OutboxError: if it cannot be opened, or comes from a newer version, which is left as it is.
+        """
+        try:
+            if self._open is None or self._was_replaced():
+                self._open = self._connect()
+                there = self.path.stat()
+                self._identity = there.st_dev, there.st_ino
+        except (OSError, sqlite3.Error) as error:
+            hint = "let the service's user write there, or free disk space"
+            raise OutboxError(f"{self.path}: the journal cannot be opened: {error}", hint=hint) from error
+        except StateError as error:
+            raise OutboxError(f"the journal cannot be opened: {error}") from error
+        except database.NewerError as error:
+            hint = "install that version again"
+            raise OutboxError(f"{self.path} was written by a newer rejectd", hint=hint) from error
+        return self._open
+
+    def failed(self, what: str, error: sqlite3.Error) -> OutboxError:
+        """What to tell of an error. A file that has failed is opened again, a damaged one set aside."""
+        if database.is_damage(error):
+            return self.damaged(str(error))
+        if not database.is_passing(error):
+            self.close()
+        return OutboxError(f"{self.path}: the journal cannot be {what}: {error}", hint="free disk space")
+
+    def damaged(self, complaint: str) -> OutboxError:
+        """Set the file aside; the next call of `connection` makes a new one. Returns what to tell."""
+        self.close()
+        try:
+            self._set_aside(complaint)
+        except OSError as error:
+            text = f"{self.path}: the journal is damaged and cannot be renamed: {error.strerror}"
+            return OutboxError(text, hint="move it away")
+        return OutboxError(f"{self.path}: the journal is damaged: {complaint}", hint="a new one begins")
+
+    def close(self) -> None:
+        """Close the file, if it is open."""
+        if self._open:
+            with contextlib.suppress(sqlite3.Error):  # what was committed is on the disk
+                self._open.close()
+        self._open = None
+
+    def _connect(self) -> sqlite3.Connection:
+        self._claim()
+        make(self.path.parent)
+        try:
+            return database.open_to_write(self.path)
+        except sqlite3.Error as error:
+            if not database.is_damage(error, opening=True):
+                raise
+            self._set_aside(str(error))
+        return database.open_to_write(self.path)
+
+    def _was_replaced(self) -> bool:
+        """Whether somebody has moved the file away: what is written to it would be found by nobody."""
+        try:
+            there = self.path.stat()
+        except FileNotFoundError:
+            identity = (0, 0)
+        except OSError:
+            return False  # the next write says why
+        else:
+            identity = there.st_dev, there.st_ino
+        if identity == self._identity:
+            return False
+        log.error("%s: somebody has moved the journal away; a new one begins", self.path)
+        self.close()
+        return True
+
+    def _set_aside(self, complaint: str) -> None:
+        aside = set_aside(self.path, ("-wal", "-shm"))
+        self.aside = str(aside)
+        log.error("%s: the journal is damaged: %s; set aside as %s", self.path, complaint, aside.name)

@@ -1,0 +1,324 @@
+"""What follows behind a verdict and can never delay it: journal, evidence, the defect event. One thread owns the disk.
+
+What waits is bounded. When the disk is too slow, heat maps of evidence are given up first, then its pictures, then the
+records of passes, each counted. While the journal cannot be opened or written the line runs without it: what waits is
+tried again until the disk takes it, evidence and tasks go on, and what finds no room to wait is counted.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import logging
+import queue
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import Future
+from typing import Any, TypeAlias
+
+from rejectd.contract.messages import Cause, Decision, Frame, RejectdError, Verdict
+from rejectd.metrics import Metrics
+from rejectd.storage.backlog import Backlog, Group
+from rejectd.storage.defect_events import Defects, Record, is_defect
+from rejectd.storage.evidence import Evidence
+from rejectd.storage.in_flight_file import Slots
+from rejectd.storage.outbox import Body, Change, Delivery, Entries, NewEvent, Outbox, OutboxError, Reading, is_usable
+from rejectd.storage.picture_budget import EVIDENCE, MAP, Memory
+from rejectd.storage.tasks import Answer, Task, carry_out
+
+log = logging.getLogger(__name__)
+
+_WAITING = 4096  # records
+_WITH_PASSES = 3072  # above this, passes are given up
+_WITH_PICTURES = 256  # above this, pictures
+_WITH_MAPS = 64  # above this, anomaly maps are not even fetched from the device
+_GROUP = 64  # records in one transaction
+_GATHER_S = 0.005  # a verdict and its acknowledgement share a transaction, which begins when both are through
+_PRUNE_S = 60.0
+_LOOK_S = 10.0  # how often it is seen whether the journal is whole, and evidence can be kept again
+_HUNG_S = 2.0  # a disk that has not answered for so long is a problem
+
+_Kept: TypeAlias = Record | Delivery | Reading | Change | int  # int: number of an acknowledged event
+_Item: TypeAlias = "_Kept | Task[Any] | None"
+
+
+class Recorder:
+    """Any thread may hand things in; that never blocks. `run` is one thread's life."""
+
+    def __init__(
+        self,
+        line: str,
+        *,
+        outbox: Outbox,
+        evidence: Evidence | None,
+        inflight: Slots | None,
+        memory: Memory,
+        metrics: Metrics,
+        more_events: Callable[[], None],
+        marked: Callable[[Iterable[int]], None],
+    ) -> None:
+        """`more_events()` is told of new events in the outbox, `marked(numbers)` of acknowledged ones."""
+        self._outbox = outbox
+        self._evidence = evidence
+        self._defects = Defects(line, evidence, metrics)
+        self._inflight = inflight
+        self._memory = memory
+        self._metrics = metrics
+        self._more_events = more_events
+        self._marked = marked
+        self._items: queue.Queue[_Item] = queue.Queue(maxsize=_WAITING)
+        self._acknowledged: deque[int] = deque()  # numbers of events
+        self._backlog = Backlog(outbox)
+        self._left: Sequence[Body] = ()  # what an earlier run left
+        self._prune_at = self._look_at = 0.0
+        self._busy_since: float | None = None  # when the disk was asked for what it has not done yet
+        self._suspect = threading.Event()  # somebody who reads the journal thinks that it is damaged
+        self._ending = threading.Event()
+        self.tried = threading.Event()  # to open the journal, for the first time
+        metrics.journal_available.set_function(lambda: self.tried.is_set() and not self.problem and not self._hung)
+
+    @property
+    def maps_affordable(self) -> bool:
+        """Whether there is time and room for anomaly maps."""
+        return self._items.qsize() < _WITH_MAPS and self._memory.has_room(MAP)
+
+    @property
+    def problem(self) -> str:
+        """Why nothing can be written now; empty if all is well."""
+        return self._backlog.problem
+
+    @property
+    def problems(self) -> list[str]:
+        """What a person should see to."""
+        problems = [problem for problem in (self.problem, self._defects.problem) if problem]
+        if self._hung and not self.problem:
+            problems.append("the disk does not answer: journal and evidence wait")
+        if self._outbox.aside:
+            problems.append(f"the journal was damaged, and set aside as {self._outbox.aside}")
+        return problems
+
+    @property
+    def _hung(self) -> bool:
+        busy_since = self._busy_since
+        return busy_since is not None and time.monotonic() - busy_since > _HUNG_S
+
+    def verdict(self, verdict: Verdict, body: Mapping[str, Any], frame: Frame) -> None:
+        """Keep a verdict, and what there is to see of a part that did not pass."""
+        waiting = self._items.qsize()
+        seen = verdict.decision is not Decision.PASS and verdict.cause is not Cause.PAUSED
+        shown = frame.picture is not None or frame.given_up
+        affordable = verdict.cause is not Cause.OVERLOAD and waiting < _WITH_PICTURES and not frame.given_up
+        affordable = affordable and self._memory.has_room(EVIDENCE)
+        if seen and shown and self._evidence and not affordable:
+            self._metrics.sacrificed.labels("evidence").inc()
+        unwritten = waiting + self._backlog.items
+        if unwritten >= (_WITH_PASSES if verdict.decision is Decision.PASS else _WAITING):
+            self._give_up(verdict)
+            return
+        kept = frame if seen and affordable else None
+        try:
+            self._items.put_nowait(Record(verdict=self._lightened(verdict, frame=kept), body=body, frame=kept))
+        except queue.Full:
+            self._give_up(verdict)
+
+    def _lightened(self, verdict: Verdict, *, frame: Frame | None) -> Verdict:
+        """A verdict with its map, where that has a picture to lie on, and there is room for it while it waits."""
+        result = verdict.result
+        if result is None or result.anomaly_map is None:
+            return verdict
+        self._memory.count(result.anomaly_map)
+        if frame and self._memory.has_room(MAP):
+            return verdict
+        if frame:
+            self._metrics.sacrificed.labels("map").inc()
+        return dataclasses.replace(verdict, result=dataclasses.replace(result, anomaly_map=None))
+
+    def note(self, item: Delivery | Reading | Change | int) -> None:
+        """Keep what the broker acknowledged, an actuator counted or a person changed. Counts go first without room."""
+        if isinstance(item, int):
+            self._acknowledged.append(item)  # few, for the publisher sends no more until they are marked
+        elif self._items.qsize() + self._backlog.items >= _WITH_PASSES and not isinstance(item, Change):
+            return
+        with contextlib.suppress(queue.Full):
+            self._items.put_nowait(item)
+
+    def take_up(self, left: Sequence[Body]) -> None:
+        """Keep what an earlier run left; before `run`."""
+        self._left = left
+
+    def suspect(self) -> None:
+        """Somebody who reads the journal thinks that it is damaged."""
+        self._suspect.set()
+
+    def ask(self, work: Callable[[], Answer], timeout_s: float) -> Answer:
+        """Have work done that needs the disk, and wait for it.
+
+        Raises:
+            RejectdError: if the work does, or the disk is too busy.
+        """
+        task = Task(work, Future())
+        try:
+            self._items.put_nowait(task)
+            return task.future.result(timeout_s)
+        except (queue.Full, TimeoutError) as error:
+            task.future.cancel()
+            raise RejectdError("the disk is too busy", hint="try again later; see the service's log") from error
+
+    def run(self) -> None:
+        """The life of the record thread; ends at `end`, when everything before it is on disk."""
+        try:
+            self._begin()
+            self.tried.set()
+            self._live()
+        finally:
+            self._outbox.close()
+
+    def _live(self) -> None:
+        while self._serve():
+            if time.monotonic() >= self._prune_at and not self.problem:
+                self._prune_at = time.monotonic() + _PRUNE_S
+                self._prune()
+            if time.monotonic() >= self._look_at or self._suspect.is_set():
+                self._suspect.clear()
+                self._look_at = time.monotonic() + _LOOK_S
+                self._look()
+            self._busy_since = None
+        self._give_up_unwritten()
+
+    def _serve(self) -> bool:
+        """Write what waits, and do the tasks; False at the end. No picture is held while there is nothing to do."""
+        group = self._next_group()
+        self._busy_since = time.monotonic()
+        self._take([item for item in group if item is not None and not isinstance(item, Task)])
+        self._backlog.write(self._settle, now=self._ending.is_set())
+        for item in group:
+            if isinstance(item, Task):
+                carry_out(item)
+            if item is None or isinstance(item, Task):
+                self._items.task_done()
+        return not (None in group or (not group and self._ending.is_set()))
+
+    def wait(self, timeout_s: float) -> bool:
+        """Wait until all that was handed in is on disk."""
+        until = time.monotonic() + timeout_s
+        while self._items.unfinished_tasks and time.monotonic() < until:
+            time.sleep(0.005)
+        return not self._items.unfinished_tasks
+
+    def end(self) -> None:
+        """Let `run` end after what is queued. What a full disk does not take stays in the in-flight file."""
+        self._ending.set()
+        with contextlib.suppress(queue.Full):
+            self._items.put(None, timeout=1)
+
+    def _begin(self) -> None:
+        """Open what can be opened; the rest is tried again when there is something to write."""
+        self._busy_since = time.monotonic()
+        self._backlog.open()
+        for start in range(0, len(self._left), _GROUP):
+            bodies = [body for body in self._left[start : start + _GROUP] if self._usable(body)]
+            events = [self._defects.event_of(body) for body in bodies if is_defect(body)]
+            self._add(Entries(verdicts=bodies, events=events), items=0)
+        self._backlog.write(self._settle)
+        self._defects.open()
+        self._busy_since = None
+        self._more_events()
+
+    def _give_up(self, verdict: Verdict) -> None:
+        self._metrics.sacrificed.labels("journal").inc()
+        if self._inflight:
+            self._inflight.clear([verdict.event_id])
+
+    def _give_up_unwritten(self) -> None:
+        """The service ends before the disk takes these; they stay in the in-flight file."""
+        for group in self._backlog.give_up():
+            self._metrics.sacrificed.labels("journal").inc(len(group.event_ids))
+            for _ in range(group.items):
+                self._items.task_done()
+
+    def _next_group(self) -> list[_Item]:
+        """At least one item, and whatever else waits or comes soon, up to a group."""
+        try:
+            group = [self._items.get(timeout=0 if self._ending.is_set() else self._backlog.patience_s)]
+        except queue.Empty:
+            return []
+        if self._items.qsize() < _GROUP:
+            self._ending.wait(_GATHER_S)  # the one publishing has the interpreter to itself
+        while len(group) < _GROUP and group[-1] is not None:
+            try:
+                group.append(self._items.get_nowait())
+            except queue.Empty:
+                break
+        return group
+
+    def _take(self, group: Sequence[_Kept]) -> None:
+        """Prepare a transaction, with the evidence of its defects on disk before their events go out."""
+        records = [item for item in group if isinstance(item, Record)]
+        acknowledged = (
+            self._take_acknowledged() if self._items.empty() or any(type(item) is int for item in group) else []
+        )
+        events = [self._event(record) for record in records if is_defect(record.body)]
+        entries = Entries(
+            verdicts=[record.body for record in records],
+            events=events,
+            acknowledged=acknowledged,
+            deliveries=[item for item in group if isinstance(item, Delivery)],
+            readings=[item for item in group if isinstance(item, Reading)],
+            changes=[item for item in group if isinstance(item, Change)],
+        )
+        if group or acknowledged:
+            self._add(entries, items=len(group))
+
+    def _add(self, entries: Entries, *, items: int) -> None:
+        event_ids = [body["event_id"] for body in entries.verdicts]
+        self._backlog.add(Group(entries=entries, event_ids=event_ids, items=items))
+
+    def _usable(self, body: Body) -> bool:
+        if is_usable(body):
+            return True
+        log.error("a frame of an earlier run was noted by another version and cannot be kept: %s", body["event_id"])
+        self._metrics.sacrificed.labels("journal").inc()
+        if self._inflight:
+            self._inflight.clear([body["event_id"]])
+        return False
+
+    def _look(self) -> None:
+        """See whether the journal is damaged, and whether evidence can be kept again."""
+        if self._defects.problem:
+            self._defects.open()
+        if not self.problem:
+            try:
+                self._outbox.examine()
+            except OutboxError as error:
+                self._backlog.postpone(error)
+
+    def _settle(self, group: Group) -> None:
+        """A group is on disk."""
+        if self._inflight:
+            self._inflight.clear(group.event_ids)
+        self._busy_since = time.monotonic()  # it answers
+        self._metrics.outbox.set(self._backlog.unacknowledged)
+        if group.entries.events:
+            self._more_events()
+        if group.entries.acknowledged:
+            self._marked(group.entries.acknowledged)
+        for _ in range(group.items):
+            self._items.task_done()
+
+    def _event(self, record: Record) -> NewEvent:
+        self._busy_since = time.monotonic()
+        return self._defects.event(record)
+
+    def _take_acknowledged(self) -> list[int]:
+        return [self._acknowledged.popleft() for _ in range(len(self._acknowledged))]
+
+    def _prune(self) -> None:
+        try:
+            lost = self._outbox.prune()
+        except OutboxError as error:
+            self._backlog.postpone(error)
+        else:
+            if lost:
+                log.error("journal full: %d defect events given up before the broker had them", lost)

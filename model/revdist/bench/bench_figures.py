@@ -1,0 +1,169 @@
+"""What a bench says: shares and ratios, as JSON for programs, as a table for a terminal, and as a chart."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+
+from revdist.bench.bench import Bench, Row
+from revdist.bench.machine import CONVOLUTION, MATMUL
+from revdist.report import speeds
+from revdist.report.markup import Markup
+
+_QUIET = 0.1  # of the processors' time may go to other programs
+_GOAL = 0.85  # of the network's time, that its operations take at the best convolution's rate
+
+
+def to_json(made: Bench) -> dict[str, Any]:
+    """Everything; times in milliseconds."""
+    plan = made.plan
+    return {
+        "subject": made.subject,
+        "teacher": made.teacher,
+        "size": list(made.size),
+        "gigaoperations": made.operations / 1e9,
+        "picture": plan.picture,
+        "batches": list(plan.batches),
+        "seconds": plan.seconds,
+        "machine": made.machine,
+        "rates": [asdict(each) for each in made.rates],
+        "rows": [_row(made, row) for row in made.rows],
+        "reference": made.reference,
+        "ratios": ratios(made),
+        "differences": [asdict(each) for each in made.differences],
+        "missing": [str(each) for each in made.missing],
+    }
+
+
+def _row(made: Bench, row: Row) -> dict[str, Any]:
+    network = row.network_per_picture
+    p50, p99 = (1e3 * float(each) for each in np.quantile(row.calls, (0.5, 0.99)))
+    return {
+        "name": row.name,
+        "batch": row.batch,
+        "pictures": row.pictures,
+        "rounds": len(row.calls),
+        "p50_ms": p50,
+        "p99_ms": p99,
+        "calls_ms": [1e3 * each for each in row.calls],
+        "images_per_second": 1 / row.per_picture,
+        "network_ms": None if network is None else 1e3 * network * row.pictures,
+        "networks_ms": [1e3 * each for each in row.networks],
+        "of_matmul": share(made, row, MATMUL),
+        "of_convolution": share(made, row, CONVOLUTION),
+    }
+
+
+def share(made: Bench, row: Row, kind: str) -> float | None:
+    """Time that the network's operations take at the best rate of this kind, over the time that they took."""
+    network = row.network_per_picture
+    for rate in made.rates:
+        if network is not None and (rate.precision, rate.kind) == (row.precision, kind):
+            return made.operations / rate.operations_per_second / network
+    return None
+
+
+def ratios(made: Bench) -> list[dict[str, Any]]:
+    """How many times as fast as the first peer each is, by picture: in the rounds of batch 1, and each at its best.
+
+    What takes one picture at a time does the same in the rounds of all batch sizes: there all its calls count.
+    """
+    if not made.reference:
+        return []
+    alone = {row.name: row.per_picture for row in made.rows if row.batch == 1}
+    best = {name: best_of(made, name) for name in dict.fromkeys(row.name for row in made.rows)}
+    return [
+        {
+            "name": name,
+            "batch_1": alone[made.reference] / alone[name] if {name, made.reference} <= alone.keys() else None,
+            "best": best[made.reference][1] / per_picture,
+            "best_batch": pictures,
+        }
+        for name, (pictures, per_picture) in best.items()
+    ]
+
+
+def best_of(made: Bench, name: str) -> tuple[int, float]:
+    """The pictures of a call at which this engine or peer is fastest, and the median seconds for each of them."""
+    calls: dict[int, list[float]] = {}
+    for row in made.rows:
+        if row.name == name:
+            calls.setdefault(row.pictures, []).extend(row.calls)
+    medians = {pictures: float(np.median(each)) / pictures for pictures, each in calls.items()}
+    return min(medians.items(), key=lambda pair: pair[1])
+
+
+def table(made: Bench) -> Iterator[str]:
+    """For a terminal."""
+    size, told = f"{made.size[0]}x{made.size[1]}", made.machine
+    yield f"{made.subject}: {made.teacher}, {size} pixels, {made.operations / 1e9:.1f} GFLOP a picture"
+    yield f"a call: from pictures of {made.plan.picture} px square to scores; network: teacher and student alone"
+    yield f"{told['processor']}, {told['cores']} cores, {told['threads']} threads, GPU {told['gpu'] or 'none'}"
+    busy = "unknown" if told["elsewhere"] is None else f"{told['elsewhere']:.0%}"
+    yield f"load {told['load_before'][0]:.1f} before, {told['load_after'][0]:.1f} after; other programs took {busy}"
+    if (told["elsewhere"] or 0.0) > _QUIET:
+        yield "THE MACHINE IS BUSY: these figures say little; measure again when the other programs have ended"
+    yield ", ".join(f"{name} {version}" for name, version in told["versions"].items())
+    yield ""
+    yield from _aligned(_HEADS, [_cells(_row(made, row)) for row in made.rows])
+    for rate in made.rates:
+        yield f"best {rate.precision} {rate.kind}: {rate.operations_per_second / 1e9:.0f} GFLOP/s ({rate.what})"
+    yield f"of conv: time of the operations at that rate, over the network's time; goal {_GOAL:.0%} or more"
+    if made.reference:
+        yield ""
+        heads = ["times as fast as " + made.reference, "batch 1", "best", "at batch"]
+        yield from _aligned(heads, [_ratio(each) for each in ratios(made)])
+    for each in made.differences:
+        yield (
+            f"{each.name} and the paper's loop differ by {each.map:.1e} in the map, {each.score:.1e} in the score "
+            f"(relative, largest of {each.pictures} pictures)"
+        )
+
+
+_HEADS = ["", "batch", "a call", "rounds", "p50 ms", "p99 ms", "images/s", "network ms", "of matmul", "of conv"]
+
+
+def _cells(row: dict[str, Any]) -> list[str]:
+    network = row["network_ms"]
+    return [
+        row["name"],
+        *(str(row[name]) for name in ("batch", "pictures", "rounds")),
+        *(f"{row[name]:.1f}" for name in ("p50_ms", "p99_ms", "images_per_second")),
+        "-" if network is None else f"{network:.1f}",
+        *("-" if row[name] is None else f"{row[name]:.0%}" for name in ("of_matmul", "of_convolution")),
+    ]
+
+
+def _ratio(each: dict[str, Any]) -> list[str]:
+    alone = "-" if each["batch_1"] is None else f"{each['batch_1']:.2f}"
+    return [each["name"], alone, f"{each['best']:.2f}", str(each["best_batch"])]
+
+
+def _aligned(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[str]:
+    widths = [max(map(len, column)) for column in zip(heads, *rows, strict=True)]
+    for first, *rest in (heads, *rows):
+        cells = [first.ljust(widths[0]), *(text.rjust(width) for text, width in zip(rest, widths[1:], strict=True))]
+        yield "  ".join(cells).rstrip()
+
+
+def chart(made: Bench) -> Markup:
+    """Milliseconds a picture, of each engine and peer at its best batch size and at the smallest."""
+    rows = []
+    for name in dict.fromkeys(row.name for row in made.rows):
+        first = next(row for row in made.rows if row.name == name)  # of the smallest batch: they come in order
+        pictures, best = best_of(made, name)
+        note = f"{1e3 * best:.1f} ms at batch {pictures}; {1e3 * first.per_picture:.1f} at {first.pictures}"
+        rows.append(
+            speeds.Speed(
+                name=name,
+                best_ms=1e3 * best,
+                first_ms=1e3 * first.per_picture,
+                note=note,
+                ours=bool(first.precision),
+            )
+        )
+    title = f"{made.subject}: {made.teacher} at {made.size[0]}x{made.size[1]} pixels, {made.machine['processor']}"
+    return speeds.drawing(rows, title)

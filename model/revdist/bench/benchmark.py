@@ -1,0 +1,192 @@
+"""Train and evaluate every product of an MVTec-style folder, several seeds each, beside the published numbers.
+
+    ROOT/<product>/train/good, test/<kind>, ground_truth/<kind>
+
+Each run ends in a bundle and a result file; what is there already is not done again, and a training that was stopped
+goes on. Nothing is chosen by test pictures: each figure is that of the last iterate.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from revdist.bundle import bundle, bundle_files
+from revdist.data import images
+from revdist.engines.engine import Engine
+from revdist.errors import DataError
+from revdist.evaluation import evaluate
+from revdist.files import trouble
+from revdist.networks.teacher import Teacher
+from revdist.recipe import Recipe
+from revdist.training import train
+
+log = logging.getLogger("revdist")
+
+METRICS = {"image_auroc": "image AUROC", "pixel_auroc": "pixel AUROC", "pro_per_image": "PRO per image", "pro": "PRO"}
+# Deng & Li, CVPR 2022, tables 1 and 2: WideResNet50-2, 256 pixels, percent. Their PRO is that of each image.
+PUBLISHED: dict[str, tuple[float, float, float]] = {
+    "carpet": (98.9, 98.9, 97.0),
+    "grid": (100.0, 99.3, 97.6),
+    "leather": (100.0, 99.4, 99.1),
+    "tile": (99.3, 95.6, 90.6),
+    "wood": (99.2, 95.3, 90.9),
+    "bottle": (100.0, 98.7, 96.6),
+    "cable": (95.0, 97.4, 91.0),
+    "capsule": (96.3, 98.7, 95.8),
+    "hazelnut": (99.9, 98.9, 95.5),
+    "metal_nut": (100.0, 97.3, 92.3),
+    "pill": (96.6, 98.2, 96.4),
+    "screw": (97.0, 99.6, 98.2),
+    "toothbrush": (99.5, 99.1, 94.5),
+    "transistor": (96.7, 92.5, 78.0),
+    "zipper": (98.5, 98.2, 95.4),
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """What to run."""
+
+    root: Path
+    output: Path  # folder for bundles and results
+    products: Sequence[str]
+    recipe: Callable[[Path], Recipe]  # for the pictures of a product; its seed is replaced
+    seeds: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Row:
+    """A product's figures, percent, one for each seed; None where it has no masks."""
+
+    product: str
+    values: dict[str, list[float | None]]  # by METRICS
+
+    def shown(self, metric: str) -> str:
+        """Mean and, of several seeds, standard deviation."""
+        found = [each for each in self.values[metric] if each is not None]
+        if not found:
+            return "-"
+        return f"{np.mean(found):.2f}" + (f" +- {np.std(found, ddof=1):.2f}" if len(found) > 1 else "")
+
+    def mean(self, metric: str) -> float | None:
+        found = [each for each in self.values[metric] if each is not None]
+        return float(np.mean(found)) if found else None
+
+
+def products(root: Path, wanted: Sequence[str] = ()) -> list[str]:
+    """The products of a folder, or the wanted ones of them. Raises DataError for one that is not there."""
+    if wrong := trouble.why_not_folder(root):
+        raise DataError(f"{trouble.shown(root)}: cannot be listed: {wrong.cause}", hint=wrong.hint)
+    known = sorted(path.parent.parent.name for path in root.glob("*/train/good"))
+    if not known:
+        raise DataError(f"{root}: there is no <product>/train/good in it", hint="expected the layout of MVTec AD")
+    if missing := [name for name in wanted if name not in known]:
+        raise DataError(f"{root}: there is no product {missing[0]!r}", hint=f"there are {', '.join(known)}")
+    return list(wanted) or known
+
+
+def run(plan: Plan, teacher: Teacher, *, device: str = "auto") -> list[Row]:
+    """Run all that is not there yet. Ctrl-C stops it; the same call goes on. Raises RevdistError."""
+    rows = []
+    for product in plan.products:
+        found: dict[str, list[float | None]] = {metric: [] for metric in METRICS}
+        for seed in range(plan.seeds):
+            result = _one(plan, teacher, product, seed, device)
+            for metric, values in found.items():
+                values.append(None if result[metric] is None else 100 * result[metric])
+            log.info("%s, seed %d: image AUROC %.2f", product, seed, 100 * result["image_auroc"])
+        rows.append(Row(product=product, values=found))
+    return rows
+
+
+def _one(plan: Plan, teacher: Teacher, product: str, seed: int, device: str) -> dict[str, Any]:
+    """The figures of one run, from its file or made now."""
+    data = plan.root / product
+    made = plan.recipe(data)
+    made = Recipe.from_json(made.to_json() | {"seed": seed})
+    place = plan.output / f"{product}-{seed}"
+    file = place.with_suffix(".json")
+    identity = {
+        "recipe": json.loads(json.dumps(made.to_json())),
+        "teacher": teacher.sha256,
+        "data": images.fingerprint([*images.good_pictures(data), *(s.path for s in images.labelled_pictures(data))]),
+    }
+    if (kept := _kept(file)) and {name: kept.get(name) for name in identity} == identity:
+        return kept
+    job = train.Job(good=data, product=product, output=place.with_suffix(".bundle"), recipe=made, replace=True)
+    engine = Engine(teacher, device=device)
+    if not _trained(job, teacher, engine):
+        train.train(job, teacher, device=device)
+    found = bundle.load(job.output, engine)
+    figures = evaluate.evaluate(engine, product, found.calibration(engine.identity), data).to_json()
+    _keep(file, identity | figures)
+    return identity | figures
+
+
+def _kept(file: Path) -> dict[str, Any]:
+    """The figures of a result file; empty where there is none. Raises DataError for a damaged one."""
+    if not os.path.lexists(file):
+        return {}
+    hint = "delete it to measure again"
+    kept = trouble.parse_json(trouble.read_text(file, DataError, hint=hint).encode(), file, DataError, hint=hint)
+    if isinstance(kept, dict) and kept.keys() >= METRICS.keys():
+        return kept
+    raise DataError(f"{file}: holds no result", hint="delete it to measure again")
+
+
+def _keep(file: Path, result: dict[str, Any]) -> None:
+    part = file.with_suffix(".part")
+    try:
+        part.write_text(json.dumps(result, indent=1))
+        os.replace(part, file)  # noqa: PTH105 - one step
+    except trouble.FILE_ERRORS as error:
+        raise trouble.error(DataError, error, file, "written", hint="make room, try again") from error
+
+
+def _trained(job: train.Job, teacher: Teacher, engine: Engine) -> bool:
+    """Whether the run's bundle is there already: it was stopped between training and evaluation."""
+    if not os.path.lexists(job.output / bundle_files.MANIFEST):
+        return False
+    found = bundle.read(job.output)
+    same_data = found.fingerprint == images.fingerprint(images.good_pictures(job.good))
+    same_teacher = found.teacher.sha256 == teacher.sha256
+    return found.recipe == job.recipe and same_teacher and same_data and engine.identity in found.calibrations
+
+
+def table(rows: Sequence[Row]) -> str:
+    """Ours beside the paper's, as Markdown, percent."""
+    lines = [
+        "| product | " + " | ".join(f"{name} | paper" if metric != "pro" else name for metric, name in METRICS.items())
+    ]
+    lines[0] += " |"
+    lines.append("| --- |" + " --- |" * 7)
+    for row in rows:
+        cells = [row.shown(metric) for metric in METRICS]
+        paper = [f"{value:.1f}" for value in PUBLISHED[row.product]] if row.product in PUBLISHED else ["-"] * 3
+        lines.append(_line(row.product, cells, paper))
+    if len(rows) > 1:
+        cells = [_mean([row.mean(metric) for row in rows]) for metric in METRICS]
+        known = [PUBLISHED[row.product] for row in rows if row.product in PUBLISHED]
+        paper = (
+            [f"{np.mean(column):.1f}" for column in zip(*known, strict=True)] if len(known) == len(rows) else ["-"] * 3
+        )
+        lines.append(_line("mean", cells, paper))
+    return "\n".join(lines)
+
+
+def _line(name: str, ours: Sequence[str], paper: Sequence[str]) -> str:
+    pairs = [cell for pair in zip(ours, paper, strict=False) for cell in pair]
+    return "| " + " | ".join([name, *pairs, ours[-1]]) + " |"
+
+
+def _mean(values: Sequence[float | None]) -> str:
+    found = [value for value in values if value is not None]
+    return f"{np.mean(found):.2f}" if found else "-"

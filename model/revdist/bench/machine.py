@@ -1,0 +1,177 @@
+"""What a machine can do: rates of its matrix products and of single convolutions, in operations a second.
+
+They are the yardstick of a network in the same run: beyond them it cannot go, whatever is done about the rest.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+
+from revdist.bench.workload import Work
+from revdist.engines import recording
+from revdist.engines.backend import Backend
+from revdist.engines.processor import packed, quantised
+from revdist.engines.processor.quantised import QuantParams
+
+MATMUL, CONVOLUTION = "matmul", "convolution"
+_SIDE = {"cpu": 2048, "cuda": 8192}  # of the matrices: the rate of larger ones is the same
+_TIMES = {"cpu": 1, "cuda": 20}  # that a convolution is called in a probe: there one is over before it is waited for
+_EACH = 3  # convolutions of each kernel that are tried
+_KERNELS = ((3, 3), (1, 1))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Probe:
+    """One operation whose rate is measured."""
+
+    precision: str
+    kind: str  # MATMUL or CONVOLUTION
+    what: str
+    operations: int
+    call: Callable[[], object]
+
+
+def probes(target: Backend, work: Sequence[Work], pictures: int) -> Iterator[Probe]:
+    """A matrix product, and the largest convolutions of 3x3 and 1x1 of a network for so many pictures at once."""
+    side, times = _SIDE[target.device.type], _TIMES[target.device.type]
+    product = _matmul(target, side)
+    if product is not None:
+        what = f"{side}x{side}x{side}"
+        yield Probe(precision=target.precision, kind=MATMUL, what=what, operations=2 * side**3, call=product)
+    for each in largest(work):
+        yield Probe(
+            precision=target.precision,
+            kind=CONVOLUTION,
+            what=f"{each}, {pictures} at once",
+            operations=each.operations * pictures * times,
+            call=_repeated(_convolution(target, each, pictures), times),
+        )
+
+
+def _repeated(call: Callable[[], object], times: int) -> Callable[[], object]:
+    return lambda: [call() for _ in range(times)]
+
+
+def largest(work: Sequence[Work]) -> list[Work]:
+    """Of 3x3 and of 1x1 those with the most operations, of different shapes; plain ones with stride 1."""
+    plain: dict[str, Work] = {}
+    for each in work:
+        layout = tuple(each.convolution.stride), each.convolution.transposed, each.convolution.groups
+        if layout == ((1, 1), False, 1):
+            plain[str(each)] = each
+    ordered = sorted(plain.values(), key=lambda each: -each.operations)
+    return [each for kernel in _KERNELS for each in [one for one in ordered if one.kernel == kernel][:_EACH]]
+
+
+def _matmul(target: Backend, side: int) -> Callable[[], object] | None:
+    """None for int8 where this torch has no such product."""
+    if target.precision == "int8":
+        if not hasattr(torch, "_int_mm"):
+            return None
+        integers = torch.randint(-100, 100, (side, side), dtype=torch.int8)
+        return lambda: torch._int_mm(integers, integers)
+    left, right = (torch.randn(side, side, device=target.device).to(target.dtype) for _ in range(2))
+    result = torch.empty_like(left)
+    return lambda: torch.mm(left, right, out=result)
+
+
+def _convolution(target: Backend, work: Work, pictures: int) -> Callable[[], object]:
+    """As an engine for this target runs it."""
+    shape, outputs = work.convolution.weight.shape, work.convolution.weight.shape[0]
+    plain = replace(work.convolution, weight=0.05 * torch.randn(shape), bias=torch.zeros(outputs))
+    x = torch.rand(pictures, work.channels, work.rows, work.columns)
+    if target.precision == "int8":
+        integers = (255 * x).to(torch.uint8).contiguous(memory_format=torch.channels_last)
+        quick = quantised.Convolution(plain, QuantParams.of(0.0, 1.0), QuantParams.of(-4.0, 4.0))
+        return lambda: quick(integers)
+    x = x.to(target.device, target.dtype).contiguous(memory_format=torch.channels_last)
+    if target.fuses:
+        fast = packed.Convolution(plain, target.dtype)
+        return lambda: fast(x)
+    return _module_like(plain, x)
+
+
+def _module_like(plain: recording.Convolution, x: torch.Tensor) -> Callable[[], object]:
+    assert plain.bias is not None
+    weight = plain.weight.to(x.device, x.dtype).contiguous(memory_format=torch.channels_last)
+    bias = plain.bias.to(x.device, x.dtype)
+    stride, padding = list(plain.stride), list(plain.padding)
+    return lambda: F.conv2d(x, weight, bias, stride, padding)
+
+
+def describe() -> dict[str, Any]:
+    """The machine and torch's ways with it, for a record of figures."""
+    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
+    return {
+        "processor": processor(),
+        "cores": len(os.sched_getaffinity(0)),
+        "gpu": gpu,
+        "threads": torch.get_num_threads(),
+        "python": platform.python_version(),
+        "system": platform.platform(),
+        "torch_config": torch.__config__.show(),
+    }
+
+
+def processor() -> str:
+    """Its name, with family and model, because the name alone can be that of a series."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor() or platform.machine()
+    known = {name.strip(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
+    return f"{known.get('model name', platform.machine())} (family {known.get('cpu family')}, {known.get('model')})"
+
+
+def seconds(work: Callable[[], object], device: torch.device) -> float:
+    """How long it takes until its results are there, whatever was under way on the device before."""
+    _finish(device)
+    begin = time.perf_counter()
+    work()
+    _finish(device)
+    return time.perf_counter() - begin
+
+
+def _finish(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+class Elsewhere:
+    """Time of the processors that goes to other programs: those delay us, and figures of a busy machine say little.
+
+    Measured, a call of 72 ms on two idle cores took 270 beside a program that wanted both: torch gives each thread an
+    equal part of the work and waits for the slowest. OpenVINO, which hands out small parts, went from 65 to 143.
+    """
+
+    def __init__(self, own: Sequence[int]) -> None:
+        """`own`: our other processes."""
+        self._own = [os.getpid(), *own]
+        self._begin = self._now()
+
+    def share(self) -> float | None:
+        """Of all processors, since the beginning, 0..1; None where the system does not tell."""
+        end = self._now()
+        if self._begin is None or end is None or end[0] == self._begin[0]:
+            return None
+        passed, busy, ours = (after - before for after, before in zip(end, self._begin, strict=True))
+        return min(1.0, max(0.0, (busy - ours) / passed))
+
+    def _now(self) -> tuple[int, int, int] | None:
+        """Ticks of all processors: that have passed, that were busy, and that were ours."""
+        try:
+            ticks = [int(each) for each in Path("/proc/stat").read_text().split("\n")[0].split()[1:9]]
+            ours = [Path(f"/proc/{each}/stat").read_text().rpartition(")")[2].split() for each in self._own]
+        except OSError:
+            return None
+        idle = ticks[3] + ticks[4]  # waiting for a disk included
+        return sum(ticks), sum(ticks) - idle, sum(int(each[11]) + int(each[12]) for each in ours)

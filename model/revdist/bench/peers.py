@@ -1,0 +1,222 @@
+"""What our engines are measured against: the paper's loop, OpenVINO and anomalib, each with the same picture.
+
+Each runs in a process of its own that waits for "go" on stdin: memory and threads are apart, and a crash there is a
+peer less, not a lost run. The paper's loop too: in a process whose allocator has got used to our larger batches it
+takes a quarter less time (0.23 in the place of 0.31 s a picture was seen) than where a user runs it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import json
+import select
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import safetensors.torch
+import torch
+
+from revdist.bench import official_loop, peer_process
+from revdist.bench.official_loop import OfficialLoop
+from revdist.bench.subject import Subject
+from revdist.data.images import Pixels
+from revdist.errors import RevdistError
+from revdist.exchange import export
+from revdist.networks import resnet
+
+RD4AD, OPENVINO, ANOMALIB = NAMES = ("rd4ad", "openvino", "anomalib")
+_KINDS = {
+    RD4AD: (RD4AD,),
+    OPENVINO: ("openvino-float32", "openvino-bfloat16"),
+    ANOMALIB: ("anomalib-torch", "anomalib-openvino-float32", "anomalib-openvino-bfloat16"),
+}
+_INSTALL = {RD4AD: "", OPENVINO: "pip install 'rejectd[openvino]'", ANOMALIB: "pip install 'anomalib[openvino]'"}
+_TIMEOUT_S = 600.0  # for an answer: loading and compiling a model are in the first ones
+_END_S = 10.0  # for a process that has nothing more to do
+
+
+class PeerError(RevdistError):
+    """A peer cannot run here; the others can."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wanted:
+    """A peer that is asked for."""
+
+    name: str
+    checkout: Path | None = None  # of the paper's code
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Contestant:
+    """An engine or a peer that takes part in the rounds."""
+
+    name: str
+    call: Callable[[int], float]  # from pictures as a camera gives them, so many, to their scores: its seconds
+    network: Callable[[int], float] | None = None  # teacher and student alone, for so many pictures: seconds
+    most: int = 0  # pictures that one call takes at most; 0 for any number
+    precision: str = ""  # of an engine
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Peers:
+    """Those that can run here, in the order in which they were asked for."""
+
+    contestants: list[Contestant] = field(default_factory=list)
+    loops: list[OfficialLoop] = field(default_factory=list)  # one at most, in this process: for maps, not for time
+    missing: list[PeerError] = field(default_factory=list)
+    processes: list[int] = field(default_factory=list)
+
+
+def parse(text: str) -> list[Wanted]:
+    """Peers of a list such as `rd4ad=CHECKOUT,openvino`. Raises RevdistError for one that is not known."""
+    found = []
+    for each in filter(None, text.split(",")):
+        name, _, checkout = each.partition("=")
+        if name not in NAMES or (checkout and name != RD4AD):
+            known = ", ".join((f"{RD4AD}[=CHECKOUT]", *NAMES[1:]))
+            raise RevdistError(f"there is no peer {each!r}", hint=f"name some of {known}")
+        found.append(Wanted(name=name, checkout=Path(checkout) if checkout else None))
+    return found
+
+
+def start(wanted: Sequence[Wanted], subject: Subject, picture: Pixels, device: torch.device, stack: ExitStack) -> Peers:
+    """Make the peers ready; processes end with the stack. What cannot run here is in `missing`. Raises RevdistError."""
+    peers = Peers()
+    for each in wanted:
+        try:
+            _check(each.name, subject)
+            if each.name == RD4AD:
+                peers.loops.append(_loop(each.checkout, subject, device))
+            folder = _furnish(each, subject, picture, device, stack)
+        except PeerError as error:
+            peers.missing.append(error)
+            continue
+        for kind in _KINDS[each.name]:
+            try:
+                process = stack.enter_context(PeerProcess(kind, folder))
+            except PeerError as error:
+                peers.missing.append(error)
+            else:
+                most = 1 if kind == RD4AD else 0
+                peers.contestants.append(Contestant(name=kind, call=process.call, most=most))
+                peers.processes.append(process.number)
+    return peers
+
+
+def _loop(checkout: Path | None, subject: Subject, device: torch.device) -> OfficialLoop:
+    if checkout is None:
+        return official_loop.written_anew(subject.teacher, subject.student, subject.size, device)
+    return official_loop.of_checkout(checkout, subject.teacher, subject.student, subject.size, device)
+
+
+def _check(name: str, subject: Subject) -> None:
+    """Raises PeerError where something is missing: said in one line, before anything is started."""
+    needed = {RD4AD: (), OPENVINO: ("openvino", "onnx"), ANOMALIB: ("anomalib",)}[name]
+    absent = [each for each in needed if importlib.util.find_spec(each) is None]
+    if absent:
+        raise PeerError(f"{name} takes no part: {' and '.join(absent)} not installed", hint=_INSTALL[name])
+    if name in (RD4AD, ANOMALIB) and subject.recipe.tiles.count > 1:
+        raise PeerError(f"{name} takes no part: it sees a picture as a whole, not in tiles", hint="use openvino")
+    if name == ANOMALIB and subject.teacher.name not in resnet.NAMES:
+        raise PeerError(f"{name} takes no part: it has no teacher {subject.teacher.name}", hint="use a ResNet")
+
+
+def _furnish(wanted: Wanted, subject: Subject, picture: Pixels, device: torch.device, stack: ExitStack) -> Path:
+    """The folder that the processes of a peer read."""
+    folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="revdist-bench-")))
+    setup = {
+        "teacher": subject.teacher.name,
+        "design": subject.recipe.student,
+        "bottleneck": subject.recipe.bottleneck,
+        "size": list(subject.size),
+        "threads": torch.get_num_threads(),
+        "device": str(device),
+        "checkout": None if wanted.checkout is None else str(wanted.checkout.absolute()),
+    }
+    (folder / peer_process.SETUP).write_text(json.dumps(setup))
+    np.save(folder / peer_process.PICTURE, picture)
+    if wanted.name == RD4AD:
+        for name, module in (("teacher", subject.teacher.trunk), ("student", subject.student)):
+            state = {key: value.contiguous() for key, value in module.state_dict().items()}
+            safetensors.torch.save_file(state, folder / f"{name}.safetensors")
+    if wanted.name == OPENVINO:
+        parts = export.Parts(
+            name=subject.name,
+            teacher=subject.teacher,
+            student=subject.student,
+            tiles=subject.recipe.tiles,
+            scoring=subject.scoring,
+        )
+        (folder / peer_process.MODEL).write_bytes(export.assemble(parts, {}))
+    return folder
+
+
+class PeerProcess:
+    """A process that runs a peer, one call after the other. Ended by leaving the context."""
+
+    def __init__(self, kind: str, folder: Path) -> None:
+        """Raises PeerError with its last words where it does not come up."""
+        self._kind, self._log = kind, folder / f"{kind}.log"
+        command = [sys.executable, "-m", "revdist.bench.peer_process", kind, str(folder)]
+        with self._log.open("wb") as log:
+            pipe = subprocess.PIPE
+            self._process = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=log, bufsize=0)
+        self.number = self._process.pid
+        self.score = float("nan")  # of the last call's first picture
+        try:
+            self._answer()
+        except PeerError:
+            self.close()
+            raise
+
+    def __enter__(self) -> PeerProcess:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def call(self, count: int) -> float:
+        """Seconds that a call with so many pictures took, by the clock of the process. Raises PeerError."""
+        assert self._process.stdin is not None
+        with contextlib.suppress(BrokenPipeError):  # its last words say more
+            self._process.stdin.write(f"{count}\n".encode())
+        answer = self._answer()
+        self.score = float(answer["score"])
+        return float(answer["seconds"])
+
+    def close(self) -> None:
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._process.stdin.close()
+        self._end()
+        self._process.stdout.close()
+
+    def _end(self) -> None:
+        """Wait for the end that it has come to, or bring it about."""
+        try:
+            self._process.wait(_END_S)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+
+    def _answer(self) -> dict[str, str]:
+        assert self._process.stdout is not None
+        there, _, _ = select.select([self._process.stdout], [], [], _TIMEOUT_S)
+        line = self._process.stdout.readline() if there else b""
+        if not line:
+            self._end()
+            said = self._log.read_text(errors="replace").strip().splitlines()
+            cause = said[-1] if said else "no answer"
+            raise PeerError(f"{self._kind} takes no part: {cause}", hint=_INSTALL[self._kind.partition("-")[0]])
+        answer: dict[str, str] = json.loads(line)
+        if "refused" in answer:
+            raise PeerError(f"{self._kind} takes no part: {answer['refused']}")
+        return answer

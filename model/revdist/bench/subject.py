@@ -1,0 +1,144 @@
+"""What is benched: a bundle, or a detector of random weights where only time matters.
+
+h w the size of the model's input.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+from torch import nn
+
+from revdist import recipe
+from revdist.bundle import bundle
+from revdist.data import images
+from revdist.data.images import Pixels
+from revdist.engines.engine import Engine
+from revdist.engines.loaded_product import Ranges
+from revdist.networks import teacher
+from revdist.networks.teacher import Teacher
+from revdist.recipe import BottleneckName, Recipe, StudentName
+from revdist.scoring import detector
+from revdist.scoring.detector import Scoring
+
+PICTURES = 3  # of a random detector
+_SEED = 0
+_SETTLING = 8, 64  # pictures, and pixels a side of them, that random batch norms take their statistics from
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Subject:
+    """A detector and prepared pictures for it."""
+
+    name: str
+    teacher: Teacher
+    student: detector.Student
+    size: tuple[int, int]
+    recipe: Recipe  # by which the student is made
+    scoring: Scoring
+    pictures: Sequence[Pixels]  # golden ones, or drawn at random
+    plain: Engine  # float32 on the processor; it holds the student under `name`
+    known_ranges: Ranges | None  # of a bundle that is calibrated for int8
+
+    def ranges(self) -> Ranges:
+        """For int8: the bundle's own, or those of its few golden pictures, which do to measure time."""
+        return self.known_ranges or self.plain.observe(self.name, self.pictures)
+
+    def add_to(self, engine: Engine) -> None:
+        """Put the student into an engine; no calibration is needed to be timed."""
+        ranges = self.ranges() if engine.needs_ranges else None
+        engine.add(self.name, self.student, self.size, self.scoring, tile=self.recipe.tile, ranges=ranges)
+
+    def picture(self, side: int) -> Pixels:
+        """A picture of side x side pixels, as a camera could give it."""
+        large = cv2.resize(self.pictures[0], (side, side), interpolation=cv2.INTER_CUBIC)
+        return np.ascontiguousarray(large, dtype=np.uint8)
+
+
+def of_bundle(path: Path, weights: Path | None) -> Subject:
+    """A bundle, proven by its golden pictures. Raises RevdistError."""
+    found = bundle.read(path, weights=False)
+    taught_by = teacher.load(found.teacher.name, weights)
+    plain = Engine(taught_by, device="cpu")
+    bundle.install(found, plain)
+    return Subject(
+        name=found.product,
+        teacher=taught_by,
+        student=bundle.student(found),
+        size=found.size,
+        recipe=found.recipe,
+        scoring=Scoring.of(found.recipe),
+        pictures=[pixels for _, pixels in bundle.golden_pictures(found)],
+        plain=plain,
+        known_ranges=found.ranges,
+    )
+
+
+def random(
+    name: str,
+    size: tuple[int, int] | None = None,
+    design: StudentName | None = None,
+    bottleneck: BottleneckName | None = None,
+    tile: tuple[int, int] | None = None,
+) -> Subject:
+    """A detector of random weights, the same each time. What is None is as this teacher has it by default.
+
+    Raises RevdistError for an unknown teacher or an impossible size.
+    """
+    trunk = teacher.build(name)
+    usual = recipe.default(name)
+    made = replace(
+        usual,
+        size=size or usual.size,
+        tile=tile,
+        student=design or usual.student,
+        bottleneck=bottleneck or usual.bottleneck,
+    )
+    chosen = made.size
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(_SEED)
+        detector.initialise(trunk)
+        student = detector.Student(name, design=made.student, bottleneck=made.bottleneck)
+        _settle(trunk, student)
+    taught_by = Teacher(name, trunk, sha256="random")
+    plain = Engine(taught_by, device="cpu")
+    plain.add("random", student.eval(), chosen, tile=tile)
+    generator = np.random.default_rng(_SEED)
+    return Subject(
+        name="random",
+        teacher=taught_by,
+        student=student,
+        size=chosen,
+        recipe=made,
+        scoring=detector.PLAIN,
+        pictures=[_drawn(generator, chosen) for _ in range(PICTURES)],
+        plain=plain,
+        known_ranges=None,
+    )
+
+
+@torch.no_grad()
+def _settle(trunk: nn.Module, student: nn.Module) -> None:
+    """Batch norms take the statistics of what they are shown, so that maps neither vanish nor overflow."""
+    count, side = _SETTLING
+    norms = [part for module in (trunk, student) for part in module.modules() if isinstance(part, nn.BatchNorm2d)]
+    momenta = [norm.momentum for norm in norms]
+    for norm in norms:
+        norm.momentum = 1.0  # the statistics of the last batch alone
+    student.train()(trunk.train()(torch.randn(count, 3, side, side)))
+    for norm, momentum in zip(norms, momenta, strict=True):
+        norm.momentum = momentum
+
+
+def _drawn(generator: np.random.Generator, size: tuple[int, int]) -> Pixels:
+    """Coarse coloured blots with fine noise: pictures have both."""
+    height, width = size
+    coarse = generator.uniform(40, 215, (8, 8, 3)).astype(np.float32)
+    blots = cv2.resize(coarse, (width, height), interpolation=cv2.INTER_CUBIC)
+    noisy = np.clip(blots + generator.normal(0, 6, blots.shape), 0, 255)
+    return images.prepare(noisy.astype(np.uint8), size)

@@ -1,0 +1,86 @@
+"""What a detector has to compute: its convolutions with the size of their maps, and their operations, for one picture.
+
+C channels, H W a map. An operation is an addition or a multiplication, so that a multiply-add counts as two.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from revdist.engines import recording
+from revdist.engines.folding import optimise
+from revdist.engines.recording import Convolution, aten
+
+_NOWHERE = torch.device("meta")  # shapes alone: nothing is computed and no weight is copied
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Work:
+    """A convolution of one picture's map. The weight is without values."""
+
+    convolution: Convolution
+    channels: int  # of the map that it takes
+    rows: int
+    columns: int
+    operations: int
+
+    @property
+    def kernel(self) -> tuple[int, int]:
+        rows, columns = self.convolution.weight.shape[2:]
+        return rows, columns
+
+    def __str__(self) -> str:
+        outputs = self.convolution.weight.shape[0]
+        kernel = f"{self.kernel[0]}x{self.kernel[1]}"
+        return f"{kernel}, {self.channels} to {outputs} channels, {self.rows}x{self.columns}"
+
+
+def of_detector(trunk: nn.Module, student: nn.Module, size: tuple[int, int]) -> list[Work]:
+    """The convolutions of teacher and student for one picture of this size (h, w), in their order."""
+    picture = torch.empty(1, 3, *size, device=_NOWHERE)
+    taught, features = _replay(trunk, [picture])
+    rebuilt, _ = _replay(student, features)
+    return taught + rebuilt
+
+
+def operations(work: Iterable[Work]) -> int:
+    """Of all of them together."""
+    return sum(each.operations for each in work)
+
+
+def _replay(module: nn.Module, inputs: list[torch.Tensor]) -> tuple[list[Work], list[torch.Tensor]]:
+    """The convolutions of a network, and the shapes of what it gives."""
+    recorded = recording.record(optimise(module, _NOWHERE), *inputs)
+    known: dict[recording.Value, Any] = dict(zip(recorded.inputs, inputs, strict=True))
+    work = []
+    for step in recorded.steps:
+        arguments = recording.filled(step.arguments, known)
+        plain = step.operation
+        if isinstance(plain, Convolution):
+            found = _convolved(plain, arguments[0])
+            work.append(_work(plain, arguments[0], found))
+        else:
+            results = plain(*arguments)
+            found = results[0] if isinstance(results, tuple) else results
+        known[step.result] = found
+    return work, [known[value] for value in recorded.outputs]
+
+
+def _convolved(plain: Convolution, x: torch.Tensor) -> torch.Tensor:
+    layout = plain.stride, plain.padding, plain.dilation, plain.transposed, plain.output_padding, plain.groups
+    found: torch.Tensor = aten.convolution(x, plain.weight, plain.bias, *layout)
+    return found
+
+
+def _work(plain: Convolution, x: torch.Tensor, y: torch.Tensor) -> Work:
+    """Each value of the result takes a multiply-add for each weight of its channel; if transposed, each value given."""
+    places = x.numel() if plain.transposed else y.numel()
+    amount = 2 * places * math.prod(plain.weight.shape[1:])
+    channels, rows, columns = x.shape[1:]
+    return Work(convolution=plain, channels=channels, rows=rows, columns=columns, operations=amount)

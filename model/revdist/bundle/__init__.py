@@ -1,0 +1,1 @@
+"""The artefact of a training run: read, checked, loaded into an engine, written whole."""

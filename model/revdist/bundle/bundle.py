@@ -1,0 +1,323 @@
+"""A bundle: the folder that a trained product is. Read, checked, loaded into an engine, and written atomically.
+
+bundle.json           everything that explains the rest, with the SHA-256 of every other file
+student.safetensors   weights of bottleneck and decoder, float32
+calibration.safetensors   held-out good scores for each engine, float64, ascending
+ranges.safetensors    where it is calibrated for int8: the ranges of the maps of teacher and student
+golden/*.png          prepared pictures whose scores are known; scored again whenever the bundle is loaded
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import safetensors
+import safetensors.torch
+import torch
+
+from revdist.bundle import bundle_files
+from revdist.bundle.bundle_files import MANIFEST
+from revdist.bundle.manifest import Golden as Golden
+from revdist.bundle.manifest import TeacherId as TeacherId
+from revdist.bundle.manifest import check as check_manifest
+from revdist.data import images
+from revdist.engines.engine import Engine
+from revdist.engines.loaded_product import Ranges
+from revdist.engines.processor.quantised import Ranges as NetworkRanges
+from revdist.errors import BundleError, CalibrationError, ImageError, RecipeError
+from revdist.networks.weights import check_finite
+from revdist.recipe import SCALES, Recipe, check_product, default
+from revdist.scoring import detector
+from revdist.thresholds import conformal
+from revdist.thresholds.conformal import Calibration
+
+SCHEMA = 5
+READABLE = (2, 3, 4, SCHEMA)
+STUDENT = "student.safetensors"
+CALIBRATION = "calibration.safetensors"
+RANGES = "ranges.safetensors"
+_TOLERANCES = {"float32": 2e-3}  # relative, one processor against another; weights mixed up differ by far more
+_TOLERANCE_ELSE = 2e-2  # what is rounded to 8 bits of a mantissa, or to 8 bits, falls on the other side now and then
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Bundle:
+    """What a bundle says about itself. `digest` is the SHA-256 of bundle.json, and so of everything."""
+
+    path: Path
+    product: str
+    size: tuple[int, int]  # (height, width) of the model's input
+    recipe: Recipe
+    teacher: TeacherId
+    fingerprint: str  # of all good pictures that training was given
+    trained_on: frozenset[str]  # SHA-256 of each picture that the student has seen: never calibrate with those
+    picture_size: tuple[int, int] | None  # (height, width) of most pictures that it was made with; None: not known
+    quality: Mapping[str, float]
+    versions: Mapping[str, str]
+    calibrations: Mapping[str, Calibration]  # by engine identity
+    golden: tuple[Golden, ...]
+    golden_scores: Mapping[str, Mapping[str, float]]  # by engine and file: where precision changes them
+    ranges: Ranges | None  # for int8
+    ranges_from: frozenset[str]  # SHA-256 of unseen pictures that these were taken from: never calibrate with those
+    digest: str
+    manifest: bytes  # bundle.json as it was read: what is used later is checked by this one
+    pictures: Mapping[str, bytes]  # the files of the golden pictures, checked
+
+    def expected(self, vector: Golden, engine_identity: str) -> float:
+        """The score of a golden picture on an engine."""
+        return self.golden_scores.get(engine_identity, {}).get(vector.file, vector.score)
+
+    def calibration(self, engine_identity: str) -> Calibration:
+        """The calibration for an engine. Raises CalibrationError that names the command where there is none."""
+        if engine_identity in self.calibrations:
+            return self.calibrations[engine_identity]
+        known = ", ".join(self.calibrations) or "none"
+        raise CalibrationError(
+            f"{self.path}: no calibration for engine {engine_identity}, only for {known}",
+            hint=f"make one: revdist calibrate {self.path} --good DIR --false-reject-rate "
+            f"{self.recipe.false_reject_rate} --engine {engine_identity}",
+        )
+
+
+def read(path: Path, *, weights: bool = True) -> Bundle:
+    """Read a bundle and check every file by its SHA-256. Raises BundleError that names the file that is wrong.
+
+    `weights`: those of the student too, which are large, and not kept. `student` reads and checks what it loads in any
+    case. All else is read once: whoever changes the folder afterwards changes nothing of what was checked.
+    """
+    content = bundle_files.content(path, MANIFEST)
+    try:
+        values = json.loads(content)
+        _check_version(path, values)
+        manifest = check_manifest(values)
+        check_product(manifest["product"])
+        if missing := {STUDENT, CALIBRATION} - manifest["files"].keys():
+            raise ValueError(f"files.{min(missing)} is missing")  # noqa: TRY301 - told like all that is wrong with it
+        files = {
+            name: bundle_files.checked(path, name, sha256)
+            for name, sha256 in manifest["files"].items()
+            if weights or name != STUDENT
+        }
+        return Bundle(
+            path=path,
+            product=manifest["product"],
+            size=_size(manifest["size"], recipe := _recipe(manifest)),
+            recipe=recipe,
+            teacher=TeacherId(**manifest["teacher"]),
+            fingerprint=manifest["fingerprint"],
+            trained_on=frozenset(manifest["trained_on"]),
+            picture_size=tuple(manifest["picture_size"]) if manifest["picture_size"] else None,
+            quality=MappingProxyType(manifest["quality"]),
+            versions=MappingProxyType(manifest["versions"]),
+            calibrations=_calibrations(manifest["calibrations"], files[CALIBRATION]),
+            golden=(golden := _golden(manifest["golden"], files)),
+            golden_scores=_golden_scores(manifest["golden_scores"]),
+            ranges=_ranges(files[RANGES]) if RANGES in files else None,
+            ranges_from=frozenset(manifest["ranges_from"]),
+            digest=hashlib.sha256(content).hexdigest(),
+            manifest=content,
+            pictures=MappingProxyType({vector.file: files[vector.file] for vector in golden}),
+        )
+    except (ValueError, RecursionError, RecipeError, CalibrationError) as error:
+        raise BundleError(f"{path / MANIFEST}: not a bundle's manifest: {error}", hint=bundle_files.FOREIGN) from error
+
+
+def _check_version(path: Path, manifest: Any) -> None:
+    """Before all else: what other versions write looks otherwise."""
+    if not isinstance(manifest, dict) or not {"schema", "preprocessing"} <= manifest.keys():
+        raise ValueError("there is no schema in it")
+    if manifest["schema"] not in READABLE:
+        known = f"{READABLE[0]} to {READABLE[-1]}"
+        raise BundleError(
+            f"{path}: written in schema {manifest['schema']}, this revdist reads {known}",
+            hint="use a matching revdist",
+        )
+    if manifest["preprocessing"] != images.PREPROCESSING:
+        raise BundleError(
+            f"{path}: made for preprocessing {manifest['preprocessing']!r}, this revdist does {images.PREPROCESSING!r}",
+            hint="use a matching revdist, or train it again",
+        )
+
+
+def _recipe(manifest: dict[str, Any]) -> Recipe:
+    """Schema 2 had `fusion` in the place of `bottleneck`, and scored in one way; up to 3 a teacher had one student; up
+    to 4 there were no tiles.
+
+    Raises RecipeError.
+    """
+    values = dict(manifest["recipe"])
+    if manifest["schema"] == 2:
+        if not isinstance(fusion := values.pop("fusion", None), bool):
+            raise RecipeError(f"recipe: fusion is {fusion!r}, must be true or false")
+        values |= {"bottleneck": "full" if fusion else "oce", "scales": SCALES, "combine": "add"}
+    if manifest["schema"] <= 3 and "student" not in values:
+        values["student"] = default(manifest["teacher"]["name"]).student
+    if manifest["schema"] <= 4:
+        values.setdefault("tile", None)
+    return Recipe.from_json(values)
+
+
+def _size(value: Sequence[int], recipe: Recipe) -> tuple[int, int]:
+    """Raises ValueError unless it is what the student was trained for."""
+    if tuple(value) != recipe.size:
+        raise ValueError(f"size is {value}, the recipe's is {list(recipe.size)}")
+    return recipe.size
+
+
+def _calibrations(entries: dict[str, dict[str, Any]], content: bytes) -> Mapping[str, Calibration]:
+    scores = bundle_files.arrays(content, CALIBRATION)
+    if missing := entries.keys() - scores.keys():
+        raise ValueError(f"{CALIBRATION} has no scores of {min(missing)}")
+    return MappingProxyType(
+        {engine: conformal.restore(scores[engine], entry, engine=engine) for engine, entry in entries.items()}
+    )
+
+
+def _ranges(content: bytes) -> Ranges:
+    tables = bundle_files.arrays(content, RANGES)
+    for name in ("teacher", "student"):
+        table = tables.get(name, np.ones((1, 1)))
+        if table.ndim != 2 or table.shape[1] != 2 or not np.isfinite(table).all():
+            raise ValueError(f"{RANGES} holds no ranges of the {name}'s maps")
+        if (table[:, 0] > 0).any() or (table[:, 1] < 0).any():
+            raise ValueError(f"{RANGES}: 0 is not in every range of the {name}'s maps")
+    return Ranges(teacher=NetworkRanges(tables["teacher"]), student=NetworkRanges(tables["student"]))
+
+
+def _golden(entries: list[dict[str, Any]], files: dict[str, bytes]) -> tuple[Golden, ...]:
+    golden = tuple(Golden(**entry) for entry in entries)
+    for vector in golden:
+        if vector.file not in files or not vector.score > 0:
+            raise ValueError(f"golden vector {vector.file} is not usable")
+    lacking = {"good", "scratch"} - {vector.kind for vector in golden}
+    if lacking:
+        raise ValueError(f"golden pictures lack {', '.join(sorted(lacking))}: nothing proves the rest")
+    return golden
+
+
+def _golden_scores(entries: dict[str, dict[str, float]]) -> Mapping[str, Mapping[str, float]]:
+    for engine, scores in entries.items():
+        if not all(score > 0 for score in scores.values()):
+            raise ValueError(f"golden scores of {engine} are not usable")
+    return MappingProxyType(entries)
+
+
+def load(path: Path, engine: Engine, *, product: str | None = None) -> Bundle:
+    """Read a bundle and `install` it. Raises BundleError."""
+    return install(read(path, weights=False), engine, product=product)
+
+
+def install(bundle: Bundle, engine: Engine, *, product: str | None = None) -> Bundle:
+    """Put a bundle's student into an engine as `product` (default: its own name) and prove it there.
+
+    The golden pictures are scored on this engine first; a student that was in the place of the product stays until
+    then, and stays where the new one fails. Raises BundleError.
+    """
+    candidate = f"{bundle.path}@candidate"
+    place(bundle, engine, product=candidate)
+    try:
+        _prove(bundle, engine, candidate)
+    except BundleError:
+        engine.remove(candidate)
+        raise
+    engine.rename(candidate, product or bundle.product)
+    return bundle
+
+
+def place(bundle: Bundle, engine: Engine, *, product: str) -> Bundle:
+    """Put a bundle's student into an engine as `product`, unproven: `golden_pictures` are for the proof.
+
+    Raises BundleError, also where the engine has another teacher, or CalibrationError.
+    """
+    if (bundle.teacher.name, bundle.teacher.sha256) != (engine.teacher_name, engine.teacher_sha256):
+        raise BundleError(
+            f"{bundle.path}: trained with teacher {bundle.teacher.name} {bundle.teacher.sha256[:12]}, but the engine "
+            f"has {engine.teacher_name} {engine.teacher_sha256[:12]}",
+            hint="pass the weights file that it was trained with (--teacher-weights), or train it again",
+        )
+    if engine.needs_ranges:
+        bundle.calibration(engine.identity)  # its error says more than that the ranges are missing
+    add(bundle, engine, product=product)
+    return bundle
+
+
+def add(bundle: Bundle, engine: Engine, *, product: str, ranges: Ranges | None = None) -> None:
+    """Put a bundle's student into an engine as `product`. `ranges`: in the place of the bundle's own, for int8."""
+    scoring, tile = detector.Scoring.of(bundle.recipe), bundle.recipe.tile
+    engine.add(product, student(bundle), bundle.size, scoring, tile=tile, ranges=ranges or bundle.ranges)
+
+
+def golden_scores(bundle: Bundle, engine: Engine, product: str) -> dict[str, float]:
+    """What the golden pictures score on an engine that holds the bundle's student as `product`, each alone, by file."""
+    return {
+        vector.file: float(engine.inspect([pixels], [product]).scores[0]) for vector, pixels in golden_pictures(bundle)
+    }
+
+
+def tolerance(engine_identity: str) -> float:
+    """How far, relative to it, a golden picture's score on this engine may be from what the bundle says."""
+    return _TOLERANCES.get(engine_identity.rpartition("-")[2], _TOLERANCE_ELSE)
+
+
+def check_weights(bundle: Bundle) -> None:
+    """Raises BundleError where the weights on the disk are not those of the manifest."""
+    bundle_files.checked(bundle.path, STUDENT, json.loads(bundle.manifest)["files"][STUDENT])
+
+
+def student(bundle: Bundle) -> detector.Student:
+    """The trained student, loaded strictly. Raises BundleError where the weights do not fit or are not finite."""
+    sha256 = json.loads(bundle.manifest)["files"][STUDENT]
+    content = bundle_files.checked(bundle.path, STUDENT, sha256)
+    try:
+        weights = safetensors.torch.load(content)
+    except (safetensors.SafetensorError, ValueError, KeyError, RuntimeError) as error:
+        raise BundleError(f"{bundle.path / STUDENT}: no safetensors: {error}", hint=bundle_files.FOREIGN) from error
+    with torch.device("meta"):  # no weights that are drawn at random first
+        made = bundle.recipe
+        model = detector.Student(bundle.teacher.name, design=made.student, bottleneck=made.bottleneck)
+    for name, wanted in model.state_dict().items():
+        if name in weights and weights[name].dtype != wanted.dtype:
+            text = f"{bundle.path / STUDENT}: does not fit: {name} is {weights[name].dtype}, expected {wanted.dtype}"
+            raise BundleError(text, hint=bundle_files.FOREIGN)
+    try:
+        model.load_state_dict(weights, assign=True)
+    except RuntimeError as error:
+        first = str(error).splitlines()[1:2]  # the rest lists every other tensor
+        raise BundleError(
+            f"{bundle.path / STUDENT}: does not fit: {' '.join(first).strip()}", hint=bundle_files.FOREIGN
+        ) from error
+    check_finite(weights, str(bundle.path / STUDENT), BundleError, hint="train it again")
+    return model.eval()
+
+
+def golden_pictures(bundle: Bundle) -> list[tuple[Golden, npt.NDArray[np.uint8]]]:
+    """The known pictures, uint8 (h, w, 3) prepared for the model. Raises BundleError where one cannot be decoded."""
+    try:
+        return [
+            (
+                vector,
+                images.prepare(images.decode(bundle.pictures[vector.file], bundle.path / vector.file), bundle.size),
+            )
+            for vector in bundle.golden
+        ]
+    except ImageError as error:
+        raise BundleError(f"{bundle.path}: golden picture: {error}", hint=bundle_files.FOREIGN) from error
+
+
+def _prove(bundle: Bundle, engine: Engine, candidate: str) -> None:
+    scores = golden_scores(bundle, engine, candidate)
+    for vector in bundle.golden:
+        score, expected = scores[vector.file], bundle.expected(vector, engine.identity)
+        if not abs(score - expected) <= tolerance(engine.identity) * abs(expected):
+            raise BundleError(
+                f"{bundle.path / vector.file}: scores {score:.6g} on {engine.identity}, expected {expected:.6g}",
+                hint="this machine computes otherwise than the one that trained; do not use the bundle here",
+            )

@@ -1,0 +1,156 @@
+"""What a bundle's manifest must look like: it came from a file, so every value is checked before it is used."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import types
+import typing
+from collections.abc import Mapping
+from typing import Any, Literal
+
+from revdist.data.lots import Block
+from revdist.thresholds.conformal import Basis, Guarantee
+from revdist.thresholds.outliers import Excluded, Suspect
+from revdist.thresholds.pareto_tail import Estimate
+
+_LARGEST = 2**63  # no whole number here is larger; a float cannot hold what has hundreds of digits
+_SHOWN = 60  # characters of a wrong value
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class TeacherId:
+    """Which teacher a student was trained with."""
+
+    name: str
+    sha256: str
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Golden:
+    """A prepared picture, and the score that the bundle gives it."""
+
+    file: str  # relative to the bundle
+    kind: Literal["good", "scratch"]  # held out of training as it is, or with a painted scratch
+    score: float
+
+
+_CALIBRATION: Mapping[str, Any] = {
+    "false_reject_rate": float,
+    "guarantee": Guarantee,
+    "threshold": float,
+    "basis": Basis,
+    "attained_rate": float,
+    "bound95": float,
+    "fingerprint": str,
+    "pictures": int,
+    "estimate": Estimate | None,
+    "blocks": list[Block],
+    "suspects": list[Suspect],
+    "excluded": list[Excluded],
+}
+_NEWER: Mapping[str, Any] = {"held_out": list[str], "unconfirmed": list[Excluded]}  # of a calibration; may be missing
+_MANIFEST: Mapping[str, Any] = {
+    "schema": int,
+    "preprocessing": str,
+    "product": str,
+    "size": tuple[int, int],
+    "picture_size": tuple[int, int] | None,
+    "recipe": dict[str, Any],
+    "teacher": TeacherId,
+    "fingerprint": str,
+    "trained_on": list[str],
+    "quality": dict[str, float],
+    "versions": dict[str, str],
+    "calibrations": dict[str, dict[str, Any]],
+    "golden": list[Golden],
+    "golden_scores": dict[str, dict[str, float]],
+    "ranges_from": list[str],
+    "files": dict[str, str],
+}
+_OPTIONAL: dict[str, Any] = {"golden_scores": {}, "picture_size": None, "ranges_from": []}  # older bundles lack them
+
+
+def check(value: Any) -> dict[str, Any]:
+    """The manifest that a JSON value is. Raises ValueError, which names the place, where it is none.
+
+    A recipe is checked by Recipe itself. What the manifest has beyond is left as it is.
+    """
+    if not isinstance(value, dict):
+        raise ValueError("it is no JSON object")  # noqa: TRY004 - it came from a file
+    whole = _OPTIONAL | value
+    for name, hint in _MANIFEST.items():
+        _check(_member(whole, name, ""), hint, name)
+    for engine, entry in whole["calibrations"].items():
+        for name, hint in _CALIBRATION.items():
+            _check(_member(entry, name, f"calibrations.{engine}."), hint, f"calibrations.{engine}.{name}")
+        for name in _NEWER.keys() & entry.keys():
+            _check(entry[name], _NEWER[name], f"calibrations.{engine}.{name}")
+    _check_numbers(whole["recipe"], "recipe")
+    return whole
+
+
+def _member(group: Mapping[str, Any], name: str, above: str) -> Any:
+    if name not in group:
+        raise ValueError(f"{above}{name} is missing")
+    return group[name]
+
+
+def _check(value: Any, hint: Any, place: str) -> None:
+    """Raises ValueError unless a JSON value is of this type."""
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if hint is Any:
+        _check_numbers(value, place)
+    elif origin is types.UnionType:
+        if value is not None:
+            _check(value, arguments[0], place)
+    elif origin is Literal:
+        _expect(value in arguments, value, place)
+    elif origin is dict:
+        _expect(isinstance(value, dict), value, place)
+        for name, inner in value.items():
+            _check(inner, arguments[1], f"{place}.{name}")
+    elif origin in (list, tuple):
+        _expect(isinstance(value, list) and (origin is list or len(value) == len(arguments)), value, place)
+        for index, inner in enumerate(value):
+            _check(inner, arguments[0], f"{place}[{index}]")
+    elif dataclasses.is_dataclass(hint):
+        _check_group(value, hint, place)
+    elif hint is float:
+        _expect(_is_number(value), value, place)
+    elif hint is int:
+        _expect(_is_number(value) and isinstance(value, int), value, place)
+    else:
+        _expect(isinstance(value, hint), value, place)
+
+
+def _check_group(value: Any, hint: Any, place: str) -> None:
+    """An object with the fields of a dataclass, neither fewer nor more."""
+    fields = typing.get_type_hints(hint)
+    _expect(isinstance(value, dict) and value.keys() == fields.keys(), value, place)
+    for name, inner in fields.items():
+        _check(value[name], inner, f"{place}.{name}")
+
+
+def _check_numbers(value: Any, place: str) -> None:
+    """All numbers of a value are finite, and none is so large that nothing can be done with it."""
+    if isinstance(value, dict):
+        for name, inner in value.items():
+            _check_numbers(inner, f"{place}.{name}")
+    elif isinstance(value, list):
+        for index, inner in enumerate(value):
+            _check_numbers(inner, f"{place}[{index}]")
+    elif isinstance(value, int | float) and not isinstance(value, bool):
+        _expect(_is_number(value), value, place)
+
+
+def _is_number(value: Any) -> bool:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return False
+    return math.isfinite(value) if isinstance(value, float) else -_LARGEST <= value < _LARGEST
+
+
+def _expect(right: bool, value: Any, place: str) -> None:
+    if not right:
+        shown = ascii(value) if not isinstance(value, int) or abs(value) < _LARGEST else "a number out of all range"
+        raise ValueError(f"{place[:_SHOWN]} cannot be {shown[:_SHOWN]}")

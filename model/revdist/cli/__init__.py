@@ -1,0 +1,5 @@
+"""The command `revdist`."""
+
+from revdist.cli.command import main
+
+__all__ = ["main"]

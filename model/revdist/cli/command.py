@@ -1,0 +1,260 @@
+"""The command `revdist`: train, evaluate, calibrate, sensitivity, report, predict, export, bench, show."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import get_args
+
+from revdist import recipe
+from revdist.bench import bench, peers
+from revdist.cli import commands
+from revdist.errors import RevdistError
+from revdist.evaluation import sensitivity
+from revdist.files import console
+from revdist.networks import resnet
+from revdist.networks.teacher import NAMES
+from revdist.thresholds.conformal import Guarantee
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command. Returns 0, 2 after an error that is told on stderr, 130 after Ctrl-C, 141 if the reader left."""
+    console.prepare()
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    return console.run("revdist", lambda: _told(arguments))
+
+
+def _told(arguments: Sequence[str] | None) -> int:
+    """Run a command; what a person can mend is told on stderr."""
+    options = _parser().parse_args(arguments)
+    command: Callable[[argparse.Namespace], int] = options.command
+    try:
+        return command(options)
+    except RevdistError as error:
+        print(f"revdist: {error.message}", file=sys.stderr)
+        if error.hint:
+            print(f"hint: {error.hint}", file=sys.stderr)
+        return console.FAILED
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="revdist", description="Learn what good parts look like; find those that differ."
+    )
+    known = parser.add_subparsers(required=True, metavar="COMMAND")
+    _add_train(known.add_parser("train", help="train a product from pictures of good parts"))
+
+    one = known.add_parser("evaluate", help="measure a bundle on labelled test pictures (MVTec layout)")
+    one.add_argument("bundle", type=Path, metavar="BUNDLE")
+    one.add_argument(
+        "--data", type=Path, required=True, metavar="ROOT", help="holds test/<kind> and ground_truth/<kind>"
+    )
+    one.add_argument("--json", action="store_true", help="print JSON for programs")
+    _add_engine(one, commands.run_evaluate)
+
+    one = known.add_parser("calibrate", help="set the threshold for a false-reject rate from unseen good pictures")
+    one.add_argument("bundle", type=Path, metavar="BUNDLE")
+    one.add_argument("--good", type=Path, required=True, metavar="DIR", help="pictures of good parts")
+    one.add_argument("--false-reject-rate", type=float, required=True, metavar="R", help="such as 0.01")
+    share = "for int8: take the teacher's ranges from another bundle, so that one pass of it serves both products"
+    one.add_argument("--share", type=Path, metavar="BUNDLE", help=share)
+    _add_good(one)
+    _add_teacher_weights(one)
+    names = "what to calibrate for, such as torch-cpu-bfloat16, cpu-int8, cuda-float16 or openvino-cpu-bfloat16 "
+    names += "(default: every engine that the bundle is calibrated for and this machine has)"
+    one.add_argument("--engine", metavar="NAME", help=names)
+    replaced = "the threshold is made of the pictures in DIR alone; without, they are added to those it is made of"
+    one.add_argument("--replace-held-out", action="store_true", help=replaced)
+    confirmed = "outliers that a person has found to be good parts: these files, or all; until then they move nothing"
+    one.add_argument("--confirm-outliers", type=Path, nargs="*", action="extend", metavar="FILE", help=confirmed)
+    one.set_defaults(command=commands.run_calibrate)
+
+    one = known.add_parser("sensitivity", help="measure which synthetic defects, painted on good pictures, are seen")
+    one.add_argument("bundle", type=Path, metavar="BUNDLE")
+    one.add_argument("--good", type=Path, required=True, metavar="DIR", help="pictures of good parts, also in lots")
+    pictures = "how many to paint on (default: %(default)s, which makes 588 inspections)"
+    one.add_argument("--pictures", type=int, default=sensitivity.Grid().pictures, metavar="N", help=pictures)
+    one.add_argument("--seed", type=int, default=0, metavar="N", help="(default: %(default)s)")
+    one.add_argument("--json", action="store_true", help="print JSON for programs")
+    _add_engine(one, commands.run_sensitivity)
+
+    one = known.add_parser("report", help="make a page about a bundle: its promise, what it misses, where it looks")
+    one.add_argument("bundle", type=Path, metavar="BUNDLE")
+    one.add_argument("--data", type=Path, metavar="ROOT", help="test pictures as for evaluate")
+    painted = "good pictures to paint synthetic defects on (default: test/good of ROOT)"
+    one.add_argument("--good", type=Path, metavar="DIR", help=painted)
+    one.add_argument("--output", type=Path, required=True, metavar="FILE", help="the page, such as report.html")
+    _add_engine(one, commands.run_report)
+
+    one = known.add_parser("predict", help="score pictures")
+    one.add_argument("bundle", type=Path, metavar="BUNDLE")
+    one.add_argument("images", type=Path, nargs="+", metavar="IMAGE")
+    one.add_argument("--maps", type=Path, metavar="DIR", help="write raw anomaly maps as <stem>.npy")
+    one.add_argument("--heatmaps", type=Path, metavar="DIR", help="write overlays as <stem>.png")
+    one.add_argument("--json", action="store_true", help="one line of JSON for each image, as without a terminal")
+    _add_engine(one, commands.run_predict)
+
+    one = known.add_parser("export", help="write a bundle as an ONNX model, for runtimes other than torch")
+    one.add_argument("bundle", type=Path, metavar="BUNDLE")
+    one.add_argument("--output", type=Path, required=True, metavar="FILE", help="the model, such as cell.onnx")
+    one.add_argument("--batch", type=int, default=0, metavar="N", help="pictures at once (default: any number)")
+    _add_teacher_weights(one)
+    one.set_defaults(command=commands.run_export)
+
+    _add_bench(known.add_parser("bench", help="measure how fast a bundle's engines are, beside peers, in one run"))
+
+    one = known.add_parser("benchmark", help="train and evaluate every product of an MVTec-style folder")
+    one.add_argument("root", type=Path, metavar="ROOT", help="holds <product>/train/good, test and ground_truth")
+    one.add_argument("--output", type=Path, required=True, metavar="DIR", help="for bundles and results; goes on there")
+    one.add_argument("--products", type=lambda text: text.split(","), default=[], metavar="A,B", help="(default: all)")
+    one.add_argument("--seeds", type=int, default=1, metavar="N", help="runs of each product (%(default)s)")
+    _add_recipe(one)
+    _add_device(one, commands.run_benchmark)
+
+    one = known.add_parser("import-rd4ad", help="make a bundle of a checkpoint of the paper's official code")
+    one.add_argument("checkpoint", type=Path, metavar="CHECKPOINT", help="a .pth file that holds bn and decoder")
+    one.add_argument("--teacher", choices=resnet.NAMES, required=True, metavar="NAME", help=", ".join(resnet.NAMES))
+    one.add_argument("--product", required=True, metavar="NAME")
+    unseen = "pictures of good parts that it was not trained with: they set the threshold"
+    one.add_argument("--good", type=Path, required=True, metavar="DIR", help=unseen)
+    _add_output(one)
+    one.add_argument("--size", type=_size, default=(256, 256), metavar="N|HxW", help="input size (default: 256)")
+    rate = "wanted share of good parts rejected (default: %(default)s)"
+    one.add_argument("--false-reject-rate", type=float, default=0.01, metavar="R", help=rate)
+    _add_device(one, commands.run_import_rd4ad)
+
+    one = known.add_parser("show", help="tell what a bundle is, and check its files")
+    one.add_argument("bundle", type=Path, metavar="BUNDLE")
+    one.set_defaults(command=commands.run_show)
+    return parser
+
+
+def _add_bench(one: argparse.ArgumentParser) -> None:
+    plain = bench.Plan()
+    one.add_argument("bundle", type=Path, nargs="?", metavar="BUNDLE")
+    drawn = "random weights for this teacher in the place of a bundle: time does not depend on them"
+    one.add_argument("--random", choices=NAMES, metavar="TEACHER", help=drawn)
+    one.add_argument("--size", type=_size, metavar="N|HxW", help="input size, with --random (default: by teacher)")
+    one.add_argument("--tile", type=_size, metavar="N|HxW", help="of tiles, with --random (default: none)")
+    students = get_args(recipe.StudentName)
+    one.add_argument("--student", choices=students, help="its design, with --random (default: by teacher)")
+    bottlenecks = get_args(recipe.BottleneckName)
+    one.add_argument("--bottleneck", choices=bottlenecks, help="its bottleneck, with --random (default: by teacher)")
+    engines = "such as cpu-int8, several times (default: every precision that this machine has)"
+    one.add_argument("--engine", action="append", default=[], metavar="NAME", help=engines)
+    others = (
+        "rd4ad: the paper's loop, written anew, or of a clone with rd4ad=CHECKOUT; openvino; anomalib (%(default)s)"
+    )
+    one.add_argument("--against", default=peers.RD4AD, metavar="PEER,PEER", help=others)
+    batches = ",".join(map(str, plain.batches))
+    one.add_argument("--batches", type=_numbers, default=plain.batches, metavar="A,B", help=f"(default: {batches})")
+    side = "pixels a side of the picture that a call begins with (default: %(default)s)"
+    one.add_argument("--picture", type=int, default=plain.picture, metavar="N", help=side)
+    time = "for the rounds of all batch sizes together, one of each at least (default: %(default)s)"
+    one.add_argument("--seconds", type=float, default=plain.seconds, metavar="S", help=time)
+    one.add_argument("--json", type=Path, metavar="FILE", help="write all figures there")
+    one.add_argument("--plot", type=Path, metavar="FILE.svg", help="draw the times a picture")
+    _add_device(one, commands.run_bench)
+
+
+def _add_train(one: argparse.ArgumentParser) -> None:
+    plain = recipe.Recipe()
+    one.add_argument("--good", type=Path, required=True, metavar="DIR", help="pictures of good parts")
+    one.add_argument("--product", required=True, metavar="NAME")
+    _add_output(one)
+    _add_recipe(one)
+    one.add_argument("--seed", type=int, metavar="N", help=f"(default: {plain.seed})")
+    _add_good(one)
+    _add_device(one, commands.run_train)
+
+
+def _add_output(one: argparse.ArgumentParser) -> None:
+    one.add_argument("--output", type=Path, required=True, metavar="BUNDLE", help="folder to write")
+    one.add_argument("--replace", action="store_true", help="also in the place of a bundle that is there")
+
+
+def _add_recipe(one: argparse.ArgumentParser) -> None:
+    plain = recipe.Recipe()
+    one.add_argument("--teacher", choices=NAMES, default=plain.teacher, metavar="NAME", help=f"{', '.join(NAMES)}")
+    recipes = "default, or rd4ad: as the paper's code does, 200 epochs at 256 pixels (default: %(default)s)"
+    one.add_argument("--recipe", choices=recipe.NAMED, default="default", metavar="NAME", help=recipes)
+    one.add_argument("--steps", type=int, metavar="N", help="optimiser steps (default: by recipe and teacher)")
+    one.add_argument("--size", type=_size, metavar="N|HxW", help="input size, multiples of 32 (default: by teacher)")
+    tiles = "the networks see a picture in tiles of this size: for large pictures with small defects"
+    one.add_argument("--tile", type=_size, metavar="N|HxW", help=tiles)
+    one.add_argument("--batch", type=int, metavar="N", help="pictures, or tiles, a step (default: by teacher)")
+    students = "official: the paper's; slim: narrow, several times less work (default: slim for efficientnet_lite0)"
+    one.add_argument("--student", choices=get_args(recipe.StudentName), help=students)
+    bottlenecks = "full: all scales, trained (MFF and OCE); oce: zeros for all but the coarsest; coarse: the same "
+    bottlenecks += (
+        "without layers that see zeros; pretrained: the teacher's own last stage, frozen (default: by teacher)"
+    )
+    one.add_argument("--bottleneck", choices=get_args(recipe.BottleneckName), help=bottlenecks)
+    scales = "scales that count in the anomaly map: 1 fine, 2 middle, 3 coarse (default: 1,2,3)"
+    one.add_argument("--scales", type=_scales, metavar="A,B", help=scales)
+    combine = f"how the maps of the scales become one (default: {plain.combine})"
+    one.add_argument("--combine", choices=get_args(recipe.Combine), help=combine)
+    one.add_argument("--holdout", type=float, metavar="SHARE", help=f"for calibration (default: {plain.holdout})")
+    rate = f"wanted share of good parts rejected (default: {plain.false_reject_rate})"
+    one.add_argument("--false-reject-rate", type=float, metavar="R", help=rate)
+
+
+def _add_good(one: argparse.ArgumentParser) -> None:
+    """What training and calibration ask of the threshold and of the pictures of good parts."""
+    kinds = get_args(Guarantee)
+    when = "the rate holds on average over calibrations, or for this one with 95 %% confidence (default: %(default)s)"
+    one.add_argument("--guarantee", choices=kinds, default=kinds[0], help=when)
+    blocks = "hold out whole lots or days: 'folders' for subfolders, or a pattern on the path such as 'lot(\\d+)_'"
+    one.add_argument("--blocks", default="", metavar="REGEX", help=blocks)
+    left_out = "pictures in DIR to leave out; the bundle keeps a record of them"
+    one.add_argument("--exclude", type=Path, nargs="+", action="extend", default=[], metavar="FILE", help=left_out)
+    overlays = "write overlays of the held-out pictures with the highest scores"
+    one.add_argument("--suspects", type=Path, metavar="FOLDER", help=overlays)
+
+
+def _add_engine(one: argparse.ArgumentParser, command: Callable[[argparse.Namespace], int]) -> None:
+    """For commands that run a bundle."""
+    _add_teacher_weights(one)
+    names = "auto, or an engine that the bundle is calibrated for, such as cpu or torch-cpu-bfloat16 (%(default)s: the "
+    names += "fastest of them on this machine)"
+    one.add_argument("--engine", default="auto", metavar="NAME", help=names)
+    one.set_defaults(command=command)
+
+
+def _add_device(one: argparse.ArgumentParser, command: Callable[[argparse.Namespace], int]) -> None:
+    """For commands that run on a device, whatever a bundle is calibrated for."""
+    _add_teacher_weights(one)
+    one.add_argument("--device", default="auto", help="auto, cpu or cuda (%(default)s)")
+    one.set_defaults(command=command)
+
+
+def _add_teacher_weights(one: argparse.ArgumentParser) -> None:
+    one.add_argument("--teacher-weights", type=Path, metavar="FILE", help="state dict, .pth or .safetensors")
+
+
+def _scales(text: str) -> tuple[int, ...]:
+    scales = text.split(",")
+    if not all(scale.isdecimal() for scale in scales):
+        raise argparse.ArgumentTypeError(f"{text!r} are no scales, write 2 or 1,2,3")
+    return tuple(sorted(map(int, scales)))
+
+
+def _numbers(text: str) -> tuple[int, ...]:
+    numbers = text.split(",")
+    if not all(number.isdecimal() for number in numbers):
+        raise argparse.ArgumentTypeError(f"{text!r} are no numbers, write 4 or 1,2,4,8")
+    return tuple(sorted(set(map(int, numbers))))
+
+
+def _size(text: str) -> tuple[int, int]:
+    sides = text.lower().split("x")
+    if len(sides) not in (1, 2) or not all(side.isdecimal() for side in sides):
+        raise argparse.ArgumentTypeError(f"{text!r} is no size, write 256 or 256x320 (height x width)")
+    return int(sides[0]), int(sides[-1])
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,328 @@
+"""What the commands of `revdist` do with their arguments, and print."""
+
+from __future__ import annotations
+
+import argparse
+import io
+import json
+import sys
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import asdict, replace
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from revdist import recipe
+from revdist.bench import bench, bench_figures, benchmark, peers, subject
+from revdist.bundle import bundle
+from revdist.bundle.bundle import Bundle
+from revdist.cli import summary
+from revdist.data import images
+from revdist.engines import backend
+from revdist.engines.engine import Engine
+from revdist.engines.loaded_product import Inspection
+from revdist.errors import ImageError, RevdistError
+from revdist.evaluation import evaluate, heatmaps, sensitivity
+from revdist.exchange import export, official
+from revdist.files import folders, trouble
+from revdist.files.console import FAILED
+from revdist.networks.teacher import load
+from revdist.report import gather, page
+from revdist.thresholds.conformal import Calibration
+from revdist.training import calibrate, holdout, train
+
+
+def run_train(options: argparse.Namespace) -> int:
+    made = _recipe(options)
+    job = train.Job(
+        good=options.good,
+        product=options.product,
+        output=options.output,
+        recipe=made,
+        exclude=tuple(options.exclude),
+        replace=options.replace,
+    )
+    teacher = load(options.teacher, options.teacher_weights)
+    trained = train.train(job, teacher, device=options.device)
+    print(trained.path)
+    for calibration in trained.calibrations.values():
+        _print(summary.calibration(calibration))
+    if options.suspects:
+        engine = Engine(teacher, device=options.device)
+        _write_suspects(options, engine, bundle.load(trained.path, engine))
+    return 0
+
+
+def _print(lines: Iterable[str]) -> None:
+    print("\n".join(lines))
+
+
+def _write_suspects(options: argparse.Namespace, engine: Engine, found: Bundle) -> None:
+    calibration = found.calibration(engine.identity)
+    holdout.write_suspects(options.suspects, engine, found.product, calibration, options.good)
+
+
+def _recipe(options: argparse.Namespace) -> recipe.Recipe:
+    names = [
+        "size",
+        "tile",
+        "steps",
+        "batch",
+        "student",
+        "bottleneck",
+        "scales",
+        "combine",
+        "holdout",
+        "seed",
+        "false_reject_rate",
+    ]
+    names += ["guarantee", "blocks"]
+    given: dict[str, Any] = {name: value for name in names if (value := getattr(options, name, None)) is not None}
+    if "steps" in given:
+        given["epochs"] = 0
+    return replace(recipe.NAMED[options.recipe](options.teacher), **given)
+
+
+def run_import_rd4ad(options: argparse.Namespace) -> int:
+    wanted = official.Import(
+        checkpoint=options.checkpoint,
+        product=options.product,
+        good=options.good,
+        output=options.output,
+        size=options.size,
+        false_reject_rate=options.false_reject_rate,
+        replace=options.replace,
+    )
+    made = official.import_checkpoint(wanted, load(options.teacher, options.teacher_weights), device=options.device)
+    print(made.path)
+    for calibration in made.calibrations.values():
+        _print(summary.calibration(calibration))
+    return 0
+
+
+def run_benchmark(options: argparse.Namespace) -> int:
+    plan = benchmark.Plan(
+        root=options.root,
+        output=options.output,
+        products=benchmark.products(options.root, options.products),
+        recipe=lambda _data: _recipe(options),
+        seeds=options.seeds,
+    )
+    rows = benchmark.run(plan, load(options.teacher, options.teacher_weights), device=options.device)
+    print(benchmark.table(rows))
+    return 0
+
+
+def _open(options: argparse.Namespace) -> tuple[Bundle, Engine, Calibration]:
+    found = bundle.read(options.bundle, weights=False)
+    name = backend.parse(options.engine)
+    if options.engine == "auto":
+        name = replace(name, precision=backend.fastest(name.device, [found.calibrations]))
+    engine = Engine(load(found.teacher.name, options.teacher_weights), **asdict(name))
+    calibration = found.calibration(engine.identity)
+    return bundle.install(found, engine), engine, calibration
+
+
+def run_evaluate(options: argparse.Namespace) -> int:
+    found, engine, calibration = _open(options)
+    result = evaluate.evaluate(engine, found.product, calibration, options.data)
+    if options.json:
+        print(json.dumps(result.to_json()))
+        return 0
+    print(f"{found.product}: {result.good} good and {result.defective} defective pictures on {result.engine}")
+    _print(summary.evaluation(result))
+    return 0
+
+
+def run_calibrate(options: argparse.Namespace) -> int:
+    found = bundle.read(options.bundle, weights=False)
+    teacher = load(found.teacher.name, options.teacher_weights)
+    names, left = calibrate.engines(found) if options.engine is None else ([backend.parse(options.engine)], {})
+    confirm = options.confirm_outliers
+    request = calibrate.Request(
+        good=options.good,
+        false_reject_rate=options.false_reject_rate,
+        guarantee=options.guarantee,
+        blocks=options.blocks,
+        exclude=tuple(options.exclude),
+        share=options.share,
+        replace_held_out=options.replace_held_out,
+        confirm_all=confirm == [],
+        confirm=tuple(confirm or ()),
+    )
+    print(options.bundle)
+    for number, name in enumerate(names):
+        plain = Engine(teacher, device=name.device)
+        engine = plain if name == backend.Name(name.device) else Engine(teacher, **asdict(name))
+        done = calibrate.recalibrate(options.bundle, request, engine, plain)
+        _tell_recalibration(done, engine, plain)
+        if options.suspects and number == 0:
+            _write_suspects(options, engine, done.bundle)
+    for identity, why in left.items():
+        print(f"{identity}: LEFT WITH ITS OLD THRESHOLD {found.calibrations[identity].threshold:.6g}: {why}")
+    others = set(bundle.read(options.bundle, weights=False).calibrations) - set(left)
+    if options.engine is not None and (others := others - {engine.identity}):
+        print(f"left with their old thresholds: {', '.join(sorted(others))} (without --engine all are calibrated)")
+    return 0
+
+
+def _tell_recalibration(done: calibrate.Recalibration, engine: Engine, plain: Engine) -> None:
+    made = done.bundle.calibration(engine.identity)
+    if done.left_out:
+        print(f"{done.left_out} pictures left out: the student was trained on them")
+    if done.observed:
+        print(f"{done.observed} unseen pictures were taken for the ranges of maps")
+    print(f"{done.added} pictures are new to the threshold on {engine.identity}; it is made of {len(made.scores)}")
+    if len(done.deviations):
+        median, most = np.median(done.deviations), done.deviations.max()
+        print(f"scores differ from {plain.identity} by {median:.2%} (median), {most:.2%} at most")
+    _print(summary.calibration(made))
+
+
+def run_sensitivity(options: argparse.Namespace) -> int:
+    grid = sensitivity.Grid(pictures=options.pictures)
+    found, engine, calibration = _open(options)
+    unseen = holdout.unseen(found, images.pictures_below(images.good_folder(options.good)))
+    pictures = evaluate.read_prepared(sensitivity.draw(unseen, grid.pictures, options.seed), found.size)
+    result = sensitivity.measure(engine, found.product, calibration, pictures, seed=options.seed, grid=grid)
+    if options.json:
+        print(json.dumps(result.to_json()))
+    else:
+        _print(summary.sensitivity(result))
+    return 0
+
+
+def run_report(options: argparse.Namespace) -> int:
+    page.check_place(options.output)
+    found, engine, _ = _open(options)
+    request = gather.Request(data=options.data, good=options.good)
+    page.write(options.output, gather.gather(found, engine, request, datetime.now().astimezone()))
+    print(options.output)
+    return 0
+
+
+def run_predict(options: argparse.Namespace) -> int:
+    _check_stems(options)
+    found, engine, calibration = _open(options)
+    as_json = options.json or not sys.stdout.isatty()
+    for folder in filter(None, (options.maps, options.heatmaps)):
+        _make(folder)
+    failed = 0
+    for path in options.images:
+        try:
+            picture = images.read(path)
+        except ImageError as error:  # told, and the others are scored
+            print(f"revdist: {error}", file=sys.stderr)
+            failed = FAILED
+            continue
+        inspection = engine.inspect([images.prepare(picture, found.size)], [found.product])
+        _tell(path, float(inspection.scores[0]), calibration, as_json=as_json)
+        _write_maps(options, path, picture, inspection, calibration)
+    return failed
+
+
+def _make(folder: Path) -> None:
+    """A folder into which files can be written, said before a picture is scored."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except trouble.FILE_ERRORS as error:
+        raise trouble.error(RevdistError, error, folder, "made", hint="choose another folder") from error
+    if wrong := trouble.why_not_writable(folder / "map"):
+        raise RevdistError(f"{trouble.shown(folder)}: cannot be written: {wrong.cause}", hint=wrong.hint)
+
+
+def _check_stems(options: argparse.Namespace) -> None:
+    twice = [stem for stem, count in Counter(path.stem for path in options.images).items() if count > 1]
+    if twice and (options.maps or options.heatmaps):
+        same = ", ".join(str(path) for path in options.images if path.stem == twice[0])
+        raise RevdistError(f"{same} would overwrite each other's {twice[0]}.npy or .png", hint="run them one by one")
+
+
+def _tell(path: Path, score: float, calibration: Calibration, *, as_json: bool) -> None:
+    decision, p_value, estimate = calibration.decide(score), calibration.p_value(score), calibration.p_estimate(score)
+    if as_json:
+        line = {"image": str(path), "score": score, "threshold": calibration.threshold}
+        print(json.dumps(line | {"decision": decision, "p_value": p_value, "p_estimate": estimate}), flush=True)
+    else:
+        told = "" if estimate is None else f" (estimated {estimate:.5f})"
+        print(f"{decision:6}  {score / calibration.threshold:6.2f} x threshold  p {p_value:.4f}{told}  {path}")
+
+
+def _write_maps(
+    options: argparse.Namespace, path: Path, picture: images.Pixels, inspection: Inspection, calibration: Calibration
+) -> None:
+    if options.maps:
+        content = io.BytesIO()
+        np.save(content, inspection.map(0))
+        _write(options.maps / f"{path.stem}.npy", content.getvalue())
+    if options.heatmaps:
+        overlay = heatmaps.heatmap(picture, inspection.map(0), calibration.threshold)
+        _write(options.heatmaps / f"{path.stem}.png", images.encode_png(overlay))
+
+
+def _write(file: Path, content: bytes) -> None:
+    try:
+        folders.write_file(file, content)
+    except trouble.FILE_ERRORS as error:
+        raise trouble.error(RevdistError, error, file, "written", hint="choose another place") from error
+
+
+def run_export(options: argparse.Namespace) -> int:
+    export.check(options.output)
+    teacher = load(bundle.read(options.bundle).teacher.name, options.teacher_weights)
+    made = export.export(options.bundle, options.output, teacher, batch=options.batch)
+    print(made.path)
+    if made.difference is None:
+        print("not compared with torch: onnxruntime is missing (pip install onnxruntime)")
+    else:
+        print(f"{made.pictures} golden pictures: scores differ from torch's by {made.difference:.1e} at most, relative")
+    return 0
+
+
+def run_bench(options: argparse.Namespace) -> int:
+    if (options.bundle is None) == (options.random is None):
+        raise RevdistError("bench: name a bundle, or a teacher with --random, and not both")
+    if (options.size or options.tile) and options.random is None:
+        raise RevdistError("bench: a bundle has its own size", hint="use --size and --tile with --random")
+    if (options.student or options.bottleneck) and options.random is None:
+        raise RevdistError("bench: a bundle has its own student", hint="use --student and --bottleneck with --random")
+    _check_files(options)
+    plan = bench.Plan(
+        engines=tuple(options.engine),
+        device=options.device,
+        against=tuple(peers.parse(options.against)),
+        batches=options.batches,
+        picture=options.picture,
+        seconds=options.seconds,
+    )
+    plan.targets()  # its error comes before the work
+    if options.random is None:
+        measured = subject.of_bundle(options.bundle, options.teacher_weights)
+    else:
+        measured = subject.random(options.random, options.size, options.student, options.bottleneck, options.tile)
+    made = bench.bench(measured, plan)
+    for error in made.missing:  # told, and the others were measured
+        print(f"revdist: {error}", file=sys.stderr)
+    _print(bench_figures.table(made))
+    if options.json:
+        _write(options.json, json.dumps(bench_figures.to_json(made), indent=1).encode())
+    if options.plot:
+        _write(options.plot, bench_figures.chart(made).encode())
+    return FAILED if made.missing else 0
+
+
+def _check_files(options: argparse.Namespace) -> None:
+    """Before the work, not after."""
+    if options.plot and options.plot.suffix != ".svg":
+        raise RevdistError(f"{options.plot}: a plot is written as SVG alone", hint="name a file such as speed.svg")
+    for path in filter(None, (options.json, options.plot)):
+        folders.check_takes_file(path, RevdistError, hint="name another file")
+
+
+def run_show(options: argparse.Namespace) -> int:
+    found = bundle.read(options.bundle)
+    _print(summary.bundle(found))
+    return 0

@@ -1,0 +1,102 @@
+"""What bundles, evaluations, calibrations and sensitivities say, in lines for a terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from revdist.bundle.bundle import Bundle
+from revdist.evaluation.evaluate import Evaluation
+from revdist.evaluation.sensitivity import DETECTED, Sensitivity
+from revdist.recipe import Recipe
+from revdist.thresholds.conformal import Calibration
+
+
+def bundle(found: Bundle) -> Iterator[str]:
+    """What a bundle is; its files were checked when it was read."""
+    made = found.recipe
+    yield f"product      {found.product}"
+    yield f"digest       {found.digest}"
+    yield f"teacher      {found.teacher.name} {found.teacher.sha256}"
+    yield f"input        {found.size[0]}x{found.size[1]} pixels (height x width){_tiled(made)}"
+    yield f"training     {made.steps} steps of {made.batch}, seed {made.seed}, data {found.fingerprint}"
+    scales = ", ".join(map(str, made.scales))
+    yield f"student      {made.student}, bottleneck {made.bottleneck}"
+    yield f"map          scales {scales}, combine {made.combine}"
+    yield f"quality      {', '.join(f'{name} {value:.6g}' for name, value in found.quality.items())}"
+    yield f"versions     {', '.join(f'{name} {value}' for name, value in found.versions.items())}"
+    for each in found.calibrations.values():
+        first, *rest = calibration(each)
+        yield f"calibration  {first}"
+        yield from rest
+    yield f"golden       {len(found.golden)} pictures; all files agree with the manifest"
+
+
+def _tiled(made: Recipe) -> str:
+    count, (height, width) = made.tiles.count, made.tiles.tile
+    return "" if count == 1 else f", in {count} tiles of {height}x{width}"
+
+
+def evaluation(result: Evaluation) -> Iterator[str]:
+    """The figures of a test set, one a line."""
+    percent = {"image AUROC": result.image_auroc, "pixel AUROC": result.pixel_auroc, "PRO (data set)": result.pro}
+    percent |= {"PRO (per image)": result.pro_per_image, "false rejects": result.false_reject_rate}
+    percent |= {"escapes": result.escape_rate}
+    percent |= {f"  of {kind}": rate for kind, rate in result.escape_rate_by_kind.items()}
+    for name, value in percent.items():
+        yield f"{name:18} {'no masks' if value is None else f'{value:8.2%}'}"
+    yield f"{'threshold':18} {result.threshold:8.4f}"
+    yield f"{'images/s':18} {result.images_per_second:8.1f}"
+
+
+def calibration(made: Calibration) -> Iterator[str]:
+    """The threshold and its promise; blocks, exclusions and suspects, where there are any."""
+    yield f"{made.engine}: threshold {made.threshold:.6g}; {made.advice()}"
+    if made.blocks:
+        yield "  blocks, each at a threshold from the others alone (more rejects than promised: they differ):"
+    for block in made.blocks:
+        yield f"    {block.rejected / block.pictures:7.2%} of {block.pictures:5} rejected  {block.name}"
+    if made.excluded:
+        yield f"  {len(made.excluded)} excluded by hand:"
+    for excluded in made.excluded:
+        yield f"    {_times(excluded.score, made)} x median  {excluded.sha256[:12]}  {excluded.file}"
+    if made.unconfirmed:
+        count, moved = len(made.unconfirmed), made.with_unconfirmed().threshold
+        yield (
+            f"  {count} OUTLIER{'S' if count > 1 else ''} left out of the threshold until a person confirms them "
+            f"(--confirm-outliers): {made.threshold:.6g} without, {moved:.6g} with"
+        )
+    if made.suspects:
+        yield "  held-out pictures with the highest scores; are they good? If not: --exclude"
+    for suspect in made.suspects:
+        flag = "OUTLIER" if suspect.outlier else "       "
+        share = (made.scores >= suspect.score).mean()
+        yield f"    {_times(suspect.score, made)} x median  p {share:.4f}  {flag}  {suspect.file}"
+
+
+def _times(score: float, made: Calibration) -> str:
+    return f"{score / made.median:6.2f}" if made.median > 0 else "     -"
+
+
+def sensitivity(found: Sensitivity) -> Iterator[str]:
+    """A table for each kind of defect: detection by size and contrast, and from which size on it is detected."""
+    yield (
+        f"SYNTHETIC defects on {found.pictures} good pictures at threshold {found.threshold:.6g}: "
+        "a probe, no measure of real defects"
+    )
+    yield f"{found.clean_rejected} of the {found.pictures} are rejected with nothing painted"
+    sizes = sorted({probe.size_px for probe in found.probes})
+    for kind in dict.fromkeys(probe.kind for probe in found.probes):
+        head = "".join(f"{f'{size:g} px':>16}" for size in sizes)
+        yield f"{kind:10}{head}{f'{DETECTED:.0%} from':>12}"
+        for contrast in sorted({probe.contrast for probe in found.probes if probe.kind == kind}):
+            yield _row(found, kind, contrast)
+
+
+def _row(found: Sensitivity, kind: str, contrast: float) -> str:
+    cells = []
+    for probe in sorted(found.probes, key=lambda probe: probe.size_px):
+        if (probe.kind, probe.contrast) == (kind, contrast):
+            low, high = probe.interval
+            cells.append(f"{f'{probe.rate:.0%} ({low:.0%}-{high:.0%})':>16}")
+    smallest = found.smallest(kind, contrast)
+    return f"  {contrast:<8g}{''.join(cells)}{f'{smallest:g} px' if smallest else 'none':>12}"

@@ -1,0 +1,257 @@
+"""Pictures: read them, prepare them, and list the pictures of a data folder.
+
+Everything that meets a model goes through `prepare`: training, calibration, evaluation and service.
+H W height and width of the picture as it comes, h w of the model's input. All pictures are RGB.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import hashlib
+import io
+import math
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+import torch
+import torch.nn.functional as F
+from PIL import Image
+
+from revdist.data import pictures
+from revdist.data.pictures import SUFFIXES
+from revdist.data.pictures import Pixels as Pixels  # uint8 (H, W, 3) RGB
+from revdist.errors import DataError, ImageError
+from revdist.files import trouble
+
+Size: TypeAlias = tuple[int, int]  # (height, width)
+
+PREPROCESSING = "rgb uint8, bilinear, antialiased"  # what `prepare` does, as bundles record it
+
+
+def read(path: Path) -> Pixels:
+    """Read a picture file (grey, RGB, RGBA, palette; 8 or 16 bit) as uint8 (H, W, 3) RGB, as pictures.decode does.
+
+    Raises ImageError with the path and the cause for a missing, empty, damaged or too large file.
+    """
+    return decode(_content(path), path)
+
+
+def decode(content: bytes, path: Path) -> Pixels:
+    """The same of what was read before. `path` is for the error alone: ImageError."""
+    try:
+        return pictures.decode(content, _limits())
+    except ImageError as error:
+        raise ImageError(f"{trouble.shown(path)}: {error.message}", hint=error.hint) from error
+
+
+def _content(path: Path) -> bytes:
+    try:
+        return pictures.content(path, _limits())
+    except trouble.FILE_ERRORS as error:
+        raise trouble.error(ImageError, error, path, "read") from error
+    except ImageError as error:
+        raise ImageError(f"{trouble.shown(path)}: {error.message}", hint=error.hint) from error
+
+
+def _limits() -> pictures.Limits:
+    """What REVDIST_MAX_FILE_MB and REVDIST_MAX_MEGAPIXELS allow, for those who work with larger scans."""
+    return pictures.Limits(
+        max_file_mb=_allowed("REVDIST_MAX_FILE_MB", pictures.DEFAULT.max_file_mb),
+        max_megapixels=_allowed("REVDIST_MAX_MEGAPIXELS", pictures.DEFAULT.max_megapixels),
+    )
+
+
+def _allowed(variable: str, default: float) -> float:
+    value = os.environ.get(variable, "")
+    try:
+        allowed = float(value) if value else default
+    except ValueError:
+        raise ImageError(f"{variable} is {value!r}, expected a number") from None
+    if not 0 < allowed < math.inf:
+        raise ImageError(f"{variable} is {value!r}, expected a number over 0")
+    return allowed
+
+
+def to_rgb(pixels: npt.NDArray[np.uint8] | npt.NDArray[np.uint16]) -> Pixels:
+    """Make any camera array, (H, W) or (H, W, 1|3|4) in RGB order, uint8 or uint16, into uint8 (H, W, 3).
+
+    uint16 is taken as full range: value / 257, rounded. A camera with fewer significant bits scales before.
+    """
+    if pixels.dtype == np.uint16:
+        pixels = pictures.narrow(pixels)
+    if pixels.dtype != np.uint8:
+        raise ImageError(f"pixels are {pixels.dtype}, expected uint8 or uint16")
+    pixels = np.asarray(pixels, np.uint8)
+    if pixels.ndim == 2:
+        pixels = pixels[:, :, np.newaxis]
+    if pixels.ndim != 3 or pixels.shape[2] not in (1, 3, 4) or 0 in pixels.shape:
+        raise ImageError(f"pixels have shape {pixels.shape}, expected (H, W) or (H, W, 1|3|4) and not empty")
+    if pixels.shape[2] == 1:
+        pixels = np.repeat(pixels, 3, axis=2)
+    return np.ascontiguousarray(pixels[..., :3])
+
+
+def prepare(pixels: Pixels, size: Size) -> Pixels:
+    """Bring a picture to the model's input size: THE preprocessing function.
+
+    uint8 (H, W, 3) -> uint8 (h, w, 3), `size` = (h, w); bilinear with antialiasing, aspect ratio not kept, on a
+    channels-last view (equals PIL's bilinear within one grey level). The result is C-contiguous and not writeable.
+    """
+    if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] != 3 or 0 in pixels.shape:
+        raise ImageError(f"pixels are {pixels.dtype} {pixels.shape}, expected uint8 (H, W, 3)", hint="use to_rgb first")
+    if pixels.shape[:2] == size:
+        if pixels.flags.c_contiguous and not pixels.flags.writeable:
+            return pixels
+        prepared = np.array(pixels, order="C")
+    else:
+        contiguous = np.ascontiguousarray(pixels)
+        view = _tensor_over(contiguous).permute(2, 0, 1)[None]  # (1, 3, H, W) uint8, channels last
+        resized = F.interpolate(view, size, mode="bilinear", antialias=True, align_corners=False)
+        prepared = np.ascontiguousarray(resized[0].permute(1, 2, 0).numpy())
+    prepared.flags.writeable = False
+    return prepared
+
+
+def _tensor_over(pixels: Pixels) -> torch.Tensor:
+    """A tensor on the array's own memory; torch.from_numpy would warn where the array is not writeable."""
+    memory = (ctypes.c_uint8 * pixels.size).from_address(pixels.ctypes.data)
+    return torch.frombuffer(memory, dtype=torch.uint8).view(pixels.shape)
+
+
+def encode_png(pixels: Pixels) -> bytes:
+    """A PNG file of a picture; `read` gives the same pixels back."""
+    encoded = io.BytesIO()
+    Image.fromarray(pixels).save(encoded, format="PNG")
+    return encoded.getvalue()
+
+
+def pictures_in(folder: Path) -> list[Path]:
+    """All pictures of a folder, sorted by name. Hidden files are ignored; anything else that is no picture is an error.
+
+    Raises DataError for a missing or empty folder, a subfolder, or a file of another kind, named.
+    """
+    entries = _entries(folder)
+    for entry in entries:
+        if entry.is_dir():
+            raise DataError(f"{entry}: a folder among the pictures", hint="name the folder that holds the pictures")
+        _check_suffix(entry)
+    if not entries:
+        raise DataError(f"{folder}: there are no pictures in it", hint=f"supported are {', '.join(SUFFIXES)}")
+    return entries
+
+
+def _check_suffix(file: Path) -> None:
+    if file.suffix.lower() not in SUFFIXES:
+        raise DataError(f"{file}: not a picture ({', '.join(SUFFIXES)})", hint="move it out of the folder")
+
+
+def _entries(folder: Path) -> list[Path]:
+    if wrong := trouble.why_not_folder(folder):
+        missing = wrong.cause == os.strerror(errno.ENOENT)
+        cause = "there is no such folder" if missing else f"cannot be listed: {wrong.cause}"
+        raise DataError(f"{trouble.shown(folder)}: {cause}", hint=wrong.hint)
+    return sorted(entry for entry in folder.iterdir() if not entry.name.startswith("."))
+
+
+def pictures_below(folder: Path) -> list[Path]:
+    """All pictures of a folder and of its subfolders, which hold a lot each; sorted by path.
+
+    Raises DataError as `pictures_in`, which reads each of the folders.
+    """
+    entries = _entries(folder)
+    inner = [entry for entry in entries if entry.is_dir()]
+    if not inner:
+        return pictures_in(folder)
+    beside = [entry for entry in entries if not entry.is_dir()]
+    for entry in beside:
+        _check_suffix(entry)
+    return sorted(beside + [path for each in inner for path in pictures_in(each)])
+
+
+def good_folder(folder: Path) -> Path:
+    """Where the pictures of good parts lie: a plain folder, or in the root of an MVTec layout its train/good."""
+    inner = folder / "train" / "good"
+    return inner if os.path.isdir(inner) else folder  # noqa: PTH112 - says False below a closed folder
+
+
+def good_pictures(folder: Path) -> list[Path]:
+    """The pictures of good parts: of a plain folder, or of the root of an MVTec layout."""
+    return pictures_in(good_folder(folder))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sample:
+    """A test picture of the MVTec layout."""
+
+    path: Path
+    kind: str  # name of its folder; "good" is good
+    mask: Path | None  # None for good pictures, and where the data has no masks
+
+    @property
+    def defective(self) -> bool:
+        return self.kind != "good"
+
+
+def labelled_pictures(root: Path) -> list[Sample]:
+    """The test pictures below test/<kind>, with their masks from ground_truth/<kind> (MVTec layout).
+
+    Either every defective picture has a mask or there is no ground_truth folder. Raises DataError otherwise.
+    """
+    wrong = trouble.why_not_folder(root / "test")
+    if wrong and wrong.hint:
+        raise DataError(f"{trouble.shown(root / 'test')}: cannot be listed: {wrong.cause}", hint=wrong.hint)
+    if wrong:
+        raise DataError(
+            f"{trouble.shown(root)}: there is no folder test in it",
+            hint="expected test/good and test/<kind of defect>, as in MVTec AD",
+        )
+    kinds = sorted(entry for entry in (root / "test").iterdir() if not entry.name.startswith("."))
+    masked = (root / "ground_truth").is_dir()
+    samples = []
+    for kind in kinds:
+        for path in pictures_in(kind):
+            mask = _mask(root, kind.name, path) if masked and kind.name != "good" else None
+            samples.append(Sample(path=path, kind=kind.name, mask=mask))
+    if len({sample.defective for sample in samples}) != 2:
+        raise DataError(f"{root / 'test'}: both good and defective pictures are needed", hint="good ones in test/good")
+    return samples
+
+
+def _mask(root: Path, kind: str, picture: Path) -> Path:
+    folder = root / "ground_truth" / kind
+    for name in (f"{picture.stem}_mask.png", f"{picture.stem}.png"):
+        if (folder / name).is_file():
+            return folder / name
+    raise DataError(f"{picture}: there is no mask {folder / f'{picture.stem}_mask.png'}")
+
+
+def read_mask(path: Path, size: Size) -> npt.NDArray[np.bool_]:
+    """A ground-truth mask at the model's input size, bool (h, w): resized like a picture, then over one half."""
+    return mask_of(prepare(read(path), size))
+
+
+def mask_of(prepared: Pixels) -> npt.NDArray[np.bool_]:
+    """Where a prepared mask (h, w, 3) is over one half, bool (h, w)."""
+    return np.asarray(prepared[..., 0] > 127)
+
+
+def content_hash(path: Path) -> str:
+    """SHA-256 of a file's content, hexadecimal. Raises ImageError where it cannot be read."""
+    return hashlib.sha256(_content(path)).hexdigest()
+
+
+def fingerprint(paths: Sequence[Path]) -> str:
+    """SHA-256 over names and contents of a data set, whatever the order of the list. Hexadecimal."""
+    lines = sorted(f"{path.name}\0{content_hash(path)}\n" for path in paths)
+    return hashlib.sha256("".join(lines).encode("utf-8", "surrogateescape")).hexdigest()
+
+
+def fingerprint_of(hashes: Iterable[str]) -> str:
+    """The same over contents alone, where no more than the SHA-256 of each picture is known."""
+    return hashlib.sha256("".join(f"{sha256}\n" for sha256 in sorted(hashes)).encode()).hexdigest()

@@ -1,0 +1,216 @@
+"""Where and how the networks of an engine run: by which runtime, on which device, in which precision.
+
+An engine's identity is `RUNTIME-DEVICE-PRECISION`. With torch, maps between networks are float32 or, where the
+precision says so, 16-bit, and int8 is for processors. All of openvino (compiled.py) is, and there a student and its
+teacher are one network, from pixels to distances.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Collection, Iterable, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+
+import torch
+from torch import nn
+
+from revdist.engines import lanes, recording
+from revdist.engines.folding import optimise
+from revdist.engines.openvino import compiled
+from revdist.engines.processor import fused, packed, quantised
+from revdist.errors import RevdistError
+from revdist.networks.teacher import Teacher, channels
+from revdist.scoring import detector
+
+TORCH, OPENVINO = "torch", "openvino"
+RUNTIMES = (TORCH, OPENVINO)
+PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16, "int8": torch.float32}
+_FASTEST = {  # by runtime and device
+    (TORCH, "cpu"): ("int8", "bfloat16", "float32"),
+    (TORCH, "cuda"): ("float16", "bfloat16", "float32"),
+    (OPENVINO, "cpu"): ("int8", "bfloat16", "float32"),
+}
+_NEEDED = {"bfloat16": ("avx512_bf16", "amx_bf16", "bf16"), "int8": ("avx512_vnni", "avx_vnni", "amx_int8")}
+_EXAMPLE = 64  # pixels a side of the picture that a network is recorded on; any would do
+
+
+@dataclass(frozen=True, slots=True)
+class Name:
+    """What an engine's name says; `auto` is a device too."""
+
+    device: str
+    precision: str = "float32"
+    runtime: str = TORCH
+
+
+@dataclass(frozen=True, slots=True)
+class Backend:
+    """A device, and a precision and a runtime that it has."""
+
+    device: torch.device
+    precision: str
+    runtime: str = TORCH
+    threads: int = field(default_factory=torch.get_num_threads)  # OpenVINO's too
+
+    @property
+    def identity(self) -> str:
+        """The engine's name, under which bundles keep calibrations."""
+        return f"{self.runtime}-{self.device.type}-{self.precision}"
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of the maps that torch's networks take and give; in int8 they are integers."""
+        return PRECISIONS[self.precision]
+
+    @property
+    def pictures(self) -> torch.dtype:
+        """Of the normalised pictures that torch's teachers take."""
+        return torch.float32 if self.fuses else self.dtype
+
+    @property
+    def fuses(self) -> bool:
+        """Whether torch's networks become fused operations, in the place of modules."""
+        return self.runtime == TORCH and self.device.type == "cpu" and packed.available()
+
+    def alone(self) -> AbstractContextManager[None]:
+        """What torch has to do between the networks is done in here, so that their threads are not in its way."""
+        return lanes.alone() if self.runtime == OPENVINO else contextlib.nullcontext()
+
+    def teacher(self, known: Teacher, ranges: quantised.Ranges | None = None) -> nn.Module:
+        """A copy of a teacher that runs here: normalised pictures -> three maps. For OpenVINO a student has its own.
+
+        `ranges`: of its maps, for int8.
+        """
+        return compiled.Unchanged() if self.runtime == OPENVINO else self._network(known.trunk, [(3, 1)], ranges)
+
+    def student(
+        self,
+        module: nn.Module,
+        known: Teacher,
+        ranges: tuple[quantised.Ranges, quantised.Ranges] | None = None,
+        given: Sequence[quantised.QuantParams] = (),
+    ) -> nn.Module:
+        """A copy of a float32 student that runs here: the maps of the `known` teacher -> its own.
+
+        For OpenVINO both in one, from pixels to distances. `ranges`: of the teacher's maps and of its own, and how
+        those that it is `given` stand for values, for int8.
+        """
+        inputs = list(zip(channels(known.name), detector.STRIDES, strict=True))
+        if self.runtime != OPENVINO:
+            return self._network(module, inputs, None if ranges is None else ranges[1], given)
+        networks = self._recorded(known.trunk, [(3, 1)]), self._recorded(module, inputs)
+        ways = compiled.Ways(self.precision, self.threads)
+        return compiled.detector(networks, (known.mean, known.std), ways, ranges)
+
+    def _network(
+        self,
+        module: nn.Module,
+        inputs: Sequence[tuple[int, int]],
+        ranges: quantised.Ranges | None = None,
+        given: Sequence[quantised.QuantParams] = (),
+    ) -> nn.Module:
+        """Pictures or maps of `dtype` in, maps out; in int8 maps are uint8. `inputs`: (channels, stride) of each."""
+        if not self.fuses:
+            return optimise(module, self.device, self.dtype)
+        if self.precision != "int8":
+            return fused.fuse(optimise(module, self.device), *_example(inputs), dtype=self.dtype)
+        assert ranges is not None, "int8 needs the ranges of the maps"
+        return quantised.quantise(self._recorded(module, inputs), ranges, given)
+
+    def _recorded(self, module: nn.Module, inputs: Sequence[tuple[int, int]]) -> recording.Recording:
+        return recording.record(optimise(module, self.device), *_example(inputs))
+
+
+def _example(inputs: Sequence[tuple[int, int]]) -> list[torch.Tensor]:
+    """What a network of these inputs, (channels, stride) each, can be recorded on."""
+    return [torch.zeros(1, channels, _EXAMPLE // stride, _EXAMPLE // stride) for channels, stride in inputs]
+
+
+def target(device: str = "auto", precision: str = "float32", runtime: str = TORCH) -> Backend:
+    """Raises RevdistError for a runtime or device that is not there, or a precision that they have not."""
+    found = Backend(_device(device, runtime), precision, runtime)
+    if precision not in PRECISIONS:
+        hint = f"use one of {', '.join(PRECISIONS)}"
+        raise RevdistError(f"engine: precision {precision!r} is not supported", hint=hint)
+    known, kind = _FASTEST[runtime, found.device.type], found.device.type
+    if precision not in known:
+        on = f"{kind} with openvino" if runtime == OPENVINO else kind
+        raise RevdistError(f"engine: there is no {precision} on {on}", hint=f"use one of {', '.join(known)}")
+    if not _computes(found):
+        needed = " or ".join(_NEEDED[precision])
+        raise RevdistError(f"engine: this processor cannot compute in {precision}: no {needed}", hint="use float32")
+    return found
+
+
+def available(device: str = "auto") -> list[Backend]:
+    """What torch has on a device of this machine, float32 first. Raises RevdistError for a missing device."""
+    found = _device(device, TORCH)
+    every = [Backend(found, precision) for precision in reversed(_FASTEST[TORCH, found.type])]
+    return [each for each in every if _computes(each)]
+
+
+def parse(name: str) -> Name:
+    """What an engine's name says: an identity, or without the runtime, which is torch, or the precision: float32.
+
+    Raises RevdistError for what is no name of an engine.
+    """
+    parts = name.split("-")
+    runtime = parts.pop(0) if parts[0] in RUNTIMES else TORCH
+    if not all(parts) or len(parts) not in (1, 2):
+        raise RevdistError(f"there is no engine {name!r}", hint="write auto, cpu, cuda or such as torch-cpu-bfloat16")
+    device, precision = [*parts, "float32"][:2]
+    return Name(device, precision, runtime)
+
+
+def usable(identity: str) -> Name:
+    """The engine of this identity. Raises RevdistError that says why this machine has not got it."""
+    name = parse(identity)
+    target(name.device, name.precision, name.runtime)
+    if name.device == "cuda" and not torch.cuda.is_available():
+        raise RevdistError("engine: there is no GPU here")
+    return name
+
+
+def fastest(device: str, calibrated: Iterable[Collection[str]], runtime: str = TORCH) -> str:
+    """The fastest precision that this machine has and that all are calibrated for, by the names of their engines.
+
+    float32 where there is none, so that the error says which calibration is missing. Raises RevdistError for a runtime
+    or device that is not there.
+    """
+    on, known = _device(device, runtime), list(calibrated)
+    for precision in _FASTEST[runtime, on.type]:
+        found = Backend(on, precision, runtime)
+        if all(found.identity in each for each in known) and _computes(found):
+            return precision
+    return "float32"
+
+
+def _computes(wanted: Backend) -> bool:
+    if wanted.runtime == OPENVINO:
+        return compiled.computes(wanted.precision) and (wanted.precision != "int8" or computes("int8"))
+    return wanted.device.type == "cuda" or computes(wanted.precision)
+
+
+def computes(precision: str) -> bool:
+    """Whether this processor has what a precision needs to be faster, and torch the operations."""
+    if precision not in _NEEDED:
+        return precision == "float32"
+    there = torch.cpu.get_capabilities()
+    return packed.available() and any(there.get(name, False) for name in _NEEDED[precision])
+
+
+def _device(name: str, runtime: str) -> torch.device:
+    if runtime not in RUNTIMES:
+        raise RevdistError(f"engine: there is no runtime {runtime!r}", hint=f"use one of {', '.join(RUNTIMES)}")
+    if name == "auto":
+        name = "cuda" if runtime == TORCH and torch.cuda.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise RevdistError(f"engine: there is no device {name!r}", hint="use auto, cpu or cuda") from error
+    if device.type not in ("cpu", "cuda"):
+        raise RevdistError(f"engine: device {name!r} is not supported", hint="use auto, cpu or cuda")
+    if (runtime, device.type) not in _FASTEST:
+        raise RevdistError(f"engine: there is no {device.type} with {runtime}", hint="use cpu, or torch")
+    return device

@@ -1,0 +1,201 @@
+"""How a batch goes through the networks of an engine: in parts, side by side or, on a GPU, as graphs.
+
+B pictures of a batch, h w their size, T tiles of each, h' w' theirs (see tiles.py).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+from collections.abc import Callable, Collection, Sequence
+from typing import TypeVar
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from revdist.data.tiles import Tiles
+from revdist.engines.backend import OPENVINO, Backend
+from revdist.engines.crowd import Crowd
+from revdist.engines.cuda import graphs
+from revdist.engines.lanes import Lanes, Later
+from revdist.engines.loaded_product import LoadedProduct, Table, rows_by_product
+from revdist.engines.openvino import compiled
+from revdist.engines.parts import Parts
+from revdist.engines.processor.fused import Program
+from revdist.scoring import detector
+
+Made = TypeVar("Made")
+Maps = tuple[torch.Tensor, ...]
+Make = Callable[[LoadedProduct, Sequence[torch.Tensor]], Maps]  # of the distances of pictures of one product
+
+
+class BatchRunner:
+    """One thread begins batches; `record` may come from another one."""
+
+    def __init__(self, where: Backend, mean: torch.Tensor, std: torch.Tensor) -> None:
+        """`mean`, `std`: of the teacher, on the device."""
+        self._target, self._mean, self._std = where, mean, std
+        self.parts = Parts.fit(where)
+        self._graphs = graphs.Graphs(graphs.recorder(where.device))
+        self._lanes: Lanes | None = None
+        self._crowd = Crowd()
+
+    def upload(self, pictures: Sequence[npt.NDArray[np.uint8]]) -> torch.Tensor:
+        """One transfer, from pinned memory on CUDA; torch's allocator keeps that memory until the copy is done."""
+        pinned = self._target.device.type == "cuda"
+        staged = torch.empty((len(pictures), *pictures[0].shape), dtype=torch.uint8, pin_memory=pinned)
+        np.stack(pictures, out=staged.numpy())
+        return staged.to(self._target.device, non_blocking=True)
+
+    def normalise(self, pixels: torch.Tensor) -> torch.Tensor:
+        """uint8 (b, h, w, 3) on the device -> (b, 3, h, w) as networks take it; OpenVINO's take them as they are."""
+        if self._target.runtime == OPENVINO:
+            return pixels
+        return detector.normalise(pixels, self._mean, self._std).to(self._target.pictures)
+
+    def see(self, batch: torch.Tensor, products: Sequence[str], table: Table, make: Make) -> Later[list[Maps]]:
+        """What `make` makes of the distances of some pictures of one product at a time, in their order.
+
+        `batch`: tiles (b * T, h', w', 3) of pictures that are ordered by product. Distances: fine to coarse,
+        (b', h / stride, w / stride) float32.
+        """
+        tiles = table[products[0]].tiles
+        if tiles.count == 1:
+            every = self._through(batch, products, table, functools.partial(self._judged, make))
+            return every.then(lambda found: [made for _, made in found])
+        owners = [product for product in products for _ in range(tiles.count)]
+        of_product: dict[str, list[Sequence[torch.Tensor]]] = {}
+        for product, distances in self._through(batch, owners, table, LoadedProduct.distances).result():
+            of_product.setdefault(product, []).append(distances)
+        return Later.known(
+            [
+                make(table[product], [tiles.join(torch.cat(scale)) for scale in zip(*parts, strict=True)])
+                for product, parts in of_product.items()
+            ]
+        )
+
+    def _through(
+        self,
+        batch: torch.Tensor,
+        owners: Sequence[str],
+        table: Table,
+        judge: Callable[[LoadedProduct, Sequence[torch.Tensor]], Made],
+    ) -> Later[list[tuple[str, Made]]]:
+        """What `judge` makes of the teacher's maps of tiles (n, h', w', 3), some of one product at a time."""
+        first = table[owners[0]]
+
+        def see(part: slice) -> list[tuple[str, Made]]:  # one pass of the teacher for all products
+            taught = self._graphs(first.teacher, self._teaching(first), [batch[part]], keep=False)
+            return [
+                (product, judge(table[product], [features[rows[0] :][own] for features in taught]))
+                for product, rows in rows_by_product(owners[part]).items()
+                for own in self.parts.of(len(rows), first.tiles)
+            ]
+
+        parts = self.in_parts(see, len(owners), first.tiles)
+        return parts.then(lambda every: [each for found in every for each in found])
+
+    def _judged(self, make: Make, placed: LoadedProduct, taught: Sequence[torch.Tensor]) -> Maps:
+        """A student's graphs are those of scores: whatever else is made of its distances is rare, and has none."""
+        judge = _judging(make, placed)
+        return tuple(self._graphs(placed.student, judge, taught) if make is scored else judge(taught))
+
+    def _teaching(self, placed: LoadedProduct) -> graphs.Function:
+        """The teacher as a function of pixels, uint8 (n, h', w', 3)."""
+        return lambda given: placed.teacher(self.normalise(given[0]))
+
+    def in_parts(self, function: Callable[[slice], Made], count: int, tiles: Tiles) -> Later[list[Made]]:
+        """The function of each part of so many tiles, in their order: side by side while there is one for each lane.
+
+        What is left over is computed by a team of threads; while others use the processors, by single ones.
+        """
+        parts = self.parts.side_by_side(count)
+        rest = list(self.parts.of(count, tiles, parts[-1].stop if parts else 0))
+        teams = self._target.runtime != OPENVINO and self.parts.lanes > 1
+        if teams and self._crowd.around:
+            return self._side_by_side().begin(function, parts + rest)
+        begun = self._side_by_side().begin(function, parts) if parts else Later.known([])
+        if not rest:
+            return begun
+        if self._lanes:  # what a team computes beside lanes takes it, and them, several times as long
+            self._lanes.wait()
+        computed = begun.result()
+        with self._crowd.watching() if teams else contextlib.nullcontext():
+            return Later.known(computed + [function(part) for part in rest])
+
+    def _side_by_side(self) -> Lanes:
+        """Made when a batch first needs them."""
+        self._lanes = self._lanes or Lanes(self.parts.lanes)
+        return self._lanes
+
+    def warm(self, every: Collection[LoadedProduct], batches: Collection[int]) -> None:
+        """Make students ready for batches of so many pictures, so that no first frame waits for set-up.
+
+        Where batches go through in parts, for each size that a part of them can have, in mixed batches too.
+        """
+        for placed in every:
+            self.record(placed, batches)
+            if isinstance(placed.student, compiled.Program):
+                self.compile(placed.student, placed.tiles, batches)
+            part = np.zeros((*placed.tiles.tile, 3), np.uint8)
+            for count in self.parts.sizes(batches, placed.tiles):
+                if isinstance(placed.student, Program) and placed.student.saw_one:
+                    _pack(placed, count)
+                else:
+                    self._run(placed, [part] * count)
+            self._ready_lanes(placed, batches)
+
+    @torch.inference_mode()
+    def record(self, placed: LoadedProduct, batches: Collection[int]) -> None:
+        """Record a student's graphs for batches of up to the largest of these. Tiles are too large to need them."""
+        if not self._graphs.recording or placed.tiles.count > 1:
+            return
+        for count in range(1, min(graphs.MOST, max(batches, default=0)) + 1):
+            blank = self.upload([np.zeros((*placed.tiles.size, 3), np.uint8)] * count)
+            self._graphs.prepare(placed.teacher, self._teaching(placed), [blank])
+            taught = self._teaching(placed)([blank])
+            self._graphs.prepare(placed.student, _judging(scored, placed), taught)
+
+    def compile(self, student: compiled.Program, tiles: Tiles, batches: Collection[int]) -> None:
+        """Compile a student for batches of so many pictures, before any waits for it."""
+        for count in self.parts.sizes(batches, tiles):
+            student.prepare(count, tiles.tile)
+        for count in self.parts.lane_sizes(batches, tiles):
+            student.prepare(count, tiles.tile, side_by_side=True)
+
+    def _ready_lanes(self, placed: LoadedProduct, batches: Collection[int]) -> None:
+        """Pack the weights for each number of tiles that a lane can get.
+
+        Nothing is run: in float32 with AVX2 the first batch took as long as after a run, which is seconds of the start.
+        """
+
+        if counts := self.parts.lane_sizes(batches, placed.tiles):
+            self._side_by_side().begin(functools.partial(_pack, placed), counts).result()
+
+    @torch.inference_mode()
+    def _run(self, placed: LoadedProduct, parts: Sequence[npt.NDArray[np.uint8]]) -> None:
+        placed.distances(placed.teacher(self.normalise(self.upload(parts))))
+
+
+def _pack(placed: LoadedProduct, count: int) -> None:
+    """Pack the weights for so many tiles, in the thread that will compute with them. One tile went through before."""
+    for network in (placed.teacher, placed.student):
+        if isinstance(network, Program):
+            network.prepare(count)
+
+
+def _judging(make: Make, placed: LoadedProduct) -> graphs.Function:
+    """What is made of a student's distances, as a function of its teacher's maps."""
+    return lambda given: make(placed, placed.distances(given))
+
+
+def scored(placed: LoadedProduct, distances: Sequence[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
+    """Smoothed maps (b, h, w) and their scores (b,)."""
+    maps = placed.spread(distances)
+    return maps, detector.scores(maps, placed.top_share)
+
+
+def scaled(placed: LoadedProduct, distances: Sequence[torch.Tensor]) -> tuple[torch.Tensor]:
+    """The smoothed map of each scale of one picture (n, h, w)."""
+    return (torch.cat(list(placed.spread.scales(distances))),)

@@ -1,0 +1,304 @@
+"""A detector made fast for one device and precision: one teacher, and a student for each product.
+
+B pictures of a batch, h w their size, T tiles of each, h' w' theirs (see tiles.py). Batch norms are folded into the
+convolutions, memory is channels last, and the only copy from the device that `inspect` makes is the one of the scores,
+which are float32 in any precision. A GPU is given small batches as graphs (graphs.py). On a processor operations are
+fused (fused.py), 8-bit (quantised.py) or OpenVINO's (compiled.py), and a batch goes through in parts that its caches
+hold (parts.py), side by side (lanes.py).
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from types import MappingProxyType
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import nn
+
+from revdist.data.tiles import Size, Tiles
+from revdist.engines import memory
+from revdist.engines.backend import OPENVINO, TORCH, target
+from revdist.engines.batch_runner import BatchRunner, Maps, scaled, scored
+from revdist.engines.folding import on_device
+from revdist.engines.lanes import Later
+from revdist.engines.loaded_product import Inspection, LoadedProduct, Ranges, Table, rows_by_product
+from revdist.engines.openvino import compiled
+from revdist.engines.processor import quantised
+from revdist.engines.processor.fused import Program
+from revdist.engines.residents import Residents
+from revdist.errors import ImageError, RevdistError
+from revdist.networks.teacher import Teacher
+from revdist.recipe import check_size
+from revdist.scoring import detector
+
+
+class Engine:
+    """Scores batches that mix products.
+
+    One thread calls `inspect` and `begin`, any may ask for the result; `add` and `remove` may come from another one:
+    each swaps the table of students in one step, and a batch that is under way ends with the table that it began with.
+    """
+
+    def __init__(
+        self,
+        teacher: Teacher,
+        *,
+        device: str = "auto",
+        precision: str = "float32",
+        runtime: str = TORCH,
+        students_on_gpu: int = 0,
+    ) -> None:
+        """Raises RevdistError for a runtime or device that is not there, or a precision that they have not.
+
+        `students_on_gpu`: at most so many stay in a GPU's memory, those used last, others wait in the host's; 0: all.
+        """
+        self._target = target(device, precision, runtime)
+        self.device = self._target.device
+        self.identity = self._target.identity
+        self.teacher_name = teacher.name
+        self.teacher_sha256 = teacher.sha256
+        mean, std = (on_device(each, self.device) for each in (teacher.mean, teacher.std))
+        self._passes = BatchRunner(self._target, mean, std)
+        self._given = teacher  # int8 needs it for each set of ranges
+        self._teacher = None if self.needs_ranges else self._make_teacher(None)
+        self._residents = Residents(self.device, students_on_gpu if self.device.type == "cuda" else 0)
+        self._warmed: frozenset[int] = frozenset()  # batch sizes
+        self._students: Table = MappingProxyType({})
+        self._writing = threading.Lock()
+        if self.device.type == "cpu":
+            memory.keep()
+        if self.device.type == "cuda":  # float32 means float32: TF32 would change the scores in the third digit
+            torch.backends.cudnn.conv.fp32_precision = "ieee"  # type: ignore[attr-defined]
+            torch.backends.cuda.matmul.fp32_precision = "ieee"
+
+    @property
+    def products(self) -> frozenset[str]:
+        return frozenset(self._students)
+
+    @property
+    def needs_ranges(self) -> bool:
+        """Whether students can only be added with their ranges."""
+        return self._target.precision == "int8"
+
+    def size(self, product: str) -> Size:
+        """The input size (h, w) of a product. Raises RevdistError for a product that was not added."""
+        return self._placed(self._students, product).tiles.size
+
+    def add(
+        self,
+        product: str,
+        student: nn.Module,
+        size: Size,
+        scoring: detector.Scoring = detector.PLAIN,
+        *,
+        tile: Size | None = None,
+        ranges: Ranges | None = None,
+    ) -> None:
+        """Take in a trained student (it is copied), scored as its recipe says; one of the same name is replaced.
+
+        `tile`: (h', w') of the tiles that the networks see a picture in; None where they see all of it at once.
+        Raises RevdistError where this engine needs ranges and there are none.
+        """
+        check_size(size)
+        tiles = Tiles.of(size, tile)
+        ranges = ranges if self.needs_ranges else None
+        if ranges is None and self.needs_ranges:
+            raise RevdistError(
+                f"engine: {product} has no ranges for int8", hint="make them: revdist calibrate --engine cpu-int8"
+            )
+        key = "" if ranges is None or self._target.runtime == OPENVINO else ranges.teacher.digest
+        there = {placed.teacher_key: placed.teacher for placed in self._students.values()}
+        teacher = there[key] if key in there else self._teacher or self._make_teacher(ranges)
+        given = teacher.results if isinstance(teacher, quantised.Program) else ()
+        both = None if ranges is None else (ranges.teacher, ranges.student)
+        ready = self._target.student(student, self._given, both, given)
+        # where features are never negative, cosines are those of the integers, whatever their scale
+        if isinstance(ready, quantised.Program) and any(affine.zero for affine in (*given, *ready.results)):
+            raise RevdistError("engine: by its ranges features are negative", hint="calibrate for int8 again")
+        spread = detector.Spread(size, self.device, scoring)
+        if isinstance(ready, compiled.Program):  # here, because the thread that inspects cannot wait for it
+            self._passes.compile(ready, tiles, self._warmed)
+        placed = self._residents.admit(LoadedProduct(teacher, key, ready, spread, tiles, scoring.top_share))
+        with self._writing:
+            table = MappingProxyType({**self._students, product: placed})
+            self._students = self._residents.settle(table, [product])
+        self._passes.record(placed, self._warmed)
+
+    def fetch(self, product: str) -> None:
+        """Bring a student that waits in the host's memory to the device, ready for what this is warm for.
+
+        `inspect` does so too, but then a batch waits for it. Raises RevdistError for a product that was not added.
+        """
+        self._passes.record(self._placed(self._settled([product]), product), self._warmed)
+
+    def _settled(self, products: Collection[str]) -> Table:
+        """The students, those of these products on the device."""
+        with self._writing:
+            self._students = self._residents.settle(self._students, products)
+            return self._students
+
+    def _make_teacher(self, ranges: Ranges | None) -> nn.Module:
+        return self._target.teacher(self._given, None if ranges is None else ranges.teacher)
+
+    @torch.inference_mode()
+    def observe(self, product: str, pictures: Iterable[npt.NDArray[np.uint8]]) -> Ranges:
+        """The ranges of the networks' maps on prepared pictures (h, w, 3), for int8. This engine is float32 itself.
+
+        Raises RevdistError where it has no fused operations.
+        """
+        placed = self._placed(self._students, product)
+        if self.identity != "torch-cpu-float32" or not isinstance(placed.student, Program):
+            raise RevdistError("engine: int8 needs torch with oneDNN on a processor", hint="use float32")
+        assert isinstance(placed.teacher, Program)
+        parts = [part for picture in pictures for part in placed.tiles.cut(picture)]
+
+        def seen() -> Iterator[torch.Tensor]:
+            return (self._passes.normalise(self._passes.upload([part])) for part in parts)
+
+        taught = quantised.observe(placed.teacher, seen())
+        return Ranges(taught, quantised.observe(placed.student, map(placed.teacher, seen())))
+
+    def remove(self, product: str) -> None:
+        """Forget a product; nothing happens where there is none of that name."""
+        with self._writing:
+            self._students = MappingProxyType({k: v for k, v in self._students.items() if k != product})
+
+    def rename(self, old: str, new: str) -> None:
+        """Put the student of `old` in the place of `new`, in one step."""
+        with self._writing:
+            ready = self._placed(self._students, old)
+            rest = {k: v for k, v in self._students.items() if k != old}
+            self._students = MappingProxyType({**rest, new: ready})
+
+    @torch.inference_mode()
+    def inspect(self, pixels: Sequence[npt.NDArray[np.uint8]], products: Sequence[str]) -> Inspection:
+        """Score pictures, uint8 (h, w, 3) each, prepared at the size of their product; sizes may be mixed.
+
+        The score of a picture does not depend on the batch that it comes in (beyond rounding, 1e-6 relative).
+        Raises ImageError for a picture of a wrong size, RevdistError for an unknown product.
+        """
+        return self.begin(pixels, products).result()
+
+    @torch.inference_mode()
+    def begin(self, pixels: Sequence[npt.NDArray[np.uint8]], products: Sequence[str]) -> Later[Inspection]:
+        """The same, of which the last part may still be computed when this returns.
+
+        With lanes the next batch can be begun before all of them have ended this one.
+        """
+        students = self._settled(products)
+        every: list[tuple[list[int], Later[list[Maps]]]] = []
+        with self._target.alone():
+            for tiles, _, rows in self._groups(pixels, products, students):
+                parts = [part for row in rows for part in tiles.cut(pixels[row])]
+                batch = self._passes.upload(parts)  # (b * T, h', w', 3)
+                every.append((rows, self._passes.see(batch, [products[row] for row in rows], students, scored)))
+            if not every:
+                return Later.known(Inspection(np.empty(0, np.float32), []))
+            rows, last = every.pop()
+            before = [(known, found.result()) for known, found in every]
+            return last.then(lambda seen: _inspection([*before, (rows, seen)]))
+
+    @torch.inference_mode()
+    def scale_maps(self, pixels: npt.NDArray[np.uint8], product: str) -> npt.NDArray[np.float32]:
+        """Smoothed maps of the scales that count, of a prepared picture (h, w, 3): float32 (n, h, w), fine to coarse.
+
+        They add up to the map that `inspect` gives, because smoothing is linear. Where scales multiply, the product of
+        their smoothed maps is only near it.
+        """
+        students = self._settled([product])
+        tiles = self._placed(students, product).tiles
+        with self._target.alone():
+            found = self._passes.see(self._passes.upload(tiles.cut(pixels)), [product], students, scaled)
+            ((scales,),) = found.result()
+            return np.asarray(scales.cpu().numpy())
+
+    def networks(self, pixels: Sequence[npt.NDArray[np.uint8]], product: str) -> Callable[[], object]:
+        """What runs teacher and student alone, in the parts that `inspect` takes, on prepared pictures: to be timed."""
+        placed = self._placed(self._settled([product]), product)
+        every = [each for picture in pixels for each in placed.tiles.cut(picture)]
+        batch = self._passes.normalise(self._passes.upload(every))
+
+        @torch.inference_mode()
+        def see(part: slice) -> None:
+            placed.student(placed.teacher(batch[part]))
+
+        return lambda: self._passes.in_parts(see, len(every), placed.tiles).result()
+
+    @torch.no_grad()
+    def features(self, pixels: Sequence[npt.NDArray[np.uint8]]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """The three maps of the teacher for prepared pictures of one size, on the device: what training needs."""
+        assert self._target.runtime == TORCH, "nothing is trained with OpenVINO"
+        assert self._teacher is not None, "nothing is trained in int8"
+        return self._teacher(self._passes.normalise(self._passes.upload(pixels)))  # type: ignore[no-any-return]
+
+    @torch.inference_mode()
+    def maps(self, batch: torch.Tensor, products: Sequence[str]) -> torch.Tensor:
+        """Smoothed anomaly maps of pictures (b,) that are cut alike: float32 (b, h, w) on the device.
+
+        `batch`: their T tiles each, picture by picture, on the device, uint8 (b * T, h', w', 3); those of a product
+        side by side.
+        """
+        seen = self._passes.see(batch, products, self._settled(products), scored)
+        return torch.cat([maps for maps, _ in seen.result()])
+
+    def at_once(self, product: str) -> int:
+        """How many pictures run together or side by side: more of them take as many times longer. 0: all."""
+        parts = self._passes.parts
+        most = parts.lanes if parts.lanes > 1 else parts.most
+        return most and max(1, most // self._placed(self._students, product).tiles.count)
+
+    def warm(self, batch_sizes: Iterable[int]) -> None:
+        """Make products ready for each batch size, so that no first frame waits for set-up; not those that wait."""
+        self._warmed |= frozenset(batch_sizes)
+        here = {product: placed for product, placed in self._students.items() if not placed.waits}
+        self._passes.warm(here.values(), self._warmed)
+        for product, placed in here.items():
+            whole, counts = np.zeros((*placed.tiles.size, 3), np.uint8), sorted(self._warmed)
+            if self._passes.parts.most:  # these were run; only tiles have still to be joined
+                counts = [1] if placed.tiles.count > 1 else []
+            for count in counts:
+                self.inspect([whole] * count, [product] * count)
+
+    @staticmethod
+    def _placed(table: Table, product: str) -> LoadedProduct:
+        try:
+            return table[product]
+        except KeyError:
+            known = ", ".join(sorted(table)) or "none"
+            raise RevdistError(f"engine: there is no product {product!r}", hint=f"loaded: {known}") from None
+
+    def _groups(
+        self,
+        pixels: Sequence[npt.NDArray[np.uint8]],
+        products: Sequence[str],
+        students: Table,
+    ) -> list[tuple[Tiles, str, list[int]]]:
+        """Rows that go through the teacher together: of one size, cut alike, and in int8 of the same ranges.
+
+        Those of a product side by side.
+        """
+        groups: dict[tuple[Tiles, str], list[int]] = {}
+        for product, rows in rows_by_product(products).items():
+            placed = self._placed(students, product)
+            groups.setdefault((placed.tiles, placed.teacher_key), []).extend(rows)
+        for picture, product in zip(pixels, products, strict=True):
+            size = students[product].tiles.size
+            if picture.dtype != np.uint8 or picture.shape != (*size, 3):
+                raise ImageError(
+                    f"engine: a picture of {product} is {picture.dtype} {picture.shape}, expected uint8 {(*size, 3)}",
+                    hint="call images.prepare first",
+                )
+        return [(*key, rows) for key, rows in groups.items()]
+
+
+def _inspection(groups: Sequence[tuple[Sequence[int], Sequence[Maps]]]) -> Inspection:
+    """Of all groups' rows and smoothed maps and scores, the one copy to the host, the one synchronisation."""
+    order = [row for rows, _ in groups for row in rows]
+    maps = dict(zip(order, (each for _, seen in groups for smoothed, _ in seen for each in smoothed), strict=True))
+    found = torch.cat([scores for _, seen in groups for _, scores in seen])
+    scores = np.empty(len(order), np.float32)
+    scores[order] = found.cpu().numpy()
+    return Inspection(scores, [maps[row] for row in range(len(order))])

@@ -1,0 +1,1 @@
+"""OpenVINO on processors, and the ONNX graphs that it is given."""

@@ -1,0 +1,68 @@
+"""What goes before the teacher and comes behind the student, as nodes of an ONNX graph.
+
+B pictures, T tiles of each, C channels, H W of a map, h w of the picture, h' w' of a tile.
+"""
+
+from __future__ import annotations
+
+import torch
+
+from revdist.data.tiles import Tiles
+from revdist.engines.openvino.onnx_graph import Graph, onnx_package
+from revdist.scoring import detector
+
+
+def normalised(graph: Graph, pixels: str, mean: torch.Tensor, std: torch.Tensor) -> str:
+    """As `detector.normalise`: uint8 (B, h, w, 3) -> (B, 3, h, w)."""
+    floats = graph.add("Cast", pixels, to=onnx_package().TensorProto.FLOAT)  # at once: TensorRT takes uint8 only so
+    centred = graph.add("Sub", floats, graph.floats(mean))
+    return graph.add("Transpose", graph.add("Div", centred, graph.floats(std)), perm=[0, 3, 1, 2])
+
+
+def distance(graph: Graph, taught: str, rebuilt: str) -> str:
+    """As `detector.cosine_distance`: two (B, C, H, W) -> (B, H, W)."""
+    dot = graph.add("ReduceSum", graph.add("Mul", taught, rebuilt), graph.integers([1]), keepdims=0)
+    least = graph.floats(detector.EPSILON)
+    norms = [graph.add("Max", graph.add("ReduceL2", each, axes=[1], keepdims=0), least) for each in (taught, rebuilt)]
+    return graph.add("Sub", graph.floats(1.0), graph.add("Div", dot, graph.add("Mul", *norms)))
+
+
+def cut(graph: Graph, pictures: str, tiles: Tiles) -> str:
+    """(B, C, h, w) -> (T * B, C, h', w'): unlike the engine tile by tile, because ONNX can part that again evenly."""
+    if tiles.count == 1:
+        return pictures
+    high, wide = tiles.tile
+    rows, columns = tiles.spans
+    parts = [
+        _slice(graph, pictures, (row.start, row.start + high), (column.start, column.start + wide), axis=2)
+        for row in rows
+        for column in columns
+    ]
+    return graph.add("Concat", *parts, axis=0)
+
+
+def join(graph: Graph, distances: str, tiles: Tiles, stride: int) -> str:
+    """As `Tiles.join`, of what came of `cut`: (T * B, H, W) -> (B, h / stride, w / stride)."""
+    if tiles.count == 1:
+        return distances
+    rows, columns = tiles.spans
+    parts = [f"{distances}_tile_{place}" for place in range(tiles.count)]
+    graph.add("Split", distances, results=parts, axis=0)
+    by_tile, joined = iter(parts), []
+    for row in rows:
+        kept = [
+            _slice(graph, next(by_tile), _ends(row.kept(stride)), _ends(column.kept(stride)), axis=1)
+            for column in columns
+        ]
+        joined.append(graph.add("Concat", *kept, axis=2))
+    return graph.add("Concat", *joined, axis=1)
+
+
+def _ends(along: slice) -> tuple[int, int]:
+    return along.start, along.stop
+
+
+def _slice(graph: Graph, x: str, down: tuple[int, int], along: tuple[int, int], *, axis: int) -> str:
+    """From and to, along two axes from `axis` on."""
+    starts, ends, axes = (graph.integers(each) for each in ([down[0], along[0]], [down[1], along[1]], [axis, axis + 1]))
+    return graph.add("Slice", x, starts, ends, axes)

@@ -1,0 +1,1 @@
+"""How good it is: AUROC, PRO, rates, sensitivity to painted defects, heat maps."""

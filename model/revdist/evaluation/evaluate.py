@@ -1,0 +1,186 @@
+"""Score pictures of a folder with a bundle, and measure how well good and defective ones are told apart.
+
+n pictures, h w the model's input.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from revdist.data import images
+from revdist.engines.engine import Engine
+from revdist.engines.loaded_product import Inspection
+from revdist.errors import ImageError
+from revdist.evaluation import measures
+from revdist.thresholds.conformal import Calibration
+
+BATCH = 8
+NAMED_MOST = 10  # of pictures that cannot be read
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Evaluation:
+    """Figures of one bundle on one test set. Rates are shares, 0..1; None where the data has no masks."""
+
+    image_auroc: float
+    pixel_auroc: float | None
+    pro: float | None  # data-set level, exact, limit 0.3
+    pro_per_image: float | None  # as the official code, see measures
+    false_reject_rate: float  # share of the good pictures over the threshold
+    escape_rate: float  # share of the defective pictures that are not
+    threshold: float
+    images_per_second: float  # from the file to score and map, reading and resizing included
+    good: int
+    defective: int
+    escape_rate_by_kind: dict[str, float]
+    engine: str
+
+    def to_json(self) -> dict[str, object]:
+        return dataclasses.asdict(self)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Pixelwise:
+    """Anomaly maps of pictures and where they are truly defective; not without any defective pixel."""
+
+    maps: npt.NDArray[np.float32]  # (n, h, w)
+    masks: npt.NDArray[np.bool_]  # (n, h, w)
+
+    @cached_property
+    def pro_curve(self) -> measures.Curve:
+        return measures.pro_curve(self.masks, self.maps)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Inspected:
+    """Labelled test pictures with what an engine found in them."""
+
+    samples: tuple[images.Sample, ...]
+    scores: npt.NDArray[np.float64]  # (n,)
+    pixelwise: Pixelwise | None  # None where the data has no masks
+    elapsed_s: float  # from the first file to the last score and map
+    engine: str  # its identity
+
+    @property
+    def defective(self) -> npt.NDArray[np.bool_]:
+        """Which pictures (n,) are defective."""
+        return np.array([sample.defective for sample in self.samples])
+
+
+def read_prepared(paths: Sequence[Path], size: images.Size) -> list[images.Pixels]:
+    """Read and prepare pictures, in order, on all cores. Raises ImageError that names all that cannot be read."""
+
+    def read(path: Path) -> images.Pixels | ImageError:
+        try:
+            return images.prepare(images.read(path), size)
+        except ImageError as error:
+            return error
+
+    with ThreadPoolExecutor(thread_name_prefix="read") as pool:
+        outcomes = list(pool.map(read, paths))
+    unreadable = [outcome for outcome in outcomes if isinstance(outcome, ImageError)]
+    if unreadable:
+        raise _together(unreadable)
+    return [outcome for outcome in outcomes if not isinstance(outcome, ImageError)]
+
+
+def _together(errors: Sequence[ImageError]) -> ImageError:
+    """One error for pictures that cannot be read, with what is wrong with the first of them."""
+    if len(errors) == 1:
+        return errors[0]
+    lines = [f"  {error.message}" for error in errors[:NAMED_MOST]]
+    more = [f"  and {len(errors) - NAMED_MOST} more"] if len(errors) > NAMED_MOST else []
+    told = "\n".join([f"{len(errors)} pictures cannot be read:", *lines, *more])
+    return ImageError(told, hint="copy them again, move them out of the folder, or --exclude them")
+
+
+def inspections(engine: Engine, product: str, paths: Sequence[Path]) -> Iterator[tuple[Sequence[Path], Inspection]]:
+    """Inspect picture files in batches, in order. Raises ImageError that names all that cannot be read."""
+    size = engine.size(product)
+    for start in range(0, len(paths), BATCH):
+        chunk = paths[start : start + BATCH]
+        try:
+            prepared = read_prepared(chunk, size)
+        except ImageError:
+            read_prepared(paths[start:], size)  # all at once: the next attempt should be the last
+            raise
+        yield chunk, engine.inspect(prepared, [product] * len(chunk))
+
+
+def scores(engine: Engine, product: str, paths: Sequence[Path]) -> npt.NDArray[np.float64]:
+    """The scores (n,) of picture files."""
+    found = [inspection.scores for _, inspection in inspections(engine, product, paths)]
+    return np.concatenate(found).astype(np.float64)
+
+
+def evaluate(engine: Engine, product: str, calibration: Calibration, root: Path) -> Evaluation:
+    """Evaluate on the test pictures of an MVTec layout. Raises DataError or ImageError as `inspect_labelled`."""
+    return measure(inspect_labelled(engine, product, root), calibration)
+
+
+def inspect_labelled(engine: Engine, product: str, root: Path) -> Inspected:
+    """Inspect the test pictures of an MVTec layout; maps and masks are kept where every defect has a mask.
+
+    Raises DataError for a wrong layout, ImageError for a broken picture.
+    """
+    samples = images.labelled_pictures(root)
+    masked = all(sample.mask is not None for sample in samples if sample.defective)
+    masks = _masks(samples, engine.size(product)) if masked else None  # before hours of inspection
+    found, maps = [], []
+    begun = time.perf_counter()
+    for chunk, inspection in inspections(engine, product, [sample.path for sample in samples]):
+        found.append(inspection.scores)
+        maps += [inspection.map(index) for index in range(len(chunk))] if masked else []
+    elapsed_s = time.perf_counter() - begun
+    return Inspected(
+        samples=tuple(samples),
+        scores=np.concatenate(found).astype(np.float64),
+        pixelwise=Pixelwise(maps=np.stack(maps), masks=masks) if masks is not None and masks.any() else None,
+        elapsed_s=elapsed_s,
+        engine=engine.identity,
+    )
+
+
+def measure(inspected: Inspected, calibration: Calibration) -> Evaluation:
+    """What inspected test pictures say of a threshold. The folder decides what is defective, not the resized mask."""
+    defective, samples = inspected.defective, inspected.samples
+    rejected = inspected.scores > calibration.threshold
+    pixel = inspected.pixelwise
+    return Evaluation(
+        image_auroc=measures.auroc(defective, inspected.scores),
+        pixel_auroc=measures.auroc(pixel.masks, pixel.maps) if pixel else None,
+        pro=pixel.pro_curve.area(measures.FPR_LIMIT) / measures.FPR_LIMIT if pixel else None,
+        pro_per_image=measures.pro_per_image(pixel.masks, pixel.maps) if pixel else None,
+        false_reject_rate=float(rejected[~defective].mean()),
+        escape_rate=float((~rejected[defective]).mean()),
+        threshold=calibration.threshold,
+        images_per_second=len(samples) / inspected.elapsed_s,
+        good=int((~defective).sum()),
+        defective=int(defective.sum()),
+        escape_rate_by_kind=_by_kind(samples, rejected),
+        engine=inspected.engine,
+    )
+
+
+def _masks(samples: Sequence[images.Sample], size: images.Size) -> npt.NDArray[np.bool_]:
+    """Where samples are defective (n, h, w). Raises ImageError that names all masks that cannot be read."""
+    rows = {row: sample.mask for row, sample in enumerate(samples) if sample.mask is not None}
+    masks = np.zeros((len(samples), *size), bool)
+    for row, prepared in zip(rows, read_prepared(list(rows.values()), size), strict=True):
+        masks[row] = images.mask_of(prepared)
+    return masks
+
+
+def _by_kind(samples: Sequence[images.Sample], rejected: npt.NDArray[np.bool_]) -> dict[str, float]:
+    kinds = sorted({sample.kind for sample in samples if sample.defective})
+    rows = {kind: [row for row, sample in enumerate(samples) if sample.kind == kind] for kind in kinds}
+    return {kind: float((~rejected[rows[kind]]).mean()) for kind in kinds}

@@ -1,0 +1,192 @@
+"""What a bundle sees: the share of synthetic defects of graded size and contrast that it rejects.
+
+Nothing follows from good parts about escapes. Defects painted on held-out good pictures show what is surely too small
+or too faint to be seen; they are no real defects, and what holds for them need not hold for those.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from typing import TypeVar
+
+import numpy as np
+from scipy import optimize
+
+from revdist.data import images, painted_defects
+from revdist.data.painted_defects import Kind
+from revdist.engines.engine import Engine
+from revdist.errors import RevdistError
+from revdist.thresholds.conformal import Calibration
+
+Item = TypeVar("Item")
+
+BATCH = 8
+DETECTED = 0.9  # the share from which on a size counts as detected
+_Z = 1.959963984540054  # standard normal quantile of a two-sided 95 %
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Probe:
+    """One kind of defect of one size and contrast, painted once on each of some good pictures."""
+
+    kind: str
+    size_px: float  # of the model's input: length, diameter or side
+    contrast: float  # opacity, 0..1
+    pictures: int
+    detected: int  # of them, rejected at the threshold
+
+    @property
+    def rate(self) -> float:
+        return self.detected / self.pictures
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """95 % interval of the rate (Wilson, JASA 1927)."""
+        return wilson(self.detected, self.pictures)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Grid:
+    """Which defects are painted, and on how many pictures. The default makes 588 inspections with 12 pictures."""
+
+    kinds: tuple[Kind, ...] = painted_defects.KINDS
+    sizes_px: tuple[float, ...] = (4.0, 8.0, 16.0, 32.0)  # of the model's input
+    contrasts: tuple[float, ...] = (0.1, 0.3, 1.0)
+    pictures: int = 12
+
+    def __post_init__(self) -> None:
+        _check("pictures", self.pictures, self.pictures >= 1, "1 or more")
+        _check("sizes_px", self.sizes_px, bool(self.sizes_px) and all(size >= 1 for size in self.sizes_px), "1 or more")
+        right = bool(self.contrasts) and all(0 < contrast <= 1 for contrast in self.contrasts)
+        _check("contrasts", self.contrasts, right, "greater than 0 and at most 1")
+        known = bool(self.kinds) and set(self.kinds) <= set(painted_defects.KINDS)
+        _check("kinds", self.kinds, known, f"some of {', '.join(painted_defects.KINDS)}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sensitivity:
+    """Detection of synthetic defects at one threshold."""
+
+    probes: tuple[Probe, ...]
+    threshold: float
+    pictures: int  # good pictures that were painted on
+    clean_rejected: int  # of them, rejected with nothing painted: no detection rate can be less than this share
+    size: tuple[int, int]  # (height, width) of the model's input
+    seed: int
+
+    def smallest(self, kind: str, contrast: float, share: float = DETECTED) -> float | None:
+        """The smallest size on the grid from which on at least this share is detected, in pixels; None if none is.
+
+        Rates that fall as the size grows are chance: they are evened out first (isotonic regression).
+        """
+        probes = sorted(
+            (each for each in self.probes if (each.kind, each.contrast) == (kind, contrast)),
+            key=lambda probe: probe.size_px,
+        )
+        if not probes:
+            return None
+        rising = optimize.isotonic_regression([each.rate for each in probes]).x
+        return next((each.size_px for each, rate in zip(probes, rising, strict=True) if rate >= share - 1e-9), None)
+
+    def to_json(self) -> dict[str, object]:
+        """All of it, with rates, intervals and the smallest size detected; marked as synthetic."""
+        cells = sorted({(each.kind, each.contrast) for each in self.probes})
+        return {
+            "synthetic": True,
+            "threshold": self.threshold,
+            "pictures": self.pictures,
+            "clean_rejected": self.clean_rejected,
+            "size": list(self.size),
+            "seed": self.seed,
+            "probes": [asdict(each) | {"rate": each.rate, "interval": list(each.interval)} for each in self.probes],
+            "smallest_detected": [
+                {"kind": kind, "contrast": contrast, "share": DETECTED, "size_px": self.smallest(kind, contrast)}
+                for kind, contrast in cells
+            ],
+        }
+
+
+def measure(
+    engine: Engine,
+    product: str,
+    calibration: Calibration,
+    pictures: Sequence[images.Pixels],
+    *,
+    seed: int,
+    grid: Grid | None = None,
+) -> Sensitivity:
+    """Paint every defect of a grid on good pictures and count those over the calibration's threshold.
+
+    `pictures`: uint8 (h, w, 3), prepared, and unseen in training; if there are more than `Grid.pictures`, the seed
+    draws from them. Sizes over half of the shorter side are left out. The same arguments paint the same defects.
+    Raises RevdistError for no pictures, no size that fits or a product that the engine lacks.
+    """
+    asked = grid or Grid()
+    height, width = engine.size(product)
+    sizes = [size for size in asked.sizes_px if size <= min(height, width) / 2]
+    if not pictures or not sizes:
+        lacking = f"no size up to {min(height, width) // 2} pixels" if pictures else "no pictures of good parts"
+        raise RevdistError(f"sensitivity: {lacking} to paint on", hint="name other sizes, or other pictures")
+    chosen = draw(pictures, asked.pictures, seed)
+
+    def detected(painted: Iterator[images.Pixels]) -> int:
+        return sum(score > calibration.threshold for score in _scores(engine, product, painted))
+
+    probes = [
+        Probe(
+            kind=kind,
+            size_px=size,
+            contrast=contrast,
+            pictures=len(chosen),
+            detected=detected(_painted(kind, chosen, size, contrast, seed)),
+        )
+        for kind in asked.kinds
+        for contrast in asked.contrasts
+        for size in sizes
+    ]
+    return Sensitivity(
+        probes=tuple(probes),
+        threshold=calibration.threshold,
+        pictures=len(chosen),
+        clean_rejected=detected(iter(chosen)),
+        size=(height, width),
+        seed=seed,
+    )
+
+
+def draw(items: Sequence[Item], count: int, seed: int) -> list[Item]:
+    """At most so many of the items, drawn, in their order."""
+    order = np.random.default_rng(seed).permutation(len(items))[:count]
+    return [items[row] for row in sorted(order)]
+
+
+def _painted(
+    kind: Kind, pictures: Sequence[images.Pixels], size: float, contrast: float, seed: int
+) -> Iterator[images.Pixels]:
+    """Each picture with one defect. Size and contrast do not change its place and angle: cells differ by them alone."""
+    for row, picture in enumerate(pictures):
+        generator = np.random.default_rng((seed, painted_defects.KINDS.index(kind), row))
+        yield painted_defects.paint(kind, picture, size_px=size, contrast=contrast, generator=generator)
+
+
+def _scores(engine: Engine, product: str, pictures: Iterator[images.Pixels]) -> Iterator[float]:
+    """Scores in batches. Raises RevdistError for a picture of another size."""
+    ready = list(pictures)
+    for start in range(0, len(ready), BATCH):
+        chunk = ready[start : start + BATCH]
+        yield from engine.inspect(chunk, [product] * len(chunk)).scores.tolist()
+
+
+def wilson(hits: int, total: int) -> tuple[float, float]:
+    """Wilson's 95 % score interval of a share."""
+    share, spread = hits / total, _Z**2 / total
+    middle = (share + spread / 2) / (1 + spread)
+    half = _Z / (1 + spread) * math.sqrt(share * (1 - share) / total + spread / (4 * total))
+    return max(0.0, middle - half), min(1.0, middle + half)
+
+
+def _check(name: str, value: object, right: bool, expected: str) -> None:
+    if not right:
+        raise RevdistError(f"sensitivity: {name} is {value}, must be {expected}")

@@ -1,0 +1,1 @@
+"""To and from others: ONNX models out, checkpoints of the paper's code in."""

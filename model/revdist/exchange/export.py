@@ -1,0 +1,204 @@
+"""A bundle's detector as an ONNX model, for runtimes other than torch: prepared pictures in, maps and scores out.
+
+B pictures of a batch, C channels, h w the bundle's size. Everything is in the graph, in float32: normalisation,
+teacher, student, cosine distances and scoring. With the same versions, a bundle gives the same file, byte for byte.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib.metadata
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+
+from revdist.bundle import bundle
+from revdist.bundle.bundle import Bundle
+from revdist.data import images
+from revdist.data.tiles import Tiles
+from revdist.engines import recording
+from revdist.engines.engine import Engine
+from revdist.engines.folding import optimise
+from revdist.engines.openvino import onnx_detector
+from revdist.engines.openvino.onnx_graph import FORMAT, OPSET, Graph, onnx_package
+from revdist.errors import RevdistError
+from revdist.files import folders, trouble
+from revdist.networks.teacher import Teacher
+from revdist.scoring import detector
+from revdist.scoring.detector import Scoring
+
+PIXELS, MAP, SCORE = "pixels", "anomaly_map", "score"
+TOLERANCE = 1e-4  # relative: how far a golden picture's score may be from torch's
+DESCRIPTION = (
+    f"{PIXELS}: uint8 (B, h, w, 3), prepared as the metadata `preprocessing` says. {MAP}: float32 (B, h, w), smoothed. "
+    f"{SCORE}: float32 (B,), raw; a part is rejected where it is over the threshold, which belongs to an engine."
+)
+_CPU = torch.device("cpu")
+_EXAMPLE = 64  # pixels a side of the picture that networks are recorded on; any would do
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Exported:
+    """The file that was written, and how it compares with torch."""
+
+    path: Path
+    pictures: int  # golden ones, of the bundle
+    difference: float | None  # largest, relative, of their scores in onnxruntime; None where that is not installed
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Parts:
+    """A detector that becomes a model."""
+
+    name: str
+    teacher: Teacher
+    student: nn.Module
+    tiles: Tiles  # that it sees a picture in
+    scoring: Scoring
+
+
+def check(output: Path) -> None:
+    """Raises RevdistError where onnx is missing or no file can be written there: said before the work, not after."""
+    onnx_package()
+    folders.check_takes_file(output, RevdistError, what="a model cannot", hint="name a file, such as cell.onnx")
+
+
+def export(source: Path, output: Path, teacher: Teacher, *, batch: int = 0) -> Exported:
+    """Write the bundle at `source` as an ONNX file that takes `batch` pictures at once, or any number (0).
+
+    The bundle is proven on torch first. What is written has passed ONNX's checker and, where onnxruntime is installed,
+    scores the golden pictures as torch does. Raises RevdistError; nothing is left behind then.
+    """
+    check(output)
+    engine = Engine(teacher, device="cpu")
+    found = bundle.load(source, engine)
+    content = model(found, teacher, batch=batch)
+    difference = _difference(content, found, engine, batch)
+    if difference is not None and not difference <= TOLERANCE:
+        raise RevdistError(
+            f"{source}: onnxruntime's scores of the golden pictures differ from torch's by {difference:.1e}",
+            hint="nothing was written; try other versions of onnx and onnxruntime",
+        )
+    try:
+        folders.write_file(output, content)
+    except trouble.FILE_ERRORS as error:
+        raise trouble.error(RevdistError, error, output, "written", hint="choose another --output") from error
+    return Exported(path=output, pictures=len(found.golden), difference=difference)
+
+
+def model(found: Bundle, teacher: Teacher, *, batch: int = 0) -> bytes:
+    """The ONNX model: `pixels` uint8 (B, h, w, 3) RGB -> `anomaly_map` float32 (B, h, w), `score` float32 (B,).
+
+    B is `batch`, or left open where that is 0. The teacher is the one that the bundle was trained with.
+    """
+    parts = Parts(
+        name=found.product,
+        teacher=teacher,
+        student=bundle.student(found),
+        tiles=found.recipe.tiles,
+        scoring=Scoring.of(found.recipe),
+    )
+    return assemble(parts, _metadata(found), batch=batch)
+
+
+def assemble(parts: Parts, metadata: dict[str, str], *, batch: int = 0) -> bytes:
+    """The model of a detector, with words for programs that run it."""
+    if batch < 0:
+        raise RevdistError(f"batch is {batch}, must be 1 or more, or 0 for any number of pictures")
+    onnx, graph = onnx_package(), Graph()
+    _add_detector(graph, parts)
+    rows, kinds, typed = batch or "batch", onnx.TensorProto, onnx.helper.make_tensor_value_info
+    inputs = [typed(PIXELS, kinds.UINT8, [rows, *parts.tiles.size, 3])]
+    outputs = [typed(MAP, kinds.FLOAT, [rows, *parts.tiles.size]), typed(SCORE, kinds.FLOAT, [rows])]
+    made = onnx.helper.make_model(
+        onnx.helper.make_graph(graph.nodes, parts.name, inputs, outputs, graph.constants),
+        opset_imports=[onnx.helper.make_opsetid("", OPSET)],
+        ir_version=FORMAT,
+        producer_name="revdist",
+        producer_version=importlib.metadata.version("rejectd"),
+        doc_string=DESCRIPTION,
+    )
+    onnx.helper.set_model_props(made, metadata)
+    content: bytes = made.SerializeToString(deterministic=True)
+    onnx.checker.check_model(content, full_check=True)
+    return content
+
+
+def _add_detector(graph: Graph, parts: Parts) -> None:
+    """All that `Engine.inspect` computes."""
+    trunk, student = optimise(parts.teacher.trunk, _CPU), optimise(parts.student, _CPU)
+    picture = torch.zeros(1, 3, _EXAMPLE, _EXAMPLE)
+    with torch.no_grad():
+        features = trunk(picture)
+    pixels = onnx_detector.normalised(graph, PIXELS, parts.teacher.mean, parts.teacher.std)
+    seen = onnx_detector.cut(graph, pixels, parts.tiles)
+    taught = graph.network(recording.record(trunk, picture), [seen])
+    rebuilt = graph.network(recording.record(student, *features), taught)
+    distances = [onnx_detector.distance(graph, *pair) for pair in zip(taught, rebuilt, strict=True)]
+    pairs = zip(distances, detector.STRIDES, strict=True)
+    joined = [onnx_detector.join(graph, each, parts.tiles, stride) for each, stride in pairs]
+    _add_map(graph, joined, parts.tiles.size, parts.scoring)
+    _add_score(graph, parts.tiles.size, parts.scoring)
+
+
+def _add_map(graph: Graph, distances: Sequence[str], size: tuple[int, int], scoring: Scoring) -> None:
+    """As `detector.Spread`, with the Gaussian as matrices where scales multiply too: three (B, H, W) -> (B, h, w)."""
+    spread = detector.Spread(size, _CPU, scoring)
+    pairs = list(zip(spread.sides, scoring.chosen(distances), strict=True))
+    wide = [graph.add("MatMul", distance, graph.floats(sides.columns)) for sides, distance in pairs]  # (B, H, w)
+    if scoring.combine == "add":
+        stacked = graph.add("Concat", *wide, axis=1)
+        all_rows = torch.cat([sides.rows for sides in spread.sides], 1)
+        graph.add("MatMul", graph.floats(all_rows), stacked, results=[MAP])
+        return
+    maps = [graph.add("MatMul", graph.floats(sides.rows), each) for sides, each in zip(spread.sides, wide, strict=True)]
+    product = functools.reduce(functools.partial(graph.add, "Mul"), maps)
+    along_rows, along_columns = (detector.spreading(side, side) for side in size)  # of what has the size already
+    high = graph.add("MatMul", graph.floats(along_rows), product)
+    graph.add("MatMul", high, graph.floats(along_columns.T), results=[MAP])
+
+
+def _add_score(graph: Graph, size: tuple[int, int], scoring: Scoring) -> None:
+    """As `detector.scores`: (B, h, w) -> (B,)."""
+    if not scoring.top_share:
+        graph.add("ReduceMax", MAP, axes=[1, 2], keepdims=0, results=[SCORE])
+        return
+    count = graph.integers([detector.top_count(scoring.top_share, size[0] * size[1])])
+    highest = graph.add("TopK", graph.add("Flatten", MAP), count, results=["highest", "highest_places"])
+    graph.add("ReduceMean", highest, axes=[1], keepdims=0, results=[SCORE])
+
+
+def _metadata(found: Bundle) -> dict[str, str]:
+    """What a program that runs the model may want to know."""
+    thresholds = {
+        f"threshold.{engine}": repr(each.threshold)
+        for engine, each in found.calibrations.items()
+        if engine.endswith("-float32")  # as the model is
+    }
+    versions = {f"trained.{name}": version for name, version in found.versions.items()}
+    versions |= {f"exported.{name}": importlib.metadata.version(name) for name in ("rejectd", "torch", "onnx")}
+    known = {"product": found.product, "bundle_sha256": found.digest, "preprocessing": images.PREPROCESSING}
+    known |= {"teacher": found.teacher.name, "teacher_sha256": found.teacher.sha256}
+    return {**known, **thresholds, **versions}
+
+
+def _difference(content: bytes, found: Bundle, engine: Engine, batch: int) -> float | None:
+    """The largest relative difference of a golden picture's score, onnxruntime's to torch's."""
+    try:
+        import onnxruntime
+    except ImportError:
+        return None
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = torch.get_num_threads()
+    session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+    pictures = [pixels for _, pixels in bundle.golden_pictures(found)]
+    expected = engine.inspect(pictures, [found.product] * len(pictures)).scores
+    at_once = batch or len(pictures)
+    places = np.resize(np.arange(len(pictures)), -(-len(pictures) // at_once) * at_once)  # whole batches, of some twice
+    batches = [np.stack([pictures[place] for place in part]) for part in places.reshape(-1, at_once)]
+    scores = np.concatenate([session.run([SCORE], {PIXELS: each})[0] for each in batches])[: len(pictures)]
+    return float(np.max(np.abs(scores - expected) / np.abs(expected)))

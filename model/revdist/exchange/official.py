@@ -1,0 +1,84 @@
+"""Checkpoints of the paper's code (github.com/hq-deng/RD4AD) as bundles."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from revdist import recipe
+from revdist.bundle import bundle_files
+from revdist.bundle.bundle import Bundle
+from revdist.engines.engine import Engine
+from revdist.errors import BundleError
+from revdist.networks import resnet, weights
+from revdist.networks.teacher import Teacher
+from revdist.recipe import check_product
+from revdist.scoring import detector
+from revdist.thresholds.conformal import Guarantee
+from revdist.training import holdout, packing
+
+_UNUSED = {"bn": ("conv4.", "bn4."), "decoder": ()}  # made and saved by the official code, never run
+_HINT = "the checkpoint is of another teacher, or not of the official code; check --teacher"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Import:
+    """What to make a bundle of."""
+
+    checkpoint: Path
+    product: str
+    good: Path  # pictures of good parts that it was not trained with: they set the threshold
+    output: Path
+    size: tuple[int, int] = (256, 256)
+    false_reject_rate: float = 0.01
+    guarantee: Guarantee = "average"
+    exclude: Sequence[Path] = ()
+    replace: bool = False  # a bundle that is at `output`
+
+
+def student(checkpoint: Path, teacher: str) -> detector.Student:
+    """The student of a checkpoint `{"bn": ..., "decoder": ...}`; conv4 and bn4, which are never run, are dropped.
+
+    Raises BundleError that lists the tensors that are missing, unexpected or of a wrong shape.
+    """
+    if teacher not in resnet.NAMES:
+        raise BundleError(
+            f"{checkpoint}: the official code has no teacher {teacher}", hint=f"choose {', '.join(resnet.NAMES)}"
+        )
+    _, parts = weights.read(checkpoint, BundleError)
+    if not isinstance(parts, dict) or set(parts) != set(_UNUSED):
+        found = ", ".join(sorted(map(str, parts))[:8]) if isinstance(parts, dict) else type(parts).__name__
+        raise BundleError(f"{checkpoint}: expected bn and decoder, found {found}", hint=_HINT)
+    made = detector.Student(teacher)
+    for name, module in (("bn", made.bottleneck), ("decoder", made.decoder)):
+        what = f"{checkpoint}: {name}"
+        state = weights.state_dict(parts[name], what, BundleError)
+        weights.fill(module, state, what, BundleError, unused=_UNUSED[name], hint=_HINT)
+    return made.eval()
+
+
+def import_checkpoint(wanted: Import, teacher: Teacher, *, device: str = "auto") -> Bundle:
+    """Calibrate a checkpoint's student and write it as a bundle. Raises RevdistError."""
+    check_product(wanted.product)
+    bundle_files.check_place(wanted.output, replace=wanted.replace)
+    made = replace(
+        recipe.official(teacher.name),
+        size=wanted.size,
+        false_reject_rate=wanted.false_reject_rate,
+        guarantee=wanted.guarantee,
+    )
+    loaded = student(wanted.checkpoint, teacher.name)
+    good = holdout.gather(wanted.good, "", wanted.exclude)
+    return packing.pack(
+        Engine(teacher, device=device),
+        loaded,
+        made,
+        product=wanted.product,
+        output=wanted.output,
+        good=good,
+        fitted=(),
+        held_out=good.used,
+        quality={},
+        replace=wanted.replace,
+    )

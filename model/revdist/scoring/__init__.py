@@ -1,0 +1,1 @@
+"""Maps and numbers: how two sets of features become an anomaly map and a score."""

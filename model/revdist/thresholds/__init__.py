@@ -1,0 +1,1 @@
+"""What a number promises: conformal thresholds, the Pareto tail, outliers among good pictures."""

@@ -1,0 +1,249 @@
+"""Thresholds from good pictures alone: split conformal prediction, and beyond its reach an estimate.
+
+With n held-out good scores and the threshold at the k-th smallest, a good part is rejected with a probability of at
+most (n + 1 - k) / (n + 1) on average over calibrations; for one given calibration the false-reject rate follows
+Beta(n + 1 - k, k). Vovk et al., "Algorithmic Learning in a Random World"; Bates et al., Annals of Statistics 2023
+(arXiv 2104.08279). Both hold as long as the parts to come are like the held-out ones. Where n is too small for the
+wanted rate, a tail (see `tail`) may put the threshold above the highest score, never below.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+from scipy import special
+
+from revdist.data.lots import Block
+from revdist.errors import CalibrationError
+from revdist.thresholds import pareto_tail
+from revdist.thresholds.outliers import Excluded, Suspect
+from revdist.thresholds.pareto_tail import Estimate, Tail
+
+Scores: TypeAlias = npt.NDArray[np.float64]
+Decision: TypeAlias = Literal["pass", "reject"]
+Guarantee: TypeAlias = Literal["average", "confidence"]
+Basis: TypeAlias = Literal["conformal", "tail"]
+CONFIDENCE = 0.95
+_SAME = 1e-6  # relative: how far another machine's fit of a tail may put a threshold
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Calibration:
+    """The threshold of one bundle on one engine, and what it promises. Made by `calibrate`."""
+
+    engine: str  # identity of the engine that scored
+    scores: Scores  # (n,) held-out good scores, ascending, not writeable
+    false_reject_rate: float  # wanted
+    guarantee: Guarantee  # the rate is to hold on average over calibrations, or for this one with 95 % confidence
+    threshold: float  # a picture is rejected if and only if its score is greater
+    basis: Basis  # conformal: one of the scores; tail: above all of them, an estimate
+    attained_rate: float  # bound of the false-reject rate, on average over calibrations
+    bound95: float  # upper 95 % confidence bound of the false-reject rate of this calibration
+    fingerprint: str  # of the held-out pictures
+    estimate: Estimate | None = None  # what a tail says of the threshold, where the scores prove too little
+    blocks: tuple[Block, ...] = ()  # each at a threshold from the others; none where no blocks were asked for
+    suspects: tuple[Suspect, ...] = ()  # the highest scores' pictures
+    excluded: tuple[Excluded, ...] = ()  # left out by hand
+    held_out: tuple[str, ...] = ()  # SHA-256 of the picture of each score; none where an older revdist wrote it
+    unconfirmed: tuple[Excluded, ...] = ()  # outliers that are not among the scores until a person confirms them
+
+    @property
+    def enough(self) -> bool:
+        """Whether there are pictures enough for the wanted guarantee."""
+        count = needed if self.guarantee == "average" else needed_with_confidence
+        return len(self.scores) >= count(self.false_reject_rate)
+
+    @property
+    def median(self) -> float:
+        return float(np.median(self.scores))
+
+    def p_value(self, score: float) -> float:
+        """Share of good parts at least as anomalous: (1 + number of calibration scores >= score) / (n + 1)."""
+        _check_finite(score)
+        above = len(self.scores) - int(np.searchsorted(self.scores, score, side="left"))
+        return (1 + above) / (len(self.scores) + 1)
+
+    def p_estimate(self, score: float) -> float | None:
+        """A tail's estimate of the p-value of a score above all others, which 1 / (n + 1) is too coarse for.
+
+        Not less than a tenth of that: further out a tail is a guess. None where the p-value can tell, or where the
+        scores are too few for a tail. Takes some milliseconds.
+        """
+        _check_finite(score)
+        fitted = pareto_tail.fit(self.scores) if score > self.scores[-1] else None
+        n = len(self.scores)
+        return min(1 / (n + 1), max(pareto_tail.lowest_rate(n), fitted.rate(score))) if fitted else None
+
+    def decide(self, score: float) -> Decision:
+        """ "reject" if the score is greater than the threshold, else "pass". Raises CalibrationError for NaN."""
+        _check_finite(score)
+        return "reject" if score > self.threshold else "pass"
+
+    def to_json(self) -> dict[str, Any]:
+        """All but the engine and the scores."""
+        left_out = ("engine", "scores", "estimate", "blocks", "suspects", "excluded", "held_out", "unconfirmed")
+        plain = {each.name: getattr(self, each.name) for each in dataclasses.fields(self) if each.name not in left_out}
+        return plain | {
+            "pictures": len(self.scores),
+            "estimate": dataclasses.asdict(self.estimate) if self.estimate else None,
+            "blocks": [dataclasses.asdict(each) for each in self.blocks],
+            "suspects": [dataclasses.asdict(each) for each in self.suspects],
+            "excluded": [dataclasses.asdict(each) for each in self.excluded],
+            "held_out": list(self.held_out),
+            "unconfirmed": [dataclasses.asdict(each) for each in self.unconfirmed],
+        }
+
+    def with_unconfirmed(self) -> Calibration:
+        """What it would be if the outliers that nobody has confirmed were good parts."""
+        scores = [*self.scores, *(outlier.score for outlier in self.unconfirmed)]
+        return calibrate(
+            scores,
+            self.false_reject_rate,
+            engine=self.engine,
+            fingerprint=self.fingerprint,
+            guarantee=self.guarantee,
+        )
+
+    def advice(self) -> str:
+        """In words, what this calibration promises and, where there are too few pictures, how many are needed."""
+        n, rate = len(self.scores), self.false_reject_rate
+        text = (
+            f"{n} held-out good pictures: at most {self.attained_rate:.2%} false rejects on average, "
+            f"at most {self.bound95:.2%} with 95 % confidence"
+        )
+        if self.enough:
+            return text
+        sure = " with 95 % confidence" if self.guarantee == "confidence" else ""
+        return (
+            f"{text}; too few for {rate:.4g}{sure}: {self._stand_in()}. {needed(rate)} pictures promise "
+            f"{rate:.4g} on average, {needed_with_confidence(rate)} with 95 % confidence"
+        )
+
+    def _stand_in(self) -> str:
+        """What the threshold is where the pictures are too few."""
+        if self.estimate is None:
+            return "the threshold is their highest score"
+        low, high = self.estimate.rate_interval
+        told = f"{100 * self.estimate.rate:.2g} % false rejects (95 % interval {100 * low:.2g} to {100 * high:.2g} %)"
+        if self.basis == "conformal":
+            return f"the threshold is their highest score, and a tail fitted to them ESTIMATES {told}"
+        return f"the threshold is an ESTIMATE from a tail fitted to them, above their highest score: {told}"
+
+
+def calibrate(
+    scores: npt.ArrayLike,
+    false_reject_rate: float,
+    *,
+    engine: str,
+    fingerprint: str,
+    guarantee: Guarantee = "average",
+) -> Calibration:
+    """Set the threshold for a wanted false-reject rate (0..1, both excluded) from held-out good scores (n,).
+
+    "average": k = ceil((n + 1)(1 - rate)). "confidence": the least k whose rate, Beta(n + 1 - k, k), is within the
+    wanted one with 95 % confidence. Where no k is, there are too few pictures: the highest score is taken, or what a
+    tail estimates if that is higher; see `Calibration.enough`, `basis` and `advice`.
+    Raises CalibrationError for no scores, NaN, infinity or an impossible rate.
+    """
+    made, fitted = _set(_ordered(scores), false_reject_rate, guarantee, engine, fingerprint)
+    if fitted is None:
+        return made
+    return dataclasses.replace(made, estimate=fitted.estimate(made.threshold, _tail_rate(made)))
+
+
+def restore(scores: npt.ArrayLike, entry: Mapping[str, Any], *, engine: str) -> Calibration:
+    """The calibration that `to_json` gave, with its scores. Raises ValueError where the threshold does not follow."""
+    made, _ = _set(_ordered(scores), entry["false_reject_rate"], entry["guarantee"], engine, entry["fingerprint"])
+    tolerance = _SAME if made.basis == "tail" else 0.0
+    if made.basis != entry["basis"] or not math.isclose(made.threshold, entry["threshold"], rel_tol=tolerance):
+        raise ValueError(f"threshold of {engine} does not follow from its scores")
+    held_out = tuple(entry.get("held_out", ()))
+    if held_out and len(held_out) != len(made.scores):
+        raise ValueError(f"{len(held_out)} held-out pictures have {len(made.scores)} scores on {engine}")
+    return dataclasses.replace(
+        made,
+        threshold=entry["threshold"],
+        estimate=Estimate.from_json(entry["estimate"]) if entry["estimate"] else None,
+        blocks=tuple(Block(**each) for each in entry["blocks"]),
+        suspects=tuple(Suspect(**each) for each in entry["suspects"]),
+        excluded=tuple(Excluded(**each) for each in entry["excluded"]),
+        held_out=held_out,
+        unconfirmed=tuple(Excluded(**each) for each in entry.get("unconfirmed", ())),
+    )
+
+
+def _ordered(scores: npt.ArrayLike) -> Scores:
+    ordered = np.sort(np.asarray(scores, np.float64).ravel())
+    if len(ordered) == 0:
+        raise CalibrationError(
+            "there are no scores to calibrate with", hint="held-out pictures of good parts are needed"
+        )
+    if not np.isfinite(ordered).all():
+        raise CalibrationError(
+            "a calibration score is not a finite number", hint="train again with a lower learning rate"
+        )
+    ordered.flags.writeable = False
+    return ordered
+
+
+def _set(
+    ordered: Scores, rate: float, guarantee: Guarantee, engine: str, fingerprint: str
+) -> tuple[Calibration, Tail | None]:
+    """The calibration without an estimate of its threshold, and the tail where there are too few scores."""
+    if not 0 < rate < 1:
+        raise CalibrationError(f"false-reject rate {rate} must be greater than 0 and less than 1")
+    n = len(ordered)
+    k = min(n, _rank(n, rate, guarantee))
+    proven = Calibration(
+        engine=engine,
+        scores=ordered,
+        false_reject_rate=rate,
+        guarantee=guarantee,
+        threshold=float(ordered[k - 1]),
+        basis="conformal",
+        attained_rate=(n + 1 - k) / (n + 1),
+        bound95=float(special.betaincinv(n + 1 - k, k, CONFIDENCE)),
+        fingerprint=fingerprint,
+    )
+    fitted = None if proven.enough else pareto_tail.fit(ordered)
+    if fitted is None:
+        return proven, None
+    wanted = _tail_rate(proven)
+    far = fitted.score(wanted) if guarantee == "average" else fitted.score_with(wanted, CONFIDENCE)
+    if far > proven.threshold:
+        return dataclasses.replace(proven, threshold=far, basis="tail"), fitted
+    return proven, fitted
+
+
+def _rank(n: int, rate: float, guarantee: Guarantee) -> int:
+    """Which of n scores, counted from the smallest, keeps the guarantee; more than n where none does."""
+    if guarantee == "average":
+        return math.ceil((n + 1) * (1 - rate) - 1e-9)  # 1e-9: (99 + 1) * (1 - 0.01) is 99, not 99.00000000000001
+    ranks = np.arange(1, n + 1)
+    kept = special.betainc(n + 1 - ranks, ranks, rate) >= CONFIDENCE  # false, ..., false, true, ..., true
+    return n + 1 - int(kept.sum())
+
+
+def _tail_rate(calibration: Calibration) -> float:
+    return max(calibration.false_reject_rate, pareto_tail.lowest_rate(len(calibration.scores)))
+
+
+def needed(rate: float) -> int:
+    """Pictures that promise a false-reject rate on average."""
+    return max(1, math.ceil(1 / rate - 1e-9) - 1)
+
+
+def needed_with_confidence(rate: float) -> int:
+    """Pictures whose highest score promises a false-reject rate with 95 % confidence."""
+    return math.ceil(math.log(1 - CONFIDENCE) / math.log1p(-rate))
+
+
+def _check_finite(score: float) -> None:
+    if not math.isfinite(score):
+        raise CalibrationError(f"the score is {score}, not a finite number")

@@ -1,0 +1,260 @@
+"""Set a bundle's threshold anew: for another false-reject rate, with more good pictures, or for another engine.
+
+Pictures are added to those that the engine's calibration is made of already. An outlier among them moves nothing until
+a person confirms that it is a good part: one bad part among the good ones raises the threshold for all.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import math
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from revdist.bundle import bundle
+from revdist.bundle.bundle import Bundle
+from revdist.data import images
+from revdist.engines import backend
+from revdist.engines.engine import Engine
+from revdist.engines.processor import quantised
+from revdist.errors import CalibrationError, RevdistError
+from revdist.evaluation import evaluate
+from revdist.thresholds import outliers
+from revdist.thresholds.conformal import Calibration, Guarantee
+from revdist.thresholds.outliers import Excluded
+from revdist.training import holdout, packing
+from revdist.training.holdout import GoodPictures, Scored
+from revdist.training.packing import Observed
+
+log = logging.getLogger("revdist")
+
+OBSERVED = 32  # pictures for the ranges, and to compare with float32
+TOO_FAR = 0.25
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """What to calibrate for, and with which pictures."""
+
+    good: Path  # pictures of good parts, or the root of an MVTec layout
+    false_reject_rate: float
+    guarantee: Guarantee = "average"
+    blocks: str = ""  # as in a recipe
+    exclude: tuple[Path, ...] = ()
+    share: Path | None = None  # for int8: a bundle whose teacher's ranges are taken, so that both share one teacher
+    replace_held_out: bool = False  # the pictures that the calibration is made of, in the place of adding to them
+    confirm_all: bool = False  # outliers are good parts, as a person has seen
+    confirm: tuple[Path, ...] = ()  # these are
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recalibration:
+    """The bundle with its new calibration, and what became of the pictures that it was not made of."""
+
+    bundle: Bundle
+    left_out: int  # because the student was trained on them
+    added: int  # pictures that the calibration was not made of before
+    observed: int  # unseen ones that int8 took the ranges of maps from
+    deviations: npt.NDArray[np.float64]  # (n,) of scores from those in float32, relative; empty for float32 itself
+
+
+def engines(found: Bundle) -> tuple[list[backend.Name], dict[str, str]]:
+    """The engines that a bundle is calibrated for and this machine has; and those that it has not, with the reason.
+
+    Raises CalibrationError where there is none that it has.
+    """
+    names, left = [], {}
+    for identity in found.calibrations:
+        try:
+            names.append(backend.usable(identity))
+        except RevdistError as error:
+            left[identity] = str(error)
+    if found.calibrations and not names:
+        raise CalibrationError(
+            f"{found.path}: this machine has no engine that it is calibrated for, {', '.join(left)}",
+            hint="name another with --engine, or calibrate it on a machine that has one of them",
+        )
+    return names or [backend.Name("auto")], left
+
+
+def recalibrate(path: Path, request: Request, engine: Engine, plain: Engine) -> Recalibration:
+    """Calibrate the bundle at `path` on `engine`, which then holds its product. `plain`: in float32, or the same one.
+
+    Pictures that the student was trained on score too low to be of use: they are recognised by their content and left
+    out; but int8 takes the ranges of maps from them, or from some unseen ones, which are of no other use then.
+    Pictures that an older calibration excludes stay on record unless they are used now.
+    Raises CalibrationError where nothing remains or this precision is too coarse, RecipeError, BundleError, DataError
+    or ImageError.
+    """
+    loaded = bundle.load(path, plain)
+    before = _before(loaded, request, engine)
+    good = holdout.gather(request.good, request.blocks, request.exclude, known=_held_out(loaded))
+    unseen = holdout.unseen(loaded, good.used)
+    observed = _observe(loaded, request, plain, good, unseen) if engine.needs_ranges else None
+    if engine is not plain:
+        bundle.add(loaded, engine, product=loaded.product, ranges=observed.ranges if observed else None)
+    of_ranges = (observed.pictures if observed else loaded.ranges_from) if engine.needs_ranges else frozenset()
+    usable = {sha256: each for each in unseen if (sha256 := images.content_hash(each)) not in of_ranges}
+    added, made = _calibration(loaded, before, engine, good, usable, request)
+    golden = bundle.golden_scores(loaded, engine, loaded.product)
+    deviations = np.empty(0) if engine is plain else _deviations(engine, plain, loaded, list(usable.values()))
+    return Recalibration(
+        bundle=packing.recalibrate(loaded, made, golden, observed),
+        left_out=len(good.used) - len(unseen),
+        added=added,
+        observed=len(unseen) - len(usable),
+        deviations=deviations,
+    )
+
+
+def _calibration(
+    loaded: Bundle,
+    before: Calibration | None,
+    engine: Engine,
+    good: GoodPictures,
+    usable: Mapping[str, Path],
+    request: Request,
+) -> tuple[int, Calibration]:
+    """How many pictures are new to the threshold, and the calibration with them. `usable`: by SHA-256."""
+    kept, waiting = _kept(before, good, usable)
+    of_before = {picture.sha256 for picture in kept}
+    added = [path for sha256, path in usable.items() if sha256 not in of_before]
+    waiting = [picture for picture in waiting if picture.sha256 not in usable]
+    scored = [*kept, *waiting, *holdout.score(engine, loaded.product, good, added)]
+    unconfirmed = _unconfirmed(scored, _held_out(loaded), request)
+    wanted = dataclasses.replace(
+        loaded.recipe,
+        false_reject_rate=request.false_reject_rate,
+        guarantee=request.guarantee,
+        blocks=request.blocks,
+    )
+    made = holdout.settle(
+        [picture for picture in scored if picture not in unconfirmed],
+        wanted,
+        engine=engine.identity,
+        unconfirmed=unconfirmed,
+    )
+    excluded = holdout.excluded(engine, loaded.product, good)
+    for picture in excluded:
+        if picture.sha256 in loaded.trained_on:
+            log.warning("%s is excluded, but the student was trained on it: train again without it", picture.file)
+    made = dataclasses.replace(made, excluded=excluded)
+    return len(added), dataclasses.replace(made, excluded=excluded + _still_excluded(loaded, set(usable), made))
+
+
+def _held_out(loaded: Bundle) -> frozenset[str]:
+    """The pictures that thresholds in force are made of, by SHA-256."""
+    return frozenset(sha256 for made in loaded.calibrations.values() for sha256 in made.held_out)
+
+
+def _before(loaded: Bundle, request: Request, engine: Engine) -> Calibration | None:
+    """The calibration to whose pictures others are added. Raises CalibrationError where that cannot be done."""
+    before = loaded.calibrations.get(engine.identity)
+    if before is None or request.replace_held_out:
+        return None
+    hint = "give all pictures that it is to be made of, with --replace-held-out"
+    if not before.held_out:
+        text = f"{loaded.path}: does not say which pictures its threshold on {engine.identity} is made of"
+        raise CalibrationError(text, hint=hint)
+    if request.share is not None and engine.needs_ranges:
+        raise CalibrationError(
+            f"{loaded.path}: with the ranges of {request.share} its old scores do not hold", hint=hint
+        )
+    return before
+
+
+def _observe(
+    loaded: Bundle, request: Request, plain: Engine, good: GoodPictures, unseen: Sequence[Path]
+) -> Observed | None:
+    """The ranges of maps for int8; None where the bundle's own are to be kept, as its scores were made with them.
+
+    Raises CalibrationError where they take all pictures.
+    """
+    if loaded.ranges is not None and request.share is None and not request.replace_held_out:
+        return None
+    shown = _representative([path for path in good.used if path not in unseen] or unseen)
+    if set(unseen) <= set(shown):
+        raise CalibrationError(
+            f"{good.root}: the ranges of maps for int8 take all {len(unseen)} unseen pictures",
+            hint="give more of them, or those that the student was trained with too",
+        )
+    ranges = plain.observe(loaded.product, evaluate.read_prepared(shown, loaded.size))
+    if request.share is not None:
+        ranges = dataclasses.replace(ranges, teacher=_shared(request.share, loaded))
+    pictures = frozenset(images.content_hash(path) for path in shown if path in unseen)
+    return Observed(ranges=ranges, pictures=pictures)
+
+
+def _kept(
+    before: Calibration | None, good: GoodPictures, usable: Mapping[str, Path]
+) -> tuple[list[Scored], list[Scored]]:
+    """The pictures of the calibration before with their scores, and its outliers that nobody has confirmed yet.
+
+    Those that are excluded now are gone. Names and blocks are those of now, where the picture is there.
+    """
+    if before is None:
+        return [], []
+    gone = {images.content_hash(path) for path in good.excluded}
+    block_of = dict(zip(good.used, good.blocks, strict=True)) if good.blocks else {}
+    names = {suspect.sha256: suspect.file for suspect in before.suspects}
+
+    def scored(sha256: str, value: float) -> Scored:
+        path = usable.get(sha256)
+        file = good.name(path) if path else names.get(sha256, f"held out before ({sha256[:12]})")
+        return Scored(file=file, sha256=sha256, score=value, block=block_of.get(path, "") if path else "")
+
+    scores = zip(before.held_out, before.scores.tolist(), strict=True)
+    kept = [scored(sha256, value) for sha256, value in scores if sha256 not in gone]
+    return kept, [scored(each.sha256, each.score) for each in before.unconfirmed if each.sha256 not in gone]
+
+
+def _unconfirmed(scored: Sequence[Scored], accepted: Collection[str], request: Request) -> list[Scored]:
+    """Outliers that no threshold is made of yet, and that nobody has confirmed. Raises ImageError."""
+    confirmed = {images.content_hash(path) for path in request.confirm}
+    if not scored or request.confirm_all:
+        return []
+    far = outliers.outliers(np.array([picture.score for picture in scored]))
+    return [
+        picture
+        for picture, outlier in zip(scored, far, strict=True)
+        if outlier and picture.sha256 not in accepted and picture.sha256 not in confirmed
+    ]
+
+
+def _representative(pictures: Sequence[Path]) -> list[Path]:
+    """Some of the pictures, from all over the list."""
+    return list(pictures[:: max(4, math.ceil(len(pictures) / OBSERVED))])
+
+
+def _shared(path: Path, loaded: Bundle) -> quantised.Ranges:
+    """The teacher's ranges of another bundle: products with the same ones are inspected in one pass."""
+    other = bundle.read(path)
+    if other.ranges is None:
+        raise CalibrationError(f"{path}: has no ranges to share", hint="calibrate it for int8 first")
+    if other.teacher != loaded.teacher:
+        raise CalibrationError(f"{path}: has another teacher, {other.teacher.name}", hint="share with one of the same")
+    return other.ranges.teacher
+
+
+def _deviations(engine: Engine, plain: Engine, loaded: Bundle, pictures: Sequence[Path]) -> npt.NDArray[np.float64]:
+    compared = _representative(pictures)
+    exact, found = (evaluate.scores(each, loaded.product, compared) for each in (plain, engine))
+    deviations = np.abs(found / exact - 1)
+    if not np.median(deviations) <= TOO_FAR:
+        raise CalibrationError(
+            f"{loaded.path}: scores on {engine.identity} are {np.median(deviations):.0%} off those in float32",
+            hint="this student does not bear so coarse a precision: use bfloat16 or float32",
+        )
+    return deviations
+
+
+def _still_excluded(loaded: Bundle, used: set[str], made: Calibration) -> tuple[Excluded, ...]:
+    """What older calibrations exclude, each once, and neither used nor excluded by the new one."""
+    known = used | {each.sha256 for each in made.excluded}
+    older = [each for calibration in loaded.calibrations.values() for each in calibration.excluded]
+    return tuple({each.sha256: each for each in older if each.sha256 not in known}.values())

@@ -1,0 +1,106 @@
+"""The state of a stopped training run: a folder beside the bundle-to-be, without pickle.
+
+state.json says what the run is and how far it came; state.safetensors holds student, their average and optimiser.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import safetensors
+import safetensors.torch
+import torch
+from torch import nn
+
+from revdist.errors import TrainError
+from revdist.files import folders, trouble
+
+SCHEMA = 1
+_JSON = "state.json"
+_TENSORS = "state.safetensors"
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """Where a run keeps its state, and what identifies the run: recipe, data, teacher, device."""
+
+    folder: Path
+    run: dict[str, Any]
+
+    def save(self, models: Mapping[str, nn.Module], optimiser: torch.optim.Optimizer, losses: list[float]) -> None:
+        """Write the state after `len(losses)` steps, in one step. Raises TrainError where the disk is full."""
+        tensors = {
+            f"{model}.{name}": value for model, module in models.items() for name, value in module.state_dict().items()
+        }
+        for index, state in optimiser.state_dict()["state"].items():
+            tensors |= {f"optimiser.{index}.{name}": value for name, value in state.items()}
+        content = safetensors.torch.save({name: value.cpu().contiguous() for name, value in tensors.items()})
+        text = json.dumps({"schema": SCHEMA, "run": self.run, "losses": losses})
+        try:
+            folders.write(self.folder, {_TENSORS: content, _JSON: text.encode()})
+        except trouble.FILE_ERRORS as error:
+            raise trouble.error(
+                TrainError, error, self.folder, "written", hint="the run's state is kept there"
+            ) from error
+
+    def restore(self, models: Mapping[str, nn.Module], optimiser: torch.optim.Optimizer) -> list[float]:
+        """Take up the state and return the losses so far; an empty list where there is none.
+
+        Raises TrainError for the state of another run, or a damaged one.
+        """
+        if not os.path.lexists(self.folder):
+            return []
+        delete = f"delete {self.folder} to start anew"
+        try:
+            saved = json.loads((self.folder / _JSON).read_text())
+            self._check_same(saved, delete)
+            tensors = safetensors.torch.load((self.folder / _TENSORS).read_bytes())
+            for model, module in models.items():
+                module.load_state_dict(_below(model, tensors))
+            optimiser.load_state_dict(
+                {"state": _optimiser_state(tensors), "param_groups": optimiser.state_dict()["param_groups"]}
+            )
+            return [float(loss) for loss in saved["losses"]]
+        except (
+            OSError,
+            RecursionError,
+            KeyError,
+            TypeError,
+            ValueError,
+            RuntimeError,
+            safetensors.SafetensorError,
+        ) as error:
+            raise TrainError(f"{self.folder}: the state of the stopped run is damaged: {error}", hint=delete) from error
+
+    def _check_same(self, saved: dict[str, Any], delete: str) -> None:
+        run = json.loads(json.dumps(self.run))  # tuples become lists
+        if saved["schema"] != SCHEMA or saved["run"].keys() != run.keys():
+            raise TrainError(f"{self.folder}: a stopped run of another version of revdist", hint=delete)
+        for key, now in run.items():
+            if saved["run"][key] != now:
+                difference = f"{key} was {saved['run'][key]}, is {now}"
+                raise TrainError(
+                    f"{self.folder}: holds a stopped run of another kind: {difference}",
+                    hint=f"give the same options to go on with it, or {delete}",
+                )
+
+    def remove(self) -> None:
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def _below(prefix: str, tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    return {name.removeprefix(f"{prefix}."): each for name, each in tensors.items() if name.startswith(f"{prefix}.")}
+
+
+def _optimiser_state(tensors: dict[str, torch.Tensor]) -> dict[int, dict[str, torch.Tensor]]:
+    state: dict[int, dict[str, torch.Tensor]] = {}
+    for name, value in _below("optimiser", tensors).items():
+        index, _, entry = name.partition(".")
+        state.setdefault(int(index), {})[entry] = value
+    return state

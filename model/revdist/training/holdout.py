@@ -1,0 +1,200 @@
+"""Pictures of good parts: which there are, which are left out by hand, which lot each is of; and the calibration of
+a product with those that its student has not seen. Training and `revdist calibrate` share it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import os
+from collections import Counter
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from revdist.bundle.bundle import Bundle
+from revdist.data import images
+from revdist.data import lots as blocks
+from revdist.data.lots import Block
+from revdist.engines.engine import Engine
+from revdist.errors import CalibrationError, DataError, ImageError, RevdistError
+from revdist.evaluation import evaluate, heatmaps
+from revdist.files import trouble
+from revdist.recipe import Recipe
+from revdist.thresholds import conformal, outliers
+from revdist.thresholds.conformal import Calibration
+from revdist.thresholds.outliers import Excluded
+
+log = logging.getLogger("revdist")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GoodPictures:
+    """The pictures of a folder of good parts."""
+
+    root: Path
+    used: tuple[Path, ...]
+    excluded: tuple[Path, ...]  # by hand
+    blocks: tuple[str, ...]  # of each of the used; empty where no blocks are asked for
+
+    def name(self, path: Path) -> str:
+        """A picture's path relative to the folder; its own name where it lies elsewhere."""
+        return path.relative_to(self.root).as_posix() if path.is_relative_to(self.root) else path.name
+
+
+def gather(good: Path, pattern: str, exclude: Sequence[Path], known: Collection[str] = ()) -> GoodPictures:
+    """List the pictures of good parts in a folder (or its train/good); with blocks, in its subfolders too.
+
+    `exclude`: files, also relative to the folder; pictures of the same content are left out, wherever they lie.
+    `known`: SHA-256 of pictures that may be excluded too, though they do not lie there.
+    Raises DataError where nothing is left or an excluded file is none of the pictures, ImageError where it is missing.
+    """
+    root = images.good_folder(good)
+    pictures = images.pictures_below(root) if pattern else images.pictures_in(root)
+    unwanted = {images.content_hash(path if os.path.lexists(path) else root / path): path for path in exclude}
+    hashes = {path: images.content_hash(path) for path in pictures} if unwanted else {}
+    elsewhere = []
+    for sha256, path in unwanted.items():
+        if sha256 in hashes.values():
+            continue
+        elsewhere.append(path if path.exists() else root / path)
+        if sha256 not in known:
+            raise DataError(f"{path}: cannot be excluded, it is none of the pictures in {root}", hint="check --exclude")
+    excluded = tuple(path for path, sha256 in hashes.items() if sha256 in unwanted)
+    used = tuple(path for path in pictures if path not in excluded)
+    if not used:
+        raise DataError(f"{root}: all {len(pictures)} pictures are excluded")
+    named = blocks.names(pattern, [path.relative_to(root) for path in used]) if pattern else ()
+    return GoodPictures(root=root, used=used, excluded=(*excluded, *elsewhere), blocks=tuple(named))
+
+
+def unseen(loaded: Bundle, pictures: Sequence[Path]) -> list[Path]:
+    """Those of the pictures that a bundle's student was not trained on, by content.
+
+    Raises CalibrationError where none is left, ImageError where a file cannot be read.
+    """
+    found = [picture for picture in pictures if images.content_hash(picture) not in loaded.trained_on]
+    if not found:
+        raise CalibrationError(
+            f"{pictures[0].parent}: the student was trained on all {len(pictures)} pictures",
+            hint="take pictures that it has not seen",
+        )
+    return found
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scored:
+    """A held-out picture and its score."""
+
+    file: str  # relative to the folder of good pictures
+    sha256: str
+    score: float
+    block: str = ""
+
+
+def score(engine: Engine, product: str, good: GoodPictures, held_out: Sequence[Path]) -> list[Scored]:
+    """Score pictures on an engine. Raises DataError or ImageError."""
+    if not held_out:
+        return []
+    block_of = dict(zip(good.used, good.blocks, strict=True)) if good.blocks else {}
+    scores = evaluate.scores(engine, product, held_out)  # (n,)
+    return [
+        Scored(file=good.name(path), sha256=images.content_hash(path), score=float(value), block=block_of.get(path, ""))
+        for path, value in zip(held_out, scores, strict=True)
+    ]
+
+
+def calibrate(
+    engine: Engine, product: str, good: GoodPictures, held_out: Sequence[Path], recipe: Recipe
+) -> Calibration:
+    """Set a product's threshold for the rate and the guarantee of a recipe with pictures that it has not seen.
+
+    Raises CalibrationError, DataError or ImageError.
+    """
+    made = settle(score(engine, product, good, held_out), recipe, engine=engine.identity)
+    return dataclasses.replace(made, excluded=excluded(engine, product, good))
+
+
+def settle(scored: Sequence[Scored], recipe: Recipe, *, engine: str, unconfirmed: Sequence[Scored] = ()) -> Calibration:
+    """Set the threshold from scores. `unconfirmed` ones are shown among the highest, and move nothing.
+
+    Raises CalibrationError.
+    """
+    scores = np.array([picture.score for picture in scored])
+    made = conformal.calibrate(
+        scores,
+        recipe.false_reject_rate,
+        engine=engine,
+        fingerprint=images.fingerprint_of(picture.sha256 for picture in scored),
+        guarantee=recipe.guarantee,
+    )
+    shown = [*scored, *unconfirmed]
+    return dataclasses.replace(
+        made,
+        blocks=_fare([picture for picture in scored if picture.block], made),
+        suspects=outliers.find(
+            [picture.file for picture in shown],
+            [picture.sha256 for picture in shown],
+            np.array([picture.score for picture in shown]),
+        ),
+        held_out=tuple(scored[row].sha256 for row in np.argsort(scores, kind="stable")),
+        unconfirmed=tuple(
+            Excluded(file=picture.file, sha256=picture.sha256, score=picture.score) for picture in unconfirmed
+        ),
+    )
+
+
+def _fare(scored: Sequence[Scored], calibration: Calibration) -> tuple[Block, ...]:
+    """Each block's rejects at a threshold from the other blocks; none where there is only one."""
+    counts = Counter(picture.block for picture in scored)
+    if len(counts) == 1:
+        log.warning("all held-out pictures are of block %s: nothing to compare it with", scored[0].block)
+    if len(counts) < 2:
+        return ()
+    scores = np.array([picture.score for picture in scored])
+    fared = []
+    for name in sorted(counts):
+        own = np.array([picture.block == name for picture in scored])
+        others = conformal.calibrate(
+            scores[~own],
+            calibration.false_reject_rate,
+            engine=calibration.engine,
+            fingerprint="",
+            guarantee=calibration.guarantee,
+        )
+        rejected = int((scores[own] > others.threshold).sum())
+        fared.append(Block(name=name, pictures=counts[name], rejected=rejected))
+    return tuple(fared)
+
+
+def excluded(engine: Engine, product: str, good: GoodPictures) -> tuple[Excluded, ...]:
+    """What pictures that were left out by hand would have scored; those that cannot be read have no record."""
+    records = []
+    for path in good.excluded:
+        try:
+            (picture,) = score(engine, product, good, [path])
+        except ImageError as error:
+            log.warning("%s; excluded without a record", error.message)
+        else:
+            records.append(Excluded(file=picture.file, sha256=picture.sha256, score=picture.score))
+    return tuple(records)
+
+
+def write_suspects(folder: Path, engine: Engine, product: str, calibration: Calibration, good: Path) -> None:
+    """Overlays of a calibration's suspects as <place>-<stem>.png, 1 the highest. Raises RevdistError."""
+    root = images.good_folder(good)
+    for place, suspect in enumerate(calibration.suspects, 1):
+        if not (root / suspect.file).is_file():
+            log.warning("%s does not lie in %s: no overlay of it", suspect.file, root)
+            continue
+        picture = images.read(root / suspect.file)
+        inspection = engine.inspect([images.prepare(picture, engine.size(product))], [product])
+        overlay = heatmaps.heatmap(picture, inspection.map(0), calibration.threshold)
+        file = folder / f"{place}-{Path(suspect.file).stem}.png"
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            file.write_bytes(images.encode_png(overlay))
+        except trouble.FILE_ERRORS as error:
+            raise trouble.error(RevdistError, error, file, "written", hint="choose another --suspects") from error

@@ -1,0 +1,186 @@
+"""The last step to a bundle: calibrate a student, add golden pictures, write it with all that explains it."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.metadata
+import json
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import safetensors.numpy
+import safetensors.torch
+from torch import nn
+
+from revdist.bundle import bundle, bundle_files
+from revdist.bundle.bundle import Bundle, Golden, TeacherId
+from revdist.bundle.bundle_files import MANIFEST
+from revdist.data import images, painted_defects
+from revdist.engines.engine import Engine
+from revdist.engines.loaded_product import Ranges
+from revdist.errors import BundleError
+from revdist.evaluation import evaluate
+from revdist.recipe import Recipe
+from revdist.scoring.detector import Scoring
+from revdist.thresholds.conformal import Calibration
+from revdist.training import holdout
+from revdist.training.holdout import GoodPictures
+
+VERSIONS = ("rejectd", "torch", "numpy")
+GOLDEN_GOOD = 4
+GOLDEN_SCRATCHED = 2
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Parts:
+    """What a new bundle is made of."""
+
+    product: str
+    recipe: Recipe
+    teacher: TeacherId
+    fingerprint: str
+    trained_on: Sequence[str]
+    picture_size: tuple[int, int] | None  # (height, width) of most pictures, as they came
+    quality: Mapping[str, float]
+    versions: Mapping[str, str]
+    calibration: Calibration
+    golden: Sequence[tuple[Golden, npt.NDArray[np.uint8]]]  # with its prepared picture (h, w, 3)
+    student: nn.Module
+
+
+def pack(
+    engine: Engine,
+    student: nn.Module,
+    recipe: Recipe,
+    *,
+    product: str,
+    output: Path,
+    good: GoodPictures,
+    fitted: Sequence[Path],
+    held_out: Sequence[Path],
+    quality: Mapping[str, float],
+    replace: bool = False,
+) -> Bundle:
+    """Write the bundle of a student. `fitted` are the pictures that it was trained with, where they are known.
+
+    `replace`: in the place of one that is there.
+
+    Raises CalibrationError, ImageError, or BundleError where it cannot be written.
+    """
+    engine.add(product, student, recipe.size, Scoring.of(recipe), tile=recipe.tile)
+    calibration = holdout.calibrate(engine, product, good, held_out, recipe)
+    golden = _golden(engine, product, evaluate.read_prepared(_typical(held_out, calibration), recipe.size), recipe.seed)
+    caught = [vector.score > calibration.threshold for vector, _ in golden if vector.kind == "scratch"]
+    found = {"pictures_held_out": len(calibration.scores), "scratches_caught": float(np.mean(caught))}
+    parts = Parts(
+        product=product,
+        recipe=recipe,
+        teacher=TeacherId(name=engine.teacher_name, sha256=engine.teacher_sha256),
+        fingerprint=images.fingerprint(good.used),
+        trained_on=[images.content_hash(path) for path in fitted],
+        picture_size=_usual_size(held_out[:GOLDEN_GOOD]),
+        quality={**quality, **found, "pictures_trained": len(fitted)},
+        versions={name: importlib.metadata.version(name) for name in VERSIONS},
+        calibration=calibration,
+        golden=golden,
+        student=student,
+    )
+    write(output, parts, replace=replace)
+    return bundle.read(output)
+
+
+def _usual_size(pictures: Sequence[Path]) -> tuple[int, int] | None:
+    """(height, width) of most of these pictures."""
+    sizes = Counter(images.read(path).shape[:2] for path in pictures)
+    return next(((height, width) for (height, width), _ in sizes.most_common(1)), None)
+
+
+def _typical(held_out: Sequence[Path], calibration: Calibration) -> list[Path]:
+    """Known good pictures are of the lower half of the scores, so that a lower threshold does not soon reject them."""
+    low = set(calibration.held_out[: max(GOLDEN_GOOD, len(calibration.held_out) // 2)])
+    return [path for path in held_out if images.content_hash(path) in low][:GOLDEN_GOOD]
+
+
+def _golden(
+    engine: Engine, product: str, pictures: list[images.Pixels], seed: int
+) -> list[tuple[Golden, images.Pixels]]:
+    """Held-out pictures as they are, and some with a scratch painted on, with their scores when inspected alone."""
+    scratched = [painted_defects.scratch(each, seed + row) for row, each in enumerate(pictures[:GOLDEN_SCRATCHED])]
+    named = [(f"golden/good-{row}.png", "good", each) for row, each in enumerate(pictures)]
+    named += [(f"golden/scratch-{row}.png", "scratch", each) for row, each in enumerate(scratched)]
+    golden = []
+    for file, kind, pixels in named:
+        score = float(engine.inspect([pixels], [product]).scores[0])
+        golden.append((Golden(file=file, kind="good" if kind == "good" else "scratch", score=score), pixels))
+    return golden
+
+
+def write(path: Path, parts: Parts, *, replace: bool) -> None:
+    """Write a bundle in one step. It holds no time: equal parts, equal bytes.
+
+    Raises BundleError where the disk is full or the place is taken by something else; nothing is left behind then.
+    """
+    state = {key: value.detach().cpu().contiguous() for key, value in parts.student.state_dict().items()}
+    files = {bundle.STUDENT: safetensors.torch.save(state), bundle.CALIBRATION: _scores([parts.calibration])}
+    files |= {vector.file: images.encode_png(pixels) for vector, pixels in parts.golden}
+    manifest = {
+        "schema": bundle.SCHEMA,
+        "product": parts.product,
+        "size": parts.recipe.size,
+        "picture_size": parts.picture_size,
+        "recipe": parts.recipe.to_json(),
+        "teacher": dataclasses.asdict(parts.teacher),
+        "preprocessing": images.PREPROCESSING,
+        "fingerprint": parts.fingerprint,
+        "trained_on": sorted(parts.trained_on),
+        "quality": dict(parts.quality),
+        "versions": dict(parts.versions),
+        "calibrations": {parts.calibration.engine: parts.calibration.to_json()},
+        "golden": [dataclasses.asdict(vector) for vector, _ in parts.golden],
+    }
+    bundle_files.commit(path, manifest, files, replace=replace)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Observed:
+    """The ranges of maps for int8, and the unseen pictures that they were taken from, by SHA-256."""
+
+    ranges: Ranges
+    pictures: frozenset[str]
+
+
+def recalibrate(
+    old: Bundle, calibration: Calibration, golden: Mapping[str, float], observed: Observed | None = None
+) -> Bundle:
+    """Put a calibration into a bundle, in the place of an older one for the same engine; every other byte stays.
+
+    `golden`: what the golden pictures score there, by file; `observed`: where the engine is int8 and its ranges are
+    new. Calibrations of other int8 engines go then, for their scores no longer hold.
+    """
+    if bundle_files.content(old.path, MANIFEST) != old.manifest:
+        raise BundleError(f"{old.path}: was changed meanwhile, and is as it was left", hint="calibrate it again")
+    manifest = json.loads(old.manifest)
+    files = {name: bundle_files.checked(old.path, name, sha256) for name, sha256 in manifest["files"].items()}
+    kept = dict(old.calibrations)
+    if observed is not None:
+        tables = {"teacher": observed.ranges.teacher.table, "student": observed.ranges.student.table}
+        content = safetensors.numpy.save(tables)
+        if content != files.get(bundle.RANGES):
+            kept = {engine: made for engine, made in kept.items() if not engine.endswith("-int8")}
+        files[bundle.RANGES] = content
+        manifest["ranges_from"] = sorted(observed.pictures)
+    calibrations = {**kept, calibration.engine: calibration}
+    files[bundle.CALIBRATION] = _scores(list(calibrations.values()))
+    manifest["calibrations"] = {engine: made.to_json() for engine, made in calibrations.items()}
+    scores = {engine: scores for engine, scores in old.golden_scores.items() if engine in kept}
+    manifest["golden_scores"] = {**scores, calibration.engine: dict(golden)}
+    bundle_files.commit(old.path, manifest, files, replace=True)
+    return bundle.read(old.path)
+
+
+def _scores(calibrations: Sequence[Calibration]) -> bytes:
+    return safetensors.numpy.save({each.engine: np.array(each.scores) for each in calibrations})

@@ -1,0 +1,275 @@
+"""Train the student of one product from pictures of good parts, calibrate it, and pack the bundle.
+
+N pictures or tiles to train with, B of a step, C H W of a feature map.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import math
+import signal
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+
+import numpy as np
+import torch
+from torch import nn
+
+from revdist.bundle import bundle_files
+from revdist.bundle.bundle import Bundle
+from revdist.data import augment, images, lots
+from revdist.engines.engine import Engine
+from revdist.errors import TrainError
+from revdist.evaluation import evaluate
+from revdist.networks import loss
+from revdist.networks.bottleneck import Frozen
+from revdist.networks.moving_average import Average
+from revdist.networks.teacher import Teacher, load_last_stage
+from revdist.recipe import Recipe, check_product
+from revdist.scoring import detector
+from revdist.training import holdout, packing
+from revdist.training.checkpoint import Checkpoint
+from revdist.training.feature_cache import Source
+from revdist.training.progress import Progress
+
+log = logging.getLogger("revdist")
+
+FEWEST_PICTURES = 10
+SAVE_EVERY_S = 300.0  # a power cut, or a full disk in the end, costs at most this much
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Job:
+    """What to train, from what, and where to put it."""
+
+    good: Path  # pictures of good parts, or the root of an MVTec layout
+    product: str
+    output: Path  # the bundle's folder
+    recipe: Recipe
+    exclude: tuple[Path, ...] = ()  # pictures that are left out, though they lie there
+    replace: bool = False  # a bundle that is at `output`
+
+
+def train(job: Job, teacher: Teacher, *, device: str = "auto") -> Bundle:
+    """Run a job to its end, or on from where it was stopped: the result is the same bundle, byte for byte.
+
+    Ctrl-C or SIGTERM keeps the state in `<output>.training` and raises KeyboardInterrupt. Raises RevdistError.
+    """
+    _check(job, teacher)
+    good = holdout.gather(job.good, job.recipe.blocks, job.exclude)
+    fitted, held_out = split(good.used, job.recipe, good.blocks)
+    recipe = job.recipe.for_pictures(len(fitted) * job.recipe.tiles.count)
+    fingerprint = images.fingerprint(good.used)
+    engine = Engine(teacher, device=device)
+    student = make_student(recipe, teacher, engine.device)
+    run = {"product": job.product, "teacher": teacher.sha256, "data": fingerprint, "engine": engine.identity}
+    checkpoint = Checkpoint(Path(f"{job.output}.training"), run | recipe.to_json())
+
+    with _deterministic(), _stop_on_signal() as stop:
+        readable = evaluate.read_prepared([*fitted, *held_out], recipe.size)  # held out ones too: not after hours
+        pictures = readable[: len(fitted)]
+        del readable
+        seen = [tile for picture in pictures for tile in recipe.tiles.cut(picture)]
+        made = fit(engine, student, seen, recipe, checkpoint, stop)
+
+    packed = packing.pack(
+        engine,
+        made.average,
+        recipe,
+        product=job.product,
+        output=job.output,
+        good=good,
+        fitted=fitted,
+        held_out=held_out,
+        quality={"final_loss": float(np.mean(made.losses[-50:]))},
+        replace=job.replace,
+    )
+    checkpoint.remove()
+    return packed
+
+
+def _check(job: Job, teacher: Teacher) -> None:
+    check_product(job.product)
+    if teacher.name != job.recipe.teacher:
+        raise TrainError(f"the recipe asks for teacher {job.recipe.teacher}, this is {teacher.name}")
+    bundle_files.check_place(job.output, replace=job.replace)
+
+
+def split(pictures: Sequence[Path], recipe: Recipe, block_of: Sequence[str] = ()) -> tuple[list[Path], list[Path]]:
+    """Pictures to train with, and those held out for calibration; drawn by the recipe's seed.
+
+    `block_of` names the block of each picture: blocks stay whole.
+    """
+    if len(pictures) < FEWEST_PICTURES:
+        raise TrainError(
+            f"{len(pictures)} pictures of good parts are too few",
+            hint=f"{FEWEST_PICTURES} or more; 50 to 500 are usual",
+        )
+    generator = np.random.default_rng(recipe.seed)
+    count = min(max(1, round(recipe.holdout * len(pictures))), len(pictures) - 2)
+    if block_of:
+        held = lots.hold_out(block_of, count, generator)
+        drawn = [row for row in generator.permutation(len(pictures)) if block_of[row] in held]
+    else:
+        drawn = list(generator.permutation(len(pictures))[:count])
+    fitted = sorted(set(range(len(pictures))) - set(drawn))
+    return [pictures[row] for row in fitted], [pictures[row] for row in drawn]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fitted:
+    """What the training loop ends with."""
+
+    last: nn.Module  # the student after the last step
+    average: nn.Module  # the student to be used: the average, where the recipe asks for one
+    losses: list[float]
+
+
+def make_student(recipe: Recipe, teacher: Teacher, device: torch.device) -> detector.Student:
+    """A student to train, by the recipe's seed. Raises TeacherError where it needs weights that the teacher lacks."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(recipe.seed)
+        student = detector.Student(recipe.teacher, design=recipe.student, bottleneck=recipe.bottleneck)
+    if recipe.bottleneck == "pretrained":
+        student.bottleneck = Frozen(load_last_stage(teacher))
+    return student.to(device=device, memory_format=torch.channels_last).train()  # type: ignore[call-overload, no-any-return]
+
+
+def fit(
+    engine: Engine,
+    student: detector.Student,
+    pictures: list[images.Pixels],
+    recipe: Recipe,
+    checkpoint: Checkpoint,
+    stop: threading.Event,
+) -> Fitted:
+    """The training loop: `recipe.steps` steps from the start or the checkpoint. `pictures`: or their tiles."""
+    source = Source(engine, augment.copies(pictures, recipe.copies, recipe.seed))
+    optimiser = _optimiser(student, recipe)
+    average = Average(student, recipe.average_share * recipe.steps)
+    models = {"student": student, "average": average.module} if recipe.average_share else {"student": student}
+    losses = checkpoint.restore(models, optimiser)
+    if losses:
+        log.info("going on after step %d of %d", len(losses), recipe.steps)
+    begun_s = saved_s = time.monotonic()
+    with Progress(steps=recipe.steps, batch=recipe.batch, done=len(losses)) as progress:
+        for step in range(len(losses), recipe.steps):
+            rows = batch_rows(recipe, len(source), step)
+            losses.append(_step(student, optimiser, source.features(rows), recipe, step))
+            if recipe.average_share:
+                average.update(student, step)
+            progress.advance(losses[-1])
+            now_s = time.monotonic()
+            ends_long_run = step + 1 == recipe.steps and now_s - begun_s > SAVE_EVERY_S
+            if stop.is_set() or ends_long_run or now_s - saved_s > SAVE_EVERY_S:
+                checkpoint.save(models, optimiser, losses)
+                saved_s = now_s
+            if stop.is_set():
+                log.warning("stopped after step %d of %d; the same command goes on from there", step + 1, recipe.steps)
+                raise KeyboardInterrupt
+    used = average.module if recipe.average_share else student
+    return Fitted(last=student.eval(), average=used.eval(), losses=losses)
+
+
+def _step(
+    student: nn.Module, optimiser: torch.optim.Optimizer, taught: Sequence[torch.Tensor], recipe: Recipe, step: int
+) -> float:
+    """One optimiser step; returns the loss. `taught`: three maps (B, C, H, W) without gradients."""
+    for group in optimiser.param_groups:
+        group["lr"] = learning_rate(recipe, step)
+    seen = taught
+    if recipe.pasted_share:
+        seen = augment.paste(taught, recipe.pasted_share, np.random.default_rng((recipe.seed, step, 1)))
+    share = masked_share(recipe, step)
+    rebuilt = [loss.mask_easy(t, s, share, recipe.masked_factor) for t, s in zip(taught, student(seen), strict=True)]
+    distance = loss.flattened_cosine(taught, rebuilt)
+    value = float(distance.item())  # waits for the device: a loss that is not finite must not reach the weights
+    if not math.isfinite(value):
+        raise TrainError(
+            f"the loss became {value} at step {step + 1}", hint="use a lower learning rate or a larger batch"
+        )
+    optimiser.zero_grad(set_to_none=True)
+    distance.backward()  # type: ignore[no-untyped-call]
+    if recipe.gradient_clip:
+        nn.utils.clip_grad_norm_(student.parameters(), recipe.gradient_clip)
+    optimiser.step()
+    return value
+
+
+def _optimiser(student: detector.Student, recipe: Recipe) -> torch.optim.Optimizer:
+    parameters = [*student.decoder.parameters(), *student.bottleneck.parameters()]  # the official order
+    kind = torch.optim.AdamW if recipe.optimiser == "adamw" else torch.optim.Adam
+    learning = [each for each in parameters if each.requires_grad]
+    return kind(learning, lr=recipe.learning_rate, betas=recipe.betas, weight_decay=recipe.weight_decay)
+
+
+def learning_rate(recipe: Recipe, step: int) -> float:
+    """Rises linearly, then stays or falls along a cosine to `final_share` of the highest."""
+    warmup = round(recipe.warmup_share * recipe.steps)
+    if step < warmup:
+        return recipe.learning_rate * (step + 1) / warmup
+    if recipe.schedule == "constant":
+        return recipe.learning_rate
+    done = (step - warmup) / max(1, recipe.steps - warmup)
+    return recipe.learning_rate * (recipe.final_share + (1 - recipe.final_share) * (1 + math.cos(math.pi * done)) / 2)
+
+
+def masked_share(recipe: Recipe, step: int) -> float:
+    """Share of locations whose gradient is masked at a step: rises linearly from 0."""
+    ramp = recipe.masked_ramp_share * recipe.steps
+    return recipe.masked_share * min(1.0, step / ramp if ramp else 1.0)
+
+
+def batch_rows(recipe: Recipe, pictures: int, step: int) -> list[int]:
+    """Rows of a step's batch (B), a function of the seed: shuffled passes over all pictures, one after the other.
+
+    A recipe in epochs ends each pass with a smaller batch where they do not divide; else the passes flow on endlessly.
+    """
+    first, end = step * recipe.batch, (step + 1) * recipe.batch
+    if recipe.epochs:
+        turn, within = divmod(step, recipe.steps_of_epoch(pictures))
+        first, end = (turn * pictures + min(pictures, place * recipe.batch) for place in (within, within + 1))
+    places = range(first, end)
+    orders = {
+        turn: np.random.default_rng((recipe.seed, turn)).permutation(pictures)
+        for turn in {place // pictures for place in places}
+    }
+    return [int(orders[place // pictures][place % pictures]) for place in places]
+
+
+@contextlib.contextmanager
+def _deterministic() -> Iterator[None]:
+    before = torch.are_deterministic_algorithms_enabled()
+    torch.use_deterministic_algorithms(True)
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before)
+
+
+@contextlib.contextmanager
+def _stop_on_signal() -> Iterator[threading.Event]:
+    """An event that SIGINT and SIGTERM set, so that a step is never torn; a second signal acts at once."""
+    stop = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield stop
+        return
+    before: dict[signal.Signals, object] = {}
+
+    def request(_number: int, _frame: FrameType | None) -> None:
+        stop.set()
+        for each in before:
+            signal.signal(each, signal.default_int_handler)
+
+    for each in (signal.SIGINT, signal.SIGTERM):
+        before[each] = signal.signal(each, request)
+    try:
+        yield stop
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)  # type: ignore[arg-type]

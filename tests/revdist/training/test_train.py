@@ -1,0 +1,351 @@
+"""revdist.training.train, revdist.training.checkpoint, revdist.training.feature_cache and revdist.training.progress"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from revdist.bundle import bundle
+from revdist.bundle.bundle import Bundle
+from revdist.data import images
+from revdist.data.images import Pixels
+from revdist.engines.engine import Engine
+from revdist.errors import BundleError, DataError, ImageError, RecipeError, TeacherError, TrainError
+from revdist.evaluation import evaluate
+from revdist.networks import teacher
+from revdist.recipe import Recipe
+from revdist.training import feature_cache, train
+from revdist.training.feature_cache import Source
+
+
+def _files(path: Path) -> dict[str, bytes]:
+    return {str(each.relative_to(path)): each.read_bytes() for each in path.rglob("*") if each.is_file()}
+
+
+def _job(tiny: Bundle, good: Path, output: Path, **changes: object) -> train.Job:
+    recipe = dataclasses.replace(tiny.recipe, **changes)  # type: ignore[arg-type]
+    return train.Job(good=good, product="cell", output=output, recipe=recipe)
+
+
+def test_the_same_seed_gives_the_same_bundle_and_another_seed_another(
+    tiny: Bundle, good_folder: Path, lite0: teacher.Teacher, tmp_path: Path
+) -> None:
+    again = train.train(_job(tiny, good_folder, tmp_path / "again"), lite0, device="cpu")
+    assert _files(again.path) == _files(tiny.path)
+    other = train.train(_job(tiny, good_folder, tmp_path / "other", seed=4, steps=2), lite0, device="cpu")
+    assert other.fingerprint == tiny.fingerprint
+    assert other.trained_on != tiny.trained_on
+
+
+class _PressCtrlC:
+    """Sends SIGINT to this process while a step runs, as a terminal does."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, step: int) -> None:
+        whole = train._step
+
+        def stepping(*arguments: object) -> float:
+            if arguments[4] == step:
+                signal.raise_signal(signal.SIGINT)
+            return whole(*arguments)  # type: ignore[arg-type]
+
+        monkeypatch.setattr(train, "_step", stepping)
+
+
+def test_a_run_stopped_by_ctrl_c_goes_on_to_the_same_bundle(
+    tiny: Bundle, good_folder: Path, lite0: teacher.Teacher, tmp_path: Path
+) -> None:
+    job = _job(tiny, good_folder, tmp_path / "cell")
+    for step in (1, 4):
+        with pytest.MonkeyPatch.context() as patch:
+            _PressCtrlC(patch, step)
+            with pytest.raises(KeyboardInterrupt):
+                train.train(job, lite0, device="cpu")
+        assert not job.output.exists()
+        state = json.loads((tmp_path / "cell.training" / "state.json").read_text())
+        assert len(state["losses"]) == step + 1, "the step under way is finished first"
+    resumed = train.train(job, lite0, device="cpu")
+    assert _files(resumed.path) == _files(tiny.path)
+    assert [path.name for path in tmp_path.iterdir()] == ["cell"], "nothing is left of the state"
+
+
+def test_a_run_with_every_option_goes_on_to_the_same_bundle_too(
+    tiny: Bundle, good_folder: Path, lite0: teacher.Teacher, tmp_path: Path
+) -> None:
+    options = {"average_share": 0.5, "copies": 1, "pasted_share": 0.5, "steps": 4}
+    whole = train.train(_job(tiny, good_folder, tmp_path / "whole", **options), lite0, device="cpu")
+    job = _job(tiny, good_folder, tmp_path / "stopped", **options)
+    with pytest.MonkeyPatch.context() as patch:
+        _PressCtrlC(patch, 2)
+        with pytest.raises(KeyboardInterrupt):
+            train.train(job, lite0, device="cpu")
+    assert _files(train.train(job, lite0, device="cpu").path) == _files(whole.path)
+
+
+@pytest.mark.parametrize(
+    "option",
+    [
+        {"average_share": 0.5}, {"copies": 1}, {"pasted_share": 0.5}, {"bottleneck": "oce"},
+        {"bottleneck": "pretrained"}, {"bottleneck": "coarse"}, {"student": "official"},
+    ],
+)  # fmt: skip
+def test_each_option_changes_the_student_but_not_what_is_held_out(
+    option: dict[str, object], tiny: Bundle, good_folder: Path, lite0: teacher.Teacher, tmp_path: Path
+) -> None:
+    made = train.train(_job(tiny, good_folder, tmp_path / "made", **option), lite0, device="cpu")
+    assert _files(made.path)["student.safetensors"] != _files(tiny.path)["student.safetensors"]
+    assert made.trained_on == tiny.trained_on
+    bundle.load(made.path, Engine(lite0, device="cpu"))  # its golden pictures score as they did
+
+
+@pytest.mark.parametrize("option", [{"scales": (2, 3)}, {"combine": "multiply"}, {"top_share": 0.1}])
+def test_each_option_of_the_score_changes_the_scores_but_not_the_student(
+    option: dict[str, object], tiny: Bundle, good_folder: Path, lite0: teacher.Teacher, tmp_path: Path
+) -> None:
+    made = train.train(_job(tiny, good_folder, tmp_path / "made", **option), lite0, device="cpu")
+    ours, theirs = _files(made.path), _files(tiny.path)
+    differing = {name for name, content in ours.items() if content != theirs[name]}
+    assert differing == {"bundle.json", "calibration.safetensors"}
+    engine = Engine(lite0, device="cpu")
+    loaded = bundle.load(made.path, engine)
+    scores = [loaded.calibration(engine.identity).scores, tiny.calibration(engine.identity).scores]
+    assert not set(scores[0]) & set(scores[1])
+
+
+def test_a_pretrained_bottleneck_is_the_teacher_s_own_last_stage_to_the_end(
+    good_folder: Path, resnet18_file: Path, tmp_path: Path
+) -> None:
+    recipe = Recipe(
+        teacher="resnet18", size=(64, 64), steps=3, batch=4, bottleneck="pretrained", average_share=0.5,
+        weight_decay=0.1, pasted_share=0.5,
+    )  # fmt: skip
+    job = train.Job(good=good_folder, product="cell", output=tmp_path / "cell", recipe=recipe)
+    encoder = teacher.load("resnet18", resnet18_file)
+    made = train.train(job, encoder, device="cpu")
+    student = bundle.student(made)
+    weights = torch.load(resnet18_file, weights_only=True)
+    kept = student.bottleneck.state_dict()
+    assert {f"stage.{name}" for name in weights if name.startswith("layer4.")} == set(kept)
+    assert all(torch.equal(value, weights[name.removeprefix("stage.")]) for name, value in kept.items())
+    untrained = train.make_student(recipe, encoder, torch.device("cpu")).decoder.state_dict()
+    learnt = student.decoder.state_dict()
+    assert not any(torch.equal(learnt[name], untrained[name]) for name in learnt if name.endswith("weight"))
+    engine = Engine(encoder, device="cpu")
+    bundle.load(made.path, engine)  # its golden pictures score as they did
+
+
+def test_a_student_with_a_pretrained_bottleneck_trains_its_decoder_alone(lite0: teacher.Teacher) -> None:
+    recipe = Recipe(teacher="efficientnet_lite0", student="slim", bottleneck="pretrained")
+    student = train.make_student(recipe, lite0, torch.device("cpu"))
+    assert not any(part.training for part in student.bottleneck.modules())
+    assert all(part.training for part in student.decoder.modules())
+    [group] = train._optimiser(student, recipe).param_groups
+    assert [id(each) for each in group["params"]] == [id(each) for each in student.decoder.parameters()]
+
+
+def test_weights_without_the_last_stage_are_refused_before_anything_is_made(
+    good_folder: Path, resnet18_file: Path, tmp_path: Path
+) -> None:
+    state = torch.load(resnet18_file, weights_only=True)
+    cut = {name: value for name, value in state.items() if not name.startswith(("layer4.", "fc."))}
+    torch.save(cut, tmp_path / "cut.pth")
+    encoder = teacher.load("resnet18", tmp_path / "cut.pth")
+    recipe = Recipe(teacher="resnet18", size=(64, 64), steps=1, bottleneck="pretrained")
+    job = train.Job(good=good_folder, product="cell", output=tmp_path / "cell", recipe=recipe)
+    with pytest.raises(
+        TeacherError, match=r"cut\.pth: the last stage of resnet18 is not in it whole: missing layer4\."
+    ):
+        train.train(job, encoder, device="cpu")
+    assert not list(tmp_path.glob("cell*"))
+
+
+def test_the_state_of_another_run_is_refused_with_the_difference(
+    tiny: Bundle, good_folder: Path, lite0: teacher.Teacher, tmp_path: Path
+) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        _PressCtrlC(patch, 0)
+        with pytest.raises(KeyboardInterrupt):
+            train.train(_job(tiny, good_folder, tmp_path / "cell"), lite0, device="cpu")
+    with pytest.raises(TrainError, match=r"another kind: steps was 6, is 7; give the same options .* or delete"):
+        train.train(_job(tiny, good_folder, tmp_path / "cell", steps=7), lite0, device="cpu")
+    fewer = tmp_path / "fewer"
+    shutil.copytree(good_folder, fewer)
+    next(fewer.iterdir()).unlink()
+    with pytest.raises(TrainError, match="another kind: data was"):
+        train.train(_job(tiny, fewer, tmp_path / "cell"), lite0, device="cpu")
+    (tmp_path / "cell.training" / "state.safetensors").write_bytes(b"half")
+    with pytest.raises(TrainError, match=r"cell\.training: the state of the stopped run is damaged: .*delete"):
+        train.train(_job(tiny, good_folder, tmp_path / "cell"), lite0, device="cpu")
+
+
+def test_ctrl_c_on_the_command_ends_with_130_and_a_word_on_how_to_go_on(good_folder: Path, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "revdist.cli.command", "train", "--good", str(good_folder), "--product", "cell"]
+    command += ["--output", str(tmp_path / "cell"), "--teacher", "efficientnet_lite0", "--size", "64"]
+    command += ["--steps", "100000", "--batch", "2", "--device", "cpu"]
+    running = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    assert running.stderr is not None
+    assert "teacher features of 19 pictures at 64x64" in running.stderr.readline()
+    time.sleep(1)  # a person's time to press the keys, nothing is synchronised by it
+    running.send_signal(signal.SIGINT)
+    _, told = running.communicate(timeout=60)
+    assert running.returncode == 130
+    assert "the same command goes on from there" in told
+    assert "Traceback" not in told
+    assert (tmp_path / "cell.training" / "state.safetensors").is_file()
+
+
+def test_a_loss_that_is_no_number_stops_the_run(
+    tiny: Bundle, good_folder: Path, lite0: teacher.Teacher, tmp_path: Path
+) -> None:
+    job = _job(tiny, good_folder, tmp_path / "cell", learning_rate=1e30, gradient_clip=0.0, warmup_share=0.0)
+    with pytest.raises(TrainError, match=r"the loss became (nan|inf) at step \d+; use a lower learning rate"):
+        train.train(job, lite0, device="cpu")
+    assert not (tmp_path / "cell").exists()
+
+
+def test_features_are_the_same_kept_or_computed_at_each_step(
+    engine: Engine, good_cells: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pictures = evaluate.read_prepared(good_cells[:5], (64, 64))
+    kept = Source(engine, pictures)
+    monkeypatch.setattr(feature_cache, "free_memory_bytes", lambda _device: 0)
+    computed = Source(engine, pictures)
+    for ours, theirs in zip(kept.features([3, 0]), computed.features([3, 0]), strict=True):
+        torch.testing.assert_close(ours, theirs)
+        assert ours.is_contiguous(memory_format=torch.channels_last)
+        assert not ours.requires_grad
+
+
+def test_free_memory_is_a_sane_figure() -> None:
+    assert 1e7 < feature_cache.free_memory_bytes(torch.device("cpu")) < 1e14
+
+
+def test_the_student_learns(engine: Engine, lite0: teacher.Teacher, good_cells: list[Path]) -> None:
+    recipe = Recipe(teacher="efficientnet_lite0", student="slim", size=(64, 64), steps=12, batch=4, masked_share=0.5)
+    pictures: list[Pixels] = evaluate.read_prepared(good_cells[:8], recipe.size)
+    features = Source(engine, pictures)
+    student = train.make_student(recipe, lite0, engine.device)
+    optimiser = train._optimiser(student, recipe)
+    losses = [
+        train._step(student, optimiser, features.features(train.batch_rows(recipe, 8, step)), recipe, step)
+        for step in range(recipe.steps)
+    ]
+    assert losses[-1] < 0.8 * losses[0]
+
+
+def test_batches_are_shuffled_passes_over_all_pictures() -> None:
+    recipe = Recipe(batch=4, seed=1)
+    drawn = [row for step in range(25) for row in train.batch_rows(recipe, 10, step)]
+    for turn in range(10):
+        assert sorted(drawn[turn * 10 : turn * 10 + 10]) == list(range(10))
+    assert drawn[:10] != drawn[10:20]
+    assert drawn != [row for step in range(25) for row in train.batch_rows(Recipe(batch=4, seed=2), 10, step)]
+    assert len(train.batch_rows(Recipe(batch=16), 3, 0)) == 16, "fewer pictures than a batch are drawn again"
+
+
+def test_the_learning_rate_rises_and_falls() -> None:
+    recipe = Recipe(steps=100, warmup_share=0.1, learning_rate=1.0, final_share=0.1)
+    rates = [train.learning_rate(recipe, step) for step in range(100)]
+    assert rates[0] == pytest.approx(0.1)
+    assert max(rates) == rates[9] == 1.0
+    assert rates[9:] == sorted(rates[9:], reverse=True)
+    assert rates[-1] == pytest.approx(0.1, abs=0.01)
+    constant = Recipe(steps=100, warmup_share=0, schedule="constant", learning_rate=5e-3)
+    assert {train.learning_rate(constant, step) for step in range(100)} == {5e-3}
+
+
+def test_masking_is_ramped_up() -> None:
+    recipe = Recipe(steps=100, masked_share=0.9, masked_ramp_share=0.5)
+    assert [train.masked_share(recipe, step) for step in (0, 25, 50, 99)] == pytest.approx([0, 0.45, 0.9, 0.9])
+    assert train.masked_share(Recipe(masked_ramp_share=0), 0) == 0.9
+
+
+def test_held_out_pictures_are_never_trained_with(tiny: Bundle, good_folder: Path) -> None:
+    fitted, held_out = train.split(images.good_pictures(good_folder), tiny.recipe)
+    assert (len(fitted), len(held_out)) == (19, 5)
+    assert not set(fitted) & set(held_out)
+    assert tiny.trained_on == {images.content_hash(path) for path in fitted}
+
+
+def test_too_few_pictures_and_wrong_names_are_refused(
+    tiny: Bundle, good_folder: Path, lite0: teacher.Teacher, tmp_path: Path
+) -> None:
+    few = tmp_path / "few"
+    few.mkdir()
+    for path in images.good_pictures(good_folder)[:9]:
+        shutil.copy(path, few)
+    with pytest.raises(TrainError, match="9 pictures of good parts are too few; 10 or more"):
+        train.train(_job(tiny, few, tmp_path / "cell"), lite0, device="cpu")
+    job = dataclasses.replace(_job(tiny, good_folder, tmp_path / "cell"), product="a/b")
+    with pytest.raises(RecipeError, match="product 'a/b' is no name"):
+        train.train(job, lite0, device="cpu")
+    with pytest.raises(TrainError, match="asks for teacher resnet18, this is efficientnet_lite0"):
+        train.train(_job(tiny, good_folder, tmp_path / "cell", teacher="resnet18"), lite0, device="cpu")
+    with pytest.raises(BundleError, match="exists and is no bundle"):
+        train.train(_job(tiny, good_folder, few), lite0, device="cpu")
+
+
+def test_a_broken_picture_stops_the_run_and_is_named(
+    tiny: Bundle, good_folder: Path, lite0: teacher.Teacher, tmp_path: Path
+) -> None:
+    spoiled = Path(shutil.copytree(good_folder, tmp_path / "spoiled"))
+    first = min(spoiled.iterdir())
+    first.write_bytes(first.read_bytes()[:5000])
+    with pytest.raises(ImageError, match=first.name):
+        train.train(_job(tiny, spoiled, tmp_path / "cell"), lite0, device="cpu")
+    with pytest.raises(DataError, match="no such folder"):
+        train.train(_job(tiny, tmp_path / "gone", tmp_path / "cell"), lite0, device="cpu")
+    assert not (tmp_path / "cell").exists()
+
+
+def test_pictures_that_cannot_be_read_are_all_named_before_the_first_step_held_out_ones_too(
+    tiny: Bundle, good_folder: Path, lite0: teacher.Teacher, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spoiled = Path(shutil.copytree(good_folder, tmp_path / "spoiled"))
+    fitted, held_out = train.split(images.good_pictures(spoiled), tiny.recipe)
+    steps: list[object] = []
+    monkeypatch.setattr(train, "fit", lambda *arguments: steps.append(arguments))
+    held_out[0].write_bytes(held_out[0].read_bytes()[:20_000])
+    with pytest.raises(ImageError, match=f"{held_out[0].name}: the PNG is cut off"):
+        train.train(_job(tiny, spoiled, tmp_path / "cell"), lite0, device="cpu")
+    with Image.open(fitted[0]) as picture:
+        jpeg = picture.copy()
+    jpeg.save(fitted[0], "JPEG")
+    fitted[0].write_bytes(fitted[0].read_bytes()[:-3000] + b"\xff\xd9")
+    with pytest.raises(ImageError) as error:
+        train.train(_job(tiny, spoiled, tmp_path / "cell"), lite0, device="cpu")
+    assert error.value.message.startswith("2 pictures cannot be read:")
+    assert f"{held_out[0].name}: the PNG is cut off" in error.value.message
+    assert f"{fitted[0].name}: the JPEG is damaged" in error.value.message
+    assert "--exclude" in error.value.hint
+    assert steps == []
+
+
+def test_many_pictures_that_cannot_be_read_are_counted(tmp_path: Path) -> None:
+    paths = [tmp_path / f"{number}.png" for number in range(14)]
+    with pytest.raises(ImageError) as error:
+        evaluate.read_prepared(paths, (32, 32))
+    assert error.value.message.startswith("14 pictures cannot be read:\n")
+    assert error.value.message.endswith("\n  and 4 more")
+    assert len(error.value.message.splitlines()) == 12
+
+
+def test_a_resnet_teacher_by_file_trains_too(good_folder: Path, resnet18_file: Path, tmp_path: Path) -> None:
+    recipe = Recipe(teacher="resnet18", size=(64, 64), steps=2, batch=2)
+    job = train.Job(good=good_folder, product="cell", output=tmp_path / "cell", recipe=recipe)
+    encoder = teacher.load("resnet18", resnet18_file)
+    made = train.train(job, encoder, device="cpu")
+    assert made.teacher.sha256 == encoder.sha256
+    engine = Engine(encoder, device="cpu")
+    loaded = bundle.load(made.path, engine)
+    assert np.isfinite(loaded.calibration(engine.identity).threshold)

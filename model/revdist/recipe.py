@@ -156,8 +156,8 @@ def check_product(name: object) -> None:
 def default(teacher: str) -> Recipe:
     """The recipe that goes with a teacher where the user asks for nothing else. Raises RecipeError for an unknown one.
 
-    The paper's optimiser with a cosine schedule, masking, pasting and averaging is what the ablation in model/README.md
-    supports. The slim student of efficientnet_lite0 is made to be trained without a GPU.
+    The paper's optimiser with a cosine schedule, masking, pasting and averaging is what the ablation in
+    model/FIGURES.md supports. The slim student of efficientnet_lite0 is made to be trained without a GPU.
     """
     plain = replace(Recipe(), teacher=cast(TeacherName, teacher), pasted_share=0.5, average_share=0.1)
     if teacher == "efficientnet_lite0":

@@ -91,7 +91,7 @@ def _compiled(kind: Kind, dtype: torch.dtype) -> _Compiled:
     llvm.initialize_native_target()
     llvm.initialize_native_asmprinter()
     features = llvm.get_host_cpu_features()
-    target = llvm.Backend.from_default_triple()
+    target = llvm.Target.from_default_triple()
     machine = target.create_target_machine(cpu=llvm.get_host_cpu_name(), features=features.flatten(), opt=3)
     for each in winograd_code.TEAM if _team() else ():
         llvm.add_symbol(each, ctypes.cast(getattr(ctypes.CDLL(None), each), ctypes.c_void_p).value)

@@ -10,10 +10,11 @@ from typing import Any, Literal, cast, get_args
 from revdist.data import lots as blocks
 from revdist.data.tiles import Tiles
 from revdist.errors import RecipeError
-from revdist.thresholds.conformal import Guarantee
+from revdist.thresholds.guarantee import Guarantee
 
 TeacherName = Literal["wide_resnet50_2", "resnet18", "resnet34", "resnet50", "efficientnet_lite0"]
 TEACHERS: tuple[str, ...] = get_args(TeacherName)
+RESNETS = tuple(name for name in TEACHERS if name != "efficientnet_lite0")  # those that the paper's code has
 StudentName = Literal["official", "slim"]
 BottleneckName = Literal["full", "coarse", "oce", "pretrained"]
 Combine = Literal["add", "multiply"]

@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from revdist.bench import machine, peers, workload
+from revdist.bench import defaults, machine, peers, workload
 from revdist.bench.machine import Probe
 from revdist.bench.official_loop import OfficialLoop
 from revdist.bench.peers import Contestant, PeerError, Wanted
@@ -45,10 +45,10 @@ class Plan:
 
     engines: tuple[str, ...] = ()  # none: every precision that this machine has
     device: str = "auto"  # of those
-    against: tuple[Wanted, ...] = (Wanted(name=peers.RD4AD),)
-    batches: tuple[int, ...] = (1, 2, 4, 8)
-    picture: int = 900  # pixels a side of what a camera gives
-    seconds: float = 120.0  # for the rounds of all batch sizes together; each has one round at least
+    against: tuple[Wanted, ...] = (Wanted(name=defaults.PEER),)
+    batches: tuple[int, ...] = defaults.BATCHES
+    picture: int = defaults.PICTURE_PX
+    seconds: float = defaults.SECONDS
 
     def __post_init__(self) -> None:
         right = bool(self.batches) and all(1 <= batch <= 4096 for batch in self.batches)

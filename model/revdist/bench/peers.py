@@ -23,7 +23,7 @@ import numpy as np
 import safetensors.torch
 import torch
 
-from revdist.bench import official_loop, peer_process
+from revdist.bench import defaults, official_loop, peer_process
 from revdist.bench.official_loop import OfficialLoop
 from revdist.bench.subject import Subject
 from revdist.data.images import Pixels
@@ -31,7 +31,7 @@ from revdist.errors import RevdistError
 from revdist.exchange import export
 from revdist.networks import resnet
 
-RD4AD, OPENVINO, ANOMALIB = NAMES = ("rd4ad", "openvino", "anomalib")
+RD4AD, OPENVINO, ANOMALIB = NAMES = (defaults.PEER, "openvino", "anomalib")
 _KINDS = {
     RD4AD: (RD4AD,),
     OPENVINO: ("openvino-float32", "openvino-bfloat16"),

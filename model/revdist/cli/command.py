@@ -1,4 +1,7 @@
-"""The command `revdist`: train, evaluate, calibrate, sensitivity, report, predict, export, bench, show."""
+"""The command `revdist`: train, evaluate, calibrate, sensitivity, report, predict, export, bench, show.
+
+Nothing here imports torch, which takes seconds: --help, --version and a mistake in the arguments are answered at once.
+"""
 
 from __future__ import annotations
 
@@ -6,18 +9,16 @@ import argparse
 import logging
 import sys
 from collections.abc import Callable, Sequence
+from importlib.metadata import version
 from pathlib import Path
 from typing import get_args
 
 from revdist import recipe
-from revdist.bench import bench, peers
-from revdist.cli import commands
+from revdist.bench import defaults as bench
 from revdist.errors import RevdistError
-from revdist.evaluation import sensitivity
+from revdist.evaluation import defaults as sensitivity
 from revdist.files import console
-from revdist.networks import resnet
-from revdist.networks.teacher import NAMES
-from revdist.thresholds.conformal import Guarantee
+from revdist.thresholds.guarantee import Guarantee
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -30,8 +31,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _told(arguments: Sequence[str] | None) -> int:
     """Run a command; what a person can mend is told on stderr."""
     options = _parser().parse_args(arguments)
-    command: Callable[[argparse.Namespace], int] = options.command
     try:
+        _check_bundle(options)
+        from revdist.cli import commands
+
+        command: Callable[[argparse.Namespace], int] = getattr(commands, options.command)
         return command(options)
     except RevdistError as error:
         print(f"revdist: {error.message}", file=sys.stderr)
@@ -40,10 +44,19 @@ def _told(arguments: Sequence[str] | None) -> int:
         return console.FAILED
 
 
+def _check_bundle(options: argparse.Namespace) -> None:
+    """Raise BundleError for a folder that holds no bundle: a mistyped name is told before torch is imported."""
+    from revdist.bundle import bundle_files
+
+    if getattr(options, "bundle", None) is not None:
+        bundle_files.content(options.bundle, bundle_files.MANIFEST)
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="revdist", description="Learn what good parts look like; find those that differ."
     )
+    parser.add_argument("--version", action="version", version=f"revdist {version('rejectd')}")
     known = parser.add_subparsers(required=True, metavar="COMMAND")
     _add_train(known.add_parser("train", help="train a product from pictures of good parts"))
 
@@ -53,7 +66,7 @@ def _parser() -> argparse.ArgumentParser:
         "--data", type=Path, required=True, metavar="ROOT", help="holds test/<kind> and ground_truth/<kind>"
     )
     one.add_argument("--json", action="store_true", help="print JSON for programs")
-    _add_engine(one, commands.run_evaluate)
+    _add_engine(one, "run_evaluate")
 
     one = known.add_parser("calibrate", help="set the threshold for a false-reject rate from unseen good pictures")
     one.add_argument("bundle", type=Path, metavar="BUNDLE")
@@ -70,16 +83,16 @@ def _parser() -> argparse.ArgumentParser:
     one.add_argument("--replace-held-out", action="store_true", help=replaced)
     confirmed = "outliers that a person has found to be good parts: these files, or all; until then they move nothing"
     one.add_argument("--confirm-outliers", type=Path, nargs="*", action="extend", metavar="FILE", help=confirmed)
-    one.set_defaults(command=commands.run_calibrate)
+    one.set_defaults(command="run_calibrate")
 
     one = known.add_parser("sensitivity", help="measure which synthetic defects, painted on good pictures, are seen")
     one.add_argument("bundle", type=Path, metavar="BUNDLE")
     one.add_argument("--good", type=Path, required=True, metavar="DIR", help="pictures of good parts, also in lots")
     pictures = "how many to paint on (default: %(default)s, which makes 588 inspections)"
-    one.add_argument("--pictures", type=int, default=sensitivity.Grid().pictures, metavar="N", help=pictures)
+    one.add_argument("--pictures", type=int, default=sensitivity.PICTURES, metavar="N", help=pictures)
     one.add_argument("--seed", type=int, default=0, metavar="N", help="(default: %(default)s)")
     one.add_argument("--json", action="store_true", help="print JSON for programs")
-    _add_engine(one, commands.run_sensitivity)
+    _add_engine(one, "run_sensitivity")
 
     one = known.add_parser("report", help="make a page about a bundle: its promise, what it misses, where it looks")
     one.add_argument("bundle", type=Path, metavar="BUNDLE")
@@ -87,7 +100,7 @@ def _parser() -> argparse.ArgumentParser:
     painted = "good pictures to paint synthetic defects on (default: test/good of ROOT)"
     one.add_argument("--good", type=Path, metavar="DIR", help=painted)
     one.add_argument("--output", type=Path, required=True, metavar="FILE", help="the page, such as report.html")
-    _add_engine(one, commands.run_report)
+    _add_engine(one, "run_report")
 
     one = known.add_parser("predict", help="score pictures")
     one.add_argument("bundle", type=Path, metavar="BUNDLE")
@@ -95,14 +108,14 @@ def _parser() -> argparse.ArgumentParser:
     one.add_argument("--maps", type=Path, metavar="DIR", help="write raw anomaly maps as <stem>.npy")
     one.add_argument("--heatmaps", type=Path, metavar="DIR", help="write overlays as <stem>.png")
     one.add_argument("--json", action="store_true", help="one line of JSON for each image, as without a terminal")
-    _add_engine(one, commands.run_predict)
+    _add_engine(one, "run_predict")
 
     one = known.add_parser("export", help="write a bundle as an ONNX model, for runtimes other than torch")
     one.add_argument("bundle", type=Path, metavar="BUNDLE")
     one.add_argument("--output", type=Path, required=True, metavar="FILE", help="the model, such as cell.onnx")
     one.add_argument("--batch", type=int, default=0, metavar="N", help="pictures at once (default: any number)")
     _add_teacher_weights(one)
-    one.set_defaults(command=commands.run_export)
+    one.set_defaults(command="run_export")
 
     _add_bench(known.add_parser("bench", help="measure how fast a bundle's engines are, beside peers, in one run"))
 
@@ -112,11 +125,11 @@ def _parser() -> argparse.ArgumentParser:
     one.add_argument("--products", type=lambda text: text.split(","), default=[], metavar="A,B", help="(default: all)")
     one.add_argument("--seeds", type=int, default=1, metavar="N", help="runs of each product (%(default)s)")
     _add_recipe(one)
-    _add_device(one, commands.run_benchmark)
+    _add_device(one, "run_benchmark")
 
     one = known.add_parser("import-rd4ad", help="make a bundle of a checkpoint of the paper's official code")
     one.add_argument("checkpoint", type=Path, metavar="CHECKPOINT", help="a .pth file that holds bn and decoder")
-    one.add_argument("--teacher", choices=resnet.NAMES, required=True, metavar="NAME", help=", ".join(resnet.NAMES))
+    one.add_argument("--teacher", choices=recipe.RESNETS, required=True, metavar="NAME", help=", ".join(recipe.RESNETS))
     one.add_argument("--product", required=True, metavar="NAME")
     unseen = "pictures of good parts that it was not trained with: they set the threshold"
     one.add_argument("--good", type=Path, required=True, metavar="DIR", help=unseen)
@@ -124,19 +137,18 @@ def _parser() -> argparse.ArgumentParser:
     one.add_argument("--size", type=_size, default=(256, 256), metavar="N|HxW", help="input size (default: 256)")
     rate = "wanted share of good parts rejected (default: %(default)s)"
     one.add_argument("--false-reject-rate", type=float, default=0.01, metavar="R", help=rate)
-    _add_device(one, commands.run_import_rd4ad)
+    _add_device(one, "run_import_rd4ad")
 
     one = known.add_parser("show", help="tell what a bundle is, and check its files")
     one.add_argument("bundle", type=Path, metavar="BUNDLE")
-    one.set_defaults(command=commands.run_show)
+    one.set_defaults(command="run_show")
     return parser
 
 
 def _add_bench(one: argparse.ArgumentParser) -> None:
-    plain = bench.Plan()
     one.add_argument("bundle", type=Path, nargs="?", metavar="BUNDLE")
     drawn = "random weights for this teacher in the place of a bundle: time does not depend on them"
-    one.add_argument("--random", choices=NAMES, metavar="TEACHER", help=drawn)
+    one.add_argument("--random", choices=recipe.TEACHERS, metavar="TEACHER", help=drawn)
     one.add_argument("--size", type=_size, metavar="N|HxW", help="input size, with --random (default: by teacher)")
     one.add_argument("--tile", type=_size, metavar="N|HxW", help="of tiles, with --random (default: none)")
     students = get_args(recipe.StudentName)
@@ -148,16 +160,16 @@ def _add_bench(one: argparse.ArgumentParser) -> None:
     others = (
         "rd4ad: the paper's loop, written anew, or of a clone with rd4ad=CHECKOUT; openvino; anomalib (%(default)s)"
     )
-    one.add_argument("--against", default=peers.RD4AD, metavar="PEER,PEER", help=others)
-    batches = ",".join(map(str, plain.batches))
-    one.add_argument("--batches", type=_numbers, default=plain.batches, metavar="A,B", help=f"(default: {batches})")
+    one.add_argument("--against", default=bench.PEER, metavar="PEER,PEER", help=others)
+    batches = ",".join(map(str, bench.BATCHES))
+    one.add_argument("--batches", type=_numbers, default=bench.BATCHES, metavar="A,B", help=f"(default: {batches})")
     side = "pixels a side of the picture that a call begins with (default: %(default)s)"
-    one.add_argument("--picture", type=int, default=plain.picture, metavar="N", help=side)
+    one.add_argument("--picture", type=int, default=bench.PICTURE_PX, metavar="N", help=side)
     time = "for the rounds of all batch sizes together, one of each at least (default: %(default)s)"
-    one.add_argument("--seconds", type=float, default=plain.seconds, metavar="S", help=time)
+    one.add_argument("--seconds", type=float, default=bench.SECONDS, metavar="S", help=time)
     one.add_argument("--json", type=Path, metavar="FILE", help="write all figures there")
     one.add_argument("--plot", type=Path, metavar="FILE.svg", help="draw the times a picture")
-    _add_device(one, commands.run_bench)
+    _add_device(one, "run_bench")
 
 
 def _add_train(one: argparse.ArgumentParser) -> None:
@@ -168,7 +180,7 @@ def _add_train(one: argparse.ArgumentParser) -> None:
     _add_recipe(one)
     one.add_argument("--seed", type=int, metavar="N", help=f"(default: {plain.seed})")
     _add_good(one)
-    _add_device(one, commands.run_train)
+    _add_device(one, "run_train")
 
 
 def _add_output(one: argparse.ArgumentParser) -> None:
@@ -178,7 +190,13 @@ def _add_output(one: argparse.ArgumentParser) -> None:
 
 def _add_recipe(one: argparse.ArgumentParser) -> None:
     plain = recipe.Recipe()
-    one.add_argument("--teacher", choices=NAMES, default=plain.teacher, metavar="NAME", help=f"{', '.join(NAMES)}")
+    one.add_argument(
+        "--teacher",
+        choices=recipe.TEACHERS,
+        default=plain.teacher,
+        metavar="NAME",
+        help=f"{', '.join(recipe.TEACHERS)}",
+    )
     recipes = "default, or rd4ad: as the paper's code does, 200 epochs at 256 pixels (default: %(default)s)"
     one.add_argument("--recipe", choices=recipe.NAMED, default="default", metavar="NAME", help=recipes)
     one.add_argument("--steps", type=int, metavar="N", help="optimiser steps (default: by recipe and teacher)")
@@ -215,7 +233,7 @@ def _add_good(one: argparse.ArgumentParser) -> None:
     one.add_argument("--suspects", type=Path, metavar="FOLDER", help=overlays)
 
 
-def _add_engine(one: argparse.ArgumentParser, command: Callable[[argparse.Namespace], int]) -> None:
+def _add_engine(one: argparse.ArgumentParser, command: str) -> None:
     """For commands that run a bundle."""
     _add_teacher_weights(one)
     names = "auto, or an engine that the bundle is calibrated for, such as cpu or torch-cpu-bfloat16 (%(default)s: the "
@@ -224,7 +242,7 @@ def _add_engine(one: argparse.ArgumentParser, command: Callable[[argparse.Namesp
     one.set_defaults(command=command)
 
 
-def _add_device(one: argparse.ArgumentParser, command: Callable[[argparse.Namespace], int]) -> None:
+def _add_device(one: argparse.ArgumentParser, command: str) -> None:
     """For commands that run on a device, whatever a bundle is calibrated for."""
     _add_teacher_weights(one)
     one.add_argument("--device", default="auto", help="auto, cpu or cuda (%(default)s)")

@@ -13,12 +13,15 @@ import math
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
 from revdist.errors import RecipeError
+
+if TYPE_CHECKING:
+    import torch
 
 Size = tuple[int, int]  # (height, width)
 
@@ -66,6 +69,8 @@ class Tiles:
         """A scale's distances in all tiles, picture by picture: (B * T, H, W) -> (B, h / stride, w / stride)."""
         if self.count == 1:
             return distances
+        import torch  # here: a command's options need tiles and should not wait for torch
+
         stride = self.tile[0] // distances.shape[1]
         rows, columns = self.spans
         by_tile = distances.reshape(-1, len(rows), len(columns), *distances.shape[1:])  # (B, rows, columns, H, W)

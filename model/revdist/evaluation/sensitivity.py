@@ -18,6 +18,7 @@ from revdist.data import images, painted_defects
 from revdist.data.painted_defects import Kind
 from revdist.engines.engine import Engine
 from revdist.errors import RevdistError
+from revdist.evaluation import defaults
 from revdist.thresholds.conformal import Calibration
 
 Item = TypeVar("Item")
@@ -49,12 +50,12 @@ class Probe:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Grid:
-    """Which defects are painted, and on how many pictures. The default makes 588 inspections with 12 pictures."""
+    """Which defects are painted, and on how many pictures. The default makes 588 inspections."""
 
     kinds: tuple[Kind, ...] = painted_defects.KINDS
     sizes_px: tuple[float, ...] = (4.0, 8.0, 16.0, 32.0)  # of the model's input
     contrasts: tuple[float, ...] = (0.1, 0.3, 1.0)
-    pictures: int = 12
+    pictures: int = defaults.PICTURES
 
     def __post_init__(self) -> None:
         _check("pictures", self.pictures, self.pictures >= 1, "1 or more")

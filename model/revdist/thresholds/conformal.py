@@ -22,14 +22,14 @@ from scipy import special
 from revdist.data.lots import Block
 from revdist.errors import CalibrationError
 from revdist.thresholds import pareto_tail
+from revdist.thresholds.guarantee import CONFIDENCE as CONFIDENCE
+from revdist.thresholds.guarantee import Guarantee as Guarantee
 from revdist.thresholds.outliers import Excluded, Suspect
 from revdist.thresholds.pareto_tail import Estimate, Tail
 
 Scores: TypeAlias = npt.NDArray[np.float64]
 Decision: TypeAlias = Literal["pass", "reject"]
-Guarantee: TypeAlias = Literal["average", "confidence"]
 Basis: TypeAlias = Literal["conformal", "tail"]
-CONFIDENCE = 0.95
 _SAME = 1e-6  # relative: how far another machine's fit of a tail may put a threshold
 
 

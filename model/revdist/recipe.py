@@ -29,6 +29,8 @@ class Recipe:
 
     teacher: TeacherName = "wide_resnet50_2"
     size: tuple[int, int] = (256, 256)  # (height, width) of the model's input, pixels
+    bits: int = 0  # of 16-bit pictures that carry a value, from the lowest; 0: not stated, and all 16 count
+    fit: Literal["stretch"] = "stretch"  # how a picture comes to the input's aspect ratio
     tile: tuple[int, int] | None = None  # of the parts that the networks see it in; None: all of it at once
     steps: int = 2000  # optimiser steps
     epochs: int = 0  # passes over all pictures, which then set the steps; 0: the steps count
@@ -70,11 +72,14 @@ class Recipe:
             ("optimiser", ("adam", "adamw")),
             ("schedule", ("cosine", "constant")),
             ("combine", get_args(Combine)),
+            ("fit", ("stretch",)),
             ("guarantee", get_args(Guarantee)),
         ):
             value = getattr(self, name)
             _check(name, value, value in names, " or ".join(names))
         _check("scales", self.scales, _scales(self.scales), "some of 1 (fine), 2 and 3 (coarse), each once, ascending")
+        bits = _whole(self.bits) and (self.bits == 0 or 8 <= self.bits <= 16)
+        _check("bits", self.bits, bits, "a whole number from 8 to 16, or 0 where it is not stated")
         pattern = isinstance(self.blocks, str) and blocks.usable(self.blocks)
         _check("blocks", self.blocks, pattern, f"empty, {blocks.FOLDERS} or a regular expression with one group")
         for name, low, high in (

@@ -39,8 +39,8 @@ from revdist.scoring import detector
 from revdist.thresholds import conformal
 from revdist.thresholds.conformal import Calibration
 
-SCHEMA = 5
-READABLE = (2, 3, 4, SCHEMA)
+SCHEMA = 6
+READABLE = (2, 3, 4, 5, SCHEMA)
 STUDENT = "student.safetensors"
 CALIBRATION = "calibration.safetensors"
 RANGES = "ranges.safetensors"
@@ -60,6 +60,7 @@ class Bundle:
     fingerprint: str  # of all good pictures that training was given
     trained_on: frozenset[str]  # SHA-256 of each picture that the student has seen: never calibrate with those
     picture_size: tuple[int, int] | None  # (height, width) of most pictures that it was made with; None: not known
+    statistics: Mapping[str, Any]  # of the pictures that it was trained with; empty: not known
     quality: Mapping[str, float]
     versions: Mapping[str, str]
     calibrations: Mapping[str, Calibration]  # by engine identity
@@ -115,6 +116,7 @@ def read(path: Path, *, weights: bool = True) -> Bundle:
             fingerprint=manifest["fingerprint"],
             trained_on=frozenset(manifest["trained_on"]),
             picture_size=tuple(manifest["picture_size"]) if manifest["picture_size"] else None,
+            statistics=MappingProxyType(manifest["statistics"]),
             quality=MappingProxyType(manifest["quality"]),
             versions=MappingProxyType(manifest["versions"]),
             calibrations=_calibrations(manifest["calibrations"], files[CALIBRATION]),
@@ -149,7 +151,7 @@ def _check_version(path: Path, manifest: Any) -> None:
 
 def _recipe(manifest: dict[str, Any]) -> Recipe:
     """Schema 2 had `fusion` in the place of `bottleneck`, and scored in one way; up to 3 a teacher had one student; up
-    to 4 there were no tiles.
+    to 4 there were no tiles; up to 5 all bits of a picture counted, and it was stretched.
 
     Raises RecipeError.
     """
@@ -162,6 +164,8 @@ def _recipe(manifest: dict[str, Any]) -> Recipe:
         values["student"] = default(manifest["teacher"]["name"]).student
     if manifest["schema"] <= 4:
         values.setdefault("tile", None)
+    if manifest["schema"] <= 5:
+        values = {"bits": 0, "fit": "stretch"} | values
     return Recipe.from_json(values)
 
 

@@ -57,6 +57,7 @@ _MANIFEST: Mapping[str, Any] = {
     "size": tuple[int, int],
     "picture_size": tuple[int, int] | None,
     "recipe": dict[str, Any],
+    "statistics": dict[str, Any],
     "teacher": TeacherId,
     "fingerprint": str,
     "trained_on": list[str],
@@ -68,7 +69,15 @@ _MANIFEST: Mapping[str, Any] = {
     "ranges_from": list[str],
     "files": dict[str, str],
 }
-_OPTIONAL: dict[str, Any] = {"golden_scores": {}, "picture_size": None, "ranges_from": []}  # older bundles lack them
+_OPTIONAL: dict[str, Any] = {  # older bundles lack them
+    "golden_scores": {},
+    "picture_size": None,
+    "ranges_from": [],
+    "statistics": {},
+    "mask": None,
+    "score": None,
+}
+_RESERVED = ("mask", "score")  # of schema 6: they change scores, so whoever does not know them must not go on
 
 
 def check(value: Any) -> dict[str, Any]:
@@ -81,6 +90,9 @@ def check(value: Any) -> dict[str, Any]:
     whole = _OPTIONAL | value
     for name, hint in _MANIFEST.items():
         _check(_member(whole, name, ""), hint, name)
+    for name in _RESERVED:
+        if whole[name] is not None:
+            raise ValueError(f"it was made with a {name}, which this revdist does not know")
     for engine, entry in whole["calibrations"].items():
         for name, hint in _CALIBRATION.items():
             _check(_member(entry, name, f"calibrations.{engine}."), hint, f"calibrations.{engine}.{name}")

@@ -9,6 +9,8 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -45,6 +47,7 @@ class Parts:
     fingerprint: str
     trained_on: Sequence[str]
     picture_size: tuple[int, int] | None  # (height, width) of most pictures, as they came
+    statistics: Mapping[str, Any]  # of the pictures that it was trained with
     quality: Mapping[str, float]
     versions: Mapping[str, str]
     calibration: Calibration
@@ -63,6 +66,7 @@ def pack(
     fitted: Sequence[Path],
     held_out: Sequence[Path],
     quality: Mapping[str, float],
+    statistics: Mapping[str, Any] = MappingProxyType({}),
     replace: bool = False,
 ) -> Bundle:
     """Write the bundle of a student. `fitted` are the pictures that it was trained with, where they are known.
@@ -83,6 +87,7 @@ def pack(
         fingerprint=images.fingerprint(good.used),
         trained_on=[images.content_hash(path) for path in fitted],
         picture_size=_usual_size(held_out[:GOLDEN_GOOD]),
+        statistics=statistics,
         quality={**quality, **found, "pictures_trained": len(fitted)},
         versions={name: importlib.metadata.version(name) for name in VERSIONS},
         calibration=calibration,
@@ -137,6 +142,7 @@ def write(path: Path, parts: Parts, *, replace: bool) -> None:
         "preprocessing": images.PREPROCESSING,
         "fingerprint": parts.fingerprint,
         "trained_on": sorted(parts.trained_on),
+        "statistics": dict(parts.statistics),
         "quality": dict(parts.quality),
         "versions": dict(parts.versions),
         "calibrations": {parts.calibration.engine: parts.calibration.to_json()},

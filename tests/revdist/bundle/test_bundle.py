@@ -131,13 +131,13 @@ def test_a_newer_schema_and_another_preprocessing_are_refused(tiny_copy: Path) -
     with pytest.raises(BundleError, match="made for preprocessing 'cubic'"):
         bundle.read(tiny_copy)
     _change_manifest(tiny_copy, lambda manifest: manifest.update(schema=99))
-    with pytest.raises(BundleError, match="schema 99, this revdist reads 2 to 5; use a matching revdist"):
+    with pytest.raises(BundleError, match="schema 99, this revdist reads 2 to 6; use a matching revdist"):
         bundle.read(tiny_copy)
 
 
 def _to_schema_2(manifest: dict[str, Any], fusion: object) -> None:
     manifest["schema"] = 2
-    for name in ("student", "bottleneck", "scales", "combine", "tile"):
+    for name in ("student", "bottleneck", "scales", "combine", "tile", "bits", "fit"):
         del manifest["recipe"][name]
     manifest["recipe"]["fusion"] = fusion
 
@@ -164,7 +164,8 @@ def test_a_bundle_of_schema_2_scores_as_it_did(tiny: Bundle, tiny_copy: Path, en
 def test_a_bundle_of_schema_3_has_the_student_that_its_teacher_had(tiny: Bundle, tiny_copy: Path) -> None:
     def change(manifest: dict[str, Any]) -> None:
         manifest["schema"] = 3
-        del manifest["recipe"]["student"], manifest["recipe"]["tile"]
+        for name in ("student", "tile", "bits", "fit"):
+            del manifest["recipe"][name]
 
     _change_manifest(tiny_copy, change)
     assert bundle.read(tiny_copy).recipe == tiny.recipe
@@ -174,11 +175,32 @@ def test_a_bundle_of_schema_3_has_the_student_that_its_teacher_had(tiny: Bundle,
 def test_a_bundle_of_schema_4_has_no_tiles(tiny: Bundle, tiny_copy: Path) -> None:
     def change(manifest: dict[str, Any]) -> None:
         manifest["schema"] = 4
-        del manifest["recipe"]["tile"]
+        for name in ("tile", "bits", "fit"):
+            del manifest["recipe"][name]
 
     _change_manifest(tiny_copy, change)
     assert bundle.read(tiny_copy).recipe == tiny.recipe
     assert tiny.recipe.tile is None
+
+
+def test_a_bundle_of_schema_5_counts_all_bits_and_stretches_pictures(tiny: Bundle, tiny_copy: Path) -> None:
+    def change(manifest: dict[str, Any]) -> None:
+        manifest["schema"] = 5
+        del manifest["recipe"]["bits"], manifest["recipe"]["fit"], manifest["statistics"]
+
+    _change_manifest(tiny_copy, change)
+    older = bundle.read(tiny_copy)
+    assert older.recipe == tiny.recipe
+    assert (older.recipe.bits, older.recipe.fit, dict(older.statistics)) == (0, "stretch", {})
+
+
+@pytest.mark.parametrize("name", ["mask", "score"])
+def test_a_bundle_whose_scores_need_what_this_revdist_does_not_know_is_refused(tiny_copy: Path, name: str) -> None:
+    _change_manifest(tiny_copy, lambda manifest: manifest.update({name: "of a later revdist"}))
+    with pytest.raises(BundleError, match=f"it was made with a {name}, which this revdist does not know"):
+        bundle.read(tiny_copy)
+    _change_manifest(tiny_copy, lambda manifest: manifest.update({name: None}))
+    bundle.read(tiny_copy)
 
 
 @pytest.mark.parametrize("schema", [2, 3])
@@ -369,7 +391,9 @@ FULL_DISK = """
 import dataclasses, sys
 from pathlib import Path
 import numpy as np
-from revdist import bundle, conformal, packing
+from revdist.bundle import bundle
+from revdist.thresholds import conformal
+from revdist.training import packing
 from revdist.errors import BundleError
 path = Path(sys.argv[1])
 made = conformal.calibrate(np.arange(int(sys.argv[2])), 0.5, engine="torch-cuda-float32", fingerprint="f")

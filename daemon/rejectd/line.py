@@ -148,9 +148,7 @@ class Line:
         """The line's retained status."""
         now = time.time_ns()
         parts = self.stations.ledger.snapshot().account if self.settings.stations else None
-        unpublished = sum(
-            count for owner, count in list(self.publisher.unpublished.items()) if owner not in self.stations
-        )
+        unpublished = sum(list(self.publisher.unpublished.values()))  # of stations too: their gateways look at it
         status = LineStatus(
             run=self.run,
             version=_VERSION,

@@ -535,7 +535,7 @@ def test_the_status_says_how_the_line_is(line: Line) -> None:
     line.pipeline.paused["right"] = None
     line.publisher.unpublished.update({"left": 2, "gate": 3})
     said = status(line)
-    assert (said["paused"], said["unpublished"]) == (["right"], 2), "verdicts of frames; those of parts are apart"
+    assert (said["paused"], said["unpublished"]) == (["right"], 5), "a gateway of a station must hear of its parts"
     del line.pipeline.paused["right"]
     line.publisher.unpublished.clear()
 

@@ -233,3 +233,27 @@ def test_several_frames_of_each_camera_make_one_part(line: Line, subscriber: Sub
     for part in _parts(subscriber).values():
         assert part["decision"] == "pass"
         assert len(part["views"]) == 6
+
+
+def test_a_part_whose_time_passed_while_the_service_stood_is_ejected_though_its_only_view_was_told_in_time(
+    line: Line, subscriber: Subscriber, mosquitto: Mosquitto, cells: list[Path]
+) -> None:
+    views = Views(line, deadline_ms=1500)
+    line.settings["products"]["cell"]["threshold"] = 1000  # every picture that can be read is a pass
+    line.start()
+    views.wait(subscriber)
+    gateway = Gateway(REJECT, mosquitto, line.directory / "hot" / "left", 4.0, camera="gate", spacing_s=1.0)
+    try:
+        gateway.wait_state("running")
+        gateway.part()
+        views.show("left", 1, cells[0])  # nothing from the right
+        wait_for(lambda: subscriber.of("left/verdict/"), "the view has its verdict", 5)
+        assert line.process
+        line.process.send_signal(signal.SIGSTOP)
+        time.sleep(1.8)  # shorter than what makes the line look dead
+        line.process.send_signal(signal.SIGCONT)
+        wait_for(lambda: subscriber.status()["unpublished"] == 1, "the line says that a verdict was not told", 10)
+        wait_for(gateway.done, "the part is at the ejector", 10)
+        assert gateway.done()[1]["do"] == STOPS[REJECT]
+    finally:
+        gateway.close()

@@ -40,6 +40,8 @@ class Message:
     retain: bool = False
     verdict: Verdict | None = None  # only until its deadline
     event_seq: int | None = None  # an event of the outbox
+    camera: str = ""  # whose state it is
+    down: bool = False  # in which parts pass unseen
     answer: bool = False  # to a command
     correlation: bytes | None = None  # of the command
     answer_to: str | None = None  # of a command of ours

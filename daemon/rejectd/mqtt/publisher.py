@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from rejectd.contract.messages import CameraStatus, Verdict
+from rejectd.contract.messages import CameraState, CameraStatus, Verdict
 from rejectd.contract.payloads import actuator_topic, camera_payload, camera_topic, command_topic, encode, verdict_topic
 from rejectd.contract.settings import Mqtt, Protocol
 from rejectd.metrics import Metrics
@@ -104,10 +104,15 @@ class Publisher:
         self.wake()
 
     def camera(self, status: CameraStatus) -> None:
-        """Publish a camera's latest status."""
-        payload = encode(camera_payload(self._line, status))
-        topic = camera_topic(self._line, status.camera)
-        self._waiting.add_camera(status.camera, Message(topic=topic, payload=payload, retain=True))
+        """Publish a camera's latest status, and before it that the camera was down meanwhile."""
+        message = Message(
+            topic=camera_topic(self._line, status.camera),
+            payload=encode(camera_payload(self._line, status)),
+            retain=True,
+            camera=status.camera,
+            down=status.state is CameraState.DOWN,
+        )
+        self._waiting.add_camera(status.camera, message)
         self.wake()
 
     def answer(self, message: Message) -> None:

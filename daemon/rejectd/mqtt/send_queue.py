@@ -1,4 +1,8 @@
-"""What waits for the broker: verdicts until their deadline, the latest status of each camera, answers to commands."""
+"""What waits for the broker: verdicts until their deadline, the states of cameras, answers to commands.
+
+Of a camera's states the latest counts. But while a camera was down parts have passed unseen, which a gateway must learn
+even if the camera was up again before anybody could be told: the last `down` goes out before what came after it.
+"""
 
 from __future__ import annotations
 
@@ -22,6 +26,7 @@ class Waiting:
         self._verdicts: deque[Message] = deque()
         self._cameras: dict[str, Message] = {}
         self._changed_cameras: set[str] = set()
+        self._downs: dict[str, Message] = {}  # not sent yet, and no longer the latest
         self._answers: deque[Message] = deque(maxlen=_ANSWERS_WAITING)
         self._lock = threading.Lock()  # guards verdicts and cameras
 
@@ -34,8 +39,10 @@ class Waiting:
             self._expired(oldest)
 
     def add_camera(self, camera: str, message: Message) -> None:
-        """A camera's latest status takes the place of the one before."""
+        """A camera's latest status takes the place of the one before, but for a `down` that was not sent."""
         with self._lock:
+            if message.down:
+                self._downs[camera] = message
             self._cameras[camera] = message
             self._changed_cameras.add(camera)
 
@@ -67,6 +74,11 @@ class Waiting:
     def next_other(self) -> Message | None:
         """The next status of a camera, or answer."""
         with self._lock:
+            while self._downs:
+                camera, message = self._downs.popitem()
+                if self._cameras[camera] is not message:
+                    self._changed_cameras.add(camera)  # what came since follows
+                    return message
             if self._changed_cameras:
                 return self._cameras[self._changed_cameras.pop()]
         return self._answers.popleft() if self._answers else None
@@ -80,8 +92,11 @@ class Waiting:
             self._answers.appendleft(message)
         else:
             with self._lock:
-                changed = [camera for camera, status in self._cameras.items() if status is message]
-                self._changed_cameras.update(changed)
+                camera = message.camera
+                if self._cameras.get(camera) is message:
+                    self._changed_cameras.add(camera)
+                elif message.down:
+                    self._downs.setdefault(camera, message)
 
     def expire(self, now_ns: int) -> None:
         """Give up verdicts whose deadline is over; cameras differ, so that these can be anywhere."""

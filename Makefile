@@ -24,6 +24,7 @@ check: $(VENV)/installed-test
 	$(BIN)/mypy --no-error-summary
 	$(BIN)/lint-imports
 	$(BIN)/rejectd reference --check config
+	$(BIN)/python config/prometheus/runbook.py --check
 
 format: $(VENV)/installed-test
 	$(BIN)/ruff check --quiet --fix $(SOURCES) || true

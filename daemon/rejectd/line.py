@@ -28,8 +28,9 @@ from rejectd.inspector import Inspector, heatmap
 from rejectd.judging import Judged
 from rejectd.ledger import Ledger, Margin
 from rejectd.metrics import Metrics
-from rejectd.mqtt import Callbacks, Incoming, Message, Publisher
+from rejectd.mqtt import Callbacks, Incoming, Message, Publisher, certificates
 from rejectd.pipeline import Pipeline, Stages
+from rejectd.process.clock import clock_synchronised
 from rejectd.stations import Stations
 from rejectd.storage.evidence import Evidence
 from rejectd.storage.in_flight_file import in_flight_file
@@ -129,6 +130,10 @@ class Line:
             log.warning("no commands are taken: %s", settings.mqtt.no_commands)
         self._readings: dict[str, tuple[int, float]] = {}  # of each camera's actuator: count, instant
         self.show_models()
+        self.metrics.started.set(time.time())
+        self.metrics.judging.set_function(lambda: self.judging)
+        self.metrics.clock.set_function(clock_synchronised)
+        certificates.show_files(settings.mqtt, self.metrics)
 
     @property
     def judging(self) -> bool:
@@ -260,6 +265,7 @@ class Line:
         )
         for size, elapsed_ns in self.inspector.warm({1, batch.max_batch}).items():
             batcher.service_time.learn(size, elapsed_ns)
+        self.metrics.engine_at_start = batcher.service_time.as_now()
         return batcher
 
     def _evidence(self, state: Path) -> Evidence | None:

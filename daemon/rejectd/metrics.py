@@ -25,6 +25,8 @@ _RATIO = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 1.0, 1.05, 1.1, 1.2
 _SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 
 STAGES = ("prepare", "wait", "inspect", "publish")
+CERTIFICATES = ("broker", "client", "authority")
+SERIES = {"the service": 143, "a camera": 50, "a station": 38, "a product": 24}  # at most; parts never add any
 
 
 class _Counts(Protocol):
@@ -155,6 +157,27 @@ class Metrics:
             "Frames of an earlier run that was killed, put into the journal at the start.",
             registry=registry,
         )
+        self.started = Gauge("rejectd_start_time_seconds", "When this run began, in Unix time.", registry=registry)
+        self.judging = Gauge(
+            "rejectd_judging", "1 while parts are judged: none is overdue, no device hangs.", registry=registry
+        )
+        self.clock = Gauge(
+            "rejectd_clock_synchronised",
+            "1 while the system's clock follows a time server, 0 while not, NaN where the service may not ask.",
+            registry=registry,
+        )
+        self.certificate = Gauge(
+            "rejectd_certificate_expiry_timestamp_seconds",
+            "When a certificate of the TLS connection to the broker ends; 0: there is none, or it was not seen yet.",
+            ["certificate"],
+            registry=registry,
+        )
+        self.expected = Counter(
+            "rejectd_engine_expected_seconds",
+            "Time that the batches so far would have taken if the engine were as fast as when it was warmed up.",
+            registry=registry,
+        )
+        self.engine_at_start: Callable[[int], int] = lambda _size: 0  # ns that a batch of a size took then
         self._create_children(cameras, (GOLDEN, *stations), products)
 
     def camera_state(self, camera: str, state: CameraState) -> None:
@@ -162,6 +185,12 @@ class Metrics:
         self.camera_up.labels(camera).set(1 if state is CameraState.UP else 0)
         if state in (CameraState.DOWN, CameraState.DEGRADED):
             self.camera_faults.labels(camera).inc()
+
+    def batch_ended(self, frames: int, elapsed_ns: int) -> None:
+        """Take note of a batch that the engine has inspected."""
+        self.batch.observe(frames)
+        self.stage.labels("inspect").observe(elapsed_ns / 1e9)
+        self.expected.inc(self.engine_at_start(frames) / 1e9)
 
     def _create_children(self, cameras: tuple[str, ...], others: tuple[str, ...], products: tuple[str, ...]) -> None:
         for stage in STAGES:
@@ -181,6 +210,8 @@ class Metrics:
             self.too_large.labels(what)
         for what in ("map", "evidence", "journal"):
             self.sacrificed.labels(what)
+        for certificate in CERTIFICATES:
+            self.certificate.labels(certificate)
 
 
 class _Names(NamedTuple):

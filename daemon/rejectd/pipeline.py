@@ -29,6 +29,7 @@ from rejectd.contract.messages import (
     CameraState,
     CameraStatus,
     Cause,
+    Decision,
     Exposure,
     Frame,
     Picture,
@@ -296,8 +297,7 @@ class Pipeline:
     def _measure(self, batch: Inspected) -> None:
         """After the verdicts, so that it delays none."""
         metrics = self._stages.metrics
-        metrics.batch.observe(len(batch.frames))
-        metrics.stage.labels("inspect").observe((batch.ended_ns - batch.started_ns) / 1e9)
+        metrics.batch_ended(len(batch.frames), batch.ended_ns - batch.started_ns)
         for frame in batch.frames:
             metrics.stage.labels("wait").observe((batch.started_ns - frame.captured_ns) / 1e9)
 
@@ -339,7 +339,9 @@ class Pipeline:
         if is_part:
             return
         if verdict.result and verdict.result.threshold > 0:
-            stages.metrics.ratio.labels(frame.product).observe(verdict.result.score / verdict.result.threshold)
+            rejected = {"event_id": verdict.event_id} if verdict.decision is Decision.REJECT else None
+            ratio = verdict.result.score / verdict.result.threshold
+            stages.metrics.ratio.labels(frame.product).observe(ratio, rejected)
         if frame.event_id in self.watchers:
             self.watchers[frame.event_id](verdict)
         decided = stages.stations.take(verdict)

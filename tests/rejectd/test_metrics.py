@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import re
+import shutil
+import subprocess
 import threading
 from pathlib import Path
 
 import pytest
+from peers import need_peer
 from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.openmetrics import exposition as openmetrics
+from prometheus_client.openmetrics.parser import text_string_to_metric_families as openmetrics_families
 from prometheus_client.parser import text_string_to_metric_families
 
 from rejectd.contract.messages import CameraState, Cause, Decision, Exposure, Policy, Verdict
 from rejectd.decision import unjudged
 from rejectd.ledger import Ledger, Margin
-from rejectd.metrics import STAGES, Metrics
+from rejectd.metrics import CERTIFICATES, SERIES, STAGES, Metrics
+from rejectd.stations import Fate
 
 GOLDEN = Path(__file__).with_name("metrics.golden")
 
@@ -81,12 +87,12 @@ def test_the_whole_page_is_that_of_the_golden_file() -> None:
     part = Exposure(captured_ns=0, captured_unix_ns=0)
     line.parts.open(part, camera="gate", product="cell", policy=Policy.STOP, deadline_ns=1)
     metrics = line.metrics
-    metrics.stage.labels("inspect").observe(0.0125)
     metrics.latency.labels("left").observe(0.0625)
     metrics.missed.labels("left").inc()
     metrics.unpublished.labels("left").inc()
     metrics.too_late.labels("right").inc(2)
-    metrics.batch.observe(4)
+    metrics.engine_at_start = lambda frames: 2_000_000 * frames
+    metrics.batch_ended(4, 12_500_000)
     metrics.ratio.labels("cell").observe(1.0)
     metrics.camera_state("left", CameraState.UP)
     metrics.camera_state("right", CameraState.DOWN)
@@ -96,6 +102,10 @@ def test_the_whole_page_is_that_of_the_golden_file() -> None:
     metrics.outbox.set(3)
     metrics.sacrificed.labels("evidence").inc()
     metrics.recovered.inc(2)
+    metrics.started.set(1.7e9)
+    metrics.judging.set(1)
+    metrics.clock.set(1)
+    metrics.certificate.labels("broker").set(1.8e9)
     metrics.bundle.labels("cell", "abc", "torch:cpu:float32", "efficientnet_lite0").set(1)
     metrics.threshold.labels("cell").set(0.5)
     assert normalised(line.page()) == GOLDEN.read_text(), (
@@ -132,6 +142,8 @@ def test_known_pictures_and_parts_have_their_series_from_the_start_too() -> None
     for what in ("map", "evidence", "journal"):
         assert f'rejectd_records_sacrificed_total{{what="{what}"}} 0.0' in page
     assert "rejectd_frames_recovered_total 0.0" in page
+    for certificate in CERTIFICATES:
+        assert f'rejectd_certificate_expiry_timestamp_seconds{{certificate="{certificate}"}} 0.0' in page
 
 
 def test_frames_and_parts_are_counted_apart() -> None:
@@ -154,6 +166,44 @@ def test_a_line_without_stations_has_no_series_of_parts() -> None:
     ledger = Ledger("run", margin=Margin(0))
     Metrics(registry, cameras=["left"], products=["cell"], snapshot=ledger.snapshot)
     assert "rejectd_part" not in generate_latest(registry).decode()
+
+
+def test_a_latency_leads_to_its_event_in_openmetrics() -> None:
+    line = Line()
+    event = f"20261125T060000-3fa9c1-{'c' * 64}-1234567890"  # the longest that there is
+    line.metrics.latency.labels("left").observe(0.0625, {"event_id": event})
+    page = openmetrics.generate_latest(line.registry).decode()
+    samples = [sample for family in openmetrics_families(page) for sample in family.samples if sample.exemplar]
+    assert [(sample.labels["le"], sample.exemplar.labels, sample.exemplar.value) for sample in samples] == [
+        ("0.075", {"event_id": event}, 0.0625)
+    ]
+    assert event not in line.page(), "the plain text format has no exemplars"
+
+
+def test_promtool_finds_nothing_wrong_with_the_page() -> None:
+    need_peer(shutil.which("promtool"), "prometheus")
+    result = subprocess.run(["promtool", "check", "metrics"], input=Line().page(), capture_output=True, text=True)
+    assert (result.returncode, result.stdout, result.stderr) == (0, "", "")
+
+
+@pytest.mark.parametrize(("cameras", "stations", "products"), [(1, 0, 1), (1, 2, 3), (8, 0, 2), (16, 4, 20)])
+def test_the_number_of_series_is_bounded_by_what_the_settings_name(cameras: int, stations: int, products: int) -> None:
+    ledger, registry = Ledger("run", margin=Margin(0)), CollectorRegistry()
+    metrics = Metrics(
+        registry,
+        cameras=[f"camera{number}" for number in range(cameras)],
+        stations=[f"station{number}" for number in range(stations)],
+        products=[f"product{number}" for number in range(products)],
+        snapshot=ledger.snapshot,
+        parts=ledger.snapshot if stations else None,
+        views=lambda: {(f"camera{camera}", fate): 0 for camera in range(cameras) for fate in Fate},
+    )
+    for product in range(products):
+        metrics.bundle.labels(f"product{product}", "digest", "engine", "teacher").set(1)
+    samples = [sample for family in registry.collect() for sample in family.samples]
+    assert len(samples) <= sum(
+        times * count for times, count in zip((1, cameras, stations, products), SERIES.values(), strict=True)
+    )
 
 
 def test_names_follow_the_conventions_of_prometheus() -> None:

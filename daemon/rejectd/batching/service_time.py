@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 from bisect import bisect_left
 from collections import Counter
+from collections.abc import Callable
 
 _GAIN = 0.1  # how much the next measurement counts
 _SOON = 0.5  # and one that is clearly shorter: what made others last longer is over
@@ -19,6 +21,10 @@ class ServiceTime:
         self._seen: Counter[int] = Counter()
         self._sizes: list[int] = []
         self._bounds: list[float] = []  # ns, for each of the sizes
+
+    def as_now(self) -> Callable[[int], int]:
+        """What `expect` says now, whatever is learned later."""
+        return copy.deepcopy(self).expect
 
     def learn(self, size: int, elapsed_ns: int) -> None:
         """Take in one measurement. A longer one counts for little at first: a hang is forgotten, a trend is believed.

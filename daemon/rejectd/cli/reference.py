@@ -22,7 +22,7 @@ from rejectd.contract.messages import GOLDEN, CameraState, Cause, Decision, Reje
 from rejectd.contract.requests import REQUESTS
 from rejectd.contract.settings import FolderCamera, Product, Settings, Station, V4l2Camera, VideoCamera
 from rejectd.ledger import Snapshot
-from rejectd.metrics import Metrics
+from rejectd.metrics import SERIES, Metrics
 from rejectd.stations import Fate
 from revdist.files import trouble
 
@@ -213,6 +213,10 @@ def _metrics() -> Iterator[str]:
         parts=lambda: nothing,
         views=lambda: {("c", fate): 0 for fate in Fate},
     )
+    yield f"Series at most: {' + '.join(f'{count} for {what}' for what, count in SERIES.items())}. No label holds a"
+    yield "picture, part or event; asked for OpenMetrics, it has the `event_id` of latencies and rejects as exemplars."
+    yield "Alerts, and what to do first: [prometheus/runbook.md](prometheus/runbook.md)."
+    yield ""
     yield "| metric | type | labels | meaning |"
     yield "| --- | --- | --- | --- |"
     for metric in sorted(registry.collect(), key=lambda metric: metric.name):

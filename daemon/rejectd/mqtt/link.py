@@ -68,6 +68,12 @@ class Link:
             self.drop()
             raise
 
+    @property
+    def certificate(self) -> bytes | None:
+        """The broker's certificate in DER; None without TLS."""
+        sock = self._client.socket()
+        return sock.getpeercert(binary_form=True) if isinstance(sock, ssl.SSLSocket) else None
+
     def publish(self, message: Message, now_ns: int) -> int:
         """Send one message; returns its packet identifier."""
         properties = None

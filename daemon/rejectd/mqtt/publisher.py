@@ -24,6 +24,7 @@ from rejectd.contract.messages import CameraState, CameraStatus, Verdict
 from rejectd.contract.payloads import actuator_topic, camera_payload, camera_topic, command_topic, encode, verdict_topic
 from rejectd.contract.settings import Mqtt, Protocol
 from rejectd.metrics import Metrics
+from rejectd.mqtt import certificates
 from rejectd.mqtt.events import Events
 from rejectd.mqtt.exchange import Incoming, LinkError, LostError, Message
 from rejectd.mqtt.feed import Feed
@@ -231,6 +232,7 @@ class Publisher:
     def _serve(self, link: Link) -> None:
         """One connection's work, until it breaks or everything is out after `stop`."""
         self._metrics.broker_connected.set(1)
+        certificates.show_brokers(link.certificate, self._metrics)
         self._connected_ns = time.monotonic_ns()
         self._connected_once.set()
         self._fitting.connected(link.limits.packet_bytes)
@@ -341,7 +343,8 @@ class Publisher:
             self._callbacks.delivered(verdict, now_ns)
             if verdict.decided_ns > self._connected_ns:
                 self._callbacks.took(now_ns - verdict.decided_ns)
-            self._metrics.latency.labels(verdict.camera).observe((now_ns - verdict.captured_ns) / 1e9)
+            latency_s = (now_ns - verdict.captured_ns) / 1e9
+            self._metrics.latency.labels(verdict.camera).observe(latency_s, {"event_id": verdict.event_id})
             self._metrics.stage.labels("publish").observe((now_ns - verdict.decided_ns) / 1e9)
             if now_ns > verdict.deadline_ns:
                 self._metrics.missed.labels(verdict.camera).inc()

@@ -224,7 +224,6 @@ class Inspector:
         try:
             if key in self._loaded:
                 bundles.check_weights(bundle)  # what lies on the disk counts too
-                self._engine.fetch(key)
                 return self._loaded[key]
             put(bundle, self._engine, product=key)
             calibration = bundle.calibration(self._engine.identity)
@@ -292,8 +291,7 @@ class Inspector:
             runtime = str(self._settings.runtime)
             if precision == "auto":
                 precision = backend.fastest(device, [bundle.calibrations for bundle in read.values()], runtime)
-            most = self._settings.students_on_gpu
-            made = Engine(teacher, device=device, precision=precision, runtime=runtime, students_on_gpu=most)
+            made = Engine(teacher, device=device, precision=precision, runtime=runtime)
         except (RevdistError, RuntimeError) as error:
             hint = "" if isinstance(error, RevdistError) else "set engine.device to one that is there"
             raise InspectorError(f"the engine cannot start: {error}", hint=hint) from error

@@ -35,7 +35,8 @@ _ALONE = """
 import json, sys, time
 from itertools import cycle, islice
 from pathlib import Path
-from revdist import bundle, teacher
+from revdist.bundle import bundle
+from revdist.networks import teacher
 from revdist.engines.engine import Engine
 path, runtime, precision, weights, batch, seconds = json.loads(sys.argv[1])
 known = bundle.read(Path(path), weights=False)

@@ -145,16 +145,6 @@ def test_a_changeover_happens_between_two_frames(
     assert inspector.inspect([new])[0].bundle == model.digest
 
 
-def test_a_student_that_waits_comes_in_before_its_changeover(
-    inspector: Inspector, bundle: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    fetched: list[str] = []
-    monkeypatch.setattr(inspector._engine, "fetch", fetched.append)
-    model = inspector.load("cell", bundle)
-    assert model is inspector.models["cell"], "it was loaded when the service started"
-    assert fetched == [model.key]
-
-
 def test_a_frame_of_a_model_that_was_put_away_fails_and_names_it_and_the_rest_of_its_batch_can_be_judged(
     inspector: Inspector, bundle: Path, pictures: list[Pixels], tmp_path: Path
 ) -> None:

@@ -62,7 +62,6 @@ class StandIn(Engine):
         device: str = "auto",
         precision: str = "float32",
         runtime: str = "torch",
-        students_on_gpu: int = 0,
     ) -> None:
         super().__init__(teacher, device="cpu", precision=precision, runtime=runtime)
         self._warm = False

@@ -389,14 +389,6 @@ class Engine:
         default=Precision.AUTO,
     )
     threads: int = setting("Processor threads of the model; 0 means all cores.", default=0, low=0, high=1024)
-    students_on_gpu: int = setting(
-        "Most products whose students stay in a GPU's memory, those used last; others wait in the host's memory, and "
-        "come in at a changeover. 0 keeps all of them there.",
-        default=0,
-        unit="products",
-        low=0,
-        high=1000,
-    )
     teacher_weights: Path | None = setting("Weights of the teacher, where they cannot be downloaded.", default=None)
     hang_s: float = setting(
         "A batch that takes longer means a hung device: systemd's watchdog is no longer fed.",

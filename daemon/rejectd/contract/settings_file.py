@@ -11,13 +11,11 @@ from rejectd.contract.declaration import Mistake, Reader, SettingsError
 from rejectd.contract.messages import RejectdError
 from rejectd.contract.settings import (
     Camera,
-    Device,
     FolderCamera,
     FolderMode,
     Mqtt,
     Product,
     Rewrite,
-    Runtime,
     Settings,
     Station,
     VideoCamera,
@@ -125,8 +123,6 @@ def _check(reader: Reader) -> None:
     engine = reader.groups.get("engine")
     if engine and engine.teacher_weights:
         _check_file("engine.teacher_weights", engine.teacher_weights, reader)
-    if engine and engine.students_on_gpu and (engine.device is Device.CPU or engine.runtime is Runtime.OPENVINO):
-        reader.mistake("engine.students_on_gpu", "has no effect on a processor", "remove it, or use a GPU")
     if mqtt:
         _check_mqtt(mqtt, reader)
     evidence = reader.groups.get("evidence")

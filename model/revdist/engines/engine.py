@@ -10,7 +10,7 @@ hold (parts.py), side by side (lanes.py).
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from types import MappingProxyType
 
 import numpy as np
@@ -28,7 +28,6 @@ from revdist.engines.loaded_product import Inspection, LoadedProduct, Ranges, Ta
 from revdist.engines.openvino import compiled
 from revdist.engines.processor import quantised
 from revdist.engines.processor.fused import Program
-from revdist.engines.residents import Residents
 from revdist.errors import ImageError, RevdistError
 from revdist.networks.teacher import Teacher
 from revdist.recipe import check_size
@@ -49,12 +48,8 @@ class Engine:
         device: str = "auto",
         precision: str = "float32",
         runtime: str = TORCH,
-        students_on_gpu: int = 0,
     ) -> None:
-        """Raises RevdistError for a runtime or device that is not there, or a precision that they have not.
-
-        `students_on_gpu`: at most so many stay in a GPU's memory, those used last, others wait in the host's; 0: all.
-        """
+        """Raises RevdistError for a runtime or device that is not there, or a precision that they have not."""
         self._target = target(device, precision, runtime)
         self.device = self._target.device
         self.identity = self._target.identity
@@ -64,7 +59,6 @@ class Engine:
         self._passes = BatchRunner(self._target, mean, std)
         self._given = teacher  # int8 needs it for each set of ranges
         self._teacher = None if self.needs_ranges else self._make_teacher(None)
-        self._residents = Residents(self.device, students_on_gpu if self.device.type == "cuda" else 0)
         self._warmed: frozenset[int] = frozenset()  # batch sizes
         self._students: Table = MappingProxyType({})
         self._writing = threading.Lock()
@@ -121,24 +115,10 @@ class Engine:
         spread = detector.Spread(size, self.device, scoring)
         if isinstance(ready, compiled.Program):  # here, because the thread that inspects cannot wait for it
             self._passes.compile(ready, tiles, self._warmed)
-        placed = self._residents.admit(LoadedProduct(teacher, key, ready, spread, tiles, scoring.top_share))
+        placed = LoadedProduct(teacher, key, ready, spread, tiles, scoring.top_share)
         with self._writing:
-            table = MappingProxyType({**self._students, product: placed})
-            self._students = self._residents.settle(table, [product])
+            self._students = MappingProxyType({**self._students, product: placed})
         self._passes.record(placed, self._warmed)
-
-    def fetch(self, product: str) -> None:
-        """Bring a student that waits in the host's memory to the device, ready for what this is warm for.
-
-        `inspect` does so too, but then a batch waits for it. Raises RevdistError for a product that was not added.
-        """
-        self._passes.record(self._placed(self._settled([product]), product), self._warmed)
-
-    def _settled(self, products: Collection[str]) -> Table:
-        """The students, those of these products on the device."""
-        with self._writing:
-            self._students = self._residents.settle(self._students, products)
-            return self._students
 
     def _make_teacher(self, ranges: Ranges | None) -> nn.Module:
         return self._target.teacher(self._given, None if ranges is None else ranges.teacher)
@@ -188,7 +168,7 @@ class Engine:
 
         With lanes the next batch can be begun before all of them have ended this one.
         """
-        students = self._settled(products)
+        students = self._students
         every: list[tuple[list[int], Later[list[Maps]]]] = []
         with self._target.alone():
             for tiles, _, rows in self._groups(pixels, products, students):
@@ -208,7 +188,7 @@ class Engine:
         They add up to the map that `inspect` gives, because smoothing is linear. Where scales multiply, the product of
         their smoothed maps is only near it.
         """
-        students = self._settled([product])
+        students = self._students
         tiles = self._placed(students, product).tiles
         with self._target.alone():
             found = self._passes.see(self._passes.upload(tiles.cut(pixels)), [product], students, scaled)
@@ -217,7 +197,7 @@ class Engine:
 
     def networks(self, pixels: Sequence[npt.NDArray[np.uint8]], product: str) -> Callable[[], object]:
         """What runs teacher and student alone, in the parts that `inspect` takes, on prepared pictures: to be timed."""
-        placed = self._placed(self._settled([product]), product)
+        placed = self._placed(self._students, product)
         every = [each for picture in pixels for each in placed.tiles.cut(picture)]
         batch = self._passes.normalise(self._passes.upload(every))
 
@@ -241,7 +221,7 @@ class Engine:
         `batch`: their T tiles each, picture by picture, on the device, uint8 (b * T, h', w', 3); those of a product
         side by side.
         """
-        seen = self._passes.see(batch, products, self._settled(products), scored)
+        seen = self._passes.see(batch, products, self._students, scored)
         return torch.cat([maps for maps, _ in seen.result()])
 
     def at_once(self, product: str) -> int:
@@ -251,11 +231,11 @@ class Engine:
         return most and max(1, most // self._placed(self._students, product).tiles.count)
 
     def warm(self, batch_sizes: Iterable[int]) -> None:
-        """Make products ready for each batch size, so that no first frame waits for set-up; not those that wait."""
+        """Make products ready for each batch size, so that no first frame waits for set-up."""
         self._warmed |= frozenset(batch_sizes)
-        here = {product: placed for product, placed in self._students.items() if not placed.waits}
-        self._passes.warm(here.values(), self._warmed)
-        for product, placed in here.items():
+        students = self._students
+        self._passes.warm(students.values(), self._warmed)
+        for product, placed in students.items():
             whole, counts = np.zeros((*placed.tiles.size, 3), np.uint8), sorted(self._warmed)
             if self._passes.parts.most:  # these were run; only tiles have still to be joined
                 counts = [1] if placed.tiles.count > 1 else []

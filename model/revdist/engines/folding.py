@@ -25,10 +25,7 @@ def optimise(module: Module, device: torch.device, dtype: torch.dtype = torch.fl
 
 
 def copied(module: Module, device: torch.device) -> Module:
-    """The module with tensors of its own on the device; in the host's memory pinned, so that a GPU fetches them alone.
-
-    Not deepcopy and `to`: those fail in torch's FakeTensorMode.
-    """
+    """The module with tensors of its own on the device. Not deepcopy and `to`: those fail in FakeTensorMode."""
     twin = copy.copy(module)
     tensors, buffers = module._parameters.items(), module._buffers.items()
     twin._parameters = {name: None if each is None else _frozen(_twin(each, device)) for name, each in tensors}
@@ -39,8 +36,7 @@ def copied(module: Module, device: torch.device) -> Module:
 
 def _twin(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
     order = torch.channels_last if tensor.dim() == 4 else torch.preserve_format
-    twin = tensor.to(device, copy=True, memory_format=order, non_blocking=device.type == "cuda")
-    return twin.pin_memory() if tensor.device.type == "cuda" and device.type == "cpu" else twin
+    return tensor.to(device, copy=True, memory_format=order)
 
 
 def _frozen(tensor: torch.Tensor) -> nn.Parameter:

@@ -37,12 +37,6 @@ class LoadedProduct:
     spread: detector.Spread
     tiles: Tiles  # that it sees a picture in
     top_share: float  # of the map's values whose mean is the score; 0 for the highest
-    waiting: nn.Module | None = None  # the student in the host's memory, where it is kept there too
-
-    @property
-    def waits(self) -> bool:
-        """Whether the student is in the host's memory alone."""
-        return self.student is self.waiting
 
     def distances(self, taught: Sequence[torch.Tensor]) -> Sequence[torch.Tensor]:
         """Three maps of the teacher (B, C, H, W) -> how far the student's are from them: (B, H, W) float32 each."""

@@ -510,14 +510,6 @@ WRONG = {
         group("mqtt: {operator_password_file: nothing}"),
         "4: mqtt.operator_password_file: has no effect without a user; add `operator_username:`",
     ),
-    "students on a GPU that is not to be used": (
-        group("engine: {device: cpu, students_on_gpu: 2}"),
-        "4: engine.students_on_gpu: has no effect on a processor; remove it, or use a GPU",
-    ),
-    "students on a GPU with a runtime of processors": (
-        group("engine: {runtime: openvino, students_on_gpu: 2}"),
-        "4: engine.students_on_gpu: has no effect on a processor; remove it, or use a GPU",
-    ),
     "certificates without TLS": (
         group("mqtt: {tls_ca: ca.pem}"),
         "4: mqtt.tls_ca: has no effect without TLS; add `tls: true`",

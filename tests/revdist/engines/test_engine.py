@@ -216,7 +216,7 @@ def test_a_batch_takes_the_memory_of_the_one_before() -> None:
     """
     program = """
 import resource, torch
-from revdist import subject
+from revdist.bench import subject
 torch.set_num_threads(1)
 made = subject.random("efficientnet_lite0", (64, 64))
 made.plain.inspect([made.pictures[0]], ["random"])

@@ -2,8 +2,8 @@
 
 A convolution takes its ReLU and its addition along, so that no map is read again for them, and adds to a map in place
 where nobody reads that later; a transposed convolution of 2x2 with stride 2 is a 1x1 convolution whose outputs are put
-side by side; weights are packed once (packed.py); wide 3x3 convolutions go by tiles (winograd.py). The other
-operations are those that torch's own compiler emits for x86. Results differ from the plain network's by rounding.
+side by side; weights are packed once (packed.py). The other operations are those that torch's own compiler emits for
+x86. Results differ from the plain network's by rounding.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from revdist.engines import recording
-from revdist.engines.processor import bfloat16, winograd
+from revdist.engines.processor import bfloat16
 from revdist.engines.processor.packed import RELU, RELU6, Convolution, Operation, Packing
 from revdist.engines.recording import Recording, Step, Value, aten, filled, flattened, values
 
@@ -189,6 +189,5 @@ def ready(step: Step, dtype: torch.dtype, *, overwrites: bool = False, keeps_sum
         return replace(step, operation=Doubling(Convolution(flattened(plain), dtype)))
 
     rounds = keeps_sums and dtype is torch.bfloat16
-    made = Convolution(bfloat16.rounded(plain) if rounds else plain, dtype, overwrites=overwrites)
-    suits = winograd.suits(plain, dtype)
-    return replace(step, operation=winograd.Winograd(plain, dtype, made) if suits else made)
+    kept = bfloat16.rounded(plain) if rounds else plain
+    return replace(step, operation=Convolution(kept, dtype, overwrites=overwrites))

@@ -10,7 +10,7 @@ from torch import nn
 
 from revdist.engines import recording
 from revdist.engines.folding import optimise
-from revdist.engines.processor import fused, packed, winograd
+from revdist.engines.processor import fused, packed
 from revdist.errors import RevdistError
 from revdist.networks import teacher
 from revdist.recipe import BottleneckName, StudentName
@@ -55,7 +55,7 @@ def test_convolutions_take_in_all_that_they_can() -> None:
     student = optimise(detector.Student("wide_resnet50_2"), CPU)
     taught = [torch.zeros(1, c, 64 // s, 64 // s) for c, s in ((256, 4), (512, 8), (1024, 16))]
     steps = [type(step.operation) for step in fused.fuse(student, *taught)._steps]
-    rest = [step for step in steps if step not in (packed.Convolution, fused.Doubling, winograd.Winograd)]
+    rest = [step for step in steps if step not in (packed.Convolution, fused.Doubling)]
     assert len(rest) == 1, "the concatenation alone is left: no ReLU, no addition"
     lite0 = optimise(teacher.build("efficientnet_lite0"), CPU)
     steps = [type(step.operation) for step in fused.fuse(lite0, torch.zeros(1, 3, 64, 64))._steps]

@@ -33,7 +33,7 @@ def a_frame(policy: Policy = Policy.REJECT) -> Frame:
 
 
 def a_result(score: float, threshold: float = 0.5, p_value: float = 0.25) -> Result:
-    return Result(score=score, threshold=threshold, p_value=p_value, bundle="abc", engine="torch:cpu:float32")
+    return Result(score=score, threshold=threshold, p_value=p_value, bundle="abc", engine="torch-cpu-float32")
 
 
 @pytest.mark.parametrize(

@@ -221,7 +221,13 @@ def test_what_commands_have_changed_stands_after_a_restart(site: Site, caplog: p
     page = generate_latest(first.registry).decode()
     assert f'digest="{model.digest}"' in page
     assert 'rejectd_threshold{product="cell"} 0.75' in page
-    assert "commands given before the restart stand" in caplog.text
+    assert [record.message for record in caplog.records if record.message.startswith("still in force")] == [
+        "still in force: threshold of cell 0.75 (settings the calibrated one)",
+        "still in force: bundle of cell cell-2 (settings cell)",
+        "still in force: product of camera left cell (settings cell)",
+        "still in force: pause of camera left, its parts: pass",
+        "still in force: pause of camera right, its parts: reject",
+    ]
     manifest = (site.bundles / "cell-2" / "bundle.json").rename(site.bundles / "elsewhere.json")
     try:
         second = site.start()

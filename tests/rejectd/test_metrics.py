@@ -106,7 +106,7 @@ def test_the_whole_page_is_that_of_the_golden_file() -> None:
     metrics.judging.set(1)
     metrics.clock.set(1)
     metrics.certificate.labels("broker").set(1.8e9)
-    metrics.bundle.labels("cell", "abc", "torch:cpu:float32", "efficientnet_lite0").set(1)
+    metrics.bundle.labels("cell", "abc", "torch-cpu-float32", "efficientnet_lite0").set(1)
     metrics.threshold.labels("cell").set(0.5)
     assert normalised(line.page()) == GOLDEN.read_text(), (
         "an interface: change the dashboards and alerts, then this file"

@@ -16,7 +16,6 @@ from rejectd.contract.settings import Product, Settings
 from rejectd.control.standing_orders import (
     Keeper,
     Order,
-    Standing,
     StandingFile,
     ThresholdOrder,
     Value,
@@ -119,8 +118,8 @@ class Orders:
         pipeline.products.update({name: str(order.value) for name, order in standing.products.items()})
         for camera, pause in standing.paused.items():
             pipeline.paused[camera] = Policy(str(pause.value)) if pause.value else None
-        if standing != Standing():
-            log.warning("commands given before the restart stand: %s", asdict(standing))
+        for text in standing.told(self._settings):
+            log.warning("still in force: %s", text)
 
     def bundle_name(self, product: str) -> str:
         """The folder of a product's bundle in force, beside the configured one."""

@@ -12,7 +12,7 @@ import logging
 import os
 import re
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, NoReturn, TypeAlias
@@ -63,6 +63,18 @@ class Standing:
     bundles: dict[str, Order] = field(default_factory=dict)  # of each product: a folder beside the configured one
     thresholds: dict[str, ThresholdOrder] = field(default_factory=dict)  # of each product
     paused: dict[str, Order] = field(default_factory=dict)  # of each camera: the action for its parts, or its policy's
+
+    def told(self, settings: Settings) -> Iterator[str]:
+        """Each order for people, with what the settings say in its place."""
+        for product, threshold in self.thresholds.items():
+            configured = "the calibrated one" if threshold.configured is None else f"{threshold.configured:g}"
+            yield f"threshold of {product} {threshold.value:g} (settings {configured})"
+        for product, order in self.bundles.items():
+            yield f"bundle of {product} {order.value} (settings {configured_bundle(settings, product)})"
+        for camera, order in self.products.items():
+            yield f"product of camera {camera} {order.value} (settings {configured_product(settings, camera)})"
+        for camera, order in self.paused.items():
+            yield f"pause of camera {camera}, its parts: {order.value or f'{settings.cameras[camera].policy}'}"
 
     def drop_changed(self, settings: Settings) -> None:
         """End the orders that no longer fit the settings: these are newer."""

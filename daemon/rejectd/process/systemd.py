@@ -77,7 +77,7 @@ class Formatter(logging.Formatter):
 
 
 def for_stderr(text: str, level: int = logging.ERROR) -> str:
-    """A text as stderr wants it: each line with its priority if stderr goes to the journal."""
+    """A text as stderr wants it: each line with its priority if stderr goes to the systemd journal."""
     prefix = f"<{_PRIORITIES[level]}>" if _stderr_is_the_journal() else ""
     return "\n".join(prefix + line for line in text.splitlines())
 

@@ -49,7 +49,7 @@ def run_train(options: argparse.Namespace) -> int:
     trained = train.train(job, teacher, device=options.device)
     print(trained.path)
     for calibration in trained.calibrations.values():
-        _print(summary.calibration(calibration))
+        _print(summary.calibration(calibration, trained.recipe.holdout))
     if options.suspects:
         engine = Engine(teacher, device=options.device)
         _write_suspects(options, engine, bundle.load(trained.path, engine))
@@ -99,7 +99,7 @@ def run_import_rd4ad(options: argparse.Namespace) -> int:
     made = official.import_checkpoint(wanted, load(options.teacher, options.teacher_weights), device=options.device)
     print(made.path)
     for calibration in made.calibrations.values():
-        _print(summary.calibration(calibration))
+        _print(summary.calibration(calibration, made.recipe.holdout))
     return 0
 
 
@@ -162,7 +162,7 @@ def run_calibrate(options: argparse.Namespace) -> int:
         if options.suspects and number == 0:
             _write_suspects(options, engine, done.bundle)
     for identity, why in left.items():
-        print(f"{identity}: LEFT WITH ITS OLD THRESHOLD {found.calibrations[identity].threshold:.6g}: {why}")
+        print(f"{identity}: keeps its old threshold, {found.calibrations[identity].threshold:.6g}: {why}")
     others = set(bundle.read(options.bundle, weights=False).calibrations) - set(left)
     if options.engine is not None and (others := others - {engine.identity}):
         print(f"left with their old thresholds: {', '.join(sorted(others))} (without --engine all are calibrated)")
@@ -179,7 +179,7 @@ def _tell_recalibration(done: calibrate.Recalibration, engine: Engine, plain: En
     if len(done.deviations):
         median, most = np.median(done.deviations), done.deviations.max()
         print(f"scores differ from {plain.identity} by {median:.2%} (median), {most:.2%} at most")
-    _print(summary.calibration(made))
+    _print(summary.calibration(made, done.bundle.recipe.holdout))
 
 
 def run_sensitivity(options: argparse.Namespace) -> int:

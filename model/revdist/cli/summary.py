@@ -25,7 +25,7 @@ def bundle(found: Bundle) -> Iterator[str]:
     yield f"quality      {', '.join(f'{name} {value:.6g}' for name, value in found.quality.items())}"
     yield f"versions     {', '.join(f'{name} {value}' for name, value in found.versions.items())}"
     for each in found.calibrations.values():
-        first, *rest = calibration(each)
+        first, *rest = calibration(each, made.holdout)
         yield f"calibration  {first}"
         yield from rest
     yield f"golden       {len(found.golden)} pictures; all files agree with the manifest"
@@ -39,18 +39,26 @@ def _tiled(made: Recipe) -> str:
 def evaluation(result: Evaluation) -> Iterator[str]:
     """The figures of a test set, one a line."""
     percent = {"image AUROC": result.image_auroc, "pixel AUROC": result.pixel_auroc, "PRO (data set)": result.pro}
-    percent |= {"PRO (per image)": result.pro_per_image, "false rejects": result.false_reject_rate}
-    percent |= {"escapes": result.escape_rate}
-    percent |= {f"  of {kind}": rate for kind, rate in result.escape_rate_by_kind.items()}
+    percent |= {"PRO (per image)": result.pro_per_image}
     for name, value in percent.items():
         yield f"{name:18} {'no masks' if value is None else f'{value:8.2%}'}"
+    yield f"{'false rejects':18} {_share(result.false_reject_rate, result.good)}"
+    yield f"{'missed defects':18} {_share(result.escape_rate, result.defective)}"
+    for kind, rate in result.escape_rate_by_kind.items():
+        yield f"{f'  {kind}':18} {rate:8.2%} of them missed"
     yield f"{'threshold':18} {result.threshold:8.4f}"
     yield f"{'images/s':18} {result.images_per_second:8.1f}"
 
 
-def calibration(made: Calibration) -> Iterator[str]:
+def _share(rate: float, total: int) -> str:
+    """A share of some pictures as a count and in percent."""
+    count = f"{round(rate * total)} of {total}"
+    return f"{count:>8} ({rate:.2%})"
+
+
+def calibration(made: Calibration, held_out_share: float) -> Iterator[str]:
     """The threshold and its promise; blocks, exclusions and suspects, where there are any."""
-    yield f"{made.engine}: threshold {made.threshold:.6g}; {made.advice()}"
+    yield f"{made.engine}: threshold {made.threshold:.6g}. {made.advice(held_out_share)}"
     if made.blocks:
         yield "  blocks, each at a threshold from the others alone (more rejects than promised: they differ):"
     for block in made.blocks:

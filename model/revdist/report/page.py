@@ -61,7 +61,13 @@ def _sections(figures: Figures) -> list[tuple[str, str, Markup]]:
     if figures.test:
         parts.append(("curves", "Curves", sections.curves(figures.test)))
     parts.append(("pictures", "Pictures", sections.pictures(figures, cases.colour_bar())))
-    parts.append(("calibration", "Calibration", records.calibration(figures.calibration, figures.test)))
+    parts.append(
+        (
+            "calibration",
+            "Calibration",
+            records.calibration(figures.calibration, figures.test, figures.bundle.recipe.holdout),
+        )
+    )
     if figures.sensitivity:
         drawn = sections.sensitivity(figures.sensitivity, figures.painted_on)
         parts.append(("sensitivity", "Sensitivity", drawn))

@@ -12,7 +12,7 @@ from revdist.report.markup import Content, Markup, join, section, table, tag, te
 from revdist.thresholds.conformal import Calibration, needed, needed_with_confidence
 
 
-def calibration(made: Calibration, test: Test | None) -> Markup:
+def calibration(made: Calibration, test: Test | None, held_out_share: float) -> Markup:
     """The threshold, what it promises, what the test pictures say of that, and the pictures that it rests on."""
     rate = made.false_reject_rate
     wanted = "on average" if made.guarantee == "average" else "with 95% confidence"
@@ -28,7 +28,7 @@ def calibration(made: Calibration, test: Test | None) -> Markup:
     return section(
         "calibration",
         "Calibration",
-        tag("p", f"{made.advice()}. {sure}"),
+        tag("p", f"{made.advice(held_out_share)}. {sure}"),
         charts.ranges(_ranges(made, test), rate, "False-reject rate: wanted, promised and measured"),
         terms(pairs),
         *_calibration_tables(made),
@@ -45,7 +45,7 @@ def _ranges(made: Calibration, test: Test | None) -> list[Range]:
     if made.estimate:
         low, high = made.estimate.rate_interval
         note = f"{made.estimate.rate:.2%} ({low:.2%} to {high:.2%})"
-        rows.append(Range(name="tail ESTIMATE", value=made.estimate.rate, low=low, high=high, note=note))
+        rows.append(Range(name="estimate from a tail", value=made.estimate.rate, low=low, high=high, note=note))
     if test:
         good, rejected = test.evaluation.good, test.rejected
         low, high = wilson(rejected, good)

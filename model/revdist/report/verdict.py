@@ -32,7 +32,7 @@ class Finding:
 
 def findings(figures: Figures) -> list[Finding]:
     """The promise, then what the test pictures say of it."""
-    found = [_promise(figures.calibration)]
+    found = [_promise(figures.calibration, figures.bundle.recipe.holdout)]
     if figures.test is None:
         told = "No labelled test pictures were given. Good pictures alone say nothing about missed defects."
         return [*found, Finding(subject="Missed defects", status="unknown", sentence=told)]
@@ -65,15 +65,13 @@ def headline(figures: Figures) -> str:
     )
 
 
-def _promise(made: Calibration) -> Finding:
-    n, rate = len(made.scores), made.false_reject_rate
-    bound = f"at most {made.attained_rate:.2%} on average and {made.bound95:.2%} with 95% confidence"
+def _promise(made: Calibration, held_out_share: float) -> Finding:
+    told = f"Proven with {len(made.scores)} pictures: {made.proven()}, as long as the parts to come are like them."
     if made.enough:
-        told = f"{n} held-out good pictures prove {bound}, as long as the parts to come are like them."
         return Finding(subject="Promised false rejects", status="good", sentence=told)
-    told = f"{n} held-out good pictures prove {bound}; that is too few for the wanted {rate:.2%}."
+    told += f" {made.wanted(held_out_share)}."
     if made.basis == "tail":
-        told += " The threshold is an estimate from a fitted tail."
+        told += " Until then the threshold is an estimate."
     return Finding(subject="Promised false rejects", status="caution", sentence=told)
 
 

@@ -110,30 +110,38 @@ class Calibration:
             guarantee=self.guarantee,
         )
 
-    def advice(self) -> str:
-        """In words, what this calibration promises and, where there are too few pictures, how many are needed."""
-        n, rate = len(self.scores), self.false_reject_rate
-        text = (
-            f"{n} held-out good pictures: at most {self.attained_rate:.2%} false rejects on average, "
-            f"at most {self.bound95:.2%} with 95 % confidence"
-        )
-        if self.enough:
-            return text
-        sure = " with 95 % confidence" if self.guarantee == "confidence" else ""
+    def advice(self, held_out_share: float) -> str:
+        """In words, what this calibration promises and, where there are too few pictures, how many are needed.
+
+        `held_out_share`: of all good pictures, how many training keeps for the calibration (0..1).
+        """
+        proven = f"Proven with {len(self.scores)} pictures: {self.proven()}"
+        return proven if self.enough else f"{proven}. {self.wanted(held_out_share)}. {self._until_then()}"
+
+    def proven(self) -> str:
+        """The false-reject rates that the held-out pictures prove."""
         return (
-            f"{text}; too few for {rate:.4g}{sure}: {self._stand_in()}. {needed(rate)} pictures promise "
-            f"{rate:.4g} on average, {needed_with_confidence(rate)} with 95 % confidence"
+            f"{100 * self.attained_rate:.2f} % false rejects on average, "
+            f"{100 * self.bound95:.2f} % with 95 % confidence"
         )
 
-    def _stand_in(self) -> str:
+    def wanted(self, held_out_share: float) -> str:
+        """How many pictures the wanted rate takes: held out, and in all with those that a training learns from."""
+        confident = self.guarantee == "confidence"
+        count = needed_with_confidence(self.false_reject_rate) if confident else needed(self.false_reject_rate)
+        sure = " with 95 % confidence" if confident else ""
+        in_all = _about(count / held_out_share)
+        return f"For {100 * self.false_reject_rate:.4g} %{sure}: {count} held-out pictures (about {in_all} in all)"
+
+    def _until_then(self) -> str:
         """What the threshold is where the pictures are too few."""
         if self.estimate is None:
-            return "the threshold is their highest score"
+            return "Until then the threshold is their highest score"
         low, high = self.estimate.rate_interval
-        told = f"{100 * self.estimate.rate:.2g} % false rejects (95 % interval {100 * low:.2g} to {100 * high:.2g} %)"
+        rate = f"{100 * self.estimate.rate:.2g} % false rejects (95 % interval {100 * low:.2g} to {100 * high:.2g} %)"
         if self.basis == "conformal":
-            return f"the threshold is their highest score, and a tail fitted to them ESTIMATES {told}"
-        return f"the threshold is an ESTIMATE from a tail fitted to them, above their highest score: {told}"
+            return f"Until then the threshold is their highest score; by estimate {rate}"
+        return f"Until then the threshold is an estimate, above their highest score: {rate}"
 
 
 def calibrate(
@@ -242,6 +250,12 @@ def needed(rate: float) -> int:
 def needed_with_confidence(rate: float) -> int:
     """Pictures whose highest score promises a false-reject rate with 95 % confidence."""
     return math.ceil(math.log(1 - CONFIDENCE) / math.log1p(-rate))
+
+
+def _about(count: float) -> int:
+    """Rounded up to two digits."""
+    unit = 10 ** max(0, math.floor(math.log10(count)) - 1)
+    return int(math.ceil(count / unit - 1e-9) * unit)
 
 
 def _check_finite(score: float) -> None:

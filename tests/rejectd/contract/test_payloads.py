@@ -44,7 +44,7 @@ from rejectd.contract.payloads import (
 )
 
 CAPTURED = 1_700_000_000_123_456_789
-RESULT = Result(score=1.25, threshold=0.5, p_value=0.01, bundle="abc", engine="torch:cpu:float32", engine_ns=12_345_678)
+RESULT = Result(score=1.25, threshold=0.5, p_value=0.01, bundle="abc", engine="torch-cpu-float32", engine_ns=12_345_678)
 
 
 def a_verdict(
@@ -112,7 +112,7 @@ def test_a_verdict_message_has_every_documented_field() -> None:
         "threshold": 0.5,
         "p_value": 0.01,
         "bundle": "abc",
-        "engine": "torch:cpu:float32",
+        "engine": "torch-cpu-float32",
         "engine_ms": 12.346,
         "source": None,
         "detail": None,

@@ -35,7 +35,7 @@ from rejectd.contract.messages import (
 from rejectd.contract.requests import REQUESTS, RequestError
 
 NOW = 1_795_000_000_123_456_789
-RESULT = Result(score=1.25, threshold=0.5, p_value=0.01, bundle="abc", engine="torch:cpu:float32", engine_ns=7_000_000)
+RESULT = Result(score=1.25, threshold=0.5, p_value=0.01, bundle="abc", engine="torch-cpu-float32", engine_ns=7_000_000)
 ACCOUNT = Account(captured=7, passed=3, rejected=2, unjudged=1, in_flight=1)
 STATUS = payloads.LineStatus(
     run="20261125T060000-abc123",

@@ -41,7 +41,7 @@ def test_train_show_and_predict_from_nothing(run: Run, good_folder: Path, tmp_pa
         "--steps", 2, "--size", "64x96", "--batch", 2, "--seed", 5, "--false-reject-rate", 0.2, "--device", "cpu",
     )  # fmt: skip
     assert status == 0
-    assert "5 held-out good pictures: at most 16.67% false rejects on average" in out
+    assert "Proven with 5 pictures: 16.67 % false rejects on average" in out
     assert bundle.read(output).recipe.seed == 5
     digest = bundle.read(output).digest
     again = ("train", "--good", good_folder, "--product", "cell", "--output", output, "--steps", 2, "--device", "cpu")
@@ -148,6 +148,8 @@ def test_evaluate_measures_unseen_pictures(run: Run, tiny: Bundle, labelled: Pat
     assert status == 0
     assert "image AUROC" in out
     assert "no masks" in out
+    missed = round(10 * result["escape_rate"])
+    assert f"{missed} of 10 ({missed / 10:.2%})" in next(line for line in out.splitlines() if "missed defects" in line)
 
 
 def test_evaluate_measures_pixels_where_there_are_masks(tiny: Bundle, engine: Engine, magnetic_tile: Path) -> None:

@@ -62,7 +62,7 @@ def test_a_checkpoint_becomes_a_bundle_that_scores_as_the_checkpoint(
         tmp_path / "b",
     ]
     assert command.main([str(each) for each in arguments]) == 0
-    assert "12 held-out good pictures" in capsys.readouterr().out
+    assert "Proven with 12 pictures" in capsys.readouterr().out
     loaded = teacher.load("resnet18", tmp_path / "teacher.pth")
     engine = Engine(loaded, device="cpu")
     found = bundle.load(tmp_path / "b", engine)

@@ -44,8 +44,13 @@ def test_the_bound_is_the_one_of_the_beta_law(n: int, bound: float) -> None:
 def test_too_few_pictures_are_told_with_the_number_that_is_needed() -> None:
     calibration = _calibrate(np.arange(20), 0.01)
     assert not calibration.enough
-    assert "99 pictures promise 0.01 on average, 299 with 95 % confidence" in calibration.advice()
-    assert "too few" not in _calibrate(np.arange(99), 0.01).advice()
+    assert calibration.advice(0.2) == (
+        "Proven with 20 pictures: 4.76 % false rejects on average, 13.91 % with 95 % confidence. "
+        "For 1 %: 99 held-out pictures (about 500 in all). Until then the threshold is their highest score"
+    )
+    confident = _calibrate(np.arange(20), 0.01, "confidence").advice(0.5)
+    assert "For 1 % with 95 % confidence: 299 held-out pictures (about 600 in all)" in confident
+    assert "For" not in _calibrate(np.arange(99), 0.01).advice(0.2)
     assert conformal.needed(0.001) == 999
     assert conformal.needed_with_confidence(0.001) == 2995
 
@@ -117,9 +122,9 @@ def test_too_few_pictures_get_an_estimate_above_their_highest_score_that_says_so
     assert average.estimate is not None
     assert average.estimate.rate == pytest.approx(0.01)
     assert average.attained_rate == pytest.approx(1 / 61)  # what is proven does not change
-    assert "too few for 0.01: the threshold is an ESTIMATE from a tail" in average.advice()
-    assert "1 % false rejects (95 % interval" in average.advice()
-    assert "too few for 0.01 with 95 % confidence: the threshold is an ESTIMATE" in sure.advice()
+    told = "Until then the threshold is an estimate, above their highest score: 1 % false rejects (95 % interval"
+    assert told in average.advice(0.2)
+    assert "Until then the threshold is an estimate" in sure.advice(0.2)
 
 
 def test_the_highest_score_stays_where_the_tail_has_the_wanted_rate_below_it() -> None:
@@ -128,13 +133,13 @@ def test_the_highest_score_stays_where_the_tail_has_the_wanted_rate_below_it() -
     assert (made.basis, made.threshold) == ("conformal", 9.0)
     assert made.estimate is not None
     assert made.estimate.rate < 0.01
-    assert "the threshold is their highest score, and a tail fitted to them ESTIMATES" in made.advice()
+    assert "Until then the threshold is their highest score; by estimate" in made.advice(0.2)
 
 
 def test_where_pictures_are_enough_nothing_is_estimated() -> None:
     made = _calibrate(np.random.default_rng(0).gamma(2, size=200), 0.01)
     assert (made.basis, made.estimate) == ("conformal", None)
-    assert "ESTIMATE" not in made.advice()
+    assert "estimate" not in made.advice(0.2)
 
 
 def test_a_rate_out_of_reach_of_any_estimate_gets_the_furthest_one() -> None:
@@ -144,7 +149,7 @@ def test_a_rate_out_of_reach_of_any_estimate_gets_the_furthest_one() -> None:
     assert beyond.threshold == furthest.threshold
     assert beyond.estimate is not None
     assert beyond.estimate.rate == pytest.approx(1 / 610)
-    assert beyond.advice().count("too few for 1e-06") == 1
+    assert "For 0.0001 %: 999999 held-out pictures (about 5000000 in all)" in beyond.advice(0.2)
 
 
 def test_a_p_value_that_is_too_coarse_is_estimated() -> None:

@@ -60,7 +60,8 @@ def test_training_holds_out_whole_lots_and_leaves_out_what_is_excluded(run: Run,
     assert [each.file for each in calibration.excluded] == [f"lot1/{path.name}" for path in bad]
     assert len(list((tmp_path / "suspects").iterdir())) == 5
     for text in (out, run("show", output)[1]):
-        assert "too few for 0.01 with 95 % confidence: the threshold is their highest score" in text
+        assert "For 1 % with 95 % confidence: 299 held-out pictures" in text
+        assert "Until then the threshold is their highest score" in text
         assert "2 excluded by hand:" in text
         assert bad[0].name in text
         assert f"rejected  {calibration.blocks[0].name}" in text
@@ -213,7 +214,7 @@ def test_without_an_engine_all_that_a_bundle_is_calibrated_for_are_calibrated_or
     made = bundle.read(tiny_copy).calibrations
     rates = {engine: calibration.false_reject_rate for engine, calibration in made.items()}
     assert rates == {"torch-cpu-float32": 0.5, "torch-cpu-bfloat16": 0.5, "torch-cuda-float16": 0.1}
-    assert f"torch-cuda-float16: LEFT WITH ITS OLD THRESHOLD {absent.threshold:.6g}: " in out
+    assert f"torch-cuda-float16: keeps its old threshold, {absent.threshold:.6g}: " in out
 
 
 def test_a_bundle_for_engines_that_are_not_here_names_them(run: Run, tiny_copy: Path, spoiled: Path) -> None:

@@ -77,6 +77,11 @@ class Engine:
         """Whether students can only be added with their ranges."""
         return self._target.precision == "int8"
 
+    @property
+    def teaches(self) -> bool:
+        """Whether `features` can be asked for."""
+        return self._target.runtime == TORCH and self._teacher is not None
+
     def size(self, product: str) -> Size:
         """The input size (h, w) of a product. Raises RevdistError for a product that was not added."""
         return self._placed(self._students, product).tiles.size

@@ -1,0 +1,77 @@
+"""How pictures look, in a few numbers each: brightness, contrast, sharpness and aspect ratio.
+
+Measured on prepared pictures, which are what a model sees. A bundle keeps the values of those trained with.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TypeAlias
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from revdist.data.images import Pixels
+from revdist.errors import ImageError
+from revdist.files import trouble
+
+Values: TypeAlias = npt.NDArray[np.float64]  # (n,), one of each picture
+Appearance: TypeAlias = Mapping[str, Values]  # by what was measured
+
+BRIGHTNESS, CONTRAST, SHARPNESS, ASPECT = "brightness", "contrast", "sharpness", "aspect ratio"
+KEPT_MOST = 200  # values of a measure in a bundle: those of all pictures, or so many quantiles
+_DIGITS = 5
+
+
+def measure(prepared: Sequence[Pixels], paths: Sequence[Path]) -> Appearance:
+    """Appearance of prepared pictures (h, w, 3) of these files.
+
+    Brightness and contrast are mean and standard deviation in grey levels; sharpness is the logarithm of the
+    Laplacian's standard deviation over the contrast, so that it tells of blur and not of light; the aspect ratio is
+    the logarithm of width over height of the file's picture. Raises ImageError for a file that has gone.
+    """
+    rows = [(*_of_pixels(picture), aspect(path)) for picture, path in zip(prepared, paths, strict=True)]
+    table = np.array(rows, np.float64).reshape(len(rows), 4)
+    return dict(zip((BRIGHTNESS, CONTRAST, SHARPNESS, ASPECT), table.T, strict=True))
+
+
+def _of_pixels(picture: Pixels) -> tuple[float, float, float]:
+    grey = cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY).astype(np.float32)
+    contrast = float(grey.std())
+    edges = float(cv2.Laplacian(grey, cv2.CV_32F).std())
+    return float(grey.mean()), contrast, math.log((edges + 0.1) / (contrast + 0.1))
+
+
+def aspect(path: Path) -> float:
+    """Logarithm of width over height of a picture file. Raises ImageError."""
+    width, height = size_of(path)
+    return math.log(width / height)
+
+
+def size_of(path: Path) -> tuple[int, int]:
+    """(width, height) as a picture file's header tells. The file was decoded before: only its header is read."""
+    try:
+        with path.open("rb") as file, Image.open(file, formats=("JPEG", "PNG", "TIFF", "BMP", "WEBP", "PPM")) as image:
+            return image.size
+    except (*trouble.FILE_ERRORS, Image.DecompressionBombError) as error:
+        raise ImageError(f"{trouble.shown(path)}: cannot be read any more: {error}") from error
+
+
+def kept(appearance: Appearance) -> dict[str, list[float]]:
+    """What a bundle keeps: all values ascending, or quantiles of many, with few digits."""
+    return {name: [float(f"{value:.{_DIGITS}g}") for value in _thinned(values)] for name, values in appearance.items()}
+
+
+def _thinned(values: Values) -> Values:
+    if len(values) <= KEPT_MOST:
+        return np.sort(values)
+    return np.asarray(np.quantile(values, np.linspace(0, 1, KEPT_MOST)), np.float64)
+
+
+def joined(parts: Sequence[Appearance]) -> Appearance:
+    """Of several lots of pictures together."""
+    return {name: np.concatenate([part[name] for part in parts]) for name in (parts[0] if parts else {})}

@@ -1,0 +1,72 @@
+"""How sets of pictures look, plainly and to a teacher, so that they can be compared.
+
+N pictures, D channels of all three maps of a teacher together.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+from revdist.data import appearance, images
+from revdist.data.appearance import Appearance
+from revdist.data.images import Pixels
+from revdist.engines.engine import Engine
+from revdist.evaluation import evaluate
+from revdist.recipe import Recipe
+
+ASKED = 48  # pictures of a set that the teacher is asked for, from all over the list: a pass of it costs time
+DIRECTIONS = 16  # of pooled features; always the same ones, so that no bundle has to keep them
+_BATCH = 8
+Item = TypeVar("Item")
+
+
+def of(engine: Engine, prepared: Sequence[Pixels], paths: Sequence[Path], recipe: Recipe) -> Appearance:
+    """The appearance of prepared pictures of these files. Raises ImageError for a file that has gone."""
+    return {**appearance.measure(prepared, paths), **_to_teacher(engine, _some(prepared), recipe)}
+
+
+def of_files(engine: Engine, paths: Sequence[Path], recipe: Recipe) -> Appearance:
+    """The same of files. Raises ImageError that names those that cannot be read."""
+    parts = []
+    for start in range(0, len(paths), _BATCH):
+        chunk = paths[start : start + _BATCH]
+        parts.append(appearance.measure(evaluate.read_prepared(chunk, recipe.size), chunk))
+    shown = evaluate.read_prepared(_some(paths), recipe.size) if engine.teaches else []
+    return {**appearance.joined(parts), **_to_teacher(engine, shown, recipe)}
+
+
+def _some(items: Sequence[Item]) -> list[Item]:
+    rows = np.linspace(0, len(items) - 1, min(ASKED, len(items))).round().astype(int)
+    return [items[row] for row in rows]
+
+
+def _to_teacher(engine: Engine, prepared: Sequence[Pixels], recipe: Recipe) -> Appearance:
+    """Pooled features of pictures along DIRECTIONS fixed directions; nothing where this engine does not give them."""
+    if not engine.teaches or not prepared:
+        return {}
+    features = pooled(engine, prepared, recipe.tile)  # (N, D)
+    directions = np.random.default_rng(0).standard_normal((features.shape[1], DIRECTIONS))
+    table = (features.astype(np.float64) @ directions).T  # (DIRECTIONS, N)
+    return {f"teacher {number}": values for number, values in enumerate(table, 1)}
+
+
+def pooled(engine: Engine, prepared: Sequence[Pixels], tile: images.Size | None = None) -> npt.NDArray[np.float32]:
+    """Means (N, D) of the teacher's maps of prepared pictures of one size, brought to length 1 map by map.
+
+    Pictures that are seen in tiles are made as small as a tile: a whole one would need too much memory.
+    """
+    rows = []
+    for start in range(0, len(prepared), _BATCH):
+        chunk = prepared[start : start + _BATCH]
+        maps = engine.features([images.prepare(picture, tile) for picture in chunk] if tile else chunk)
+        means = [each.float().mean((2, 3)) for each in maps]  # (b, C) each
+        lengths = [mean.norm(dim=1, keepdim=True).clamp_min(1e-12) for mean in means]
+        rows.append(
+            np.concatenate([(mean / length).cpu().numpy() for mean, length in zip(means, lengths, strict=True)], 1)
+        )
+    return np.concatenate(rows)

@@ -28,7 +28,8 @@ from revdist.bundle.bundle_files import MANIFEST
 from revdist.bundle.manifest import Golden as Golden
 from revdist.bundle.manifest import TeacherId as TeacherId
 from revdist.bundle.manifest import check as check_manifest
-from revdist.data import images
+from revdist.data import appearance, images
+from revdist.data.appearance import Appearance
 from revdist.engines.engine import Engine
 from revdist.engines.loaded_product import Ranges
 from revdist.engines.processor.quantised import Ranges as NetworkRanges
@@ -71,6 +72,16 @@ class Bundle:
     digest: str
     manifest: bytes  # bundle.json as it was read: what is used later is checked by this one
     pictures: Mapping[str, bytes]  # the files of the golden pictures, checked
+
+    @property
+    def trained_appearance(self) -> Appearance:
+        """How the pictures look that it was trained with; empty where it does not say."""
+        return appearance.restored(self.statistics.get(appearance.APPEARANCE, {}))
+
+    @property
+    def held_out_unlike(self) -> tuple[str, ...]:
+        """How the held-out pictures differed from those that it was trained with, in sentences."""
+        return tuple(self.statistics.get(appearance.UNLIKE, ()))
 
     def expected(self, vector: Golden, engine_identity: str) -> float:
         """The score of a golden picture on an engine."""
@@ -116,7 +127,7 @@ def read(path: Path, *, weights: bool = True) -> Bundle:
             fingerprint=manifest["fingerprint"],
             trained_on=frozenset(manifest["trained_on"]),
             picture_size=tuple(manifest["picture_size"]) if manifest["picture_size"] else None,
-            statistics=MappingProxyType(manifest["statistics"]),
+            statistics=_statistics(manifest["statistics"]),
             quality=MappingProxyType(manifest["quality"]),
             versions=MappingProxyType(manifest["versions"]),
             calibrations=_calibrations(manifest["calibrations"], files[CALIBRATION]),
@@ -167,6 +178,17 @@ def _recipe(manifest: dict[str, Any]) -> Recipe:
     if manifest["schema"] <= 5:
         values = {"bits": 0, "fit": "stretch"} | values
     return Recipe.from_json(values)
+
+
+def _statistics(entries: dict[str, Any]) -> Mapping[str, Any]:
+    """Raises ValueError where something else is in the place of what is used of them."""
+    if not isinstance(kept := entries.get(appearance.APPEARANCE, {}), dict):
+        raise ValueError(f"statistics.{appearance.APPEARANCE} is no group")  # noqa: TRY004 - it came from a file
+    appearance.restored(kept)
+    told = entries.get(appearance.UNLIKE, [])
+    if not isinstance(told, list) or not all(isinstance(sentence, str) for sentence in told):
+        raise ValueError(f"statistics.{appearance.UNLIKE} is no list of sentences")
+    return MappingProxyType(entries)
 
 
 def _size(value: Sequence[int], recipe: Recipe) -> tuple[int, int]:

@@ -25,7 +25,7 @@ from revdist.engines import backend
 from revdist.engines.engine import Engine
 from revdist.engines.loaded_product import Inspection
 from revdist.errors import ImageError, RevdistError
-from revdist.evaluation import evaluate, heatmaps, sensitivity
+from revdist.evaluation import evaluate, heatmaps, look, sensitivity
 from revdist.exchange import export, official
 from revdist.files import folders, trouble
 from revdist.files.console import FAILED
@@ -128,9 +128,11 @@ def _open(options: argparse.Namespace) -> tuple[Bundle, Engine, Calibration]:
 
 def run_evaluate(options: argparse.Namespace) -> int:
     found, engine, calibration = _open(options)
+    good = [sample.path for sample in images.labelled_pictures(options.data) if not sample.defective]
+    unlike = look.unlike(engine, found.trained_appearance, good, found.recipe, "the good test pictures")
     result = evaluate.evaluate(engine, found.product, calibration, options.data)
     if options.json:
-        print(json.dumps(result.to_json()))
+        print(json.dumps(result.to_json() | {"unlike": unlike}))
         return 0
     print(f"{found.product}: {result.good} good and {result.defective} defective pictures on {result.engine}")
     _print(summary.evaluation(result))

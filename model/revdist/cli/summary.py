@@ -28,6 +28,8 @@ def bundle(found: Bundle) -> Iterator[str]:
         first, *rest = calibration(each, made.holdout)
         yield f"calibration  {first}"
         yield from rest
+    for sentence in found.held_out_unlike:
+        yield f"WARNING      {sentence}"
     yield f"golden       {len(found.golden)} pictures; all files agree with the manifest"
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import cv2
 import numpy as np
@@ -23,6 +23,8 @@ Values: TypeAlias = npt.NDArray[np.float64]  # (n,), one of each picture
 Appearance: TypeAlias = Mapping[str, Values]  # by what was measured
 
 BRIGHTNESS, CONTRAST, SHARPNESS, ASPECT = "brightness", "contrast", "sharpness", "aspect ratio"
+APPEARANCE = "appearance"  # its place among the statistics of a bundle
+UNLIKE = "held_out_unlike"  # the same: how the held-out pictures differ from those trained with, in sentences
 KEPT_MOST = 200  # values of a measure in a bundle: those of all pictures, or so many quantiles
 _DIGITS = 5
 
@@ -75,3 +77,12 @@ def _thinned(values: Values) -> Values:
 def joined(parts: Sequence[Appearance]) -> Appearance:
     """Of several lots of pictures together."""
     return {name: np.concatenate([part[name] for part in parts]) for name in (parts[0] if parts else {})}
+
+
+def restored(kept_before: Mapping[str, Any]) -> Appearance:
+    """What `kept` gave, from a file. Raises ValueError where it is something else."""
+    for name, values in kept_before.items():
+        plain = isinstance(values, list) and 0 < len(values) <= KEPT_MOST
+        if not plain or not all(isinstance(value, int | float) and not isinstance(value, bool) for value in values):
+            raise ValueError(f"statistics.{APPEARANCE}.{name} is no list of numbers"[:200])
+    return {name: np.sort(np.array(values, np.float64)) for name, values in kept_before.items()}

@@ -8,6 +8,7 @@ with a probability of at most FALSE_ALARMS. Differences too small to matter are 
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,6 +17,8 @@ import numpy as np
 from scipy.special import ndtr
 
 from revdist.data.appearance import ASPECT, BRIGHTNESS, CONTRAST, SHARPNESS, Appearance, Values
+
+log = logging.getLogger("revdist")
 
 FALSE_ALARMS = 0.001
 FEWEST = 5  # pictures of a set, to say anything
@@ -87,6 +90,14 @@ def differences(trained: Appearance, others: Appearance) -> list[Difference]:
 def warnings(trained: Appearance, others: Appearance, who: str) -> list[str]:
     """The same as sentences about `who`."""
     return [difference.sentence(who) for difference in differences(trained, others)]
+
+
+def warn(told: Sequence[str]) -> None:
+    """Say such sentences in the log, and what to do."""
+    for sentence in told:
+        log.warning("WARNING: %s", sentence)
+    if told:
+        log.warning("  %s", HINT)
 
 
 def _difference(name: str, trained: Values, others: Values, level: float) -> Difference | None:

@@ -12,7 +12,7 @@ from typing import TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from revdist.data import appearance, images
+from revdist.data import appearance, images, likeness
 from revdist.data.appearance import Appearance
 from revdist.data.images import Pixels
 from revdist.engines.engine import Engine
@@ -38,6 +38,18 @@ def of_files(engine: Engine, paths: Sequence[Path], recipe: Recipe) -> Appearanc
         parts.append(appearance.measure(evaluate.read_prepared(chunk, recipe.size), chunk))
     shown = evaluate.read_prepared(_some(paths), recipe.size) if engine.teaches else []
     return {**appearance.joined(parts), **_to_teacher(engine, shown, recipe)}
+
+
+def unlike(engine: Engine, trained: Appearance, paths: Sequence[Path], recipe: Recipe, who: str) -> list[str]:
+    """How the pictures of these files differ from those trained with, as sentences about `who`, told in the log too.
+
+    Nothing where it is not known how those look. Raises ImageError.
+    """
+    if not trained or not paths:
+        return []
+    told = likeness.warnings(trained, of_files(engine, paths, recipe), who)
+    likeness.warn(told)
+    return told
 
 
 def _some(items: Sequence[Item]) -> list[Item]:

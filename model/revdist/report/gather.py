@@ -11,7 +11,7 @@ from pathlib import Path
 from revdist.bundle.bundle import Bundle
 from revdist.data import images
 from revdist.engines.engine import Engine
-from revdist.evaluation import evaluate, sensitivity
+from revdist.evaluation import evaluate, look, sensitivity
 from revdist.evaluation.evaluate import Evaluation, Inspected
 from revdist.evaluation.sensitivity import Grid, Sensitivity
 from revdist.report import cases
@@ -43,6 +43,7 @@ class Test:
     escapes: tuple[Case, ...]  # the worst ones
     false_rejects: tuple[Case, ...]  # the same
     typical: tuple[Case, ...]
+    unlike: tuple[str, ...]  # how the good ones differ from the pictures trained with, in sentences
 
     @property
     def missed(self) -> int:
@@ -121,6 +122,8 @@ def _shown(bundle: Bundle, engine: Engine, calibration: Calibration, chosen: Seq
 
 
 def _test(bundle: Bundle, engine: Engine, calibration: Calibration, root: Path) -> Test:
+    good = [sample.path for sample in images.labelled_pictures(root) if not sample.defective]
+    unlike = look.unlike(engine, bundle.trained_appearance, good, bundle.recipe, "the good test pictures")
     inspected = evaluate.inspect_labelled(engine, bundle.product, root)
     samples, scores, threshold = inspected.samples, inspected.scores, calibration.threshold
 
@@ -144,4 +147,5 @@ def _test(bundle: Bundle, engine: Engine, calibration: Calibration, root: Path) 
         escapes=shown(cases.worst_escapes(samples, scores, threshold)),
         false_rejects=shown(cases.worst_false_rejects(samples, scores, threshold)),
         typical=shown(cases.typical(samples, scores)),
+        unlike=tuple(unlike),
     )

@@ -32,15 +32,25 @@ class Finding:
 
 def findings(figures: Figures) -> list[Finding]:
     """The promise, then what the test pictures say of it."""
-    found = [_promise(figures.calibration, figures.bundle.recipe.holdout)]
+    promise = _promise(figures.calibration, figures.bundle.recipe.holdout)
+    found = [promise, *_unlike("Held-out pictures", figures.bundle.held_out_unlike)]
     if figures.test is None:
         told = "No labelled test pictures were given. Good pictures alone say nothing about missed defects."
         return [*found, Finding(subject="Missed defects", status="unknown", sentence=told)]
     found += [_escapes(figures.test), _false_rejects(figures.test, figures.calibration)]
+    found += _unlike("Test pictures", figures.test.unlike)
     if figures.test.trained_on:
         told = f"The student was trained on {figures.test.trained_on} of the test pictures: the figures flatter."
         found.append(Finding(subject="Test pictures", status="bad", sentence=told))
     return found
+
+
+def _unlike(subject: str, told: Sequence[str]) -> list[Finding]:
+    """How a set differs from the pictures trained with, where it does."""
+    if not told:
+        return []
+    sentences = " ".join(f"{sentence[0].upper()}{sentence[1:]}." for sentence in told)
+    return [Finding(subject=subject, status="caution", sentence=f"{sentences} The threshold's promise may not hold.")]
 
 
 def overall(found: Sequence[Finding]) -> Status:

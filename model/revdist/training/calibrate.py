@@ -23,7 +23,7 @@ from revdist.engines import backend
 from revdist.engines.engine import Engine
 from revdist.engines.processor import quantised
 from revdist.errors import CalibrationError, RevdistError
-from revdist.evaluation import evaluate
+from revdist.evaluation import evaluate, look
 from revdist.thresholds import outliers
 from revdist.thresholds.conformal import Calibration, Guarantee
 from revdist.thresholds.outliers import Excluded
@@ -100,6 +100,8 @@ def recalibrate(path: Path, request: Request, engine: Engine, plain: Engine) -> 
         bundle.add(loaded, engine, product=loaded.product, ranges=observed.ranges if observed else None)
     of_ranges = (observed.pictures if observed else loaded.ranges_from) if engine.needs_ranges else frozenset()
     usable = {sha256: each for each in unseen if (sha256 := images.content_hash(each)) not in of_ranges}
+    who = f"the unseen pictures in {good.root}"
+    look.unlike(plain, loaded.trained_appearance, list(usable.values()), loaded.recipe, who)
     added, made = _calibration(loaded, before, engine, good, usable, request)
     golden = bundle.golden_scores(loaded, engine, loaded.product)
     deviations = np.empty(0) if engine is plain else _deviations(engine, plain, loaded, list(usable.values()))

@@ -22,10 +22,10 @@ from torch import nn
 
 from revdist.bundle import bundle_files
 from revdist.bundle.bundle import Bundle
-from revdist.data import augment, images, lots
+from revdist.data import appearance, augment, images, likeness, lots
 from revdist.engines.engine import Engine
 from revdist.errors import TrainError
-from revdist.evaluation import evaluate
+from revdist.evaluation import evaluate, look
 from revdist.networks import loss
 from revdist.networks.bottleneck import Frozen
 from revdist.networks.moving_average import Average
@@ -73,6 +73,9 @@ def train(job: Job, teacher: Teacher, *, device: str = "auto") -> Bundle:
     with _deterministic(), _stop_on_signal() as stop:
         readable = evaluate.read_prepared([*fitted, *held_out], recipe.size)  # held out ones too: not after hours
         pictures = readable[: len(fitted)]
+        trained = look.of(engine, pictures, fitted, recipe)
+        unseen = look.of(engine, readable[len(fitted) :], held_out, recipe)
+        likeness.warn(unlike := likeness.warnings(trained, unseen, "the held-out pictures"))
         del readable
         seen = [tile for picture in pictures for tile in recipe.tiles.cut(picture)]
         made = fit(engine, student, seen, recipe, checkpoint, stop)
@@ -87,6 +90,7 @@ def train(job: Job, teacher: Teacher, *, device: str = "auto") -> Bundle:
         fitted=fitted,
         held_out=held_out,
         quality={"final_loss": float(np.mean(made.losses[-50:]))},
+        statistics={appearance.APPEARANCE: appearance.kept(trained), appearance.UNLIKE: unlike},
         replace=job.replace,
     )
     checkpoint.remove()

@@ -426,3 +426,16 @@ def test_a_full_disk_leaves_the_old_bundle_and_no_debris(tiny: Bundle, tmp_path:
 def test_errors_show_message_and_hint() -> None:
     assert str(RevdistError("it broke", hint="mend it")) == "it broke; mend it"
     assert str(RevdistError("it broke")) == "it broke"
+
+
+@pytest.mark.parametrize(
+    "statistics",
+    [
+        {"appearance": 5}, {"appearance": {"brightness": []}}, {"appearance": {"brightness": ["a"]}},
+        {"appearance": {"brightness": [1.0] * 1000}}, {"held_out_unlike": "dark"}, {"held_out_unlike": [1]},
+    ],
+)  # fmt: skip
+def test_statistics_of_another_kind_are_refused(tiny_copy: Path, statistics: dict[str, Any]) -> None:
+    _change_manifest(tiny_copy, lambda manifest: manifest.update(statistics=statistics))
+    with pytest.raises(BundleError, match="not a bundle's manifest: statistics"):
+        bundle.read(tiny_copy)

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,7 @@ from PIL import Image
 
 from revdist.bundle import bundle
 from revdist.bundle.bundle import Bundle
+from revdist.cli import summary
 from revdist.data import images
 from revdist.data.images import Pixels
 from revdist.engines.engine import Engine
@@ -189,12 +191,12 @@ def test_the_state_of_another_run_is_refused_with_the_difference(
 
 
 def test_ctrl_c_on_the_command_ends_with_130_and_a_word_on_how_to_go_on(good_folder: Path, tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "revdist.cli.command", "train", "--good", str(good_folder), "--product", "cell"]
+    command = [sys.executable, "-m", "revdist", "train", "--good", str(good_folder), "--product", "cell"]
     command += ["--output", str(tmp_path / "cell"), "--teacher", "efficientnet_lite0", "--size", "64"]
     command += ["--steps", "100000", "--batch", "2", "--device", "cpu"]
     running = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
     assert running.stderr is not None
-    assert "teacher features of 19 pictures at 64x64" in running.stderr.readline()
+    assert any("teacher features of 19 pictures at 64x64" in line for line in iter(running.stderr.readline, ""))
     time.sleep(1)  # a person's time to press the keys, nothing is synchronised by it
     running.send_signal(signal.SIGINT)
     _, told = running.communicate(timeout=60)
@@ -349,3 +351,49 @@ def test_a_resnet_teacher_by_file_trains_too(good_folder: Path, resnet18_file: P
     engine = Engine(encoder, device="cpu")
     loaded = bundle.load(made.path, engine)
     assert np.isfinite(loaded.calibration(engine.identity).threshold)
+
+
+def test_a_bundle_keeps_how_its_pictures_look_and_warns_of_others(
+    tiny: Bundle, good_folder: Path, tmp_path: Path, run: Callable[..., tuple[int, str, str]],
+    caplog: pytest.LogCaptureFixture,
+) -> None:  # fmt: skip
+    fitted, _ = train.split(images.good_pictures(good_folder), tiny.recipe)
+    kept = tiny.trained_appearance
+    assert {"brightness", "contrast", "sharpness", "aspect ratio", "teacher 1", "teacher 16"} <= set(kept)
+    assert all(len(values) == len(fitted) for values in kept.values())
+    assert len(json.dumps(tiny.statistics["appearance"])) < 10_000
+    for kind in ("good", "broken"):
+        (tmp_path / "test" / kind).mkdir(parents=True)
+    for path in images.good_pictures(good_folder):
+        picture = images.read(path)
+        Image.fromarray(picture).save(tmp_path / "test" / "broken" / path.name)
+        Image.fromarray((picture * 0.3).astype(np.uint8)).save(tmp_path / "test" / "good" / path.name)
+    said = "the good test pictures are all darker than every picture trained with (brightness "
+    options = ("--data", tmp_path, "--engine", "cpu")
+    status, out, _ = run("evaluate", tiny.path, *options, "--json")
+    assert status == 0
+    assert any(sentence.startswith(said) for sentence in json.loads(out)["unlike"])
+    assert said in caplog.text
+    assert "the promise does not hold for them: mend light" in caplog.text
+    status, _, _ = run("report", tiny.path, *options, "--output", tmp_path / "report.html")
+    assert status == 0
+    assert said[1:] in (tmp_path / "report.html").read_text()
+    caplog.clear()
+    work = Path(shutil.copytree(tiny.path, tmp_path / "bundle"))
+    run("calibrate", work, "--good", tmp_path / "test" / "good", "--false-reject-rate", 0.2, "--replace-held-out")
+    assert f"the unseen pictures in {tmp_path / 'test' / 'good'} are all darker" in caplog.text
+
+
+def test_held_out_lots_that_look_otherwise_are_told_and_kept_in_the_bundle(
+    tiny: Bundle, good_folder: Path, lite0: teacher.Teacher, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    for row, path in enumerate(images.good_pictures(good_folder)):
+        lot = tmp_path / "lots" / ("day" if row < 12 else "night")
+        lot.mkdir(parents=True, exist_ok=True)
+        Image.fromarray((images.read(path) * (1 if row < 12 else 0.2)).astype(np.uint8)).save(lot / path.name)
+    job = _job(tiny, tmp_path / "lots", tmp_path / "cell", blocks="folders", steps=1, holdout=0.5)
+    made = train.train(job, lite0, device="cpu")
+    assert any("the held-out pictures are all " in sentence for sentence in made.held_out_unlike)
+    assert made.held_out_unlike[0] in caplog.text
+    assert any(line.startswith("WARNING      the held-out") for line in summary.bundle(made))
+    assert tiny.held_out_unlike == ()

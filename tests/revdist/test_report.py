@@ -251,9 +251,9 @@ def test_the_verdict_follows_from_promise_and_test(
     assert figures.test is not None
     measured = dataclasses.replace(figures.test.evaluation, escape_rate=missed / 7, false_reject_rate=rejected / 7)
     made = conformal.calibrate(np.linspace(0.1, 0.2, pictures), 0.01, engine="e", fingerprint="f")
-    changed = dataclasses.replace(
-        figures, calibration=made, test=dataclasses.replace(figures.test, evaluation=measured)
-    )
+    assert figures.test.unlike, "the cells are of another module, and look otherwise"
+    test = dataclasses.replace(figures.test, evaluation=measured, unlike=())
+    changed = dataclasses.replace(figures, calibration=made, test=test)
     assert [each.status for each in verdict.findings(changed)] == statuses
     assert f"Missed {missed} of 7 defective test parts and rejected {rejected} of 7" in verdict.headline(changed)
 

@@ -9,12 +9,14 @@ import argparse
 import logging
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from importlib.metadata import version
 from pathlib import Path
 from typing import get_args
 
 from revdist import recipe
 from revdist.bench import defaults as bench
+from revdist.cli import typed
 from revdist.errors import RevdistError
 from revdist.evaluation import defaults as sensitivity
 from revdist.files import console
@@ -33,10 +35,7 @@ def _told(arguments: Sequence[str] | None) -> int:
     options = _parser().parse_args(arguments)
     try:
         _check_bundle(options)
-        from revdist.cli import commands
-
-        command: Callable[[argparse.Namespace], int] = getattr(commands, options.command)
-        return command(options)
+        return _run(options)
     except RevdistError as error:
         print(f"revdist: {error.message}", file=sys.stderr)
         if error.hint:
@@ -50,6 +49,21 @@ def _check_bundle(options: argparse.Namespace) -> None:
 
     if getattr(options, "bundle", None) is not None:
         bundle_files.content(options.bundle, bundle_files.MANIFEST)
+
+
+def _run(options: argparse.Namespace) -> int:
+    """Import what a command needs, meanwhile look at how many processors are free, and run it."""
+    from revdist.engines.free_threads import FreeThreads
+
+    asked: int | None = getattr(options, "threads", None)  # None: bench, which decides for itself, and quick commands
+    threads = None if asked is None else FreeThreads(fixed=asked)
+    import torch
+
+    from revdist.cli import commands
+
+    command: Callable[[argparse.Namespace], int] = getattr(commands, options.command)
+    with threads.deciding(torch.get_num_threads, torch.set_num_threads) if threads else nullcontext():
+        return command(options)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -83,6 +97,7 @@ def _parser() -> argparse.ArgumentParser:
     one.add_argument("--replace-held-out", action="store_true", help=replaced)
     confirmed = "outliers that a person has found to be good parts: these files, or all; until then they move nothing"
     one.add_argument("--confirm-outliers", type=Path, nargs="*", action="extend", metavar="FILE", help=confirmed)
+    _add_threads(one)
     one.set_defaults(command="run_calibrate")
 
     one = known.add_parser("sensitivity", help="measure which synthetic defects, painted on good pictures, are seen")
@@ -125,6 +140,7 @@ def _parser() -> argparse.ArgumentParser:
     one.add_argument("--products", type=lambda text: text.split(","), default=[], metavar="A,B", help="(default: all)")
     one.add_argument("--seeds", type=int, default=1, metavar="N", help="runs of each product (%(default)s)")
     _add_recipe(one)
+    _add_threads(one)
     _add_device(one, "run_benchmark")
 
     one = known.add_parser("import-rd4ad", help="make a bundle of a checkpoint of the paper's official code")
@@ -134,9 +150,10 @@ def _parser() -> argparse.ArgumentParser:
     unseen = "pictures of good parts that it was not trained with: they set the threshold"
     one.add_argument("--good", type=Path, required=True, metavar="DIR", help=unseen)
     _add_output(one)
-    one.add_argument("--size", type=_size, default=(256, 256), metavar="N|HxW", help="input size (default: 256)")
+    one.add_argument("--size", type=typed.size, default=(256, 256), metavar="N|HxW", help="input size (default: 256)")
     rate = "wanted share of good parts rejected (default: %(default)s)"
     one.add_argument("--false-reject-rate", type=float, default=0.01, metavar="R", help=rate)
+    _add_threads(one)
     _add_device(one, "run_import_rd4ad")
 
     one = known.add_parser("show", help="tell what a bundle is, and check its files")
@@ -149,8 +166,8 @@ def _add_bench(one: argparse.ArgumentParser) -> None:
     one.add_argument("bundle", type=Path, nargs="?", metavar="BUNDLE")
     drawn = "random weights for this teacher in the place of a bundle: time does not depend on them"
     one.add_argument("--random", choices=recipe.TEACHERS, metavar="TEACHER", help=drawn)
-    one.add_argument("--size", type=_size, metavar="N|HxW", help="input size, with --random (default: by teacher)")
-    one.add_argument("--tile", type=_size, metavar="N|HxW", help="of tiles, with --random (default: none)")
+    one.add_argument("--size", type=typed.size, metavar="N|HxW", help="input size, with --random (default: by teacher)")
+    one.add_argument("--tile", type=typed.size, metavar="N|HxW", help="of tiles, with --random (default: none)")
     students = get_args(recipe.StudentName)
     one.add_argument("--student", choices=students, help="its design, with --random (default: by teacher)")
     bottlenecks = get_args(recipe.BottleneckName)
@@ -162,7 +179,9 @@ def _add_bench(one: argparse.ArgumentParser) -> None:
     )
     one.add_argument("--against", default=bench.PEER, metavar="PEER,PEER", help=others)
     batches = ",".join(map(str, bench.BATCHES))
-    one.add_argument("--batches", type=_numbers, default=bench.BATCHES, metavar="A,B", help=f"(default: {batches})")
+    one.add_argument(
+        "--batches", type=typed.numbers, default=bench.BATCHES, metavar="A,B", help=f"(default: {batches})"
+    )
     side = "pixels a side of the picture that a call begins with (default: %(default)s)"
     one.add_argument("--picture", type=int, default=bench.PICTURE_PX, metavar="N", help=side)
     time = "for the rounds of all batch sizes together, one of each at least (default: %(default)s)"
@@ -180,6 +199,7 @@ def _add_train(one: argparse.ArgumentParser) -> None:
     _add_recipe(one)
     one.add_argument("--seed", type=int, metavar="N", help=f"(default: {plain.seed})")
     _add_good(one)
+    _add_threads(one)
     _add_device(one, "run_train")
 
 
@@ -200,9 +220,11 @@ def _add_recipe(one: argparse.ArgumentParser) -> None:
     recipes = "default, or rd4ad: as the paper's code does, 200 epochs at 256 pixels (default: %(default)s)"
     one.add_argument("--recipe", choices=recipe.NAMED, default="default", metavar="NAME", help=recipes)
     one.add_argument("--steps", type=int, metavar="N", help="optimiser steps (default: by recipe and teacher)")
-    one.add_argument("--size", type=_size, metavar="N|HxW", help="input size, multiples of 32 (default: by teacher)")
+    one.add_argument(
+        "--size", type=typed.size, metavar="N|HxW", help="input size, multiples of 32 (default: by teacher)"
+    )
     tiles = "the networks see a picture in tiles of this size: for large pictures with small defects"
-    one.add_argument("--tile", type=_size, metavar="N|HxW", help=tiles)
+    one.add_argument("--tile", type=typed.size, metavar="N|HxW", help=tiles)
     one.add_argument("--batch", type=int, metavar="N", help="pictures, or tiles, a step (default: by teacher)")
     students = "official: the paper's; slim: narrow, several times less work (default: slim for efficientnet_lite0)"
     one.add_argument("--student", choices=get_args(recipe.StudentName), help=students)
@@ -212,7 +234,7 @@ def _add_recipe(one: argparse.ArgumentParser) -> None:
     )
     one.add_argument("--bottleneck", choices=get_args(recipe.BottleneckName), help=bottlenecks)
     scales = "scales that count in the anomaly map: 1 fine, 2 middle, 3 coarse (default: 1,2,3)"
-    one.add_argument("--scales", type=_scales, metavar="A,B", help=scales)
+    one.add_argument("--scales", type=typed.scales, metavar="A,B", help=scales)
     combine = f"how the maps of the scales become one (default: {plain.combine})"
     one.add_argument("--combine", choices=get_args(recipe.Combine), help=combine)
     one.add_argument("--holdout", type=float, metavar="SHARE", help=f"for calibration (default: {plain.holdout})")
@@ -239,6 +261,7 @@ def _add_engine(one: argparse.ArgumentParser, command: str) -> None:
     names = "auto, or an engine that the bundle is calibrated for, such as cpu or torch-cpu-bfloat16 (%(default)s: the "
     names += "fastest of them on this machine)"
     one.add_argument("--engine", default="auto", metavar="NAME", help=names)
+    _add_threads(one)
     one.set_defaults(command=command)
 
 
@@ -253,25 +276,9 @@ def _add_teacher_weights(one: argparse.ArgumentParser) -> None:
     one.add_argument("--teacher-weights", type=Path, metavar="FILE", help="state dict, .pth or .safetensors")
 
 
-def _scales(text: str) -> tuple[int, ...]:
-    scales = text.split(",")
-    if not all(scale.isdecimal() for scale in scales):
-        raise argparse.ArgumentTypeError(f"{text!r} are no scales, write 2 or 1,2,3")
-    return tuple(sorted(map(int, scales)))
-
-
-def _numbers(text: str) -> tuple[int, ...]:
-    numbers = text.split(",")
-    if not all(number.isdecimal() for number in numbers):
-        raise argparse.ArgumentTypeError(f"{text!r} are no numbers, write 4 or 1,2,4,8")
-    return tuple(sorted(set(map(int, numbers))))
-
-
-def _size(text: str) -> tuple[int, int]:
-    sides = text.lower().split("x")
-    if len(sides) not in (1, 2) or not all(side.isdecimal() for side in sides):
-        raise argparse.ArgumentTypeError(f"{text!r} is no size, write 256 or 256x320 (height x width)")
-    return int(sides[0]), int(sides[-1])
+def _add_threads(one: argparse.ArgumentParser) -> None:
+    threads = "threads to compute with (default: as many as other programs leave processors free)"
+    one.add_argument("--threads", type=typed.threads, default=0, metavar="N", help=threads)
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ from pathlib import Path
 import torch
 
 from revdist.data import images
+from revdist.engines import free_threads
 from revdist.engines.engine import Engine
 
 log = logging.getLogger("revdist")
@@ -33,6 +34,7 @@ class Source:
         if needed <= CACHE_SHARE * free_memory_bytes(engine.device):
             self._cache = tuple(each.new_empty((len(pictures), *each.shape[2:], each.shape[1])) for each in one)
             for start in range(0, len(pictures), self.CHUNK):
+                free_threads.adapt()
                 chunk = engine.features(pictures[start : start + self.CHUNK])
                 for kept, each in zip(self._cache, chunk, strict=True):
                     kept[start : start + len(each)] = each.permute(0, 2, 3, 1)  # (b, H, W, C)

@@ -23,6 +23,7 @@ from torch import nn
 from revdist.bundle import bundle_files
 from revdist.bundle.bundle import Bundle
 from revdist.data import appearance, augment, images, likeness, lots
+from revdist.engines import free_threads
 from revdist.engines.engine import Engine
 from revdist.errors import TrainError
 from revdist.evaluation import evaluate, look
@@ -163,6 +164,7 @@ def fit(
     begun_s = saved_s = time.monotonic()
     with Progress(steps=recipe.steps, batch=recipe.batch, done=len(losses)) as progress:
         for step in range(len(losses), recipe.steps):
+            free_threads.adapt()
             rows = batch_rows(recipe, len(source), step)
             losses.append(_step(student, optimiser, source.features(rows), recipe, step))
             if recipe.average_share:

@@ -1,0 +1,32 @@
+"""What may stand behind an option of `revdist`: text to values, or a word on what is expected."""
+
+from __future__ import annotations
+
+import argparse
+
+
+def threads(text: str) -> int:
+    if not text.isdecimal() or not 1 <= int(text) <= 1024:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of threads, write 1 or more")
+    return int(text)
+
+
+def scales(text: str) -> tuple[int, ...]:
+    scales = text.split(",")
+    if not all(scale.isdecimal() for scale in scales):
+        raise argparse.ArgumentTypeError(f"{text!r} are no scales, write 2 or 1,2,3")
+    return tuple(sorted(map(int, scales)))
+
+
+def numbers(text: str) -> tuple[int, ...]:
+    numbers = text.split(",")
+    if not all(number.isdecimal() for number in numbers):
+        raise argparse.ArgumentTypeError(f"{text!r} are no numbers, write 4 or 1,2,4,8")
+    return tuple(sorted(set(map(int, numbers))))
+
+
+def size(text: str) -> tuple[int, int]:
+    sides = text.lower().split("x")
+    if len(sides) not in (1, 2) or not all(side.isdecimal() for side in sides):
+        raise argparse.ArgumentTypeError(f"{text!r} is no size, write 256 or 256x320 (height x width)")
+    return int(sides[0]), int(sides[-1])

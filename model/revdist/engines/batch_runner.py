@@ -17,7 +17,7 @@ import torch
 from revdist.data.tiles import Tiles
 from revdist.engines.backend import OPENVINO, Backend
 from revdist.engines.crowd import Crowd
-from revdist.engines.cuda import graphs
+from revdist.engines.cuda import graphs as cuda_graphs
 from revdist.engines.lanes import Lanes, Later
 from revdist.engines.loaded_product import LoadedProduct, Table, rows_by_product
 from revdist.engines.openvino import compiled
@@ -33,11 +33,11 @@ Make = Callable[[LoadedProduct, Sequence[torch.Tensor]], Maps]  # of the distanc
 class BatchRunner:
     """One thread begins batches; `record` may come from another one."""
 
-    def __init__(self, where: Backend, mean: torch.Tensor, std: torch.Tensor) -> None:
+    def __init__(self, where: Backend, mean: torch.Tensor, std: torch.Tensor, *, graphs: bool = False) -> None:
         """`mean`, `std`: of the teacher, on the device."""
         self._target, self._mean, self._std = where, mean, std
         self.parts = Parts.fit(where)
-        self._graphs = graphs.Graphs(graphs.recorder(where.device))
+        self._graphs = cuda_graphs.Graphs(cuda_graphs.recorder(where.device) if graphs else None)
         self._lanes: Lanes | None = None
         self._crowd = Crowd()
 
@@ -101,7 +101,7 @@ class BatchRunner:
         judge = _judging(make, placed)
         return tuple(self._graphs(placed.student, judge, taught) if make is scored else judge(taught))
 
-    def _teaching(self, placed: LoadedProduct) -> graphs.Function:
+    def _teaching(self, placed: LoadedProduct) -> cuda_graphs.Function:
         """The teacher as a function of pixels, uint8 (n, h', w', 3)."""
         return lambda given: placed.teacher(self.normalise(given[0]))
 
@@ -151,7 +151,7 @@ class BatchRunner:
         """Record a student's graphs for batches of up to the largest of these. Tiles are too large to need them."""
         if not self._graphs.recording or placed.tiles.count > 1:
             return
-        for count in range(1, min(graphs.MOST, max(batches, default=0)) + 1):
+        for count in range(1, min(cuda_graphs.MOST, max(batches, default=0)) + 1):
             blank = self.upload([np.zeros((*placed.tiles.size, 3), np.uint8)] * count)
             self._graphs.prepare(placed.teacher, self._teaching(placed), [blank])
             taught = self._teaching(placed)([blank])
@@ -185,7 +185,7 @@ def _pack(placed: LoadedProduct, count: int) -> None:
             network.prepare(count)
 
 
-def _judging(make: Make, placed: LoadedProduct) -> graphs.Function:
+def _judging(make: Make, placed: LoadedProduct) -> cuda_graphs.Function:
     """What is made of a student's distances, as a function of its teacher's maps."""
     return lambda given: make(placed, placed.distances(given))
 

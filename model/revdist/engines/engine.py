@@ -2,7 +2,8 @@
 
 B pictures of a batch, h w their size, T tiles of each, h' w' theirs (see tiles.py). Batch norms are folded into the
 convolutions, memory is channels last, and the only copy from the device that `inspect` makes is the one of the scores,
-which are float32 in any precision. A GPU is given small batches as graphs (graphs.py). On a processor operations are
+which are float32 in any precision. A GPU computes while the next batch is begun (copies.py), and can be given small
+batches as graphs (graphs.py). On a processor operations are
 fused (fused.py), 8-bit (quantised.py) or OpenVINO's (compiled.py), and a batch goes through in parts that its caches
 hold (parts.py), side by side (lanes.py).
 """
@@ -22,9 +23,18 @@ from revdist.data.tiles import Size, Tiles
 from revdist.engines import memory
 from revdist.engines.backend import OPENVINO, TORCH, target
 from revdist.engines.batch_runner import BatchRunner, Maps, scaled, scored
+from revdist.engines.cuda.copies import copies
 from revdist.engines.folding import on_device
 from revdist.engines.lanes import Later
-from revdist.engines.loaded_product import Inspection, LoadedProduct, Ranges, Table, rows_by_product
+from revdist.engines.loaded_product import (
+    Inspection,
+    LoadedProduct,
+    Ranges,
+    Table,
+    inspection,
+    rows_by_product,
+    scores_of,
+)
 from revdist.engines.openvino import compiled
 from revdist.engines.processor import quantised
 from revdist.engines.processor.fused import Program
@@ -48,15 +58,20 @@ class Engine:
         device: str = "auto",
         precision: str = "float32",
         runtime: str = TORCH,
+        graphs: bool = False,
     ) -> None:
-        """Raises RevdistError for a runtime or device that is not there, or a precision that they have not."""
+        """Raises RevdistError for a runtime or device that is not there, or a precision that they have not.
+
+        `graphs`: give a GPU small batches as CUDA graphs. Off until a GPU has shown them right (tests/bench/gpu.py).
+        """
         self._target = target(device, precision, runtime)
         self.device = self._target.device
         self.identity = self._target.identity
         self.teacher_name = teacher.name
         self.teacher_sha256 = teacher.sha256
         mean, std = (on_device(each, self.device) for each in (teacher.mean, teacher.std))
-        self._passes = BatchRunner(self._target, mean, std)
+        self._passes = BatchRunner(self._target, mean, std, graphs=graphs)
+        self._copies = copies(self.device)
         self._given = teacher  # int8 needs it for each set of ranges
         self._teacher = None if self.needs_ranges else self._make_teacher(None)
         self._warmed: frozenset[int] = frozenset()  # batch sizes
@@ -171,7 +186,7 @@ class Engine:
     def begin(self, pixels: Sequence[npt.NDArray[np.uint8]], products: Sequence[str]) -> Later[Inspection]:
         """The same, of which the last part may still be computed when this returns.
 
-        With lanes the next batch can be begun before all of them have ended this one.
+        With lanes the next batch can be begun before all of them have ended this one, on a GPU as soon as this returns.
         """
         students = self._students
         every: list[tuple[list[int], Later[list[Maps]]]] = []
@@ -184,7 +199,13 @@ class Engine:
                 return Later.known(Inspection(np.empty(0, np.float32), []))
             rows, last = every.pop()
             before = [(known, found.result()) for known, found in every]
-            return last.then(lambda seen: _inspection([*before, (rows, seen)]))
+            groups = last.then(lambda seen: [*before, (rows, seen)])
+            to_host = self._copies
+            if to_host is None:
+                return groups.then(lambda known: inspection(known, scores_of(known).numpy()))
+            queued = groups.result()  # what the GPU was given to compute: nothing has waited for it
+            scores = to_host.begin(scores_of(queued))  # the one copy to the host
+            return scores.then(lambda copied: inspection(queued, copied.numpy(), to_host.of_finished))
 
     @torch.inference_mode()
     def scale_maps(self, pixels: npt.NDArray[np.uint8], product: str) -> npt.NDArray[np.float32]:
@@ -277,13 +298,3 @@ class Engine:
                     hint="call images.prepare first",
                 )
         return [(*key, rows) for key, rows in groups.items()]
-
-
-def _inspection(groups: Sequence[tuple[Sequence[int], Sequence[Maps]]]) -> Inspection:
-    """Of all groups' rows and smoothed maps and scores, the one copy to the host, the one synchronisation."""
-    order = [row for rows, _ in groups for row in rows]
-    maps = dict(zip(order, (each for _, seen in groups for smoothed, _ in seen for each in smoothed), strict=True))
-    found = torch.cat([scores for _, seen in groups for _, scores in seen])
-    scores = np.empty(len(order), np.float32)
-    scores[order] = found.cpu().numpy()
-    return Inspection(scores, [maps[row] for row in range(len(order))])

@@ -5,7 +5,7 @@ B pictures of a batch, h w their size.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -50,13 +50,38 @@ Table = Mapping[str, LoadedProduct]
 class Inspection:
     """What `Engine.inspect` found, in the order of the pictures."""
 
-    def __init__(self, scores: npt.NDArray[np.float32], maps: Sequence[torch.Tensor]) -> None:
+    def __init__(
+        self,
+        scores: npt.NDArray[np.float32],
+        maps: Sequence[torch.Tensor],
+        to_host: Callable[[torch.Tensor], torch.Tensor] = torch.Tensor.cpu,
+    ) -> None:
         self.scores = scores  # (B,) float32, raw
         self._maps = maps  # B tensors (h, w) on the device
+        self._to_host = to_host
 
     def map(self, index: int) -> npt.NDArray[np.float32]:
         """The smoothed anomaly map of a picture, float32 (h, w), copied from the device now."""
-        return np.asarray(self._maps[index].cpu().numpy())
+        return np.asarray(self._to_host(self._maps[index]).numpy())
+
+
+Groups = Sequence[tuple[Sequence[int], Sequence[tuple[torch.Tensor, ...]]]]  # rows, and their smoothed maps and scores
+
+
+def scores_of(groups: Groups) -> torch.Tensor:
+    """Of all groups, one after the other (B,), on the device."""
+    return torch.cat([scores for _, seen in groups for _, scores in seen])
+
+
+def inspection(
+    groups: Groups, scores: npt.NDArray[np.float32], to_host: Callable[[torch.Tensor], torch.Tensor] = torch.Tensor.cpu
+) -> Inspection:
+    """Of all groups in the order of the pictures. `scores`: as `scores_of` gives them, on the host."""
+    order = [row for rows, _ in groups for row in rows]
+    maps = dict(zip(order, (each for _, seen in groups for smoothed, _ in seen for each in smoothed), strict=True))
+    ordered = np.empty(len(order), np.float32)
+    ordered[order] = scores
+    return Inspection(ordered, [maps[row] for row in range(len(order))], to_host)
 
 
 def rows_by_product(products: Sequence[str]) -> dict[str, list[int]]:

@@ -403,27 +403,3 @@ def test_tiles_of_a_large_picture_go_through_cuda_in_parts(monkeypatch: pytest.M
     maps = engine.maps(batch, ["bolt", "bolt", "nut"])
     assert (maps.device.type, maps.dtype, maps.shape) == ("cuda", torch.float32, (3, 160, 160))
     assert seen == [8, 8, 8]
-
-
-@pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device: NOT TESTED")
-def test_scores_on_cuda_are_those_of_the_cpu(
-    lite0: teacher.Teacher, loaded: Engine, mixed: tuple[list[Pixels], list[str]]
-) -> None:
-    engine = Engine(lite0, device="cuda")
-    engine.add("bolt", _student("efficientnet_lite0", 1), (64, 96))
-    engine.add("nut", _student("efficientnet_lite0", 2), (64, 96))
-    engine.add("plate", _student("efficientnet_lite0", 3), (96, 64))
-    np.testing.assert_allclose(engine.inspect(*mixed).scores, loaded.inspect(*mixed).scores, rtol=1e-4)
-
-
-@pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device: NOT TESTED")
-@pytest.mark.parametrize("precision", ["bfloat16", "float16"])
-def test_coarser_scores_on_cuda_are_near_those_of_the_cpu(
-    lite0: teacher.Teacher, loaded: Engine, mixed: tuple[list[Pixels], list[str]], precision: str
-) -> None:
-    engine = Engine(lite0, device="cuda", precision=precision)
-    for seed, product in enumerate(("bolt", "nut", "plate"), 1):
-        engine.add(product, _student("efficientnet_lite0", seed), loaded.size(product))
-    np.testing.assert_allclose(engine.inspect(*mixed).scores, loaded.inspect(*mixed).scores, rtol=1e-2)

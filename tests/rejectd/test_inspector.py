@@ -9,7 +9,6 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -374,7 +373,7 @@ def test_networks_are_computed_by_the_runtime_that_is_set(
     for path in cells[120:130]:
         shutil.copy(path, good)
     copied = Path(shutil.copytree(bundle, tmp_path / "cell"))
-    settings, products = replace(CPU, runtime=Runtime.OPENVINO), {"cell": Product(bundle=copied)}
+    settings, products = CPU.model_copy(update={"runtime": Runtime.OPENVINO}), {"cell": Product(bundle=copied)}
     with pytest.raises(InspectorError, match=r"no calibration for engine openvino-cpu-float32.*--engine openvino-cpu-"):
         Inspector(settings, products)
     command = ["calibrate", str(copied), "--good", str(good), "--false-reject-rate", "0.1", "--engine", "openvino-cpu"]
@@ -402,7 +401,7 @@ def test_the_fastest_precision_that_every_bundle_is_calibrated_for_is_taken(
     cell, wafer = (Product(bundle=path) for path in both)
 
     def identity(precision: Precision, **products: Product) -> str:
-        made = Inspector(replace(CPU, precision=precision), products)
+        made = Inspector(CPU.model_copy(update={"precision": precision}), products)
         result = made.inspect([a_frame(made, pictures[0])])[0]
         assert (result.engine, result.score > 0) == (made.models["cell"].engine, True)
         return result.engine

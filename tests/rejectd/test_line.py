@@ -22,7 +22,18 @@ from prometheus_client import generate_latest
 
 from rejectd.contract.messages import GOLDEN, CameraState, CameraStatus, Cause, Exposure, Frame, Policy, Result
 from rejectd.contract.payloads import encode, line_topic, verdict_payload
-from rejectd.contract.settings import Batch, Commands, Device, Engine, FolderCamera, Mqtt, Product, Settings, Station
+from rejectd.contract.settings import (
+    Batch,
+    Commands,
+    Device,
+    Engine,
+    Evidence,
+    FolderCamera,
+    Mqtt,
+    Product,
+    Settings,
+    Station,
+)
 from rejectd.control import standing_orders as standing_module
 from rejectd.control.standing_orders import Order, Standing, StandingFile, ThresholdOrder
 from rejectd.control.thresholds import ThresholdError
@@ -56,7 +67,7 @@ def settings_of(bundles: Path, **changed: Any) -> Settings:
         engine=Engine(device=Device.CPU, threads=1),
         mqtt=Mqtt(commands=Commands.ANONYMOUS),
     )
-    return replace(settings, **changed)
+    return settings.model_copy(update=changed)
 
 
 class Site:
@@ -407,7 +418,7 @@ def test_a_pause_that_passes_parts_and_a_threshold_that_lets_defects_pass_are_pr
 
 def test_a_pause_passes_parts_also_by_the_policy_of_a_camera_or_a_station(site: Site) -> None:
     passing = FolderCamera(product="cell", path=Path("/pictures"), policy=Policy.PASS)
-    cameras = {"left": passing, "right": replace(passing, policy=Policy.REJECT)}
+    cameras = {"left": passing, "right": passing.model_copy(update={"policy": Policy.REJECT})}
     gate = Station(cameras=("right",), policy=Policy.PASS)
     line = site.start(settings_of(site.bundles, cameras=cameras, stations={"gate": gate}))
     ask(line, "pause")
@@ -629,7 +640,7 @@ def test_a_line_whose_broker_knows_nobody_carries_out_nothing_and_says_so_at_its
 
 def test_without_evidence_nothing_is_kept_beside_the_journal(site: Site) -> None:
     settings = settings_of(site.bundles)
-    site.record(replace(settings, evidence=replace(settings.evidence, enabled=False)))
+    site.record(settings.model_copy(update={"evidence": Evidence(enabled=False)}))
     assert sorted(path.name for path in site.state.iterdir() if path.is_dir()) == []
-    site.record(replace(settings, evidence=replace(settings.evidence, directory=site.directory / "pictures")))
+    site.record(settings.model_copy(update={"evidence": Evidence(directory=site.directory / "pictures")}))
     assert (site.directory / "pictures").is_dir()

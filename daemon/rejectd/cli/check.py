@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import math
 import secrets
@@ -128,7 +127,7 @@ def _camera(camera: AnyCamera, made_with: Size | None) -> str:
     finally:
         device.close()
     clock = whose_clock(file_system(camera.path))
-    shown = dataclasses.replace(camera, mode=FolderMode.REPLAY, rate_hz=None)
+    shown = camera.model_copy(update={"mode": FolderMode.REPLAY, "rate_hz": None})
     try:
         return f"{camera.path} is watched, {clock}; {_fitting(camera, _picture(shown).shape, made_with)}"
     except NoPictureError:

@@ -3,21 +3,19 @@ page, and the description of the MQTT topics for those who build on them."""
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import textwrap
-import types
 import typing
 from collections.abc import Iterator, Mapping
 from enum import StrEnum
 from pathlib import Path
-from typing import Any
 
 import yaml
 from prometheus_client import CollectorRegistry
+from pydantic.fields import FieldInfo
 
 from rejectd.contract import asyncapi, payloads, schemas
-from rejectd.contract.declaration import declared
+from rejectd.contract.fields import Group, declared, kind
 from rejectd.contract.messages import GOLDEN, CameraState, Cause, Decision, RejectdError
 from rejectd.contract.requests import REQUESTS
 from rejectd.contract.settings import FolderCamera, Product, Settings, Station, V4l2Camera, VideoCamera
@@ -26,7 +24,7 @@ from rejectd.metrics import SERIES, Metrics
 from rejectd.stations import Fate
 from revdist.files import trouble
 
-_CAMERAS: tuple[type, ...] = (FolderCamera, VideoCamera, V4l2Camera)
+_CAMERAS: tuple[type[FolderCamera | VideoCamera | V4l2Camera], ...] = (FolderCamera, VideoCamera, V4l2Camera)
 _CAUSES: Mapping[Cause, str] = {
     Cause.LATE: "No result in time; the deadline was near.",
     Cause.OVERLOAD: "Too many frames wait, or no time was left to inspect it.",
@@ -45,8 +43,8 @@ def example() -> str:
         "# What is commented out shows the default. Paths are relative to this file.",
         "",
     ]
-    for field in dataclasses.fields(Settings):
-        lines += ["", *_example_of(field)] if not _is_scalar(field) else _entry(field, 0, Settings)
+    for name, field in Settings.model_fields.items():
+        lines += ["", *_example_of(name, field)] if not _is_scalar(field) else _entry(name, field, 0)
     return "\n".join(lines) + "\n"
 
 
@@ -99,63 +97,63 @@ def _yaml() -> str:
     return yaml.safe_dump(plain, sort_keys=False, width=110, allow_unicode=True)
 
 
-def _example_of(field: dataclasses.Field[Any]) -> list[str]:
+def _example_of(name: str, field: FieldInfo) -> list[str]:
     """One group of the example file."""
     lines = [f"# {declared(field).help}"]
-    if field.name == "cameras":
+    if name == "cameras":
         lines.append("cameras:")
         for number, camera in enumerate(_CAMERAS, 1):
-            entry = [f"  camera{number}:", f"    type: {camera.type}  # {_first_line(camera)}"]  # type: ignore[attr-defined]
-            entry += [line for each in dataclasses.fields(camera) for line in _entry(each, 4, camera)]
+            entry = [f"  camera{number}:", f"    type: {camera.type}  # {_first_line(camera)}"]
+            entry += [line for name, setting in camera.model_fields.items() for line in _entry(name, setting, 4)]
             lines += entry if number == 1 else [f"  # {line[2:]}" for line in entry]
         return lines
-    if field.name == "products":
+    if name == "products":
         lines += ["products:", "  cell:"]
-        return lines + [line for each in dataclasses.fields(Product) for line in _entry(each, 4, Product)]
-    if field.name == "stations":
+        return lines + [line for name, setting in Product.model_fields.items() for line in _entry(name, setting, 4)]
+    if name == "stations":
         lines += ["stations:", "  part:"]
-        lines += [line for each in dataclasses.fields(Station) for line in _entry(each, 4, Station)]
+        lines += [line for name, setting in Station.model_fields.items() for line in _entry(name, setting, 4)]
         return [lines[0], *(f"# {line}" for line in lines[1:])]
-    group = typing.get_type_hints(Settings)[field.name]
-    lines.append(f"# {field.name}:")
-    for each in dataclasses.fields(group):
-        lines += [line if line.startswith("#") else f"# {line}" for line in _entry(each, 2, group)]
+    group = _group(field)
+    assert group is not None
+    lines.append(f"# {name}:")
+    for name, setting in group.model_fields.items():
+        lines += [line if line.startswith("#") else f"# {line}" for line in _entry(name, setting, 2)]
     return lines
 
 
-def _entry(field: dataclasses.Field[Any], indent: int, group: type) -> list[str]:
+def _entry(name: str, field: FieldInfo, indent: int) -> list[str]:
     """One setting: its comment above it, commented out if it has a default."""
     about = declared(field)
     pad = " " * indent
-    notes = ", ".join(note for note in (_choices(field, group), about.range()) if note)
+    notes = ", ".join(note for note in (_choices(field), about.range()) if note)
     text = f"{about.help} ({notes})" if notes else about.help
     lines = [f"{pad}# {line}" for line in textwrap.wrap(text, 110 - indent)]
-    if about.example or (field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING):
-        return [*lines, f"{pad}{field.name}: {about.example}"]
-    return [*lines, f"{pad}# {field.name}: {_default(field)}"]
+    if about.example or field.is_required():
+        return [*lines, f"{pad}{name}: {about.example}"]
+    return [*lines, f"{pad}# {name}: {_default(field)}"]
 
 
 def _settings_tables() -> Iterator[str]:
-    groups: list[tuple[str, str, type]] = [("", "Everything about one line.", Settings)]
-    groups += [(f"cameras.NAME (type {camera.type})", _first_line(camera), camera) for camera in _CAMERAS]  # type: ignore[attr-defined]
+    groups: list[tuple[str, str, type[Group]]] = [("", "Everything about one line.", Settings)]
+    groups += [(f"cameras.NAME (type {camera.type})", _first_line(camera), camera) for camera in _CAMERAS]
     groups.append(("products.NAME", _first_line(Product), Product))
     groups.append(("stations.NAME", _first_line(Station), Station))
-    hints = typing.get_type_hints(Settings)
-    for field in dataclasses.fields(Settings):
-        if not _is_scalar(field) and dataclasses.is_dataclass(hints[field.name]):
-            groups.append((field.name, declared(field).help, hints[field.name]))
-    for name, help_text, group in groups:
-        yield from (f"### {name or 'The file'}", "", help_text, "")
+    for name, field in Settings.model_fields.items():
+        if group := _group(field):
+            groups.append((name, declared(field).help, group))
+    for title, help_text, group in groups:
+        yield from (f"### {title or 'The file'}", "", help_text, "")
         yield from ("| setting | default | allowed | meaning |", "| --- | --- | --- | --- |")
-        for field in dataclasses.fields(group):
+        for name, field in group.model_fields.items():
             if group is not Settings or _is_scalar(field):
-                yield _row(field, group)
+                yield _row(name, field)
         yield ""
 
 
-def _row(field: dataclasses.Field[Any], group: type) -> str:
-    allowed = _choices(field, group) or declared(field).range()
-    return f"| `{field.name}` | {_shown_default(field)} | {allowed} | {declared(field).help} |"
+def _row(name: str, field: FieldInfo) -> str:
+    allowed = _choices(field) or declared(field).range()
+    return f"| `{name}` | {_shown_default(field)} | {allowed} | {declared(field).help} |"
 
 
 def _topics() -> Iterator[str]:
@@ -196,8 +194,8 @@ def _commands() -> Iterator[str]:
     for command, cls in REQUESTS.items():
         yield from (f"### {command}", "", schemas.request(command)["description"], "")
         yield from ("| field | default | allowed | meaning |", "| --- | --- | --- | --- |")
-        for field in dataclasses.fields(cls):
-            yield _row(field, cls)
+        for name, field in cls.model_fields.items():
+            yield _row(name, field)
         yield from ("", f"Result: {', '.join(f'`{name}`' for name in schemas.result(command)['properties'])}.", "")
 
 
@@ -225,21 +223,24 @@ def _metrics() -> Iterator[str]:
         yield f"| `{metric.name}{suffix}` | {metric.type} | {', '.join(labels)} | {metric.documentation} |"
 
 
-def _is_scalar(field: dataclasses.Field[Any]) -> bool:
-    hint = typing.get_type_hints(Settings)[field.name]
-    return not dataclasses.is_dataclass(hint) and typing.get_origin(hint) not in (dict, Mapping)
+def _group(field: FieldInfo) -> type[Group] | None:
+    """The group that stands under a field, if one does."""
+    wanted = kind(field)
+    return wanted if isinstance(wanted, type) and issubclass(wanted, Group) else None
 
 
-def _choices(field: dataclasses.Field[Any], group: type) -> str:
-    hint = typing.get_type_hints(group)[field.name]
-    options = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
-    for option in options:
-        if isinstance(option, type) and issubclass(option, StrEnum):
-            return ", ".join(option)
-    return "true, false" if hint is bool else ""
+def _is_scalar(field: FieldInfo) -> bool:
+    return _group(field) is None and typing.get_origin(kind(field)) is not dict
 
 
-def _default(field: dataclasses.Field[Any]) -> str:
+def _choices(field: FieldInfo) -> str:
+    wanted = kind(field)
+    if isinstance(wanted, type) and issubclass(wanted, StrEnum):
+        return ", ".join(wanted)
+    return "true, false" if wanted is bool else ""
+
+
+def _default(field: FieldInfo) -> str:
     value = field.default
     if value is None:
         return "null"
@@ -248,8 +249,8 @@ def _default(field: dataclasses.Field[Any]) -> str:
     return str(value).lower() if isinstance(value, bool) else f"{value:g}" if isinstance(value, float) else str(value)
 
 
-def _shown_default(field: dataclasses.Field[Any]) -> str:
-    if field.default is dataclasses.MISSING:
+def _shown_default(field: FieldInfo) -> str:
+    if field.is_required():
         return "required"
     return "" if field.default is None else f"`{_default(field)}`"
 

@@ -1,63 +1,31 @@
-"""A setting is declared once; parser, error text, example and reference page all come from that declaration.
+"""Turns a YAML file into groups of settings, and collects every mistake with its line, so that a person sees all of
+them at once.
 
-A group of settings is a frozen dataclass whose fields are made by `setting`. `Reader` turns YAML nodes into such
-groups and collects every mistake with its place in the file, so that a person sees all of them at once.
+What a setting may be is declared in `settings` and checked there. What stands here is YAML: the line of each key, and
+what its author means by `yes`, `07` or `"5"`.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import os
 import re
 import types
 import typing
-from collections.abc import Mapping
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
 import yaml
+from pydantic.fields import FieldInfo
 
+from rejectd.contract import complaints
+from rejectd.contract.complaints import LONGEST, Complaint, Seen
+from rejectd.contract.fields import Declared, Group, declared, is_optional, kind
 from rejectd.contract.messages import RejectdError
 
 _BOOL, _INT, _NULL = (f"tag:yaml.org,2002:{tag}" for tag in ("bool", "int", "null"))
-_LONGEST = 40  # characters of a wrong value that a message shows
-
-
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class Declared:
-    """What a person needs to know about one setting."""
-
-    help: str
-    unit: str = ""
-    low: float | None = None
-    high: float | None = None
-    pattern: str = ""
-    pattern_help: str = ""
-    relative: bool = False  # a text without :// is a path, relative to the settings file
-    example: str = ""  # what the example file shows for a setting without default
-
-    def range(self) -> str:
-        """The allowed values in words, empty if there is no bound."""
-        unit = f" {self.unit}" if self.unit else ""
-        if self.low is not None and self.high is not None:
-            return f"{self.low:g} to {self.high:g}{unit}"
-        return f"{self.low:g}{unit} or more" if self.low is not None else self.pattern_help
-
-
-def setting(help: str, *, default: Any = dataclasses.MISSING, **declared: Any) -> Any:  # noqa: A002
-    """Declare one setting; without `default` it is required."""
-    metadata = {"declared": Declared(help=help, **declared)}
-    if isinstance(default, (dict, list)) or dataclasses.is_dataclass(default):
-        return dataclasses.field(default_factory=lambda: default, metadata=metadata)
-    return dataclasses.field(default=default, metadata=metadata)
-
-
-def declared(field: dataclasses.Field[Any]) -> Declared:
-    """The declaration of a field made by `setting`."""
-    found: Declared = field.metadata["declared"]
-    return found
+_HALF = "[\ud800-\udfff]"  # of a character
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -121,32 +89,31 @@ class Reader:
             place = place.rpartition(".")[0]
         self._add(self.lines.get(place, 1), key, problem, hint)
 
-    def group(self, cls: type, node: yaml.Node, key: str = "") -> Any:
-        """One dataclass from one mapping; None if anything in it is wrong."""
+    def group(self, cls: type[Group], node: yaml.Node, key: str = "") -> Any:
+        """One group from one mapping; None if anything in it is wrong."""
         entries = self._entries(node, key)
         if entries is None:
             return None
-        hints = typing.get_type_hints(cls)
-        fields = {field.name: field for field in dataclasses.fields(cls)}
         before = len(self.mistakes)
-        for name, (line, _) in entries.items():
-            if name not in fields and not (name == "type" and hasattr(cls, "type")):
-                close = difflib.get_close_matches(name, fields, n=1)
-                hint = f"did you mean {close[0]}?" if close else f"known here: {', '.join(fields)}"
-                self._add(line, _join(key, name), "unknown setting", hint)
         values: dict[str, Any] = {}
-        for name, field in fields.items():
-            if name in entries:
-                line, value_node = entries[name]
+        for name, (line, value_node) in entries.items():
+            if name in cls.model_fields:
                 self.lines[_join(key, name)] = line
-                values[name] = self._value(hints[name], value_node, _join(key, name), declared(field))
-            elif field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING:
-                hint = f"add `{name}:`. {declared(field).help}"
-                self._add(node.start_mark.line + 1, _join(key, name), "is missing", hint)
-        if len(self.mistakes) > before:
+                values[name] = self._value(cls.model_fields[name], value_node, _join(key, name))
+            elif not (name == "type" and hasattr(cls, "type")):
+                values[name] = None
+        told = {mistake.key for mistake in self.mistakes[before:]}
+        group = complaints.build(cls, values, lambda name: _seen(entries[name][1]))
+        if isinstance(group, list):
+            for wrong in group:
+                place = _join(key, wrong.name)
+                if not any(known == place or known.startswith(f"{place}.") for known in told):
+                    self._add(_line(wrong, cls, entries, node), place, wrong.problem, wrong.hint)
+            self.mistakes[before:] = sorted(self.mistakes[before:], key=lambda mistake: mistake.line)
+        if isinstance(group, list) or len(self.mistakes) > before:
             return None
-        self.groups[key] = cls(**values)
-        return self.groups[key]
+        self.groups[key] = group
+        return group
 
     def _entries(self, node: yaml.Node, key: str) -> dict[str, tuple[int, yaml.Node]] | None:
         """The keys of a mapping with their lines; twice the same key is a mistake."""
@@ -188,22 +155,21 @@ class Reader:
         self._known[node] = {str(name.value): (name.start_mark.line + 1, value) for name, value in node.value}
         return self._known[node]
 
-    def _value(self, hint: Any, node: yaml.Node, key: str, about: Declared) -> Any:
-        optional = type(None) in typing.get_args(hint)
-        if optional and node.tag == _NULL:
+    def _value(self, field: FieldInfo, node: yaml.Node, key: str) -> Any:
+        """What the model checks: the value that the author of this node means, None where that was refused here."""
+        wanted = kind(field)
+        if is_optional(field) and node.tag == _NULL:
             return None
-        wanted = typing.get_args(hint)[0] if optional else hint
-        if typing.get_origin(wanted) in (dict, Mapping):
+        if typing.get_origin(wanted) is dict:
             return self._named(typing.get_args(wanted)[1], node, key)
-        if typing.get_origin(wanted) is tuple:
-            if typing.get_args(wanted)[-1] is Ellipsis:
-                return self._names(node, key, about)
-            return self._numbers(len(typing.get_args(wanted)), node, key, about)
-        if dataclasses.is_dataclass(wanted) and isinstance(wanted, type):
+        if isinstance(wanted, type) and issubclass(wanted, Group):
             return self.group(wanted, node, key)
-        if not isinstance(node, yaml.ScalarNode):
-            return self._wrong(node, key, "a group or list", f"give one value. {about.help}")
-        return self._scalar(wanted, node, key, about)
+        if isinstance(node, yaml.ScalarNode):
+            return self._scalar(wanted, node, key, declared(field))
+        if typing.get_origin(wanted) is tuple and isinstance(node, yaml.SequenceNode):
+            item = int if typing.get_args(wanted)[-1] is not Ellipsis else str
+            return tuple(_item(item, value) for value in node.value)
+        return {}
 
     def _named(self, hint: Any, node: yaml.Node, key: str) -> Any:
         """A mapping from names to groups; a union of groups is told apart by its `type`."""
@@ -234,59 +200,20 @@ class Reader:
             self._add(line, f"{key}.type", f"{_shown(value)} is not known", f"choose one of {', '.join(kinds)}")
         return kinds.get(str(value.value))
 
-    def _names(self, node: yaml.Node, key: str, about: Declared) -> Any:
-        """A list of names, each of them once."""
-        items = node.value if isinstance(node, yaml.SequenceNode) else []
-        names = tuple(str(item.value) for item in items if isinstance(item, yaml.ScalarNode) and item.value)
-        if not names or len(names) != len(items):
-            return self._wrong(node, key, _shown(node), f"give {about.pattern_help}")
-        if len(set(names)) < len(names):
-            return self._wrong(node, key, f"[{', '.join(names)}]"[:_LONGEST], "give each name once")
-        return names
-
-    def _numbers(self, count: int, node: yaml.Node, key: str, about: Declared) -> Any:
-        items = node.value if isinstance(node, yaml.SequenceNode) else []
-        try:
-            numbers = tuple(int(item.value) for item in items if item.tag == _INT)
-        except (TypeError, ValueError):
-            numbers = ()
-        if len(items) != count or len(numbers) != count:
-            shown = f"[{', '.join(str(item.value) for item in items)}]" if items else _shown(node)
-            return self._wrong(node, key, shown[:_LONGEST], f"give {count} whole numbers, {about.pattern_help}")
-        if min(numbers) < 0:
-            return self._wrong(node, key, str(list(numbers)), "no number may be negative")
-        return numbers
-
     def _scalar(self, wanted: Any, node: yaml.ScalarNode, key: str, about: Declared) -> Any:
         raw = node.value
-        shown = _shown(node)
         if isinstance(wanted, type) and issubclass(wanted, StrEnum):
-            options = [str(option) for option in wanted]
-            try:
-                return wanted(raw.lower())
-            except ValueError:
-                return self._wrong(node, key, shown, f"choose {', '.join(options)}")
+            return _option(wanted, raw)
         if wanted is bool:
-            good = node.tag == _BOOL
-            return (
-                raw.lower() in ("true", "yes", "on")
-                if good
-                else self._wrong(node, key, shown, "give true or false, without quotes")
-            )
+            return raw.lower() in ("true", "yes", "on") if node.tag == _BOOL else raw
         if wanted in (int, float):
-            return self._number(wanted, node, key, about)
-        if node.tag in (_BOOL, _NULL):
-            hint = f'YAML does not read this as text; put it in quotes: "{raw}"' if raw else about.help
-            return self._wrong(node, key, shown, hint)
-        if not raw.strip():
-            return self._wrong(node, key, shown, about.help)
-        if about.pattern and not re.fullmatch(about.pattern, raw):
-            return self._wrong(node, key, shown, about.pattern_help)
+            return _number(wanted, node)
+        if node.tag in (_BOOL, _NULL) or not raw.strip():
+            return None if node.tag in (_BOOL, _NULL) else raw
         if wanted is Path:
             return self._path(node, key)
-        if not about.pattern and re.search("[\ud800-\udfff]", raw):
-            return self._wrong(node, key, shown, "it holds half a character; write it out")
-        return str(self._path(node, key)) if about.relative and "://" not in raw else raw
+        relative = about.relative and "://" not in raw and not re.search(_HALF, raw)
+        return str(self._path(node, key)) if relative else raw
 
     def _path(self, node: yaml.ScalarNode, key: str) -> Path | None:
         """A path relative to the settings file."""
@@ -298,21 +225,6 @@ class Reader:
         except (RuntimeError, UnicodeEncodeError):  # of half a character, which YAML can write
             self._wrong(node, key, _shown(node), "write the path out")
             return None
-
-    def _number(self, wanted: type, node: yaml.ScalarNode, key: str, about: Declared) -> Any:
-        raw = node.value
-        kind = "a whole number" if wanted is int else "a number"
-        try:
-            if node.style is not None or node.tag == _BOOL:
-                raise ValueError  # noqa: TRY301 - quoted numbers and truth values end in the same advice
-            value = int(raw) if wanted is int else float(raw)
-        except ValueError:
-            quotes = " without quotes" if node.style is not None else ""
-            return self._wrong(node, key, _shown(node), f"give {kind}{quotes}, {about.range()}")
-        low, high = about.low, about.high
-        if value != value or (low is not None and value < low) or (high is not None and value > high):
-            return self._wrong(node, key, raw[:_LONGEST], f"give {about.range()}")
-        return value
 
     def _wrong(self, node: yaml.Node, key: str, found: str | None, hint: str) -> Any:
         """Note a mistake in a value and stand in for it with None; the group is not made then."""
@@ -337,6 +249,52 @@ def _syntax_hint(problem: str) -> str:
     return next((hint for part, hint in hints.items() if part in problem), "see the example config/line.yaml")
 
 
+def _line(wrong: Complaint, cls: type[Group], entries: dict[str, tuple[int, yaml.Node]], group: yaml.Node) -> int:
+    """Where a complaint belongs: at the value, at a name that is unknown, at the group that lacks it."""
+    if wrong.name not in entries:
+        return group.start_mark.line + 1
+    line, value = entries[wrong.name]
+    return value.start_mark.line + 1 if wrong.name in cls.model_fields else line
+
+
+def _option(wanted: type[StrEnum], raw: str) -> Any:
+    try:
+        return wanted(raw.lower())
+    except ValueError:
+        return raw
+
+
+def _number(wanted: Any, node: yaml.ScalarNode) -> Any:
+    """A number; or the text, where the author wrote none: quoted, a truth value or something else."""
+    if node.style is not None or node.tag == _BOOL:
+        return node.value
+    try:
+        return wanted(node.value)
+    except ValueError:
+        return node.value
+
+
+def _item(wanted: type, node: yaml.Node) -> Any:
+    if not isinstance(node, yaml.ScalarNode):
+        return None
+    return _number(int, node) if wanted is int and node.tag == _INT else str(node.value)
+
+
+def _seen(node: yaml.Node) -> Seen:
+    """A value as it stands in the file."""
+    raw = str(node.value)
+    if isinstance(node, yaml.SequenceNode):
+        items = (item.value if isinstance(item, yaml.ScalarNode) else _shown(item) for item in node.value)
+        raw = f"[{', '.join(items)}]" if node.value else ""
+    return Seen(
+        shown=_shown(node),
+        raw=raw,
+        quoted=isinstance(node, yaml.ScalarNode) and node.style is not None,
+        several=not isinstance(node, yaml.ScalarNode),
+        as_text=f'YAML does not read this as text; put it in quotes: "{raw}"',
+    )
+
+
 def _shown(node: yaml.Node) -> str:
     """A value as it stands in the file, cut short."""
     if isinstance(node, yaml.SequenceNode):
@@ -344,7 +302,7 @@ def _shown(node: yaml.Node) -> str:
     if isinstance(node, yaml.MappingNode):
         return "a group"
     text = str(node.value)
-    return repr(text if len(text) <= _LONGEST else text[:_LONGEST] + "...") if text else "an empty value"
+    return repr(text if len(text) <= LONGEST else text[:LONGEST] + "...") if text else "an empty value"
 
 
 def _join(key: str, name: str) -> str:

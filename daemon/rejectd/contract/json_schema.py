@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import dataclasses
-import re
-import types
-import typing
 from collections.abc import Iterable
 from enum import StrEnum
 from typing import Any, TypeAlias
 
-from rejectd.contract.declaration import declared
-from rejectd.contract.settings import NAME
+from pydantic.fields import FieldInfo
+from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
+from pydantic_core import core_schema
+
+from rejectd.contract.fields import NAME, OWN_WORDS, Group, declared
 
 Schema: TypeAlias = dict[str, Any]
 
@@ -79,41 +78,53 @@ def when(
     return rule | {"then": {"properties": then}} | ({"else": {"properties": otherwise}} if otherwise else {})
 
 
-def declaration(cls: type) -> Schema:
-    """An object with the fields that a declared group has."""
-    fields = {field.name: _declared(cls, field) for field in dataclasses.fields(cls)}
-    return record(fields) | {"required": [each.name for each in dataclasses.fields(cls) if not _has_default(each)]}
+def declaration(cls: type[Group]) -> Schema:
+    """An object with the fields that a group declares."""
+    schema = cls.model_json_schema(schema_generator=_Generator)
+    definitions = schema.pop("$defs", {})
+    whole = _inlined(schema, definitions)
+    fields = {name: _about(field, whole["properties"][name]) for name, field in cls.model_fields.items()}
+    return record(fields) | {"required": whole.get("required", [])}
 
 
-def _has_default(field: dataclasses.Field[Any]) -> bool:
-    return field.default is not dataclasses.MISSING or field.default_factory is not dataclasses.MISSING
+class _Generator(GenerateJsonSchema):
+    """JSON Schema as we write it: what may be null says so in its type, and nothing has a title or a default."""
+
+    def nullable_schema(self, schema: core_schema.NullableSchema) -> JsonSchemaValue:
+        inner = self.generate_inner(schema["schema"])
+        return or_null(self.resolve_ref_schema(inner))
+
+    def default_schema(self, schema: core_schema.WithDefaultSchema) -> JsonSchemaValue:
+        return self.generate_inner(schema["schema"])
+
+    def field_title_should_be_set(self, schema: Any) -> bool:  # noqa: ARG002 - a name of pydantic
+        return False
 
 
-def _declared(cls: type, field: dataclasses.Field[Any]) -> Schema:
-    """One field: what the parser accepts, said as a schema."""
-    hint = typing.get_type_hints(cls)[field.name]
-    wanted = typing.get_args(hint)[0] if isinstance(hint, types.UnionType) else hint
-    said = declared(field)
-    value: Schema
-    if isinstance(wanted, type) and issubclass(wanted, StrEnum):
-        value = choice(wanted)
-    elif typing.get_origin(wanted) is tuple:
-        value = {"type": "array", "items": TEXT, "minItems": 1, "uniqueItems": True}
-    elif wanted in (int, float):
-        value = {"type": "integer" if wanted is int else "number", "minimum": said.low, "maximum": said.high}
-    else:
-        assert wanted is str, f"{field.name}: say here how {wanted} is said in a schema"
-        value = {"type": "string", "pattern": _pattern(said.pattern or "(?s).+")}
-    value = {key: bound for key, bound in value.items() if bound is not None}
-    unit = f" In {said.unit}." if said.unit else ""
-    return about(or_null(value) if wanted is not hint else value, said.help + unit)
+def _about(field: FieldInfo, schema: Schema) -> Schema:
+    """A field with its sentence and its unit, which other programs know no word for."""
+    about_it = declared(field)
+    unit = f" In {about_it.unit}." if about_it.unit else ""
+    ordered = {word: schema[word] for word in ("type", *sorted(schema)) if word in schema}
+    return {"description": about_it.help + unit} | {
+        word: value for word, value in ordered.items() if word not in ("description", "title", *OWN_WORDS)
+    }
 
 
-def _pattern(whole: str) -> str:
-    """A pattern that must fit a whole text, in the words of ECMA 262. The parser takes no blank text."""
-    ecma = whole.replace("(?s).", r"[\s\S]")
-    not_blank = r"(?=[\s\S]*\S)" if re.fullmatch(ecma, " ") else ""
-    return f"^{not_blank}(?:{ecma})$" if "|" in ecma else f"^{not_blank}{ecma}$"
+def _inlined(schema: Any, definitions: dict[str, Schema]) -> Any:
+    """The same without references."""
+    if isinstance(schema, list):
+        return [_inlined(item, definitions) for item in schema]
+    if not isinstance(schema, dict):
+        return schema
+    if "$ref" in schema:
+        referred = definitions[schema["$ref"].rpartition("/")[2]]
+        return _inlined(
+            {word: value for word, value in referred.items() if word not in ("title", "description")}
+            | {word: value for word, value in schema.items() if word != "$ref"},
+            definitions,
+        )
+    return {word: _inlined(value, definitions) for word, value in schema.items()}
 
 
 def _plain(value: Any) -> Any:

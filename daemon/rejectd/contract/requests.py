@@ -1,22 +1,22 @@
-"""What the line may be asked over MQTT. Each request is declared like a setting; parser and schema come from that."""
+"""What the line may be asked over MQTT. Each request is declared like a setting; checks and schema come from that."""
 
 from __future__ import annotations
 
 import json
-import re
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Annotated, Any, TypeAlias
 
-from rejectd.contract.declaration import Reader, setting
+from pydantic import Field
+
+from rejectd.contract import complaints
+from rejectd.contract.complaints import LONGEST, Seen
+from rejectd.contract.fields import NAME, Group, Names, setting
 from rejectd.contract.messages import Policy, RejectdError
-from rejectd.contract.settings import FOLDER, NAME
+from rejectd.contract.settings import FOLDER
 
 LARGEST_BYTES = 65_536
 
-_ESCAPED_IN_YAML = re.compile(r"[\x7f-\x9f\u2028\u2029\ufeff\ufffe\uffff]")
-_CAMERAS = {"default": None, "pattern_help": "names of cameras, such as [left, right]"}
-_TIME = {
+_CAMERAS: dict[str, Any] = {"default": None, "pattern_help": "names of cameras, such as [left, right]"}
+_TIME: dict[str, Any] = {
     "default": None,
     "pattern": r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}(:[0-9]{2}(\.[0-9]{1,9})?)?(Z|[+-][0-9]{2}:[0-9]{2})",
     "pattern_help": "a time with zone such as 2026-11-25T06:00Z",
@@ -27,19 +27,19 @@ class RequestError(RejectdError):
     """A request that cannot be carried out, with what to do."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Request:
+class Request(Group):
     """What every request may hold."""
 
-    request_id: str | None = setting("Comes back in the answer.", default=None, pattern=r"[\s\S]{1,200}")
+    request_id: Annotated[str, Field(min_length=1, max_length=200, pattern=r"\S")] | None = setting(
+        "Comes back in the answer.", default=None, pattern_help="1 to 200 letters"
+    )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class ProductRequest(Request):
     """Change over to a product: load, warm and check its bundle, then switch between two frames."""
 
     product: str = setting("The product, as the settings name it.", example="cell", **NAME)
-    cameras: tuple[str, ...] | None = setting(
+    cameras: Names | None = setting(
         "Cameras that it passes from now on; those that it passes already if absent.", **_CAMERAS
     )
     bundle: str | None = setting(
@@ -49,7 +49,6 @@ class ProductRequest(Request):
     )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class ThresholdRequest(Request):
     """Set the score above which parts of a product are rejected."""
 
@@ -62,38 +61,33 @@ class ThresholdRequest(Request):
     )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class PauseRequest(Request):
     """Stop inspecting. Each exposure is answered at once as `unjudged`, cause `paused`."""
 
-    cameras: tuple[str, ...] | None = setting("Cameras to pause; all of them if absent.", **_CAMERAS)
-    action: Policy | None = setting(
+    cameras: Names | None = setting("Cameras to pause; all of them if absent.", **_CAMERAS)
+    action: Annotated[Policy, Field(strict=False)] | None = setting(
         "What the line should do with parts meanwhile; the camera's policy if absent.", default=None
     )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class ResumeRequest(Request):
     """Inspect again."""
 
-    cameras: tuple[str, ...] | None = setting("Cameras to resume; all of them if absent.", **_CAMERAS)
+    cameras: Names | None = setting("Cameras to resume; all of them if absent.", **_CAMERAS)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class GoldenRequest(Request):
     """Send the known good and the known bad pictures of a bundle through the whole path, checked and timed."""
 
     product: str | None = setting("The product; all that pass a camera if absent.", default=None, **NAME)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class SnapshotRequest(Request):
     """Keep the latest picture of a camera as evidence, and show it."""
 
     camera: str = setting("The camera.", example="camera1", **NAME)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class ReplayRequest(Request):
     """Publish defect events once more that the broker has acknowledged. New events go first."""
 
@@ -128,19 +122,27 @@ def parse(command: str, body: bytes) -> AnyRequest:
         raise RequestError(f"there is no command {command[:40]!r}", hint=f"known: {', '.join(REQUESTS)}")
     if len(body) > LARGEST_BYTES:
         raise RequestError(f"the request has {len(body)} bytes", hint=f"send {LARGEST_BYTES} at most")
-    reader = Reader(Path(command))
-    node = reader.root(_yaml(_object(body)))
-    request: AnyRequest | None = reader.group(REQUESTS[command], node) if node is not None else None
-    if request is None or reader.mistakes:
-        first, *others = [f"{each.key}: {each.problem}; {each.hint}" for each in reader.mistakes]
-        raise RequestError("\n".join([first, *others]))
+    values = _object(body)
+    request = complaints.build(REQUESTS[command], values, lambda name: _seen(values[name]))
+    if isinstance(request, list):
+        raise RequestError("\n".join(f"{wrong.name}: {wrong.problem}; {wrong.hint}" for wrong in request))
     return request
 
 
-def _yaml(found: dict[str, Any]) -> str:
-    """JSON is YAML, and holds no anchors; but some characters that it may hold, YAML wants to have escaped."""
-    text = json.dumps(found, ensure_ascii=False)
-    return _ESCAPED_IN_YAML.sub(lambda each: f"\\u{ord(each[0]):04x}", text)
+def _seen(value: Any) -> Seen:
+    """A value as it stands in the JSON."""
+    raw = value if isinstance(value, str) else json.dumps(value)
+    if isinstance(value, list):
+        raw = f"[{', '.join(item if isinstance(item, str) else json.dumps(item) for item in value)}]"
+    short = repr(raw if len(raw) <= LONGEST else raw[:LONGEST] + "...") if raw else "an empty value"
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    return Seen(
+        shown="a list" if isinstance(value, list) else "a group" if isinstance(value, dict) else short,
+        raw=raw,
+        quoted=isinstance(value, str),
+        several=isinstance(value, list | dict),
+        as_text=f'put it in quotes: "{raw[:LONGEST]}"' if number else "",
+    )
 
 
 def request_id(body: bytes) -> str | None:

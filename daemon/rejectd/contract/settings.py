@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import ClassVar, TypeAlias
+from typing import Annotated, Any, ClassVar, TypeAlias
 
-from rejectd.contract.declaration import setting
+from pydantic import Field
+
+from rejectd.contract.fields import NAME, Amount, Group, Name, Names, Text, setting
 from rejectd.contract.messages import Policy
 
-NAME = {"pattern": r"[A-Za-z0-9_-]{1,64}", "pattern_help": "use 1 to 64 letters, digits, - and _"}
-FOLDER = {"pattern": r"[A-Za-z0-9_-][A-Za-z0-9_.-]{0,99}", "pattern_help": "a folder's name without /"}
-_HOST = {
+FOLDER: dict[str, Any] = {"pattern": r"[A-Za-z0-9_-][A-Za-z0-9_.-]{0,99}", "pattern_help": "a folder's name without /"}
+_HOST: dict[str, Any] = {
     "pattern": r"[A-Za-z0-9_.-]+|[0-9A-Fa-f:.]+(%\w+)?",
     "pattern_help": "a name or address alone, without mqtt:// and port",
 }
 
-Region: TypeAlias = tuple[int, int, int, int]  # x, y, width, height in pixels
+Region: TypeAlias = tuple[Amount, Amount, Amount, Amount]  # x, y, width, height in pixels
 
 
 class FolderMode(StrEnum):
@@ -110,8 +110,7 @@ class LogLevel(StrEnum):
     ERROR = "error"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Camera:
+class Camera(Group):
     """What every camera has."""
 
     product: str = setting("Name of the product that passes this camera.", example="cell", **NAME)
@@ -144,7 +143,6 @@ class Camera:
         return True
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class FolderCamera(Camera):
     """Pictures from a folder: a replay at a given rate, or whatever another program puts there."""
 
@@ -210,12 +208,11 @@ class FolderCamera(Camera):
         return self.mode is FolderMode.WATCH
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class VideoCamera(Camera):
     """Pictures from a video file or an RTSP stream, through PyAV."""
 
     type: ClassVar[str] = "video"
-    url: str = setting(
+    url: Text = setting(
         "File, or rtsp:// address without user and password.", example="rtsp://192.0.2.7/stream", relative=True
     )
     transport: Transport = setting("How RTSP carries the pictures.", default=Transport.TCP)
@@ -228,7 +225,7 @@ class VideoCamera(Camera):
         "picture is complete only when the next one begins, so do not trigger such a camera.",
         default=TimeStamps.STREAM,
     )
-    username: str | None = setting("User of the stream.", default=None)
+    username: Text | None = setting("User of the stream.", default=None)
     password_file: Path | None = setting("File that holds the password of the stream.", default=None)
     open_timeout_s: float = setting("Longest wait for a connection.", default=5.0, unit="s", low=0.1, high=120)
     read_timeout_s: float = setting(
@@ -253,7 +250,6 @@ class VideoCamera(Camera):
         return "://" in self.url and not self.url.startswith("file://")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class V4l2Camera(Camera):
     """Pictures from a Video4Linux device, through OpenCV."""
 
@@ -287,8 +283,7 @@ class V4l2Camera(Camera):
 AnyCamera: TypeAlias = FolderCamera | VideoCamera | V4l2Camera
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Product:
+class Product(Group):
     """One product: its bundle and, if wished, a threshold of its own."""
 
     bundle: Path = setting("The bundle that `revdist train` wrote.", example="bundles/cell")
@@ -309,11 +304,10 @@ class Product:
     )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Station:
+class Station(Group):
     """A place where several cameras, or several frames, show one part. Their frames end in one verdict of the part."""
 
-    cameras: tuple[str, ...] = setting(
+    cameras: Names = setting(
         "Cameras that see the part. Pictures with the same trigger number show one part; of pictures without a number,"
         " those whose exposures lie within `tolerance_ms` of each other.",
         example="[camera2, camera3]",
@@ -357,8 +351,7 @@ class Station:
     policy: Policy = setting("What the line should do with an unjudged part.", default=Policy.REJECT)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Batch:
+class Batch(Group):
     """How frames are put together for the device."""
 
     max_batch: int = setting("Most frames inspected in one go.", default=8, unit="frames", low=1, high=256)
@@ -372,8 +365,7 @@ class Batch:
     )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Engine:
+class Engine(Group):
     """Where and how the model runs."""
 
     runtime: Runtime = setting(
@@ -399,8 +391,7 @@ class Engine:
     )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Judging:
+class Judging(Group):
     """When a line says that it does not judge its parts."""
 
     parts: int = setting(
@@ -415,17 +406,16 @@ class Judging:
     )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Mqtt:
+class Mqtt(Group):
     """The broker."""
 
     host: str = setting("Name or address of the broker.", default="127.0.0.1", **_HOST)
     port: int = setting("Port of the broker; 8883 is usual with TLS.", default=1883, low=1, high=65535)
     protocol: Protocol = setting("Version of MQTT; `auto` tries 5 and falls back to 3.1.1.", default=Protocol.AUTO)
-    client_id: str | None = setting("Client identifier; `rejectd-<line>` if not given.", default=None)
-    username: str | None = setting("User.", default=None)
+    client_id: Text | None = setting("Client identifier; `rejectd-<line>` if not given.", default=None)
+    username: Text | None = setting("User.", default=None)
     password_file: Path | None = setting("File that holds the password.", default=None)
-    operator_username: str | None = setting(
+    operator_username: Text | None = setting(
         "User of `rejectd command`, `replay` and `watch`, who may do at the broker what the service may not.",
         default=None,
     )
@@ -487,16 +477,14 @@ class Mqtt:
         return self.commands is not Commands.OFF
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Metrics:
+class Metrics(Group):
     """The page that Prometheus scrapes."""
 
     host: str = setting("Address to listen on; 0.0.0.0 for every network.", default="127.0.0.1", **_HOST)
     port: int = setting("Port to listen on.", default=9108, low=1, high=65535)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Evidence:
+class Evidence(Group):
     """Pictures and heat maps of rejected and unjudged parts."""
 
     enabled: bool = setting("Keep evidence.", default=True)
@@ -504,8 +492,7 @@ class Evidence:
     quota_mb: int = setting("Most disk space; the oldest goes first.", default=2048, unit="MB", low=1, high=10**8)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Journal:
+class Journal(Group):
     """The durable record of verdicts, and of defect events until the broker has them."""
 
     keep_days: float = setting(
@@ -516,14 +503,13 @@ class Journal:
     )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Settings:
+class Settings(Group):
     """Everything about one line."""
 
     line: str = setting("Name of the line; part of every topic.", example="line1", **NAME)
-    cameras: dict[str, AnyCamera] = setting("The cameras by name.")
-    products: dict[str, Product] = setting("The products by name.")
-    stations: dict[str, Station] = setting("Places where several frames show one part, by name.", default={})
+    cameras: Annotated[dict[Name, AnyCamera], Field(min_length=1)] = setting("The cameras by name.")
+    products: Annotated[dict[Name, Product], Field(min_length=1)] = setting("The products by name.")
+    stations: dict[Name, Station] = setting("Places where several frames show one part, by name.", default={})
     batch: Batch = setting("Batches.", default=Batch())
     engine: Engine = setting("Engine.", default=Engine())
     judging: Judging = setting("When a line says that it does not judge its parts.", default=Judging())

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import dataclasses
 import fnmatch
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 from urllib.parse import urlsplit
 
+from rejectd.contract.fields import Group
 from rejectd.contract.settings import Settings
 
 RELOADED = ("log_level", "products.*.threshold", "products.*.threshold_for")  # taken over without a restart
@@ -28,9 +28,9 @@ def needing_restart(before: Settings, after: Settings) -> dict[str, tuple[str, s
 def _flat(group: Any, key: str = "") -> Iterator[tuple[str, Any]]:
     """Every setting by its key, such as cameras.left.deadline_ms."""
     if isinstance(group, Mapping):
-        parts = group.items()
-    elif dataclasses.is_dataclass(group):
-        parts = ((field.name, getattr(group, field.name)) for field in dataclasses.fields(group))  # type: ignore[assignment]
+        parts: Iterable[tuple[Any, Any]] = group.items()
+    elif isinstance(group, Group):
+        parts = group
     else:
         yield key, group
         return

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import os
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -66,10 +65,10 @@ def load_for_operator(file: Path, username: str | None = None, password_file: Pa
             raise RejectdError("--password-file needs a user", hint="give --username too, or mqtt.operator_username")
         return settings
     secret = password_file or (None if username else mqtt.operator_password_file)
-    mqtt = dataclasses.replace(mqtt, username=user, password_file=secret)
+    mqtt = mqtt.model_copy(update={"username": user, "password_file": secret})
     if mqtt.tls_key and trouble.why_not_file(mqtt.tls_key):  # the service's own, and rightly closed to others
-        mqtt = dataclasses.replace(mqtt, tls_cert=None, tls_key=None)
-    return dataclasses.replace(settings, mqtt=mqtt)
+        mqtt = mqtt.model_copy(update={"tls_cert": None, "tls_key": None})
+    return settings.model_copy(update={"mqtt": mqtt})
 
 
 def _load(file: Path) -> tuple[Settings | None, list[Mistake]]:

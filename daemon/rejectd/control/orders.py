@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 
 from rejectd.contract.messages import Policy, RejectdError
 from rejectd.contract.settings import Product, Settings
@@ -87,7 +87,9 @@ class Orders:
         """The products with the bundles in force."""
         bundles = {name: str(order.value) for name, order in self._standing.bundles.items()}
         return {
-            name: replace(product, bundle=product.bundle.with_name(bundles.get(name, product.bundle.name)))
+            name: product.model_copy(
+                update={"bundle": product.bundle.with_name(bundles.get(name, product.bundle.name))}
+            )
             for name, product in self._settings.products.items()
         }
 
@@ -215,8 +217,8 @@ class Orders:
             chosen = {name: choose(products[name], model, kept.get(name)) for name, model in models.items()}
             for name in models:
                 configured = products[name]
-                self._configured[name] = replace(
-                    self._configured[name], threshold=configured.threshold, threshold_for=configured.threshold_for
+                self._configured[name] = self._configured[name].model_copy(
+                    update={"threshold": configured.threshold, "threshold_for": configured.threshold_for}
                 )
             after = {name: self._put(model, chosen[name]) for name, model in models.items()}
             if kept != self._standing.thresholds:

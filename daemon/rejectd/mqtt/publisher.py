@@ -10,7 +10,6 @@ What others send us, commands and counts of actuators, comes in over the same co
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import logging
 import socket
 import threading
@@ -173,7 +172,7 @@ class Publisher:
         try:
             while not self._over():
                 try:
-                    settings = dataclasses.replace(self._settings, protocol=self._protocol)
+                    settings = self._settings.model_copy(update={"protocol": self._protocol})
                     link = connect(settings, client_id=self._client_id, will=self._will)
                 except LinkError as error:
                     self._protocol = self._settings.protocol  # the broker may be another one when it is back

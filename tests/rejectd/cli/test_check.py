@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import http.server
 import os
 import socket
@@ -138,7 +137,7 @@ def test_a_port_is_free_or_ours_or_another_s(tmp_path: Path) -> None:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         wanted = settings(tmp_path, metrics=Metrics(port=server.server_port))
         assert places.metrics(wanted).endswith("is served by this line's service already")
-        others = dataclasses.replace(wanted, cameras={"c": wanted.cameras["a"]})
+        others = wanted.model_copy(update={"cameras": {"c": wanted.cameras["a"]}})
         with pytest.raises(PlaceError, match="a rejectd with other cameras has the port"):
             places.metrics(others)
         server.shutdown()
@@ -206,7 +205,7 @@ def test_an_old_mqtt_cannot_tell(mosquitto: Mosquitto) -> None:
 
 def test_a_region_beyond_the_picture_and_a_camera_of_another_shape_are_named(tmp_path: Path) -> None:
     whole = FolderCamera(product="cell", path=tmp_path)
-    part = dataclasses.replace(whole, region=(100, 100, 400, 300))
+    part = whole.model_copy(update={"region": (100, 100, 400, 300)})
     assert _fitting(whole, (300, 400, 3), (600, 800)).endswith(
         "made with pictures of 800 x 600: is that the same camera?"
     )
@@ -241,8 +240,8 @@ def test_a_watched_folder_is_listed_and_it_is_said_whose_clock_counts(mode: int,
 def test_a_threshold_is_told_with_who_says_it_and_refused_where_it_is_not_meant_for_the_bundle(bundle: Path) -> None:
     def said(**of_product: object) -> tuple[bool, str]:
         made = Product(bundle=bundle, **of_product)  # type: ignore[arg-type]
-        line = dataclasses.replace(
-            settings(bundle), products={"cell": made}, engine=Engine(device=Device.CPU, threads=1)
+        line = settings(bundle).model_copy(
+            update={"products": {"cell": made}, "engine": Engine(device=Device.CPU, threads=1)}
         )
         ((works, text),) = _bundles(line, {})
         return works, text

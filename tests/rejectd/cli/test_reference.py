@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import re
 import typing
 from pathlib import Path
@@ -11,6 +10,7 @@ import pytest
 
 from rejectd.cli import reference
 from rejectd.contract import payloads, schemas, settings_file
+from rejectd.contract.fields import Group
 from rejectd.contract.messages import Cause, Decision
 from rejectd.contract.requests import REQUESTS
 from rejectd.contract.settings import FolderCamera, Product, Settings, Station, V4l2Camera, VideoCamera
@@ -18,11 +18,9 @@ from rejectd.contract.settings import FolderCamera, Product, Settings, Station, 
 CONFIG = Path(__file__).parents[3] / "config"
 CAMERAS = (FolderCamera, VideoCamera, V4l2Camera)
 GROUPS = [
-    hint
-    for hint in typing.get_type_hints(Settings).values()
-    if isinstance(hint, type) and dataclasses.is_dataclass(hint)
+    hint for hint in typing.get_type_hints(Settings).values() if isinstance(hint, type) and issubclass(hint, Group)
 ]
-SETTINGS = {field.name for cls in (Settings, Product, Station, *CAMERAS, *GROUPS) for field in dataclasses.fields(cls)}
+SETTINGS = {name for cls in (Settings, Product, Station, *CAMERAS, *GROUPS) for name in cls.model_fields}
 COMMENTED = re.compile(r"^((?: *# )+ *)(\w+):(.*)$")
 
 
@@ -81,7 +79,7 @@ def test_the_example_with_everything_switched_on_means_the_same(directory: Path)
     settings = load(directory, everything)
     assert [type(camera) for camera in settings.cameras.values()] == list(CAMERAS)
     plain = load(directory, reference.example())
-    assert dataclasses.replace(settings, cameras=plain.cameras) == plain
+    assert settings.model_copy(update={"cameras": plain.cameras}) == plain
     assert settings.cameras["camera1"] == plain.cameras["camera1"]
 
 
@@ -119,12 +117,12 @@ def test_each_setting_of_the_example_can_be_switched_on_alone(directory: Path) -
 def test_every_setting_is_in_the_reference_and_in_the_example() -> None:
     page, example = reference.reference(), reference.example()
     assert len(SETTINGS) > 50
-    for name in SETTINGS - {"cameras", "products"} - {field.name for field in dataclasses.fields(Settings)}:
+    for name in SETTINGS - {"cameras", "products"} - set(Settings.model_fields):
         assert f"| `{name}` |" in page, name
         assert f"{name}: " in example, name
-    for field in dataclasses.fields(Settings):
-        assert f"| `{field.name}` |" in page or re.search(rf"^### {field.name}", page, re.MULTILINE), field.name
-        assert f"{field.name}:" in example, field.name
+    for name in Settings.model_fields:
+        assert f"| `{name}` |" in page or re.search(rf"^### {name}", page, re.MULTILINE), name
+        assert f"{name}:" in example, name
 
 
 def test_every_decision_and_cause_is_in_the_reference() -> None:
@@ -140,8 +138,8 @@ def test_every_command_with_its_fields_and_every_topic_is_in_the_reference() -> 
     for command, cls in REQUESTS.items():
         section = page.partition(f"### {command}\n")[2].partition("\n##")[0]
         assert schemas.request(command)["description"] in section
-        for field in dataclasses.fields(cls):
-            assert f"| `{field.name}` |" in section, field.name
+        for name in cls.model_fields:
+            assert f"| `{name}` |" in section, name
         for name in schemas.result(command)["properties"]:
             assert f"`{name}`" in section, name
     for topic in (

@@ -241,7 +241,7 @@ _VALUES = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=6), inner, max_size=3),
     max_leaves=8,
 )
-_FIELDS = sorted({field for cls in REQUESTS.values() for field in cls.__dataclass_fields__})
+_FIELDS = sorted({field for cls in REQUESTS.values() for field in cls.model_fields})
 
 
 @given(

@@ -15,7 +15,7 @@ from typing import Any
 import contract
 import pytest
 import yaml
-from hypothesis import assume, given
+from hypothesis import given
 from hypothesis import strategies as st
 from jsonschema import Draft7Validator, Draft202012Validator
 from peers import need_peer
@@ -302,7 +302,7 @@ _VALUES = st.one_of(
 def _requests(draw: st.DrawFn) -> tuple[str, dict[str, Any]]:
     """A request of which some fields are right."""
     command = draw(st.sampled_from(list(REQUESTS)))
-    names = [field.name for field in dataclasses.fields(REQUESTS[command])]
+    names = list(REQUESTS[command].model_fields)
     wild = draw(st.dictionaries(st.sampled_from([*names, "colour"]), _VALUES, max_size=2))
     known = {name: value for name, value in EXAMPLES[command].items() if draw(st.booleans())}
     return command, known | wild
@@ -311,8 +311,6 @@ def _requests(draw: st.DrawFn) -> tuple[str, dict[str, Any]]:
 @given(_requests())
 def test_a_request_is_as_promised_if_and_only_if_it_is_taken(request: tuple[str, dict[str, Any]]) -> None:
     command, body = request
-    texts = ("request_id", "product", "bundle", "camera", "since", "until")
-    assume(not any(isinstance(body.get(name), int | float) for name in texts))  # the parser takes `12` for "12" too
     try:
         requests.parse(command, json.dumps(body).encode())
     except RequestError:
@@ -325,11 +323,11 @@ def test_a_request_is_as_promised_if_and_only_if_it_is_taken(request: tuple[str,
 @pytest.mark.parametrize("command", REQUESTS)
 def test_the_schema_of_a_request_has_the_words_of_its_declaration(command: str) -> None:
     schema = schemas.request(command)
-    fields = {field.name: field for field in dataclasses.fields(REQUESTS[command])}
+    fields = REQUESTS[command].model_fields
     assert list(schema["properties"]) == list(fields)
-    assert set(schema["required"]) == {name for name, field in fields.items() if field.default is dataclasses.MISSING}
+    assert set(schema["required"]) == {name for name, field in fields.items() if field.is_required()}
     for name, field in fields.items():
-        assert schema["properties"][name]["description"].startswith(field.metadata["declared"].help)
+        assert schema["properties"][name]["description"].startswith(field.description)
 
 
 def test_every_schema_is_one_in_its_own_draft_and_in_draft_7_and_explains_every_field() -> None:

@@ -65,21 +65,27 @@ def test_orders_stand_while_the_settings_say_what_they_said(tmp_path: Path) -> N
     standing = all_orders()
     standing.drop_changed(SETTINGS)
     assert standing == all_orders()
-    standing.drop_changed(replace(SETTINGS, log_level="debug", cameras=dict(reversed(SETTINGS.cameras.items()))))
+    standing.drop_changed(
+        SETTINGS.model_copy(update={"log_level": "debug", "cameras": dict(reversed(SETTINGS.cameras.items()))})
+    )
     assert standing == all_orders(), "what they did not replace does not matter"
 
 
 def cell(**changed: Any) -> Settings:
-    return replace(SETTINGS, products=SETTINGS.products | {"cell": replace(SETTINGS.products["cell"], **changed)})
+    return SETTINGS.model_copy(
+        update={"products": SETTINGS.products | {"cell": SETTINGS.products["cell"].model_copy(update=changed)}}
+    )
 
 
 def left(**changed: Any) -> Settings:
-    return replace(SETTINGS, cameras=SETTINGS.cameras | {"left": replace(SETTINGS.cameras["left"], **changed)})
+    return SETTINGS.model_copy(
+        update={"cameras": SETTINGS.cameras | {"left": SETTINGS.cameras["left"].model_copy(update=changed)}}
+    )
 
 
-WITHOUT_WAFER = replace(SETTINGS, products={"cell": SETTINGS.products["cell"]})
-WITHOUT_CELL = replace(SETTINGS, products={"wafer": SETTINGS.products["wafer"]})
-WITHOUT_LEFT = replace(SETTINGS, cameras={"right": SETTINGS.cameras["right"]})
+WITHOUT_WAFER = SETTINGS.model_copy(update={"products": {"cell": SETTINGS.products["cell"]}})
+WITHOUT_CELL = SETTINGS.model_copy(update={"products": {"wafer": SETTINGS.products["wafer"]}})
+WITHOUT_LEFT = SETTINGS.model_copy(update={"cameras": {"right": SETTINGS.cameras["right"]}})
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import os
 import shutil
 import socket
@@ -42,7 +41,7 @@ def broker(authority: Authority, mosquitto_with: Callable[[str], Mosquitto]) -> 
 def refusal(settings: Mqtt, **changed: object) -> str:
     """What is said instead of a connection."""
     with pytest.raises(LinkError) as refused:
-        connect(dataclasses.replace(settings, **changed), client_id="test").close()  # type: ignore[arg-type]
+        connect(settings.model_copy(update=changed), client_id="test").close()  # type: ignore[arg-type]
     return str(refused.value)
 
 
@@ -75,7 +74,7 @@ def test_a_broker_that_wants_a_certificate_of_ours_says_so_and_which_it_does_not
     strict = broker("strict", f"cafile {authority.file}\nrequire_certificate true\ntls_version {version}")
     assert "set mqtt.tls_cert and mqtt.tls_key" in refusal(strict)
     cert, key = authority.sign("client")
-    connect(dataclasses.replace(strict, tls_cert=cert, tls_key=key), client_id="test").close()
+    connect(strict.model_copy(update={"tls_cert": cert, "tls_key": key}), client_id="test").close()
     stranger, stranger_key = Authority(authority.directory, "stranger").sign("guest")
     said = refusal(strict, tls_cert=stranger, tls_key=stranger_key)
     assert "the broker does not know the authority that signed mqtt.tls_cert" in said

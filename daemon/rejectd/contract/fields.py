@@ -1,0 +1,122 @@
+"""A field is declared once: its type, sentence, unit and bounds. All that checks or describes it comes from there.
+
+Settings and requests are groups of such fields, which are pydantic models. `complaints` says what is wrong with a
+value, `json_schema` describes a group to other programs, `cli.reference` to people.
+"""
+
+from __future__ import annotations
+
+import types
+import typing
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any, TypeAlias
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
+from pydantic.fields import FieldInfo
+from pydantic_core import PydanticCustomError, PydanticUndefined
+
+NAME: dict[str, Any] = {"pattern": r"[A-Za-z0-9_-]{1,64}", "pattern_help": "use 1 to 64 letters, digits, - and _"}
+OWN_WORDS = ("unit", "pattern_help", "relative", "example")  # about a field, beside those of JSON Schema
+TWICE = "named_twice"  # type of pydantic's error
+
+
+class Group(BaseModel):
+    """Fields that belong together. A group is frozen, and knows no other fields; a text is no number."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+
+
+def _listed(value: Any) -> Any:
+    """JSON and YAML have lists where we have tuples."""
+    return tuple(value) if isinstance(value, list) else value
+
+
+def _once(names: tuple[str, ...]) -> tuple[str, ...]:
+    if len(set(names)) < len(names):
+        raise PydanticCustomError(TWICE, "a name is given twice")
+    return names
+
+
+Text: TypeAlias = Annotated[str, Field(pattern=r"\S")]
+Name: TypeAlias = Annotated[str, Field(pattern=f"^{NAME['pattern']}$")]
+Amount: TypeAlias = Annotated[int, Field(ge=0)]
+Names: TypeAlias = Annotated[
+    tuple[Annotated[str, Field(min_length=1)], ...],
+    Field(min_length=1),
+    AfterValidator(_once),
+    BeforeValidator(_listed),
+    WithJsonSchema(
+        {"type": "array", "items": {"type": "string", "minLength": 1}, "minItems": 1, "uniqueItems": True},
+    ),
+]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Declared:
+    """What a person needs to know about one field."""
+
+    help: str
+    unit: str = ""
+    low: float | None = None
+    high: float | None = None
+    pattern_help: str = ""
+    relative: bool = False  # a text without :// is a path, relative to the settings file
+    example: str = ""  # what the example file shows for a setting without default
+
+    def range(self) -> str:
+        """The allowed values in words, empty if there is no bound."""
+        unit = f" {self.unit}" if self.unit else ""
+        if self.low is not None and self.high is not None:
+            return f"{self.low:g} to {self.high:g}{unit}"
+        return f"{self.low:g}{unit} or more" if self.low is not None else self.pattern_help
+
+
+def setting(
+    help: str,  # noqa: A002
+    *,
+    default: Any = PydanticUndefined,
+    low: float | None = None,
+    high: float | None = None,
+    pattern: str = "",
+    **more: str | bool,
+) -> Any:
+    """Declare one field; without `default` it is required.
+
+    Args:
+        help: one sentence for people.
+        default: the value where none is given.
+        low: the smallest value.
+        high: the largest value.
+        pattern: what the whole text must fit.
+        more: `unit`, `pattern_help`, `relative` and `example`, see `Declared`.
+    """
+    whole = (f"^(?:{pattern})$" if "|" in pattern else f"^{pattern}$") if pattern else None
+    return Field(default, description=help, ge=low, le=high, pattern=whole, json_schema_extra=dict(more))
+
+
+def declared(field: FieldInfo) -> Declared:
+    """What `setting` was told about a field."""
+    low, high = (
+        next((bound for about in field.metadata if (bound := getattr(about, name, None)) is not None), None)
+        for name in ("ge", "le")
+    )
+    extra: Mapping[str, Any] = field.json_schema_extra if isinstance(field.json_schema_extra, dict) else {}
+    more = {name: extra[name] for name in OWN_WORDS if name in extra}
+    return Declared(help=field.description or "", low=low, high=high, **more)
+
+
+def kind(field: FieldInfo) -> Any:
+    """The type of a field's value where there is one: without None, and without what is known about it besides."""
+    options = typing.get_args(field.annotation) if _is_union(field.annotation) else (field.annotation,)
+    wanted = next(option for option in options if option is not type(None))
+    return typing.get_args(wanted)[0] if typing.get_origin(wanted) is Annotated else wanted
+
+
+def is_optional(field: FieldInfo) -> bool:
+    """Whether null is a value of the field."""
+    return _is_union(field.annotation) and type(None) in typing.get_args(field.annotation)
+
+
+def _is_union(hint: Any) -> bool:
+    return typing.get_origin(hint) in (types.UnionType, typing.Union)

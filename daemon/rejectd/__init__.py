@@ -1,3 +1,20 @@
-"""A service that watches a production line and tells it, in time, which parts to reject."""
+"""A service that watches a production line and tells it, in time, which parts to reject.
+
+Read in this order; each room knows only those before it:
+
+contract                    settings, requests and messages, declared once
+process                     the process among others: signals, log, systemd, the page for Prometheus
+ledger, decision            each frame has one end; a score becomes a verdict
+cameras, batching           where frames come from, and which are judged together
+inspector                   owns the device; the only file that knows the model library
+pairing, stations, judging  frames of one part, and whether parts are judged at all
+storage, mqtt               what stays on the disk, and what leaves for the broker
+pipeline                    a frame's life, from all of these
+control                     what people ask of a running line
+line, service               one line, wired; its threads
+cli                         the command
+
+README.md in the folder above walks from the camera to MQTT.
+"""
 
 import revdist  # noqa: F401  # before torch, which reads what is set there

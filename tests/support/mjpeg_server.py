@@ -29,18 +29,20 @@ def paint(number: int) -> bytes:
 class MjpegServer:
     """`pause_s(number)` is how long it waits before it takes a picture."""
 
-    def __init__(self, pause_s: Callable[[int], float] = lambda _: 0.05) -> None:
+    def __init__(self, pause_s: Callable[[int], float] = lambda _: 0.05, *, lengths: bool = True) -> None:
         server = self
 
         class Handler(BaseHTTPRequestHandler):
             def do_GET(self) -> None:
+                server.requests += 1
                 self.send_response(200)
                 self.send_header("Content-Type", "multipart/x-mixed-replace; boundary=part")
                 self.end_headers()
                 number = 0
                 while not server.ending.wait(pause_s(number)):
                     picture = paint(number)
-                    head = f"--part\r\nContent-Type: image/jpeg\r\nContent-Length: {len(picture)}\r\n\r\n".encode()
+                    length = f"Content-Length: {len(picture)}\r\n" if lengths else ""
+                    head = f"--part\r\nContent-Type: image/jpeg\r\n{length}\r\n".encode()
                     try:
                         self.wfile.write(head + picture + b"\r\n")
                     except OSError:
@@ -50,6 +52,7 @@ class MjpegServer:
             def log_message(self, *_: object) -> None:
                 pass
 
+        self.requests = 0
         self.ending = threading.Event()
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self.port = self._server.server_port

@@ -55,6 +55,10 @@ class NewerError(Exception):
     """The file was written by a newer rejectd."""
 
 
+class EmptyError(Exception):
+    """The file is there, and its tables are still being made."""
+
+
 def open_to_write(path: Path) -> sqlite3.Connection:
     """Open or create the file and bring it up to date.
 
@@ -86,9 +90,21 @@ def _set_up(db: sqlite3.Connection) -> None:
 
 
 def connect_if_there(path: Path) -> sqlite3.Connection:
-    """A connection for one thread to a file that somebody else has made."""
+    """A connection for one thread to a file that somebody else has made.
+
+    Raises:
+        EmptyError: if it has no tables yet.
+        sqlite3.Error: if it cannot be opened.
+    """
     uri = f"{path.absolute().as_uri()}?mode=rw"  # a reader that cannot write could not share the index of the WAL
-    return sqlite3.connect(uri, uri=True, timeout=5, isolation_level=None, check_same_thread=False)
+    db = sqlite3.connect(uri, uri=True, timeout=5, isolation_level=None, check_same_thread=False)
+    try:
+        if db.execute("PRAGMA user_version").fetchone() == (0,):  # which is set when the tables are there
+            raise EmptyError  # noqa: TRY301 - the file is closed below
+    except BaseException:
+        db.close()
+        raise
+    return db
 
 
 def complaint(path: Path) -> str:

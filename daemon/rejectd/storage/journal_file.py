@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import re
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from rejectd.contract.messages import RejectdError
@@ -17,6 +18,11 @@ from rejectd.storage import database
 from rejectd.storage.state_folders import StateError, make, set_aside
 
 log = logging.getLogger(__name__)
+
+_ASIDE_MOST = 6  # files that are looked at: those of the last two journals
+_CHUNK = 1 << 20
+_OVERLAP = 64
+_NUMBER = re.compile(rb'"event_seq": ?([0-9]{1,18})[,}]')
 
 
 class OutboxError(RejectdError):
@@ -73,6 +79,14 @@ class JournalFile:
             return OutboxError(text, hint="move it away")
         return OutboxError(f"{self.path}: the journal is damaged: {complaint}", hint="a new one begins")
 
+    def last_number_aside(self) -> int:
+        """The highest number of an event in files that were set aside; 0 if none tells one."""
+        numbers = []
+        for path in sorted(self.path.parent.glob(f"{self.path.name}.damaged-*"), reverse=True)[:_ASIDE_MOST]:
+            with contextlib.suppress(OSError):
+                numbers += list(_numbers_in(path))
+        return max(numbers, default=0)
+
     def close(self) -> None:
         """Close the file, if it is open."""
         if self._open:
@@ -111,3 +125,12 @@ class JournalFile:
         aside = set_aside(self.path, ("-wal", "-shm"))
         self.aside = str(aside)
         log.error("%s: the journal is damaged: %s; set aside as %s", self.path, complaint, aside.name)
+
+
+def _numbers_in(path: Path) -> Iterator[int]:
+    """Numbers of events in a file that no database can read any more: each event's text tells its own."""
+    with path.open("rb") as file:
+        before = b""
+        while chunk := file.read(_CHUNK):
+            yield from (int(number) for number in _NUMBER.findall(before + chunk))
+            before = chunk[-_OVERLAP:]

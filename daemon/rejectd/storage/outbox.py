@@ -130,11 +130,14 @@ class Outbox:
         self._db()
 
     def _db(self) -> sqlite3.Connection:
-        """The open file. A new one goes on with the numbers of the one before: some of its events are under way."""
+        """The open file. A new one goes on with the numbers of the one before, also of one set aside earlier.
+
+        Some of its events are under way, and who looks for gaps must not hear a number twice.
+        """
         db = self._file.connection()
         if db is not self._numbered:
             try:
-                self._last_seq = _go_on_after(db, self._last_seq)
+                self._last_seq = _go_on_after(db, self._last_seq or self._file.last_number_aside())
             except sqlite3.Error as error:
                 raise self._file.failed("written", error) from error
             self._numbered = db

@@ -53,7 +53,7 @@ class Reader:
                     rows += db.execute(_WAITING, (topic, numbers, limit)).fetchall()
             if not rows:
                 rows = db.execute(_REPLAYED, (numbers, json.dumps(list(held)), limit)).fetchall()
-        except FileNotFoundError:
+        except (FileNotFoundError, database.EmptyError):
             return []  # the record thread has not made it yet
         except (sqlite3.Error, OSError) as error:
             self.close()

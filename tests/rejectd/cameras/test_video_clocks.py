@@ -40,8 +40,8 @@ def restamped(rtsp) -> Iterator[Callable[..., RtpProxy]]:
 def mjpeg() -> Iterator[Callable[..., MjpegServer]]:
     with contextlib.ExitStack() as stack:
 
-        def start(*arguments: object) -> MjpegServer:
-            server = MjpegServer(*arguments)
+        def start(*arguments: object, **options: object) -> MjpegServer:
+            server = MjpegServer(*arguments, **options)
             stack.callback(server.close)
             return server
 
@@ -250,3 +250,26 @@ def test_what_queued_while_the_process_was_stopped_is_not_judged_with_a_fresh_ti
     early_ms = [captured_ms - exposed_ms for captured_ms, exposed_ms, fault in before + after if not fault]
     assert max(early_ms) < OLDEST_MS, "a picture was given a time long after its exposure"
     assert not after[-1][2]
+
+
+def test_pictures_whose_length_nobody_tells_are_refused_by_name_unless_somebody_wants_them_one_picture_late(mjpeg):
+    server = mjpeg(lengths=False)
+    refused = driver(camera(server.url))
+    with pytest.raises(CameraError, match="without Content-Length: each is whole only when the next one begins"):
+        refused.open()
+    refused.close()
+    with contextlib.closing(driver(camera(server.url, timestamps=TimeStamps.ARRIVAL))) as taken:
+        taken.open()
+        exposure = taken.read(1.0)
+        assert exposure is not None
+        assert not exposure.fault
+
+
+def test_pictures_whose_length_is_told_are_taken_and_the_camera_is_asked_once(mjpeg):
+    server = mjpeg()
+    with contextlib.closing(driver(camera(server.url))) as taken:
+        for _ in range(2):
+            taken.open()
+            assert taken.read(1.0) is not None
+            taken.close()
+    assert server.requests == 3

@@ -56,6 +56,17 @@ def rig(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Rig]:
     made.end()
 
 
+def test_an_outbox_whose_tables_are_still_being_made_is_empty_and_no_trouble(
+    rig: Rig, caplog: pytest.LogCaptureFixture
+) -> None:
+    rig.path.parent.mkdir()
+    rig.path.touch()
+    assert rig.ask(1) == []
+    rig.write(1)
+    assert rig.ask(2) == [1]
+    assert (rig.told, caplog.text) == ([], "")
+
+
 def test_an_outbox_that_has_not_been_made_yet_is_empty_and_is_not_made(rig: Rig) -> None:
     assert rig.ask(1) == []
     assert not rig.path.parent.exists()

@@ -670,6 +670,21 @@ def test_a_damaged_file_is_set_aside_and_a_new_one_begins(
     assert f"set aside as {aside.name}" in caplog.text
 
 
+def test_events_after_a_damaged_journal_have_higher_numbers_than_any_before(journal: Callable[..., Outbox]) -> None:
+    outbox = journal()
+    outbox.write(new(*range(40)))
+    path = outbox.path
+    rows(outbox, "PRAGMA wal_checkpoint(TRUNCATE)")
+    outbox.close()
+    with path.open("r+b") as file:
+        file.write(b"\xff" * 4096)
+    for start in (1, 2):  # the second one looks at a journal that was set aside, and at a good one
+        after = Outbox(path, keep_ns=EVER, max_bytes=EVER)
+        after.write(new(1000 + start))
+        assert waiting(after)[-1] == (40 + start, 1000 + start)
+        after.close()
+
+
 def test_damage_found_later_is_told_and_the_next_transaction_goes_into_a_new_file(
     journal: Callable[..., Outbox],
 ) -> None:

@@ -50,7 +50,7 @@ class Decoder:
     def __init__(self, settings: VideoCamera) -> None:
         self._settings = settings
         self.name = shown(settings.url)
-        password = _password(settings)
+        password = password_of(settings)
         began = time.monotonic()
         try:
             with av.logging.Capture(local=True):  # some of it names the address, with the password
@@ -65,6 +65,7 @@ class Decoder:
         rate = self._video.average_rate
         self.interval_s = float(1 / rate) if rate else _DEFAULT_INTERVAL_S
         # FFmpeg counts the pictures of such sources (MJPEG over HTTP, bare H.264) and calls that time stamps
+        self.is_multipart = self._container.format.name == "mpjpeg"
         self.has_clock = not self._container.format.flags & _NO_TIMESTAMPS
         # a JPEG is a whole picture, also where the clock stands still
         self._may_be_in_parts = is_stream(settings.url) and self._video.codec_context.name != "mjpeg"
@@ -163,7 +164,8 @@ def _container(settings: VideoCamera, password: str | None) -> InputContainer:
     return av.open(address, options=options, timeout=(settings.open_timeout_s, settings.read_timeout_s))
 
 
-def _password(settings: VideoCamera) -> str | None:
+def password_of(settings: VideoCamera) -> str | None:
+    """The password of a camera, if it has one. Raises CameraError."""
     if settings.password_file is None:
         return None
     try:

@@ -12,6 +12,7 @@ from rejectd.cameras.standstill import Standstill
 from rejectd.cameras.streams.arrivals import Arrivals
 from rejectd.cameras.streams.container import Decoded, Decoder
 from rejectd.cameras.streams.freshness import Age, Freshness
+from rejectd.cameras.streams.multipart import demand_lengths
 from rejectd.contract.messages import Exposure
 from rejectd.contract.settings import TimeStamps, VideoCamera
 
@@ -44,10 +45,13 @@ class Stream:
         self._clock: Freshness | Arrivals = Freshness()
         self._doubtful_since_s: float | None = None
         self._doubtful = 0  # pictures since then
+        self._lengths_told = False
 
     def open(self) -> None:
         """Connect, and read until pictures come as they are taken. Raises CameraError."""
         self._source = Decoder(self._settings)
+        if self._source.is_multipart and self._settings.timestamps is TimeStamps.STREAM and not self._lengths_told:
+            self._lengths_told = demand_lengths(self._settings)
         self._decoded = self._source.decoded()
         self._clock = self._new_clock(self._source)
         self._doubtful_since_s = None

@@ -198,6 +198,10 @@ def _add_train(one: argparse.ArgumentParser) -> None:
     _add_output(one)
     _add_recipe(one)
     one.add_argument("--seed", type=int, metavar="N", help=f"(default: {plain.seed})")
+    budget = "train in this time at most, such as 90s, 10m or 2h: steps, then student, then size are planned for it"
+    one.add_argument("--budget", type=typed.duration, metavar="TIME", help=budget)
+    changed = "go on with a stopped run though pictures have changed since"
+    one.add_argument("--go-on", action="store_true", help=changed)
     _add_good(one)
     _add_threads(one)
     _add_device(one, "run_train")

@@ -44,6 +44,9 @@ def run_train(options: argparse.Namespace) -> int:
         recipe=made,
         exclude=tuple(options.exclude),
         replace=options.replace,
+        budget_s=options.budget,
+        asked=frozenset(name for name in ("steps", "size", "student", "tile") if getattr(options, name) is not None),
+        go_on=options.go_on,
     )
     teacher = load(options.teacher, options.teacher_weights)
     trained = train.train(job, teacher, device=options.device)

@@ -11,6 +11,19 @@ def threads(text: str) -> int:
     return int(text)
 
 
+def duration(text: str) -> float:
+    """A time with its unit, in seconds."""
+    units = {"s": 1, "m": 60, "h": 3600}
+    number, unit = text[:-1], text[-1:]
+    try:
+        seconds = float(number) * units[unit]
+    except (ValueError, KeyError):
+        raise argparse.ArgumentTypeError(f"{text!r} is no time, write 90s, 10m or 2h") from None
+    if not 0 < seconds < 1e7:
+        raise argparse.ArgumentTypeError(f"{text!r} must be over 0 and at most some months")
+    return seconds
+
+
 def scales(text: str) -> tuple[int, ...]:
     scales = text.split(",")
     if not all(scale.isdecimal() for scale in scales):

@@ -6,6 +6,7 @@ state.json says what the run is and how far it came; state.safetensors holds stu
 from __future__ import annotations
 
 import json
+import logging
 import os
 import shutil
 from collections.abc import Mapping
@@ -21,9 +22,56 @@ from torch import nn
 from revdist.errors import TrainError
 from revdist.files import folders, trouble
 
+log = logging.getLogger("revdist")
+
 SCHEMA = 1
 _JSON = "state.json"
 _TENSORS = "state.safetensors"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sides:
+    """Which pictures a run trains with and which it holds out: SHA-256 by name."""
+
+    trained: dict[str, str]
+    held_out: dict[str, str]
+    seen: frozenset[str] = frozenset()  # SHA-256 of what the student was trained with before, and is not any more
+
+    def differences(self, now: Sides) -> str:
+        """In which pictures the run differs now, named."""
+        before, after = self.trained | self.held_out, now.trained | now.held_out
+        kinds = (
+            ("changed", [name for name in before if name in after and before[name] != after[name]]),
+            ("gone", [name for name in before if name not in after]),
+            ("new", [name for name in after if name not in before]),
+        )
+        return "; ".join(f"{kind}: {_named(names)}" for kind, names in kinds if names)
+
+    @property
+    def all_seen(self) -> frozenset[str]:
+        return self.seen | frozenset(self.trained.values())
+
+
+def _named(names: list[str], most: int = 5) -> str:
+    return ", ".join(sorted(names)[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
+
+
+def sides_of_stopped(folder: Path) -> Sides | None:
+    """The pictures of a run whose state is kept; None where there is none, or one that says nothing of them."""
+    try:
+        sides = json.loads((folder / _JSON).read_text())["sides"]
+        return Sides(trained=dict(sides["trained"]), held_out=dict(sides["held_out"]), seen=frozenset(sides["seen"]))
+    except (OSError, KeyError, TypeError, ValueError, RecursionError):
+        return None
+
+
+def recipe_of_stopped(folder: Path) -> dict[str, Any]:
+    """What a stopped run says it is; empty where there is none."""
+    try:
+        run = json.loads((folder / _JSON).read_text())["run"]
+    except (OSError, KeyError, TypeError, ValueError, RecursionError):
+        return {}
+    return run if isinstance(run, dict) else {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +80,8 @@ class Checkpoint:
 
     folder: Path
     run: dict[str, Any]
+    sides: Sides | None = None
+    go_on: bool = False  # though pictures are not those that the run was stopped with
 
     def save(self, models: Mapping[str, nn.Module], optimiser: torch.optim.Optimizer, losses: list[float]) -> None:
         """Write the state after `len(losses)` steps, in one step. Raises TrainError where the disk is full."""
@@ -41,7 +91,7 @@ class Checkpoint:
         for index, state in optimiser.state_dict()["state"].items():
             tensors |= {f"optimiser.{index}.{name}": value for name, value in state.items()}
         content = safetensors.torch.save({name: value.cpu().contiguous() for name, value in tensors.items()})
-        text = json.dumps({"schema": SCHEMA, "run": self.run, "losses": losses})
+        text = json.dumps({"schema": SCHEMA, "run": self.run, "losses": losses, "sides": self._sides()})
         try:
             folders.write(self.folder, {_TENSORS: content, _JSON: text.encode()})
         except trouble.FILE_ERRORS as error:
@@ -78,12 +128,35 @@ class Checkpoint:
         ) as error:
             raise TrainError(f"{self.folder}: the state of the stopped run is damaged: {error}", hint=delete) from error
 
+    def _sides(self) -> dict[str, Any] | None:
+        if self.sides is None:
+            return None
+        return {
+            "trained": self.sides.trained,
+            "held_out": self.sides.held_out,
+            "seen": sorted(self.sides.seen),
+        }
+
+    def _check_data(self, delete: str) -> None:
+        """Which pictures differ. Raises TrainError unless the run is to go on with those of now."""
+        before = sides_of_stopped(self.folder)
+        told = before.differences(self.sides) if before and self.sides else ""
+        if self.go_on:
+            log.warning("going on with other pictures than the run was stopped with; %s", told)
+            return
+        raise TrainError(
+            f"{self.folder}: the pictures are not those that the run was stopped with; {told}",
+            hint=f"put them back, or add --go-on to go on with those of now, or {delete}",
+        )
+
     def _check_same(self, saved: dict[str, Any], delete: str) -> None:
         run = json.loads(json.dumps(self.run))  # tuples become lists
         if saved["schema"] != SCHEMA or saved["run"].keys() != run.keys():
             raise TrainError(f"{self.folder}: a stopped run of another version of revdist", hint=delete)
         for key, now in run.items():
-            if saved["run"][key] != now:
+            if saved["run"][key] != now and key == "data":
+                self._check_data(delete)
+            elif saved["run"][key] != now:
                 difference = f"{key} was {saved['run'][key]}, is {now}"
                 raise TrainError(
                     f"{self.folder}: holds a stopped run of another kind: {difference}",

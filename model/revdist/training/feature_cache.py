@@ -30,8 +30,8 @@ class Source:
         self._engine, self._pictures = engine, pictures
         self._cache: tuple[torch.Tensor, ...] | None = None
         one = engine.features(pictures[:1])
-        needed = len(pictures) * sum(each.numel() * each.element_size() for each in one)
-        if needed <= CACHE_SHARE * free_memory_bytes(engine.device):
+        needed = _bytes(one) * len(pictures)
+        if fits(engine, one, len(pictures)):
             self._cache = tuple(each.new_empty((len(pictures), *each.shape[2:], each.shape[1])) for each in one)
             for start in range(0, len(pictures), self.CHUNK):
                 free_threads.adapt()
@@ -52,6 +52,16 @@ class Source:
             return self._engine.features([self._pictures[row] for row in rows])
         index = torch.tensor(rows, device=self._engine.device)
         return [kept[index].permute(0, 3, 1, 2) for kept in self._cache]
+
+
+def fits(engine: Engine, maps: Sequence[torch.Tensor], pictures: int) -> bool:
+    """Whether features of so many pictures can be kept; `maps`: those of some of them."""
+    return _bytes(maps) * pictures <= CACHE_SHARE * free_memory_bytes(engine.device)
+
+
+def _bytes(maps: Sequence[torch.Tensor]) -> int:
+    """Of one picture."""
+    return sum(each[0].numel() * each.element_size() for each in maps)
 
 
 def free_memory_bytes(device: torch.device) -> int:

@@ -19,13 +19,14 @@ from revdist.data import images
 from revdist.data import lots as blocks
 from revdist.data.lots import Block
 from revdist.engines.engine import Engine
-from revdist.errors import CalibrationError, DataError, ImageError, RevdistError
+from revdist.errors import CalibrationError, DataError, ImageError, RevdistError, TrainError
 from revdist.evaluation import evaluate, heatmaps
 from revdist.files import trouble
 from revdist.recipe import Recipe
 from revdist.thresholds import conformal, outliers
 from revdist.thresholds.conformal import Calibration
 from revdist.thresholds.outliers import Excluded
+from revdist.training.checkpoint import Sides
 
 log = logging.getLogger("revdist")
 
@@ -82,6 +83,22 @@ def unseen(loaded: Bundle, pictures: Sequence[Path]) -> list[Path]:
             hint="take pictures that it has not seen",
         )
     return found
+
+
+def keep_sides(good: GoodPictures, before: Sides) -> tuple[list[Path], list[Path]]:
+    """Pictures to train with and held out, as a stopped run had them: nothing that was trained with is held out.
+
+    New ones are trained with. Raises TrainError where no held-out picture is left.
+    """
+    fitted: list[Path] = []
+    held_out: list[Path] = []
+    for path in good.used:
+        sha256, name = images.content_hash(path), good.name(path)
+        kept_out = name in before.held_out or sha256 in before.held_out.values()
+        (held_out if kept_out and sha256 not in before.all_seen else fitted).append(path)
+    if not held_out or not fitted:
+        raise TrainError(f"{good.root}: none of the pictures that the stopped run held out is left", hint="start anew")
+    return fitted, held_out
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -6,7 +6,7 @@ import dataclasses
 import importlib.metadata
 import json
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -66,10 +66,12 @@ def pack(
     fitted: Sequence[Path],
     held_out: Sequence[Path],
     quality: Mapping[str, float],
+    seen_before: Collection[str] = (),
     statistics: Mapping[str, Any] = MappingProxyType({}),
     replace: bool = False,
 ) -> Bundle:
-    """Write the bundle of a student. `fitted` are the pictures that it was trained with, where they are known.
+    """Write the bundle of a student. `fitted` are the pictures that it was trained with, where they are known,
+    `seen_before` the SHA-256 of others that it has seen.
 
     `replace`: in the place of one that is there.
 
@@ -85,7 +87,7 @@ def pack(
         recipe=recipe,
         teacher=TeacherId(name=engine.teacher_name, sha256=engine.teacher_sha256),
         fingerprint=images.fingerprint(good.used),
-        trained_on=[images.content_hash(path) for path in fitted],
+        trained_on=sorted({*(images.content_hash(path) for path in fitted), *seen_before}),
         picture_size=_usual_size(held_out[:GOLDEN_GOOD]),
         statistics=statistics,
         quality={**quality, **found, "pictures_trained": len(fitted)},

@@ -5,16 +5,13 @@ N pictures or tiles to train with, B of a step, C H W of a feature map.
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import math
-import signal
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType
 
 import numpy as np
 import torch
@@ -33,10 +30,11 @@ from revdist.networks.moving_average import Average
 from revdist.networks.teacher import Teacher, load_last_stage
 from revdist.recipe import Recipe, check_product
 from revdist.scoring import detector
-from revdist.training import holdout, packing
-from revdist.training.checkpoint import Checkpoint
+from revdist.training import holdout, packing, steadiness, timing
+from revdist.training.checkpoint import Checkpoint, Sides, recipe_of_stopped, sides_of_stopped
 from revdist.training.feature_cache import Source
 from revdist.training.progress import Progress
+from revdist.training.timing import Pictures
 
 log = logging.getLogger("revdist")
 
@@ -54,6 +52,9 @@ class Job:
     recipe: Recipe
     exclude: tuple[Path, ...] = ()  # pictures that are left out, though they lie there
     replace: bool = False  # a bundle that is at `output`
+    budget_s: float | None = None  # for all of it; steps, student and size are planned for it
+    asked: frozenset[str] = frozenset()  # settings that a budget must not change
+    go_on: bool = False  # with a stopped run, though pictures have changed since
 
 
 def train(job: Job, teacher: Teacher, *, device: str = "auto") -> Bundle:
@@ -64,14 +65,22 @@ def train(job: Job, teacher: Teacher, *, device: str = "auto") -> Bundle:
     _check(job, teacher)
     good = holdout.gather(job.good, job.recipe.blocks, job.exclude)
     fitted, held_out = split(good.used, job.recipe, good.blocks)
-    recipe = job.recipe.for_pictures(len(fitted) * job.recipe.tiles.count)
-    fingerprint = images.fingerprint(good.used)
+    stopped = Path(f"{job.output}.training")
+    before = sides_of_stopped(stopped) if job.go_on else None
+    if before:
+        fitted, held_out = holdout.keep_sides(good, before)
     engine = Engine(teacher, device=device)
-    student = make_student(recipe, teacher, engine.device)
-    run = {"product": job.product, "teacher": teacher.sha256, "data": fingerprint, "engine": engine.identity}
-    checkpoint = Checkpoint(Path(f"{job.output}.training"), run | recipe.to_json())
-
-    with _deterministic(), _stop_on_signal() as stop:
+    with steadiness.deterministic(), steadiness.stop_on_signal() as stop:
+        recipe = _planned(job, engine, teacher, Pictures(trained=len(fitted), held_out=len(held_out)), stopped)
+        student = make_student(recipe, teacher, engine.device)
+        fingerprint = images.fingerprint(good.used)
+        run = {"product": job.product, "teacher": teacher.sha256, "data": fingerprint, "engine": engine.identity}
+        sides = Sides(
+            trained={good.name(path): images.content_hash(path) for path in fitted},
+            held_out={good.name(path): images.content_hash(path) for path in held_out},
+            seen=before.all_seen if before else frozenset(),
+        )
+        checkpoint = Checkpoint(stopped, run | recipe.to_json(), sides, job.go_on)
         readable = evaluate.read_prepared([*fitted, *held_out], recipe.size)  # held out ones too: not after hours
         pictures = readable[: len(fitted)]
         trained = look.of(engine, pictures, fitted, recipe)
@@ -90,12 +99,35 @@ def train(job: Job, teacher: Teacher, *, device: str = "auto") -> Bundle:
         good=good,
         fitted=fitted,
         held_out=held_out,
+        seen_before=sides.seen,
         quality={"final_loss": float(np.mean(made.losses[-50:]))},
         statistics={appearance.APPEARANCE: appearance.kept(trained), appearance.UNLIKE: unlike},
         replace=job.replace,
     )
     checkpoint.remove()
     return packed
+
+
+def _planned(job: Job, engine: Engine, teacher: Teacher, pictures: Pictures, stopped: Path) -> Recipe:
+    """The recipe, within the budget where there is one, and a word on how long it will take. Raises TrainError."""
+
+    def measure(recipe: Recipe) -> timing.Duration:
+        student = make_student(recipe, teacher, engine.device)
+        optimiser = _optimiser(student, recipe)
+        return timing.duration(
+            engine, recipe, pictures, lambda taught: _step(student, optimiser, taught, recipe, recipe.steps)
+        )
+
+    recipe = job.recipe.for_pictures(pictures.trained * job.recipe.tiles.count)
+    if job.budget_s is not None and (begun := recipe_of_stopped(stopped)):
+        names = ("steps", "epochs", "student", "size")  # what was planned when the run began
+        recipe = Recipe.from_json(recipe.to_json() | {name: begun[name] for name in names if name in begun})
+    elif job.budget_s is not None:
+        recipe = timing.plan(recipe, job.budget_s, job.asked, measure)
+        height, width = recipe.size
+        log.info("planned: %d steps, student %s, %dx%d pixels", recipe.steps, recipe.student, height, width)
+    log.info("%s", measure(recipe).sentence())
+    return recipe
 
 
 def _check(job: Job, teacher: Teacher) -> None:
@@ -246,36 +278,3 @@ def batch_rows(recipe: Recipe, pictures: int, step: int) -> list[int]:
         for turn in {place // pictures for place in places}
     }
     return [int(orders[place // pictures][place % pictures]) for place in places]
-
-
-@contextlib.contextmanager
-def _deterministic() -> Iterator[None]:
-    before = torch.are_deterministic_algorithms_enabled()
-    torch.use_deterministic_algorithms(True)
-    try:
-        yield
-    finally:
-        torch.use_deterministic_algorithms(before)
-
-
-@contextlib.contextmanager
-def _stop_on_signal() -> Iterator[threading.Event]:
-    """An event that SIGINT and SIGTERM set, so that a step is never torn; a second signal acts at once."""
-    stop = threading.Event()
-    if threading.current_thread() is not threading.main_thread():
-        yield stop
-        return
-    before: dict[signal.Signals, object] = {}
-
-    def request(_number: int, _frame: FrameType | None) -> None:
-        stop.set()
-        for each in before:
-            signal.signal(each, signal.default_int_handler)
-
-    for each in (signal.SIGINT, signal.SIGTERM):
-        before[each] = signal.signal(each, request)
-    try:
-        yield stop
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)  # type: ignore[arg-type]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 import shutil
 import signal
 import subprocess
@@ -27,8 +28,10 @@ from revdist.errors import BundleError, DataError, ImageError, RecipeError, Teac
 from revdist.evaluation import evaluate
 from revdist.networks import teacher
 from revdist.recipe import Recipe
-from revdist.training import feature_cache, train
+from revdist.training import feature_cache, holdout, train
+from revdist.training.checkpoint import Sides
 from revdist.training.feature_cache import Source
+from revdist.training.holdout import GoodPictures
 
 
 def _files(path: Path) -> dict[str, bytes]:
@@ -183,7 +186,7 @@ def test_the_state_of_another_run_is_refused_with_the_difference(
     fewer = tmp_path / "fewer"
     shutil.copytree(good_folder, fewer)
     next(fewer.iterdir()).unlink()
-    with pytest.raises(TrainError, match="another kind: data was"):
+    with pytest.raises(TrainError, match=r"not those that the run was stopped with; gone: \S+\.png; put them back"):
         train.train(_job(tiny, fewer, tmp_path / "cell"), lite0, device="cpu")
     (tmp_path / "cell.training" / "state.safetensors").write_bytes(b"half")
     with pytest.raises(TrainError, match=r"cell\.training: the state of the stopped run is damaged: .*delete"):
@@ -397,3 +400,56 @@ def test_held_out_lots_that_look_otherwise_are_told_and_kept_in_the_bundle(
     assert made.held_out_unlike[0] in caplog.text
     assert any(line.startswith("WARNING      the held-out") for line in summary.bundle(made))
     assert tiny.held_out_unlike == ()
+
+
+def test_a_stopped_run_tells_which_picture_differs_and_goes_on_when_asked(
+    tiny: Bundle, good_folder: Path, good_cells: list[Path], lite0: teacher.Teacher, tmp_path: Path
+) -> None:
+    good = Path(shutil.copytree(good_folder, tmp_path / "good"))
+    job = _job(tiny, good, tmp_path / "cell")
+    fitted, held_out = train.split(images.good_pictures(good), tiny.recipe)
+    with pytest.MonkeyPatch.context() as patch:
+        _PressCtrlC(patch, 2)
+        with pytest.raises(KeyboardInterrupt):
+            train.train(job, lite0, device="cpu")
+    trained_before = images.content_hash(fitted[0])
+    shutil.copy(good_cells[60], fitted[0])
+    shutil.copy(good_cells[61], held_out[0])
+    held_out[1].unlink()
+    shutil.copy(good_cells[62], good / "added.png")
+    changed = ", ".join(sorted([fitted[0].name, held_out[0].name]))
+    said = f"stopped with; changed: {changed}; gone: {held_out[1].name}; new: added.png; put them back, or add --go-on"
+    with pytest.raises(TrainError, match=re.escape(said)):
+        train.train(job, lite0, device="cpu")
+    made = train.train(dataclasses.replace(job, go_on=True), lite0, device="cpu")
+    held = {images.content_hash(path) for path in [held_out[0], *held_out[2:]]}
+    assert set(made.calibration("torch-cpu-float32").held_out) == held
+    now = {images.content_hash(path) for path in [*fitted, good / "added.png"]}
+    assert made.trained_on == now | {trained_before}, "the student has seen what was there before"
+
+
+def test_what_was_trained_with_is_never_held_out_by_going_on(good_folder: Path) -> None:
+    paths = images.good_pictures(good_folder)[:4]
+    good = GoodPictures(root=good_folder, used=tuple(paths), excluded=(), blocks=())
+    hashes = [images.content_hash(path) for path in paths]
+    before = Sides(
+        trained={"other name.png": hashes[0]}, held_out={paths[0].name: "x", "b.png": hashes[1], paths[3].name: "y"}
+    )
+    assert holdout.keep_sides(good, before) == ([paths[0], paths[2]], [paths[1], paths[3]])
+    with pytest.raises(TrainError, match="none of the pictures that the stopped run held out is left"):
+        holdout.keep_sides(good, Sides(trained={"a": hashes[0]}, held_out={"b": "gone"}))
+
+
+def test_the_time_is_told_before_the_first_step_and_a_budget_is_kept(
+    tiny: Bundle, good_folder: Path, lite0: teacher.Teacher, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", logger="revdist")
+    job = dataclasses.replace(_job(tiny, good_folder, tmp_path / "cell", steps=100_000), budget_s=25.0)
+    begun_s = time.monotonic()
+    made = train.train(job, lite0, device="cpu")
+    assert time.monotonic() - begun_s < 1.2 * 25.0
+    assert 10 <= made.recipe.steps < 100_000
+    told = [record.getMessage() for record in caplog.records]
+    planned = next(row for row, text in enumerate(told) if text.startswith(f"planned: {made.recipe.steps} steps, "))
+    assert re.fullmatch(r"this will take about \d+ s here: features \d+ s, \d+ steps .*", told[planned + 1])
+    assert "teacher features of" in told[planned + 2]

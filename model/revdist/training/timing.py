@@ -1,0 +1,140 @@
+"""How long training will take on this machine, and what can be trained in a given time.
+
+Time does not depend on what pictures show: one teacher pass and two steps on noise tell the rest.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from revdist.engines.engine import Engine
+from revdist.errors import TrainError
+from revdist.evaluation.look import ASKED
+from revdist.recipe import STRIDE, Recipe
+from revdist.training import feature_cache
+
+STEPS_SHARE = 1 / 3  # of the recipe's steps: with fewer, a smaller student or size is tried first
+SMALLEST_SIDE = 128  # pixels, to which a budget may bring the size down
+FEWEST_STEPS = 10
+PLANNED = 0.85  # of a budget; the rest is for what was measured badly
+_PASSES = 8  # pictures of a measured teacher pass
+_ENDING_S = 3.0  # golden pictures, and files
+
+Step = Callable[[Sequence[torch.Tensor]], float]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pictures:
+    """How many there are."""
+
+    trained: int
+    held_out: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Duration:
+    """What a run will take."""
+
+    before_s: float  # the teacher's features, and the comparison of sets
+    step_s: float
+    steps: int
+    after_s: float  # calibration
+
+    @property
+    def whole_s(self) -> float:
+        return self.before_s + self.step_s * self.steps + self.after_s
+
+    def sentence(self) -> str:
+        parts = f"features {shown(self.before_s)}, {self.steps} steps {shown(self.step_s * self.steps)}"
+        return f"this will take about {shown(self.whole_s)} here: {parts}, calibration {shown(self.after_s)}"
+
+
+def shown(seconds: float) -> str:
+    """A time as a person says it: 40 s, 12 min, 3.5 h."""
+    if seconds < 90:
+        return f"{max(1, round(seconds))} s"
+    return f"{round(seconds / 60)} min" if seconds < 90 * 60 else f"{seconds / 3600:.1f} h"
+
+
+def duration(engine: Engine, recipe: Recipe, pictures: Pictures, step: Step) -> Duration:
+    """Measure a recipe. `step` makes an optimiser step with a batch of features, of a student that is not used."""
+    height, width = recipe.tile or recipe.size
+    tiles = recipe.tiles.count
+    noise = np.random.default_rng(0).integers(0, 256, (_PASSES, height, width, 3), np.uint8)
+    shown_once = [np.ascontiguousarray(picture) for picture in noise]
+    engine.features(shown_once)  # the first pass sets up what later ones use
+    begun_s = time.perf_counter()
+    maps = engine.features(shown_once)
+    _wait(engine)
+    pass_s = (time.perf_counter() - begun_s) / _PASSES
+    rows = torch.arange(recipe.batch, device=engine.device) % _PASSES
+    taught = [each[rows] for each in maps]
+    step(taught)
+    begun_s = time.perf_counter()
+    for _ in range(2):
+        step(taught)
+    _wait(engine)
+    step_s = (time.perf_counter() - begun_s) / 2
+    count = pictures.trained * tiles * (1 + recipe.copies)
+    kept = feature_cache.fits(engine, maps, count)
+    looked = (min(ASKED, pictures.trained) + min(ASKED, pictures.held_out)) * pass_s
+    judged_s = pass_s + step_s / recipe.batch / 2  # a student's pass is about half of a step's work
+    return Duration(
+        before_s=looked + (count * pass_s if kept else 0.0),
+        step_s=step_s + (0.0 if kept else recipe.batch * pass_s),
+        steps=recipe.steps,
+        after_s=pictures.held_out * tiles * judged_s + _ENDING_S,
+    )
+
+
+def _wait(engine: Engine) -> None:
+    if engine.device.type == "cuda":
+        torch.cuda.synchronize(engine.device)
+
+
+def plan(recipe: Recipe, budget_s: float, asked: frozenset[str], measure: Callable[[Recipe], Duration]) -> Recipe:
+    """A recipe that can be trained in a time that begins now; `asked` are the settings that stay as they are.
+
+    Steps are given up first, down to a third of them; then the student becomes slim; then the sides of the input become
+    smaller by 32 pixels at a time, down to 128; then more steps are given up. Raises TrainError where even that is too
+    long.
+    """
+    begun_s = time.monotonic()
+    steps, chosen, took = 0, recipe, None
+    wanted = recipe.steps if "steps" in asked else max(FEWEST_STEPS, math.ceil(STEPS_SHARE * recipe.steps))
+    for chosen in _smaller(recipe, asked):
+        took = measure(chosen)
+        left_s = PLANNED * budget_s - (time.monotonic() - begun_s) - took.before_s - took.after_s
+        steps = min(recipe.steps, int(left_s / took.step_s))
+        if steps >= wanted:
+            break
+    if steps < (recipe.steps if "steps" in asked else FEWEST_STEPS):
+        assert took is not None, "the recipe itself comes first"
+        fewest = recipe.steps if "steps" in asked else FEWEST_STEPS
+        needed_s = (took.before_s + took.after_s + fewest * took.step_s) / PLANNED + time.monotonic() - begun_s
+        raise TrainError(
+            f"a budget of {shown(budget_s)} is too short for {fewest} steps at {chosen.size[0]}x{chosen.size[1]}",
+            hint=f"give about {shown(1.2 * needed_s)} or more, or a smaller --size, or another --teacher",
+        )
+    return dataclasses.replace(chosen, steps=steps, epochs=0)
+
+
+def _smaller(recipe: Recipe, asked: frozenset[str]) -> Iterator[Recipe]:
+    """The recipe, then the next smaller ones."""
+    yield recipe
+    if "student" not in asked and recipe.student != "slim":
+        recipe = dataclasses.replace(recipe, student="slim")
+        yield recipe
+    if asked & {"size", "tile"} or recipe.tile:
+        return
+    while min(recipe.size) > SMALLEST_SIDE:
+        height, width = (max(SMALLEST_SIDE, side - STRIDE) for side in recipe.size)
+        recipe = dataclasses.replace(recipe, size=(height, width))
+        yield recipe

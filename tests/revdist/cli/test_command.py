@@ -15,7 +15,7 @@ from PIL import Image
 from revdist import recipe
 from revdist.bundle import bundle
 from revdist.bundle.bundle import Bundle
-from revdist.cli import command, commands
+from revdist.cli import command, commands, typed
 from revdist.engines.engine import Engine
 from revdist.errors import ImageError
 from revdist.evaluation import evaluate
@@ -192,7 +192,7 @@ def test_masks_that_cannot_be_read_are_all_named_before_anything_is_inspected(
 
 @pytest.mark.parametrize(("text", "size"), [("256", (256, 256)), ("96x160", (96, 160)), ("96X160", (96, 160))])
 def test_sizes_can_be_one_number_or_two(text: str, size: tuple[int, int]) -> None:
-    assert command._size(text) == size
+    assert typed.size(text) == size
 
 
 @pytest.mark.parametrize("text", ["big", "1x2x3", "-32", "32x", ""])

@@ -78,7 +78,7 @@ def when(
     return rule | {"then": {"properties": then}} | ({"else": {"properties": otherwise}} if otherwise else {})
 
 
-def declaration(cls: type[Group]) -> Schema:
+def described(cls: type[Group]) -> Schema:
     """An object with the fields that a group declares."""
     schema = cls.model_json_schema(schema_generator=_Generator)
     definitions = schema.pop("$defs", {})

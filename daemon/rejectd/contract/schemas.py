@@ -22,7 +22,7 @@ from rejectd.contract.json_schema import (
     about,
     by_name,
     choice,
-    declaration,
+    described,
     listing,
     or_null,
     record,
@@ -209,7 +209,7 @@ def actuator() -> Schema:
 def request(command: str) -> Schema:
     """What a command may hold, from its declaration."""
     cls = REQUESTS[command]
-    return titled(f"request-{command}", " ".join((cls.__doc__ or "").split())) | declaration(cls)
+    return titled(f"request-{command}", " ".join((cls.__doc__ or "").split())) | described(cls)
 
 
 def _verdict_fields() -> dict[str, Schema]:

@@ -1,0 +1,101 @@
+"""The settings file as a JSON Schema, by which an editor completes and checks it as one types.
+
+Draft 7, which is what editors know. What one setting demands of another `rejectd check` alone says.
+"""
+
+from __future__ import annotations
+
+import typing
+from enum import StrEnum
+from typing import Any
+
+from pydantic.fields import FieldInfo
+
+from rejectd.contract.fields import Group, declared, kind
+from rejectd.contract.json_schema import NAMED, Schema, described
+from rejectd.contract.settings import Commands, Settings
+
+FILE = "line.schema.json"
+
+
+def settings_schema() -> Schema:
+    """The whole file."""
+    head = {"$schema": "http://json-schema.org/draft-07/schema#", "title": "The settings of one line of rejectd"}
+    return head | _group(Settings)
+
+
+def _group(cls: type[Group], of_type: str = "") -> Schema:
+    """The settings of a group. `of_type` is what tells a camera from those of other types."""
+    plain = described(cls)
+    fields = {name: _field(field, plain["properties"][name]) for name, field in cls.model_fields.items()}
+    if of_type:
+        fields = {"type": {"const": of_type, "description": _sentence(cls)}, **fields}
+    required = [*(["type"] if of_type else []), *plain["required"]]
+    return {
+        "description": _sentence(cls),
+        "type": "object",
+        "properties": fields,
+        "required": required,
+        "additionalProperties": False,
+    }
+
+
+def _field(field: FieldInfo, plain: Schema) -> Schema:
+    wanted = kind(field)
+    about = {"description": plain["description"]}
+    if typing.get_origin(wanted) is dict:
+        return about | _named(typing.get_args(wanted)[1])
+    if isinstance(wanted, type) and issubclass(wanted, Group):
+        return _group(wanted) | about
+    schema = plain | _as_yaml_reads(wanted, plain)
+    if schema.pop("format", "") == "path":
+        schema["pattern"] = r"\S"
+    if "prefixItems" in schema:  # which draft 7 does not know; all of them are alike
+        schema["items"] = schema.pop("prefixItems")[0]
+    if declared(field).example:
+        schema["examples"] = [declared(field).example]
+    if not field.is_required() and field.default is not None:
+        schema["default"] = field.default
+    return schema
+
+
+def _as_yaml_reads(wanted: Any, plain: Schema) -> Schema:
+    """A text may look like a number to an editor, as in `line: 7`, and a word like a truth value."""
+    if isinstance(wanted, type) and issubclass(wanted, StrEnum):
+        numbers = [int(option) for option in wanted if option.isdigit()]
+        truths = [True, False] if wanted is Commands else []
+        null = [None] if None in plain["enum"] else []
+        words = {"enum": [*map(str, wanted), *numbers, *truths, *null]}
+        return words | {"type": [*_types(plain), *["integer"][: len(numbers)], *["boolean"][: len(truths)]]}
+    if "string" in _types(plain):
+        return {"type": ["string", "number", *_types(plain)[1:]]}
+    return {}
+
+
+def _types(plain: Schema) -> list[str]:
+    types: str | list[str] = plain["type"]
+    return [types] if isinstance(types, str) else types
+
+
+def _named(value: Any) -> Schema:
+    """Groups by name. Where they have types, the type says which settings a group has."""
+    groups: tuple[type[Group], ...] = typing.get_args(value) or (value,)
+    if len(groups) == 1:
+        entry = _group(groups[0])
+    else:
+        types: dict[str, Schema] = {group.type: _group(group, group.type) for group in groups}  # type: ignore[attr-defined]
+        entry = {
+            "type": "object",
+            "required": ["type"],
+            "properties": {"type": {"enum": list(types), "description": "Where the pictures come from."}},
+            "allOf": [
+                {"if": {"properties": {"type": {"const": name}}, "required": ["type"]}, "then": schema}
+                for name, schema in types.items()
+            ],
+        }
+    names = {"pattern": NAMED["pattern"]}
+    return {"type": "object", "minProperties": 1, "propertyNames": names, "additionalProperties": entry}
+
+
+def _sentence(cls: type[Group]) -> str:
+    return " ".join((cls.__doc__ or "").split())

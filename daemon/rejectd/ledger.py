@@ -1,7 +1,8 @@
 """The account of frames: captured = pass + reject + unjudged + in flight, at every instant.
 
-A frame comes into being only by `Ledger.open` and ends only by `Ledger.close`, which says who was first. Whoever was
-not first publishes nothing.
+`Ledger.open` makes every frame, and `Ledger.close` ends it. Several threads may try to end the same frame: the one that
+has its score, and the deadline watch that answers what would be late. `close` returns True to the first of them alone,
+and only the first publishes its verdict.
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ class Snapshot:
 
 
 class Book(Protocol):
-    """Where each frame is noted before anybody else hears of it, and its verdict before anybody acts on it."""
+    """Notes each frame when it is opened, and its verdict before that is published: the in-flight file."""
 
     def open(self, frame: Frame) -> None:
         """A frame is in flight."""
@@ -195,7 +196,7 @@ class Ledger:
                 self._earlier.wait((self._wakes_ns - now) / 1e9)
 
     def end(self) -> None:
-        """Wake whoever waits: no more frames will come."""
+        """Say that no more frames will come, and wake the threads that wait for some."""
         with self._lock:
             self._ended = True
             self._earlier.notify_all()

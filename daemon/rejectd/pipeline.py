@@ -281,7 +281,7 @@ class Pipeline:
         return True
 
     def _results(self, begun: _Running) -> list[Result | InspectorError]:
-        """Of a batch. If it fails each frame is tried by itself, so that one cannot take others with it."""
+        """The results of a batch. If it fails, each frame is tried by itself, so that one cannot spoil the others."""
         try:
             results = begun.batch.results()
         except InspectorError as error:

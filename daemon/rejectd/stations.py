@@ -219,7 +219,7 @@ class Stations:
             del self._parts[key]
 
     def _fate(self, trace: Trace, camera: str) -> Fate:
-        """Of a view that comes now."""
+        """The fate of a view that comes now."""
         if trace.shown[camera] >= self._stations[self._of[camera]].frames:
             return Fate.SURPLUS
         if not trace.ended:

@@ -1,17 +1,23 @@
 """Collects frames of all cameras into batches that can be judged in time.
 
-- A batch closes when it is full, when its oldest frame has waited `max_wait_ns`, or when the earliest deadline leaves
-  just enough time to inspect it.
-- It holds as many frames as pay, but lasts no longer than half the time that a frame of a modest camera usually has:
-  one that comes just after the start is judged in the other half. Modest is who asks for no more than its share.
-- A batch that is a little smaller pays too, because it ends earlier; but not while all cameras have frames waiting that
-  do not fit. Then a larger one that was found to be no better is tried again after a while: it may have been disturbed.
-- Cameras share the device by start-time fair queueing (Goyal, Vin, Cheng 1996): a camera that floods waits for itself
-  alone, and a modest one may come with a burst. Among those who have had no more than their share the earliest deadline
-  goes first, and within a camera the order of capture. If somebody would be late in that order but nobody with the
-  earliest deadline first, and no queue is full, that order is taken.
-- Frames that cannot be judged in time any more come out as `hopeless` and are answered at once. Under overload these
-  are the frames that do not fit a batch of the size at which the device judges most: they would cost others more.
+When a batch closes: when it is full, when its oldest frame has waited `max_wait_ns`, or when the earliest deadline
+leaves just enough time to inspect it.
+
+How large a batch is:
+- Large enough that the device judges nearly as many frames a second as it can (`_PAYS`). A smaller batch ends earlier.
+- Short enough for others: it lasts no longer than half the time that a frame usually has. A frame that comes just after
+  the start of a batch is then judged in the other half. Only cameras within their share count: those that send no more
+  frames than their part of a batch.
+- While every camera has more frames waiting than fit, only the rate counts. A larger batch that was once no better is
+  tried again after some batches (`_AGAIN`): that measurement may have been disturbed.
+
+In which order: cameras share the device by start-time fair queueing (Goyal, Vin, Cheng 1996). A camera that sends too
+much waits for itself alone; a camera within its share may come with a burst. Among cameras within their share the
+earliest deadline goes first, and within a camera the order of capture. Where that order would make a frame late and
+"earliest deadline first" would not, and no queue is full, earliest deadline first is taken.
+
+What is given up: frames that can no longer be judged in time come out as `hopeless` and are answered at once. Under
+overload that includes the frames beyond the best batch size: inspecting them would make others late.
 """
 
 from __future__ import annotations
@@ -28,8 +34,8 @@ from rejectd.contract.messages import Frame
 
 _PROBE_NS = 1_000_000_000  # how long the device may idle on the belief that it is too slow before it is asked again
 _WAKE_NS = 5_000_000  # how late a waiting thread may wake up; else what waited for company would be too late by that
-_SILENT_NS = 10_000_000_000  # no batch is kept short for a camera that has sent nothing for so long
-_LEAST = 0.8  # what short batches leave time for may cost no more than the rest of what the device could judge
+_SILENT_NS = 10_000_000_000  # a camera that has sent nothing for so long counts no more: no batch is kept short for it
+_LEAST = 0.8  # batches are kept short only as far as the device still judges this part of the most that it could
 _ALIKE = 0.999  # rates that differ by less are the same
 _AGAIN = 16  # batches until a larger one, which was found to be no better, is tried again
 _PAYS = 0.96  # a smaller batch ends earlier: it is taken if the device judges this much of the most that it could
@@ -124,8 +130,9 @@ class Batcher:
             return sum(len(queue.frames) for queue in self._queues.values())
 
     def take(self, *, wait: bool = True) -> Batch | None:
-        """The next batch; None once closed and empty. Waits with a timeout, so that it may return an empty batch; or
-        does not `wait`, and returns an empty one unless something is ready.
+        """The next batch; None once closed and empty. An empty batch means that nothing was ready in time.
+
+        With `wait` it waits up to a second for frames; without, it returns at once.
         """
         with self._changed:
             for _ in range(2):
@@ -196,13 +203,13 @@ class Batcher:
             yield earliest_first, largest
 
     def _leaving_time(self, now: int) -> int:
-        """The largest batch that lasts no longer than half the time that a frame of any modest camera has.
+        """The largest batch that lasts no longer than half the time that a frame has, of any camera within its share.
 
-        A camera whose frames have no time for even two batches of one frame cannot be protected and is not considered;
-        nor is a batch so short that the device judges too little.
+        A camera whose frames have no time for even two batches of one frame cannot be protected and is left out. Nor is
+        a batch made so short that the device judges too little (`_LEAST`).
         """
         expect = self.service_time.expect
-        halves = [queue.usual_ns // 2 for queue in self._modest(now)]
+        halves = [queue.usual_ns // 2 for queue in self._within_share(now)]
         longest_ns = min((half for half in halves if half >= expect(1)), default=2**63)
         short = next((size - 1 for size in range(2, self._max_batch + 1) if expect(size) > longest_ns), self._max_batch)
         rates = [size / max(1, expect(size)) for size in range(1, self._max_batch + 1)]
@@ -219,15 +226,15 @@ class Batcher:
         active = self._active(now)
         return all(len(queue.frames) * len(active) > self._max_batch for queue in active)
 
-    def _modest(self, now: int) -> list[_Queue]:
-        """The cameras that ask for no more than their part of a batch. The others lose their claim to a burst."""
+    def _within_share(self, now: int) -> list[_Queue]:
+        """The cameras within their share: they send no more than their part of a batch. The others may not burst."""
         active = self._active(now)
         most = self._now_served + self._largest / max(1, len(active))
-        modest = [queue for queue in active if queue.share + len(queue.frames) <= most + 1]
+        within = [queue for queue in active if queue.share + len(queue.frames) <= most + 1]
         for queue in active:
-            if queue not in modest:
+            if queue not in within:
                 queue.share = max(queue.share, self._now_served)
-        return modest
+        return within
 
     def _fair_order(self) -> list[Frame]:
         """All waiting frames in the order of equal sharing; among those within their share the deadline decides."""

@@ -1,4 +1,9 @@
-"""How long batches take on this engine, learned while running."""
+"""How long a batch takes on this engine, by its size, learned from the batches that were run.
+
+The batcher asks `expect` before it decides how large a batch may be and which frames can still be judged in time.
+`expect` is cautious: the mean plus three mean absolute deviations. Sizes that were never run are estimated from those
+that were, so that no size is shut out by one slow measurement.
+"""
 
 from __future__ import annotations
 
@@ -7,13 +12,13 @@ from bisect import bisect_left
 from collections import Counter
 from collections.abc import Callable
 
-_GAIN = 0.1  # how much the next measurement counts
-_SOON = 0.5  # and one that is clearly shorter: what made others last longer is over
-_HOPE = 0.9  # how much of the time in parts a larger batch than was ever tried is believed to take: so it is tried
+_GAIN = 0.1  # weight of the next measurement in the mean
+_SOON = 0.5  # its weight if it is clearly shorter: what slowed the others down is over
+_HOPE = 0.9  # a batch larger than any before is expected to take this part of proportional time, so that it is tried
 
 
 class ServiceTime:
-    """How long a batch takes on this engine, learned for each size while running."""
+    """Learns from measured batches, and says what a batch of any size is expected to take."""
 
     def __init__(self) -> None:
         self._mean: dict[int, float] = {}  # ns
@@ -27,9 +32,9 @@ class ServiceTime:
         return copy.deepcopy(self).expect
 
     def learn(self, size: int, elapsed_ns: int) -> None:
-        """Take in one measurement. A longer one counts for little at first: a hang is forgotten, a trend is believed.
+        """Take in one measurement. One long batch (a hang) moves the mean little; many in a row (a trend) move it.
 
-        If the first measurement was a hang, the next one replaces it.
+        If the first measurement of a size was a hang, the next one replaces it.
         """
         elapsed_ns = max(1, elapsed_ns)
         if size not in self._mean or self._mean[size] > 4 * elapsed_ns:
@@ -42,9 +47,9 @@ class ServiceTime:
         self._bound()
 
     def _bound(self) -> None:
-        """A batch takes no longer than its frames in smaller ones, and no longer than a larger one.
+        """Bound each size by its neighbours: no slower than its frames in smaller batches, nor than a larger batch.
 
-        So no size stays shut out. One that was far too slow the first time counts as never tried.
+        So one bad measurement shuts no size out. A size that was far too slow the first time counts as never tried.
         """
         sizes: list[int] = []
         bounds: list[float] = []
@@ -61,7 +66,7 @@ class ServiceTime:
     def expect(self, size: int) -> int:
         """A time in ns that a batch of this size rarely exceeds: mean plus three mean absolute deviations.
 
-        A size never seen lies on the straight line between its neighbours; beyond the largest it is hoped to pay.
+        A size that was never run lies on the straight line between its neighbours. Beyond the largest, see `_HOPE`.
         """
         place = bisect_left(self._sizes, size)
         if place == 0:

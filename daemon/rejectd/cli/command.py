@@ -184,7 +184,9 @@ def _account(options: argparse.Namespace) -> int:
 def _command(options: argparse.Namespace) -> int:
     from rejectd.contract import typed_requests
 
-    return _ask(_as_operator(options), options.name, typed_requests.request(options.name, options.request))
+    request = typed_requests.request(options.name, options.request)
+    typed_requests.check_complete(options.name, request)
+    return _ask(_as_operator(options), options.name, request)
 
 
 def _replay(options: argparse.Namespace) -> int:

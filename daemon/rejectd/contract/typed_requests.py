@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import typing
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import yaml
@@ -24,6 +24,18 @@ def request(command: str, words: Sequence[str]) -> dict[str, Any]:
         raise RequestError(f"there is no command {command[:40]!r}", hint=f"known: {', '.join(REQUESTS)}")
     kinds = typing.get_type_hints(REQUESTS[command])
     return dict(_pair(word, kinds) for word in words)
+
+
+def check_complete(command: str, typed: Collection[str]) -> None:
+    """See that a known command is given all that it needs, before it is sent.
+
+    Raises:
+        RequestError: with what it needs, as people type it.
+    """
+    needed = [name for name, field in REQUESTS[command].model_fields.items() if field.is_required()]
+    if not set(typed) >= set(needed):
+        words = " ".join(f"{name}={'NUMBER' if name == 'threshold' else 'NAME'}" for name in needed)
+        raise RequestError(f"{command} needs {words}")
 
 
 def _pair(word: str, kinds: dict[str, Any]) -> tuple[str, Any]:

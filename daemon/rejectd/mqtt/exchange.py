@@ -76,5 +76,5 @@ class Limits:
 
     @property
     def in_flight_others(self) -> int:
-        """Of what is not a verdict: the rest is kept free, so that a verdict need not wait."""
+        """How many messages other than verdicts may be under way: the rest is kept free for verdicts."""
         return max(1, self.in_flight // 2)

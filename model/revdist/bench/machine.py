@@ -62,7 +62,7 @@ def _repeated(call: Callable[[], object], times: int) -> Callable[[], object]:
 
 
 def largest(work: Sequence[Work]) -> list[Work]:
-    """Of 3x3 and of 1x1 those with the most operations, of different shapes; plain ones with stride 1."""
+    """The convolutions of 3x3 and of 1x1 with the most operations, of different shapes; plain ones with stride 1."""
     plain: dict[str, Work] = {}
     for each in work:
         layout = tuple(each.convolution.stride), each.convolution.transposed, each.convolution.groups
@@ -159,7 +159,7 @@ class Elsewhere:
         self._begin = self._now()
 
     def share(self) -> float | None:
-        """Of all processors, since the beginning, 0..1; None where the system does not tell."""
+        """The share of all processors (0..1) that others used since the beginning; None where the system does not tell."""
         end = self._now()
         if self._begin is None or end is None or end[0] == self._begin[0]:
             return None

@@ -50,7 +50,7 @@ def of_detector(trunk: nn.Module, student: nn.Module, size: tuple[int, int]) -> 
 
 
 def operations(work: Iterable[Work]) -> int:
-    """Of all of them together."""
+    """The operations of all of them together."""
     return sum(each.operations for each in work)
 
 

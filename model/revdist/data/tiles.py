@@ -1,8 +1,8 @@
 """A picture in tiles: how a large picture with small defects goes through networks that see a part of it at a time.
 
-Tiles overlap. Of a place that several tiles see, the distance counts of the one that has more of the picture around it,
-so that a map is joined as if there were no tiles, but for what a network makes of the borders of its input; it was
-trained with the same tiles. Smoothing and score come after the joining and know nothing of tiles.
+Tiles overlap. Where two tiles see the same pixels, the distance from the tile whose centre is nearer is used. The
+joined map is what a network without tiles would give, but for its input's borders, which the student learnt in
+training. Smoothing and score come after the joining and know nothing of tiles.
 
 B pictures, T tiles of each, h w a picture, H W a map of a tile.
 """
@@ -32,7 +32,7 @@ SMALLEST = 64  # pixels a side
 
 @dataclass(frozen=True)
 class Tiles:
-    """Tiles of one size that cover a picture; equal ones cut alike. A picture can be its own single tile."""
+    """Tiles of one size that cover a picture, which can be its own single tile. Equal objects cut pictures alike."""
 
     size: Size  # of the picture
     tile: Size
@@ -52,7 +52,7 @@ class Tiles:
 
     @property
     def count(self) -> int:
-        """How many there are."""
+        """How many tiles cover a picture."""
         return len(self.spans[0]) * len(self.spans[1])
 
     def cut(self, picture: npt.NDArray[np.uint8]) -> list[npt.NDArray[np.uint8]]:
@@ -97,14 +97,14 @@ class Tiles:
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """Where a tile lies along one side, and which part of it counts: pixels of the picture."""
+    """Where a tile lies along one side of the picture, and which part of it is used, in pixels of the picture."""
 
     start: int
     first: int
     end: int
 
     def kept(self, stride: int) -> slice:
-        """The locations of a tile's map that count."""
+        """The locations of a tile's map that are used."""
         return slice((self.first - self.start) // stride, (self.end - self.start) // stride)
 
 

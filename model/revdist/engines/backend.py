@@ -60,12 +60,12 @@ class Backend:
 
     @property
     def dtype(self) -> torch.dtype:
-        """Of the maps that torch's networks take and give; in int8 they are integers."""
+        """The type of the maps that torch's networks take and give; in int8 they are integers."""
         return PRECISIONS[self.precision]
 
     @property
     def pictures(self) -> torch.dtype:
-        """Of the normalised pictures that torch's teachers take."""
+        """The type of the normalised pictures that torch's teachers take."""
         return torch.float32 if self.fuses else self.dtype
 
     @property

@@ -50,7 +50,7 @@ def look() -> Use | None:
 
 
 def _busy_ticks(line: list[str]) -> int:
-    """Of a line of /proc/stat: name, user, nice, system, idle, iowait, irq, softirq, steal; guests are in user."""
+    """Read a line of /proc/stat: name, user, nice, system, idle, iowait, irq, softirq, steal; guests are in user."""
     counts = [int(count) for count in line[1:9]]
     return sum(counts) - sum(counts[3:5])
 

@@ -1,4 +1,4 @@
-"""Threads that compute side by side, each on one processor with pictures of its own.
+"""Lanes: threads that compute side by side, each on one processor with pictures of its own.
 
 A team that shares the work of each operation waits at its end for the slowest thread. When something else needs a
 processor for a moment, all of the team waits; and there are hundreds of operations in a network. Lanes need not wait
@@ -90,7 +90,7 @@ class Worker:
 
 
 def _work(calls: SimpleQueue[tuple[Future[Any], Callable[[], Any]] | None]) -> None:
-    """Of a call nothing is kept when its result is told: who frees tensors while the process ends aborts it."""
+    """The life of a worker. It keeps no reference to a call or its result: freeing tensors at exit aborts the process."""
     while (item := calls.get()) is not None:
         done, call = item
         del item
@@ -128,7 +128,7 @@ class Later(Generic[Found]):
 
 
 class Lanes:
-    """So many threads, each with one processor. They end with this."""
+    """A number of lanes. They end when this object does."""
 
     def __init__(self, count: int) -> None:
         self._workers = [Worker(f"lane{number}") for number in range(count)]
@@ -143,11 +143,11 @@ class Lanes:
         helper.close()
 
     def begin(self, function: Callable[[Given], Found], every: Sequence[Given]) -> Later[list[Found]]:
-        """The function of each, in their order; a lane takes the next one as soon as it is free.
+        """Call the function for each item, in lanes; a lane takes the next item as soon as it is free.
 
-        There is room for more as soon as a lane finds nothing of this to take; but if this was begun by one lane long
-        after another, when all have ended, because it lasts so much longer and so would what follows. The result comes,
-        or what a call raised is raised, after all have ended.
+        The result is a list in the order of the items; an error of a call is raised when the result is asked for.
+        `wait_for_room` returns when a new batch may start: when one lane is idle. If lanes started far apart, it waits
+        until all are idle, because the next batch would be held up as long.
         """
         found: dict[int, Found] = {}
         pending, taking, room = iter(range(len(every))), threading.Lock(), threading.Event()
@@ -187,7 +187,7 @@ class Lanes:
         return Later(result, lambda: max(ended), wait_for_room)
 
     def wait(self) -> None:
-        """Until all have ended what was begun."""
+        """Wait until every lane is idle."""
         wait(self._started)
 
 

@@ -21,7 +21,7 @@ from revdist.scoring import detector
 
 @dataclass(frozen=True, slots=True)
 class Ranges:
-    """Of the maps of teacher and student on good pictures of a product: what int8 needs to know of them."""
+    """The ranges of the maps of teacher and student on good pictures of a product, which int8 needs."""
 
     teacher: quantised.Ranges
     student: quantised.Ranges
@@ -69,14 +69,14 @@ Groups = Sequence[tuple[Sequence[int], Sequence[tuple[torch.Tensor, ...]]]]  # r
 
 
 def scores_of(groups: Groups) -> torch.Tensor:
-    """Of all groups, one after the other (B,), on the device."""
+    """The scores of all groups, one after the other (B,), on the device."""
     return torch.cat([scores for _, seen in groups for _, scores in seen])
 
 
 def inspection(
     groups: Groups, scores: npt.NDArray[np.float32], to_host: Callable[[torch.Tensor], torch.Tensor] = torch.Tensor.cpu
 ) -> Inspection:
-    """Of all groups in the order of the pictures. `scores`: as `scores_of` gives them, on the host."""
+    """The inspection of all groups, in the order of the pictures. `scores`: as `scores_of` gives them, on the host."""
     order = [row for rows, _ in groups for row in rows]
     maps = dict(zip(order, (each for _, seen in groups for smoothed, _ in seen for each in smoothed), strict=True))
     ordered = np.empty(len(order), np.float32)

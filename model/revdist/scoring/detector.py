@@ -98,7 +98,7 @@ def _slim_embedding(teacher: str) -> nn.Module:
 
 
 def _slim_width(teacher: str) -> int:
-    """Of its coarsest map; twice as wide for teachers with so many channels as a ResNet's bottleneck blocks give."""
+    """The width of the coarsest map; twice as wide for teachers as wide as a ResNet of bottleneck blocks."""
     return 256 if channels(teacher)[2] == 1024 else 128
 
 
@@ -141,7 +141,7 @@ class Scoring:
 
     @property
     def strides(self) -> tuple[int, ...]:
-        """Of the scales that count, in pixels of the input for one location."""
+        """The strides of the scales that count: pixels of the input for one location."""
         return tuple(STRIDES[scale - 1] for scale in self.scales)
 
     def chosen(self, distances: Sequence[Each]) -> list[Each]:

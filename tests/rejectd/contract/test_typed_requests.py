@@ -68,6 +68,24 @@ def test_what_cannot_be_sent_is_told(command: str, word: str, message: str) -> N
         typed_requests.request(command, [word])
 
 
+@pytest.mark.parametrize(
+    ("command", "typed", "needed"),
+    [
+        ("snapshot", [], "snapshot needs camera=NAME"),
+        ("product", ["cameras"], "product needs product=NAME"),
+        ("threshold", ["product"], "threshold needs product=NAME threshold=NUMBER"),
+    ],
+)
+def test_a_command_says_what_it_needs(command: str, typed: list[str], needed: str) -> None:
+    with pytest.raises(RequestError, match=f"^{needed}$"):
+        typed_requests.check_complete(command, typed)
+
+
+@pytest.mark.parametrize(("command", "typed"), [("snapshot", ["camera"]), ("golden", []), ("pause", ["wrong"])])
+def test_what_a_command_does_not_need_may_be_absent(command: str, typed: list[str]) -> None:
+    typed_requests.check_complete(command, typed)
+
+
 def test_every_declared_value_arrives_as_the_line_wants_it() -> None:
     asked = typed_requests.request("replay", ["from_seq=1", "until=2026-11-25T06:00:00+01:00"])
     assert requests.parse("replay", json.dumps(asked).encode()) == requests.ReplayRequest(

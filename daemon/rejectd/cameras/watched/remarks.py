@@ -20,7 +20,7 @@ _AGAIN_IN_A_ROW = 3  # so many files written again without a new one: the camera
 
 
 class Remarks:
-    """Of one folder. `take` hands them on."""
+    """The remarks about one folder. `take` hands them on."""
 
     def __init__(self, path: Path) -> None:
         self._path = path

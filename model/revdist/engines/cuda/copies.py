@@ -13,7 +13,7 @@ from revdist.engines.lanes import Later
 
 
 class Copies:
-    """Of the results of batches that follow one another on the current stream of a device."""
+    """Copies the results of batches that follow one another on the current stream of a device."""
 
     def __init__(self, device: torch.device) -> None:
         self._device = device

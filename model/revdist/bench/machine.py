@@ -159,7 +159,7 @@ class Elsewhere:
         self._begin = self._now()
 
     def share(self) -> float | None:
-        """The share of all processors (0..1) that others used since the beginning; None where the system does not tell."""
+        """The share of all processors (0..1) that others used since the beginning; None if that is unknown."""
         end = self._now()
         if self._begin is None or end is None or end[0] == self._begin[0]:
             return None

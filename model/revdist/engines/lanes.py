@@ -90,7 +90,7 @@ class Worker:
 
 
 def _work(calls: SimpleQueue[tuple[Future[Any], Callable[[], Any]] | None]) -> None:
-    """The life of a worker. It keeps no reference to a call or its result: freeing tensors at exit aborts the process."""
+    """The life of a worker. It keeps no reference to a call or its result: tensors freed at exit abort the process."""
     while (item := calls.get()) is not None:
         done, call = item
         del item

@@ -25,6 +25,7 @@ check: $(VENV)/installed-test
 	$(BIN)/lint-imports
 	$(BIN)/rejectd reference --check config
 	$(BIN)/python config/prometheus/runbook.py --check
+	$(BIN)/python config/grafana/build.py --check
 
 format: $(VENV)/installed-test
 	$(BIN)/ruff check --quiet --fix $(SOURCES) || true

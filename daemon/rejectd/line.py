@@ -171,6 +171,9 @@ class Line:
     def show_models(self) -> None:
         """Put the models in force into the metrics."""
         self.metrics.bundle.clear()
+        self.metrics.camera_product.clear()
+        for camera, product in self.pipeline.products.items():
+            self.metrics.camera_product.labels(camera, product).set(1)
         for name, model in self.inspector.models.items():
             self.metrics.bundle.labels(name, model.digest, model.engine, model.teacher).set(1)
             self.metrics.threshold.labels(name).set(model.threshold)

@@ -26,7 +26,7 @@ _SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 
 STAGES = ("prepare", "wait", "inspect", "publish")
 CERTIFICATES = ("broker", "client", "authority")
-SERIES = {"the service": 143, "a camera": 50, "a station": 38, "a product": 24}  # at most; parts never add any
+SERIES = {"the service": 143, "a camera": 51, "a station": 38, "a product": 24}  # at most; parts never add any
 
 
 class _Counts(Protocol):
@@ -56,9 +56,9 @@ class Metrics:
     ) -> None:
         """`snapshot` counts the frames of cameras, `parts` the parts of stations, `views` what their views came to."""
         cameras, products, stations = tuple(cameras), tuple(products), tuple(stations)
-        registry.register(_Ledger(_FRAMES, (*cameras, GOLDEN), snapshot))
+        registry.register(_Ledger(FRAMES, (*cameras, GOLDEN), snapshot))
         if parts:
-            registry.register(_Ledger(_PARTS, stations, parts))
+            registry.register(_Ledger(PARTS, stations, parts))
             registry.register(_Views(views))
         self.stage = Histogram(
             "rejectd_stage_seconds",
@@ -148,6 +148,12 @@ class Metrics:
             ["product", "digest", "engine", "teacher"],
             registry=registry,
         )
+        self.camera_product = Gauge(
+            "rejectd_camera_product_info",
+            "The product that passes a camera; always 1.",
+            ["camera", "product"],
+            registry=registry,
+        )
         self.threshold = Gauge(
             "rejectd_threshold", "Score above which a part is rejected.", ["product"], registry=registry
         )
@@ -214,7 +220,7 @@ class Metrics:
             self.certificate.labels(certificate)
 
 
-class _Names(NamedTuple):
+class Names(NamedTuple):
     """What the three families of a ledger are called."""
 
     opened: tuple[str, str]  # name, meaning
@@ -223,24 +229,26 @@ class _Names(NamedTuple):
     label: str
 
 
-_FRAMES = _Names(
+FRAMES = Names(
     ("rejectd_frames_captured", "Frames captured."),
     ("rejectd_verdicts", "Frames by their one end."),
     ("rejectd_frames_in_flight", "Frames without a verdict yet."),
     "camera",
 )
-_PARTS = _Names(
+PARTS = Names(
     ("rejectd_parts_seen", "Parts that a station has seen a frame of."),
     ("rejectd_part_verdicts", "Parts by their one end."),
     ("rejectd_parts_in_flight", "Parts without a verdict yet."),
     "station",
 )
 
+VIEWS = "rejectd_part_views"
+
 
 class _Ledger(Collector):
     """What a ledger counts, read at one instant."""
 
-    def __init__(self, names: _Names, owners: tuple[str, ...], snapshot: Callable[[], _Counts]) -> None:
+    def __init__(self, names: Names, owners: tuple[str, ...], snapshot: Callable[[], _Counts]) -> None:
         self._names = names
         self._owners = owners
         self._snapshot = snapshot
@@ -271,7 +279,7 @@ class _Views(Collector):
     def collect(self) -> Iterator[Metric]:
         """One family."""
         family = CounterMetricFamily(
-            "rejectd_part_views",
+            VIEWS,
             "Views of parts: used, decided (came after a reject of the part), late (after its time), surplus (more than"
             " `frames`), missed (not there by its deadline).",
             labels=["camera", "fate"],

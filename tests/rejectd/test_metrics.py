@@ -107,6 +107,7 @@ def test_the_whole_page_is_that_of_the_golden_file() -> None:
     metrics.clock.set(1)
     metrics.certificate.labels("broker").set(1.8e9)
     metrics.bundle.labels("cell", "abc", "torch-cpu-float32", "efficientnet_lite0").set(1)
+    metrics.camera_product.labels("left", "cell").set(1)
     metrics.threshold.labels("cell").set(0.5)
     assert normalised(line.page()) == GOLDEN.read_text(), (
         "an interface: change the dashboards and alerts, then this file"
@@ -198,6 +199,8 @@ def test_the_number_of_series_is_bounded_by_what_the_settings_name(cameras: int,
         parts=ledger.snapshot if stations else None,
         views=lambda: {(f"camera{camera}", fate): 0 for camera in range(cameras) for fate in Fate},
     )
+    for camera in range(cameras):
+        metrics.camera_product.labels(f"camera{camera}", "product0").set(1)
     for product in range(products):
         metrics.bundle.labels(f"product{product}", "digest", "engine", "teacher").set(1)
     samples = [sample for family in registry.collect() for sample in family.samples]

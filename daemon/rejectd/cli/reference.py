@@ -216,6 +216,7 @@ def _metrics() -> Iterator[str]:
     yield f"Series at most: {' + '.join(f'{count} for {what}' for what, count in SERIES.items())}. No label holds a"
     yield "picture, part or event; asked for OpenMetrics, it has the `event_id` of latencies and rejects as exemplars."
     yield "Alerts, and what to do first: [prometheus/runbook.md](prometheus/runbook.md)."
+    yield "Dashboards: [grafana](grafana/README.md)."
     yield ""
     yield "| metric | type | labels | meaning |"
     yield "| --- | --- | --- | --- |"

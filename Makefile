@@ -6,8 +6,10 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 SOURCES := model daemon config tests
 SELECT ?= -m "not long"
+GPU_PYTHON ?= python3
+GPU_JSON ?= gpu.json
 
-.PHONY: demo test test-long check format clean
+.PHONY: demo test test-long gpu check format clean
 
 demo: $(VENV)/installed-demo
 	$(BIN)/rejectd demo
@@ -17,6 +19,10 @@ test: check
 
 test-long: $(VENV)/installed-test
 	$(BIN)/pytest -m long
+
+# On a bare machine with a GPU: Python with torch, NumPy and pytest, nothing installed and no network.
+gpu:
+	PYTHONPATH=model $(GPU_PYTHON) tests/bench/gpu.py --json $(GPU_JSON)
 
 check: $(VENV)/installed-test
 	$(BIN)/ruff format --check --quiet $(SOURCES) || { echo "run: make format"; exit 1; }

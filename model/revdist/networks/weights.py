@@ -8,8 +8,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import safetensors
-import safetensors.torch
 import torch
 from torch import nn
 
@@ -21,6 +19,8 @@ Kind = type[RevdistError]
 
 def read(path: Path, kind: Kind) -> tuple[bytes, Any]:
     """A .safetensors, .pth or .pt file: its bytes, and what is in it. Raises `kind`, for a pickle with code too."""
+    import safetensors.torch  # here: an engine that reads no file need not have it
+
     if wrong := trouble.why_not_file(path):
         raise kind(f"{trouble.shown(path)}: cannot read the weights: {wrong.cause}", hint=wrong.hint)
     try:

@@ -34,18 +34,37 @@ Size: TypeAlias = tuple[int, int]  # (height, width)
 PREPROCESSING = "rgb uint8, bilinear, antialiased"  # what `prepare` does, as bundles record it
 
 
-def read(path: Path) -> Pixels:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reading:
+    """How a picture file becomes a model's input, besides its size; a recipe says so."""
+
+    bits: int = 0  # of deep values that count, see pictures.decode
+
+
+PLAIN = Reading()
+
+
+def read(path: Path, how: Reading = PLAIN) -> Pixels:
     """Read a picture file (grey, RGB, RGBA, palette; 8 or 16 bit) as uint8 (H, W, 3) RGB, as pictures.decode does.
 
     Raises ImageError with the path and the cause for a missing, empty, damaged or too large file.
     """
-    return decode(_content(path), path)
+    return decode(_content(path), path, how)
 
 
-def decode(content: bytes, path: Path) -> Pixels:
+def decode(content: bytes, path: Path, how: Reading = PLAIN) -> Pixels:
     """The same of what was read before. `path` is for the error alone: ImageError."""
     try:
-        return pictures.decode(content, _limits())
+        return pictures.decode(content, _limits(), bits=how.bits)
+    except ImageError as error:
+        raise ImageError(f"{trouble.shown(path)}: {error.message}", hint=error.hint) from error
+
+
+def values(path: Path) -> pictures.Values:
+    """What stands in a picture file, see pictures.values. Raises ImageError with the path."""
+    content = _content(path)
+    try:
+        return pictures.values(content, _limits())
     except ImageError as error:
         raise ImageError(f"{trouble.shown(path)}: {error.message}", hint=error.hint) from error
 

@@ -34,6 +34,7 @@ from revdist.data.picture_headers import Header
 from revdist.errors import ImageError as ImageError
 
 Pixels: TypeAlias = npt.NDArray[np.uint8]  # (H, W, 3) RGB
+Values: TypeAlias = npt.NDArray[Any]  # uint8, uint16 or int32 (H, W) or (H, W, 3)
 
 SUFFIXES = (
     *(".png", ".jpg", ".jpeg", ".jpe", ".jfif"),
@@ -47,6 +48,7 @@ _TEMPORARY = ("~", ".tmp", ".part", ".partial", ".crdownload", ".filepart")
 _SIDE_MOST = 65_535  # what a JPEG can have
 _SCANS_MOST = 100  # usual are 10; each costs a pass over all pixels
 _FULL = 65_535  # of 16 bits
+_DEPTHS = (8, 10, 12, 14, 16)
 _ROWS = 64  # narrowed at once, so that it needs little memory beside
 _BROKEN = (  # whatever a decoder of PIL raises at a broken file
     *(OSError, SyntaxError, ValueError, EOFError, LookupError, TypeError, ArithmeticError, AttributeError),
@@ -133,15 +135,47 @@ def _check_regular(status: os.stat_result) -> None:
         raise ImageError("the file is empty")
 
 
-def decode(data: bytes, limits: Limits = DEFAULT) -> Pixels:
+def decode(data: bytes, limits: Limits = DEFAULT, *, bits: int = 0) -> Pixels:
     """uint8 (H, W, 3) RGB of a PNG, JPEG, TIFF, BMP, WebP, PGM or PPM file.
 
-    Grey is repeated, alpha dropped; 16-bit values become round(value / 257). Raises ImageError, without the path, for
-    what is damaged, too large, not one picture, or of another kind.
+    Grey is repeated, alpha dropped. `bits`: how many of a deep value carry it, 8 to 16; 0: not stated, and a 16-bit
+    value becomes round(value / 257). Raises ImageError, without the path, for what is damaged, too large, not one
+    picture, of another kind, or over what the stated bits hold.
+    """
+    read = values(data, limits)
+    return to_rgb8(read, bits) if read.dtype != np.uint8 else _repeated(np.asarray(read, np.uint8))
+
+
+def values(data: bytes, limits: Limits = DEFAULT) -> Values:
+    """What stands in a file, as it stands there: uint8 (H, W[, 3]), or deep: uint16 (H, W[, 3]) or int32 (H, W).
+
+    Raises ImageError as `decode` does.
     """
     if not data:
         raise ImageError("the file is empty")
     return _DECODERS[picture_headers.kind(data)](data, limits)
+
+
+def to_rgb8(deep: Values, bits: int) -> Pixels:
+    """uint8 (H, W, 3) of deep values, of which so many bits count. Raises ImageError where they don't fit."""
+    highest = (1 << (bits or 16)) - 1
+    if deep.dtype != np.uint16 and not bits:
+        raise ImageError(
+            f"values of {deep.dtype.itemsize * 8} bits have no known range; the highest here is {deep.max()}",
+            hint=f"say how many bits they have: --bits {usual_bits(int(deep.max()))}, or save it as 8 or 16 bit",
+        )
+    if bits and (deep.min() < 0 or deep.max() > highest):
+        beyond = deep.min() if deep.min() < 0 else deep.max()
+        raise ImageError(
+            f"has the value {beyond}, and {bits} bits hold 0 to {highest}",
+            hint="is it another camera or format, or are the bits another number?",
+        )
+    return _repeated(narrow(deep, highest))
+
+
+def usual_bits(highest: int) -> int:
+    """The depth of cameras that a highest value points to: 8, 10, 12, 14 or 16."""
+    return next((bits for bits in _DEPTHS if highest < 1 << bits), _DEPTHS[-1])
 
 
 def narrow(deep: npt.NDArray[Any], highest: int = _FULL) -> npt.NDArray[np.uint8]:
@@ -160,7 +194,7 @@ def narrow(deep: npt.NDArray[Any], highest: int = _FULL) -> npt.NDArray[np.uint8
     return narrowed
 
 
-def _jpeg(data: bytes, limits: Limits) -> Pixels:
+def _jpeg(data: bytes, limits: Limits) -> Values:
     try:
         height, width, colours, _ = simplejpeg.decode_jpeg_header(data)
         limits.check_picture(height, width)
@@ -174,25 +208,30 @@ def _jpeg(data: bytes, limits: Limits) -> Pixels:
     return _rgb(JpegImageFile, data)
 
 
-def _with_header(read_header: Callable[[bytes], Header], kind: type[ImageFile]) -> Callable[[bytes, Limits], Pixels]:
-    def decoder(data: bytes, limits: Limits) -> Pixels:
+def _with_header(read_header: Callable[[bytes], Header], kind: type[ImageFile]) -> Callable[[bytes, Limits], Values]:
+    def decoder(data: bytes, limits: Limits) -> Values:
         header = read_header(data)
         limits.check_picture(header.height, header.width)
-        return narrow(_colour16(header.data)) if header.deep_colour else _rgb(kind, header.data)
+        return _colour16(header.data) if header.deep_colour else _rgb(kind, header.data)
 
     return decoder
 
 
-def _rgb(kind: type[ImageFile], data: bytes) -> Pixels:
+def _rgb(kind: type[ImageFile], data: bytes) -> Values:
     """What a decoder of PIL makes of a file, with one that is named and not with whichever feels responsible."""
     try:
         with kind(io.BytesIO(data)) as image:
             image.load()  # decodes all of it, so that a truncated file is found here
             if image.mode.startswith("I"):
-                return _repeated(narrow(np.asarray(image)))
+                return _deep(np.asarray(image), image.mode)
             return np.asarray(image if image.mode == "RGB" else image.convert("RGB"))
     except _BROKEN as error:
         raise ImageError(f"the picture is damaged: {error}", hint="write the file again") from error
+
+
+def _deep(grey: npt.NDArray[Any], mode: str) -> Values:
+    """uint16 in the processor's order of bytes; int32 where the format does not say that there are 16 bits."""
+    return grey.astype(np.uint16) if mode.startswith("I;16") else grey.astype(np.int32)
 
 
 def _colour16(data: bytes) -> npt.NDArray[np.uint16]:
@@ -206,25 +245,27 @@ def _colour16(data: bytes) -> npt.NDArray[np.uint16]:
     return np.asarray(decoded[..., 2::-1], np.uint16)  # BGR or BGRA -> RGB
 
 
-def _pnm(data: bytes, limits: Limits) -> Pixels:
+def _pnm(data: bytes, limits: Limits) -> Values:
     header = picture_headers.pnm(data)
     limits.check_picture(header.height, header.width)
     kind = np.dtype(np.uint8 if header.highest < 256 else ">u2")
     count = header.height * header.width * header.channels
     if len(data) - header.start < count * kind.itemsize:
         raise ImageError("the PGM or PPM is cut off", hint="write the file again")
-    values = np.frombuffer(data, kind, count, header.start).reshape(header.height, header.width, header.channels)
-    if values.max() > header.highest:
+    stored = np.frombuffer(data, kind, count, header.start).reshape(header.height, header.width, header.channels)
+    if stored.max() > header.highest:
         raise ImageError(f"the PGM or PPM has values over {header.highest}, the highest that it names")
-    pixels = values if header.highest == 255 else narrow(values, header.highest)
-    return np.asarray(pixels, np.uint8) if header.channels == 3 else _repeated(np.asarray(pixels[..., 0], np.uint8))
+    pixels = stored if header.channels == 3 else stored[..., 0]
+    if header.highest == _FULL:
+        return pixels.astype(np.uint16)
+    return np.asarray(pixels if header.highest == 255 else narrow(pixels, header.highest), np.uint8)
 
 
-def _repeated(grey: npt.NDArray[np.uint8]) -> Pixels:
-    return np.repeat(grey[:, :, np.newaxis], 3, axis=2)
+def _repeated(pixels: npt.NDArray[np.uint8]) -> Pixels:
+    return np.repeat(pixels[:, :, np.newaxis], 3, axis=2) if pixels.ndim == 2 else pixels
 
 
-_DECODERS: dict[str, Callable[[bytes, Limits], Pixels]] = {
+_DECODERS: dict[str, Callable[[bytes, Limits], Values]] = {
     "JPEG": _jpeg,
     "PNG": _with_header(picture_headers.png, PngImageFile),
     "TIFF": _with_header(tiff_header.tiff, TiffImageFile),

@@ -98,6 +98,8 @@ def _check_values(tags: dict[int, tuple[int, ...]], bits: tuple[int, ...]) -> No
     formats = set(tags.get(_FORMAT) or (1,))
     if 3 in formats:
         raise ImageError("floating-point values have no known range", hint="save it as 8 or 16 bit")
+    if bits == (32,) and formats in ({1}, {2}) and photometric == 1:
+        return  # their range is what the user states
     if formats != {1} or set(bits) - {1, 2, 4, 8, 16}:
         sign = "whole" if formats == {1} else "signed"
         raise ImageError(f"{sign} numbers of {max(bits)} bits have no known range", hint="save it as 8 or 16 bit")

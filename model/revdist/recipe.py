@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, Literal, cast, get_args
 
 from revdist.data import lots as blocks
+from revdist.data.reading import Reading
 from revdist.data.tiles import Tiles
 from revdist.errors import RecipeError
 from revdist.thresholds.guarantee import Guarantee
@@ -117,6 +118,11 @@ class Recipe:
     def tiles(self) -> Tiles:
         """The tiles that a picture is seen in, or the whole of it as the only one."""
         return Tiles.of(self.size, self.tile)
+
+    @property
+    def reading(self) -> Reading:
+        """How its pictures are read."""
+        return Reading(bits=self.bits)
 
     def for_pictures(self, count: int) -> Recipe:
         """The recipe for so many pictures, or tiles, to train with: epochs become steps."""

@@ -132,7 +132,7 @@ def test_postscript_in_the_guise_of_a_picture_starts_no_program(tmp_path: Path):
         (b"%PDF-1.7", "is a PDF"),
         (b"P2 2 1 255\n7 200\n", "not a picture in a known format"),
         (saved(Image.fromarray(np.full((4, 4), 0.5, np.float32)), "TIFF"), "floating-point"),
-        (saved(Image.fromarray(np.full((4, 4), 200, np.int32)), "TIFF"), "signed numbers of 32 bits"),
+        (saved(Image.fromarray(np.full((4, 4), 200, np.int32)), "TIFF"), "values of 32 bits have no known range"),
         (saved(EIGHT_BIT["rgb"], "TIFF", compression="jpeg"), "a TIFF with compression 7"),
         (saved(EIGHT_BIT["bilevel"], "TIFF", compression="group4"), "a TIFF with compression 4"),
     ],

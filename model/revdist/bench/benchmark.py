@@ -126,7 +126,9 @@ def _one(plan: Plan, teacher: Teacher, product: str, seed: int, device: str) -> 
     if not _trained(job, teacher, engine):
         train.train(job, teacher, device=device)
     found = bundle.load(job.output, engine)
-    figures = evaluate.evaluate(engine, product, found.calibration(engine.identity), data).to_json()
+    figures = evaluate.evaluate(
+        engine, product, found.calibration(engine.identity), data, found.recipe.reading
+    ).to_json()
     _keep(file, identity | figures)
     return identity | figures
 

@@ -61,6 +61,7 @@ class Bundle:
     fingerprint: str  # of all good pictures that training was given
     trained_on: frozenset[str]  # SHA-256 of each picture that the student has seen: never calibrate with those
     picture_size: tuple[int, int] | None  # (height, width) of most pictures that it was made with; None: not known
+    pixels: Mapping[str, str]  # SHA-256 of a picture's file to that of what is seen in it; empty: not known
     statistics: Mapping[str, Any]  # of the pictures that it was trained with; empty: not known
     quality: Mapping[str, float]
     versions: Mapping[str, str]
@@ -127,6 +128,7 @@ def read(path: Path, *, weights: bool = True) -> Bundle:
             fingerprint=manifest["fingerprint"],
             trained_on=frozenset(manifest["trained_on"]),
             picture_size=tuple(manifest["picture_size"]) if manifest["picture_size"] else None,
+            pixels=MappingProxyType(manifest["pixels"]),
             statistics=_statistics(manifest["statistics"]),
             quality=MappingProxyType(manifest["quality"]),
             versions=MappingProxyType(manifest["versions"]),

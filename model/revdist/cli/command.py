@@ -227,6 +227,8 @@ def _add_recipe(one: argparse.ArgumentParser) -> None:
     one.add_argument(
         "--size", type=typed.size, metavar="N|HxW", help="input size, multiples of 32 (default: by teacher)"
     )
+    depth = "bits that count in 16-bit or deeper pictures, such as 12 for a camera's 12-bit format (default: all 16)"
+    one.add_argument("--bits", type=int, metavar="N", help=depth)
     tiles = "the networks see a picture in tiles of this size: for large pictures with small defects"
     one.add_argument("--tile", type=typed.size, metavar="N|HxW", help=tiles)
     one.add_argument("--batch", type=int, metavar="N", help="pictures, or tiles, a step (default: by teacher)")

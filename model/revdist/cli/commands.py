@@ -20,7 +20,7 @@ from revdist.bench import bench, bench_figures, benchmark, peers, subject
 from revdist.bundle import bundle
 from revdist.bundle.bundle import Bundle
 from revdist.cli import summary
-from revdist.data import images
+from revdist.data import images, survey
 from revdist.engines import backend
 from revdist.engines.engine import Engine
 from revdist.engines.loaded_product import Inspection
@@ -65,12 +65,13 @@ def _print(lines: Iterable[str]) -> None:
 
 def _write_suspects(options: argparse.Namespace, engine: Engine, found: Bundle) -> None:
     calibration = found.calibration(engine.identity)
-    holdout.write_suspects(options.suspects, engine, found.product, calibration, options.good)
+    holdout.write_suspects(options.suspects, engine, found.product, calibration, options.good, found.recipe.reading)
 
 
 def _recipe(options: argparse.Namespace) -> recipe.Recipe:
     names = [
         "size",
+        "bits",
         "tile",
         "steps",
         "batch",
@@ -131,9 +132,11 @@ def _open(options: argparse.Namespace) -> tuple[Bundle, Engine, Calibration]:
 
 def run_evaluate(options: argparse.Namespace) -> int:
     found, engine, calibration = _open(options)
-    good = [sample.path for sample in images.labelled_pictures(options.data) if not sample.defective]
+    tests = images.labelled_pictures(options.data)
+    holdout.check_tests(found, [sample.path for sample in tests])
+    good = [sample.path for sample in tests if not sample.defective]
     unlike = look.unlike(engine, found.trained_appearance, good, found.recipe, "the good test pictures")
-    result = evaluate.evaluate(engine, found.product, calibration, options.data)
+    result = evaluate.evaluate(engine, found.product, calibration, options.data, found.recipe.reading)
     if options.json:
         print(json.dumps(result.to_json() | {"unlike": unlike}))
         return 0
@@ -191,7 +194,9 @@ def run_sensitivity(options: argparse.Namespace) -> int:
     grid = sensitivity.Grid(pictures=options.pictures)
     found, engine, calibration = _open(options)
     unseen = holdout.unseen(found, images.pictures_below(images.good_folder(options.good)))
-    pictures = evaluate.read_prepared(sensitivity.draw(unseen, grid.pictures, options.seed), found.size)
+    pictures = evaluate.read_prepared(
+        sensitivity.draw(unseen, grid.pictures, options.seed), found.size, found.recipe.reading
+    )
     result = sensitivity.measure(engine, found.product, calibration, pictures, seed=options.seed, grid=grid)
     if options.json:
         print(json.dumps(result.to_json()))
@@ -218,7 +223,7 @@ def run_predict(options: argparse.Namespace) -> int:
     failed = 0
     for path in options.images:
         try:
-            picture = images.read(path)
+            picture = survey.read(path, found.recipe.reading)
         except ImageError as error:  # told, and the others are scored
             print(f"revdist: {error}", file=sys.stderr)
             failed = FAILED

@@ -26,22 +26,13 @@ from PIL import Image
 from revdist.data import pictures
 from revdist.data.pictures import SUFFIXES
 from revdist.data.pictures import Pixels as Pixels  # uint8 (H, W, 3) RGB
+from revdist.data.reading import PLAIN, Reading
 from revdist.errors import DataError, ImageError
 from revdist.files import trouble
 
 Size: TypeAlias = tuple[int, int]  # (height, width)
 
 PREPROCESSING = "rgb uint8, bilinear, antialiased"  # what `prepare` does, as bundles record it
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Reading:
-    """How a picture file becomes a model's input, besides its size; a recipe says so."""
-
-    bits: int = 0  # of deep values that count, see pictures.decode
-
-
-PLAIN = Reading()
 
 
 def read(path: Path, how: Reading = PLAIN) -> Pixels:

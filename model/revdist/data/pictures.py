@@ -50,7 +50,7 @@ _SCANS_MOST = 100  # usual are 10; each costs a pass over all pixels
 _FULL = 65_535  # of 16 bits
 _DEPTHS = (8, 10, 12, 14, 16)
 _ROWS = 64  # narrowed at once, so that it needs little memory beside
-_BROKEN = (  # whatever a decoder of PIL raises at a broken file
+BROKEN = (  # whatever a decoder of PIL raises at a broken file
     *(OSError, SyntaxError, ValueError, EOFError, LookupError, TypeError, ArithmeticError, AttributeError),
     *(AssertionError, MemoryError, struct.error, zlib.error, Image.DecompressionBombError),
 )
@@ -225,7 +225,7 @@ def _rgb(kind: type[ImageFile], data: bytes) -> Values:
             if image.mode.startswith("I"):
                 return _deep(np.asarray(image), image.mode)
             return np.asarray(image if image.mode == "RGB" else image.convert("RGB"))
-    except _BROKEN as error:
+    except BROKEN as error:
         raise ImageError(f"the picture is damaged: {error}", hint="write the file again") from error
 
 

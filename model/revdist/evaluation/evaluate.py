@@ -8,7 +8,6 @@ from __future__ import annotations
 import dataclasses
 import time
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -16,7 +15,8 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from revdist.data import images
+from revdist.data import images, survey
+from revdist.data.reading import PLAIN, Reading
 from revdist.engines.engine import Engine
 from revdist.engines.loaded_product import Inspection
 from revdist.errors import ImageError
@@ -24,7 +24,6 @@ from revdist.evaluation import measures
 from revdist.thresholds.conformal import Calibration
 
 BATCH = 8
-NAMED_MOST = 10  # of pictures that cannot be read
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,58 +75,39 @@ class Inspected:
         return np.array([sample.defective for sample in self.samples])
 
 
-def read_prepared(paths: Sequence[Path], size: images.Size) -> list[images.Pixels]:
+def read_prepared(paths: Sequence[Path], size: images.Size, how: Reading = PLAIN) -> list[images.Pixels]:
     """Read and prepare pictures, in order, on all cores. Raises ImageError that names all that cannot be read."""
 
-    def read(path: Path) -> images.Pixels | ImageError:
-        try:
-            return images.prepare(images.read(path), size)
-        except ImageError as error:
-            return error
-
-    with ThreadPoolExecutor(thread_name_prefix="read") as pool:
-        outcomes = list(pool.map(read, paths))
-    unreadable = [outcome for outcome in outcomes if isinstance(outcome, ImageError)]
-    if unreadable:
-        raise _together(unreadable)
-    return [outcome for outcome in outcomes if not isinstance(outcome, ImageError)]
+    return survey.each_of(paths, lambda path: images.prepare(images.read(path, how), size))
 
 
-def _together(errors: Sequence[ImageError]) -> ImageError:
-    """One error for pictures that cannot be read, with what is wrong with the first of them."""
-    if len(errors) == 1:
-        return errors[0]
-    lines = [f"  {error.message}" for error in errors[:NAMED_MOST]]
-    more = [f"  and {len(errors) - NAMED_MOST} more"] if len(errors) > NAMED_MOST else []
-    told = "\n".join([f"{len(errors)} pictures cannot be read:", *lines, *more])
-    return ImageError(told, hint="copy them again, move them out of the folder, or --exclude them")
-
-
-def inspections(engine: Engine, product: str, paths: Sequence[Path]) -> Iterator[tuple[Sequence[Path], Inspection]]:
+def inspections(
+    engine: Engine, product: str, paths: Sequence[Path], how: Reading = PLAIN
+) -> Iterator[tuple[Sequence[Path], Inspection]]:
     """Inspect picture files in batches, in order. Raises ImageError that names all that cannot be read."""
     size = engine.size(product)
     for start in range(0, len(paths), BATCH):
         chunk = paths[start : start + BATCH]
         try:
-            prepared = read_prepared(chunk, size)
+            prepared = read_prepared(chunk, size, how)
         except ImageError:
-            read_prepared(paths[start:], size)  # all at once: the next attempt should be the last
+            read_prepared(paths[start:], size, how)  # all at once: the next attempt should be the last
             raise
         yield chunk, engine.inspect(prepared, [product] * len(chunk))
 
 
-def scores(engine: Engine, product: str, paths: Sequence[Path]) -> npt.NDArray[np.float64]:
+def scores(engine: Engine, product: str, paths: Sequence[Path], how: Reading = PLAIN) -> npt.NDArray[np.float64]:
     """The scores (n,) of picture files."""
-    found = [inspection.scores for _, inspection in inspections(engine, product, paths)]
+    found = [inspection.scores for _, inspection in inspections(engine, product, paths, how)]
     return np.concatenate(found).astype(np.float64)
 
 
-def evaluate(engine: Engine, product: str, calibration: Calibration, root: Path) -> Evaluation:
+def evaluate(engine: Engine, product: str, calibration: Calibration, root: Path, how: Reading = PLAIN) -> Evaluation:
     """Evaluate on the test pictures of an MVTec layout. Raises DataError or ImageError as `inspect_labelled`."""
-    return measure(inspect_labelled(engine, product, root), calibration)
+    return measure(inspect_labelled(engine, product, root, how), calibration)
 
 
-def inspect_labelled(engine: Engine, product: str, root: Path) -> Inspected:
+def inspect_labelled(engine: Engine, product: str, root: Path, how: Reading = PLAIN) -> Inspected:
     """Inspect the test pictures of an MVTec layout; maps and masks are kept where every defect has a mask.
 
     Raises DataError for a wrong layout, ImageError for a broken picture.
@@ -137,7 +117,7 @@ def inspect_labelled(engine: Engine, product: str, root: Path) -> Inspected:
     masks = _masks(samples, engine.size(product)) if masked else None  # before hours of inspection
     found, maps = [], []
     begun = time.perf_counter()
-    for chunk, inspection in inspections(engine, product, [sample.path for sample in samples]):
+    for chunk, inspection in inspections(engine, product, [sample.path for sample in samples], how):
         found.append(inspection.scores)
         maps += [inspection.map(index) for index in range(len(chunk))] if masked else []
     elapsed_s = time.perf_counter() - begun

@@ -35,8 +35,8 @@ def of_files(engine: Engine, paths: Sequence[Path], recipe: Recipe) -> Appearanc
     parts = []
     for start in range(0, len(paths), _BATCH):
         chunk = paths[start : start + _BATCH]
-        parts.append(appearance.measure(evaluate.read_prepared(chunk, recipe.size), chunk))
-    shown = evaluate.read_prepared(_some(paths), recipe.size) if engine.teaches else []
+        parts.append(appearance.measure(evaluate.read_prepared(chunk, recipe.size, recipe.reading), chunk))
+    shown = evaluate.read_prepared(_some(paths), recipe.size, recipe.reading) if engine.teaches else []
     return {**appearance.joined(parts), **_to_teacher(engine, shown, recipe)}
 
 

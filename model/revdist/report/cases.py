@@ -17,6 +17,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from revdist.data import images
+from revdist.data.reading import PLAIN, Reading
 from revdist.engines.engine import Engine
 from revdist.evaluation import heatmaps
 from revdist.scoring.detector import Scoring
@@ -76,9 +77,11 @@ def typical(samples: Sequence[images.Sample], scores: npt.NDArray[np.float64]) -
     return [sorted(each, key=lambda row: float(scores[row]))[(len(each) - 1) // 2] for each in rows]
 
 
-def show(engine: Engine, product: str, calibration: Calibration, scoring: Scoring, chosen: Chosen) -> Case:
+def show(
+    engine: Engine, product: str, calibration: Calibration, scoring: Scoring, chosen: Chosen, how: Reading = PLAIN
+) -> Case:
     """Inspect a picture once more, now with the map of each scale that counts. Raises ImageError for a broken one."""
-    picture = images.read(chosen.path)
+    picture = images.read(chosen.path, how)
     prepared = images.prepare(picture, engine.size(product))
     inspection = engine.inspect([prepared], [product])
     score, threshold = float(inspection.scores[0]), calibration.threshold

@@ -104,7 +104,7 @@ def _sensitivity(
     bundle: Bundle, engine: Engine, calibration: Calibration, good: Sequence[Path], grid: Grid
 ) -> Sensitivity:
     drawn = sensitivity.draw(holdout.unseen(bundle, good), grid.pictures, SEED)
-    pictures = evaluate.read_prepared(drawn, bundle.size)
+    pictures = evaluate.read_prepared(drawn, bundle.size, bundle.recipe.reading)
     return sensitivity.measure(engine, bundle.product, calibration, pictures, seed=SEED, grid=grid)
 
 
@@ -118,13 +118,17 @@ def _golden(bundle: Bundle, engine: Engine, calibration: Calibration) -> tuple[C
 
 def _shown(bundle: Bundle, engine: Engine, calibration: Calibration, chosen: Sequence[Chosen]) -> tuple[Case, ...]:
     scoring = Scoring.of(bundle.recipe)
-    return tuple(cases.show(engine, bundle.product, calibration, scoring, each) for each in chosen)
+    return tuple(
+        cases.show(engine, bundle.product, calibration, scoring, each, bundle.recipe.reading) for each in chosen
+    )
 
 
 def _test(bundle: Bundle, engine: Engine, calibration: Calibration, root: Path) -> Test:
-    good = [sample.path for sample in images.labelled_pictures(root) if not sample.defective]
+    tests = images.labelled_pictures(root)
+    holdout.check_tests(bundle, [sample.path for sample in tests])
+    good = [sample.path for sample in tests if not sample.defective]
     unlike = look.unlike(engine, bundle.trained_appearance, good, bundle.recipe, "the good test pictures")
-    inspected = evaluate.inspect_labelled(engine, bundle.product, root)
+    inspected = evaluate.inspect_labelled(engine, bundle.product, root, bundle.recipe.reading)
     samples, scores, threshold = inspected.samples, inspected.scores, calibration.threshold
 
     def shown(rows: Sequence[int]) -> tuple[Case, ...]:

@@ -93,20 +93,23 @@ def recalibrate(path: Path, request: Request, engine: Engine, plain: Engine) -> 
     """
     loaded = bundle.load(path, plain)
     before = _before(loaded, request, engine)
-    good = holdout.gather(request.good, request.blocks, request.exclude, known=_held_out(loaded))
+    good = holdout.gather(
+        request.good, request.blocks, request.exclude, known=_held_out(loaded), how=loaded.recipe.reading
+    )
     unseen = holdout.unseen(loaded, good.used)
     observed = _observe(loaded, request, plain, good, unseen) if engine.needs_ranges else None
     if engine is not plain:
         bundle.add(loaded, engine, product=loaded.product, ranges=observed.ranges if observed else None)
     of_ranges = (observed.pictures if observed else loaded.ranges_from) if engine.needs_ranges else frozenset()
-    usable = {sha256: each for each in unseen if (sha256 := images.content_hash(each)) not in of_ranges}
+    identities = zip(unseen, holdout.identities(loaded, unseen), strict=True)
+    usable = {sha256: path for path, sha256 in identities if sha256 not in of_ranges}
     who = f"the unseen pictures in {good.root}"
     look.unlike(plain, loaded.trained_appearance, list(usable.values()), loaded.recipe, who)
     added, made = _calibration(loaded, before, engine, good, usable, request)
     golden = bundle.golden_scores(loaded, engine, loaded.product)
     deviations = np.empty(0) if engine is plain else _deviations(engine, plain, loaded, list(usable.values()))
     return Recalibration(
-        bundle=packing.recalibrate(loaded, made, golden, observed),
+        bundle=packing.recalibrate(loaded, made, golden, observed, packing.seen_pixels(good)),
         left_out=len(good.used) - len(unseen),
         added=added,
         observed=len(unseen) - len(usable),
@@ -127,7 +130,7 @@ def _calibration(
     of_before = {picture.sha256 for picture in kept}
     added = [path for sha256, path in usable.items() if sha256 not in of_before]
     waiting = [picture for picture in waiting if picture.sha256 not in usable]
-    scored = [*kept, *waiting, *holdout.score(engine, loaded.product, good, added)]
+    scored = [*kept, *waiting, *holdout.score(engine, loaded.product, good, added, loaded.recipe.reading)]
     unconfirmed = _unconfirmed(scored, _held_out(loaded), request)
     wanted = dataclasses.replace(
         loaded.recipe,
@@ -141,7 +144,7 @@ def _calibration(
         engine=engine.identity,
         unconfirmed=unconfirmed,
     )
-    excluded = holdout.excluded(engine, loaded.product, good)
+    excluded = holdout.excluded(engine, loaded.product, good, loaded.recipe.reading)
     for picture in excluded:
         if picture.sha256 in loaded.trained_on:
             log.warning("%s is excluded, but the student was trained on it: train again without it", picture.file)
@@ -185,7 +188,7 @@ def _observe(
             f"{good.root}: the ranges of maps for int8 take all {len(unseen)} unseen pictures",
             hint="give more of them, or those that the student was trained with too",
         )
-    ranges = plain.observe(loaded.product, evaluate.read_prepared(shown, loaded.size))
+    ranges = plain.observe(loaded.product, evaluate.read_prepared(shown, loaded.size, loaded.recipe.reading))
     if request.share is not None:
         ranges = dataclasses.replace(ranges, teacher=_shared(request.share, loaded))
     pictures = frozenset(images.content_hash(path) for path in shown if path in unseen)
@@ -245,7 +248,7 @@ def _shared(path: Path, loaded: Bundle) -> quantised.Ranges:
 
 def _deviations(engine: Engine, plain: Engine, loaded: Bundle, pictures: Sequence[Path]) -> npt.NDArray[np.float64]:
     compared = _representative(pictures)
-    exact, found = (evaluate.scores(each, loaded.product, compared) for each in (plain, engine))
+    exact, found = (evaluate.scores(each, loaded.product, compared, loaded.recipe.reading) for each in (plain, engine))
     deviations = np.abs(found / exact - 1)
     if not np.median(deviations) <= TOO_FAR:
         raise CalibrationError(

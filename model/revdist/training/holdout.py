@@ -15,9 +15,11 @@ from pathlib import Path
 import numpy as np
 
 from revdist.bundle.bundle import Bundle
-from revdist.data import images
+from revdist.data import copies, images, survey
 from revdist.data import lots as blocks
 from revdist.data.lots import Block
+from revdist.data.reading import PLAIN, Reading
+from revdist.data.survey import Look
 from revdist.engines.engine import Engine
 from revdist.errors import CalibrationError, DataError, ImageError, RevdistError, TrainError
 from revdist.evaluation import evaluate, heatmaps
@@ -39,18 +41,30 @@ class GoodPictures:
     used: tuple[Path, ...]
     excluded: tuple[Path, ...]  # by hand
     blocks: tuple[str, ...]  # of each of the used; empty where no blocks are asked for
+    looks: tuple[Look, ...] = ()  # at each of the used
+    copies: tuple[Path, ...] = ()  # of those used, which are left out
+
+    @property
+    def given(self) -> list[Path]:
+        """All that are not excluded by hand, copies too."""
+        return sorted((*self.used, *self.copies))
 
     def name(self, path: Path) -> str:
         """A picture's path relative to the folder; its own name where it lies elsewhere."""
         return path.relative_to(self.root).as_posix() if path.is_relative_to(self.root) else path.name
 
 
-def gather(good: Path, pattern: str, exclude: Sequence[Path], known: Collection[str] = ()) -> GoodPictures:
-    """List the pictures of good parts in a folder (or its train/good); with blocks, in its subfolders too.
+def gather(
+    good: Path, pattern: str, exclude: Sequence[Path], known: Collection[str] = (), how: Reading = PLAIN
+) -> GoodPictures:
+    """Look at the pictures of good parts in a folder (or its train/good); with blocks, in its subfolders too.
+
+    Copies of a picture count once: a copy on the other side of a split would make every promise worthless.
 
     `exclude`: files, also relative to the folder; pictures of the same content are left out, wherever they lie.
     `known`: SHA-256 of pictures that may be excluded too, though they do not lie there.
-    Raises DataError where nothing is left or an excluded file is none of the pictures, ImageError where it is missing.
+    Raises DataError where nothing is left, nothing can be learnt from the set or an excluded file is none of the
+    pictures; ImageError where one is missing or cannot be read.
     """
     root = images.good_folder(good)
     pictures = images.pictures_below(root) if pattern else images.pictures_in(root)
@@ -67,16 +81,67 @@ def gather(good: Path, pattern: str, exclude: Sequence[Path], known: Collection[
     used = tuple(path for path in pictures if path not in excluded)
     if not used:
         raise DataError(f"{root}: all {len(pictures)} pictures are excluded")
-    named = blocks.names(pattern, [path.relative_to(root) for path in used]) if pattern else ()
-    return GoodPictures(root=root, used=used, excluded=(*excluded, *elsewhere), blocks=tuple(named))
+    lots = blocks.names(pattern, [path.relative_to(root) for path in used]) if pattern else [""] * len(used)
+    lot_of = dict(zip(used, lots, strict=True))
+    looks = survey.survey(used, how)
+    survey.check(looks, how)
+    distinct, folded = copies.fold(looks)
+    copies.tell(folded, len(distinct))
+    return GoodPictures(
+        root=root,
+        used=tuple(look.path for look in distinct),
+        excluded=(*excluded, *elsewhere),
+        blocks=tuple(lot_of[look.path] for look in distinct) if pattern else (),
+        looks=tuple(distinct),
+        copies=tuple(pair.copy.path for pair in folded),
+    )
+
+
+def identities(loaded: Bundle, pictures: Sequence[Path]) -> list[str]:
+    """SHA-256 of each picture: of the file that a bundle was made with where this one is a copy of it, else its own.
+
+    Raises ImageError where a file cannot be read.
+    """
+    by_pixels = {pixels: sha256 for sha256, pixels in loaded.pixels.items()}
+
+    def identity(path: Path) -> str:
+        sha256 = images.content_hash(path)
+        if sha256 in loaded.pixels or not by_pixels:
+            return sha256
+        return by_pixels.get(survey.look(path, loaded.recipe.reading).pixels, sha256)
+
+    return survey.each_of(pictures, identity)
+
+
+def trained_with(loaded: Bundle, pictures: Sequence[Path]) -> list[Path]:
+    """Those of the pictures that a bundle's student was trained on, or copies of them. Raises ImageError."""
+    hashes = identities(loaded, pictures)
+    return [path for path, sha256 in zip(pictures, hashes, strict=True) if sha256 in loaded.trained_on]
+
+
+def check_tests(loaded: Bundle, pictures: Sequence[Path]) -> None:
+    """Look at test pictures before they are inspected; say which of them a bundle's student was trained on.
+
+    Raises DataError where their depth is not the bundle's, ImageError that names all that cannot be read.
+    """
+    looks = survey.survey(pictures, loaded.recipe.reading)
+    survey.check_depth(looks, loaded.recipe.reading)
+    trained = {loaded.pixels[sha256] for sha256 in loaded.trained_on if sha256 in loaded.pixels}
+    seen = [look for look in looks if look.pixels in trained or images.content_hash(look.path) in loaded.trained_on]
+    if seen:
+        log.warning(
+            "%d of %d test pictures were trained with, and look better than they are: %s",
+            len(seen), len(looks), survey.named(seen),
+        )  # fmt: skip
 
 
 def unseen(loaded: Bundle, pictures: Sequence[Path]) -> list[Path]:
-    """Those of the pictures that a bundle's student was not trained on, by content.
+    """Those of the pictures that a bundle's student was not trained on, nor on copies of them.
 
     Raises CalibrationError where none is left, ImageError where a file cannot be read.
     """
-    found = [picture for picture in pictures if images.content_hash(picture) not in loaded.trained_on]
+    seen = set(trained_with(loaded, pictures))
+    found = [picture for picture in pictures if picture not in seen]
     if not found:
         raise CalibrationError(
             f"{pictures[0].parent}: the student was trained on all {len(pictures)} pictures",
@@ -111,12 +176,14 @@ class Scored:
     block: str = ""
 
 
-def score(engine: Engine, product: str, good: GoodPictures, held_out: Sequence[Path]) -> list[Scored]:
+def score(
+    engine: Engine, product: str, good: GoodPictures, held_out: Sequence[Path], how: Reading = PLAIN
+) -> list[Scored]:
     """Score pictures on an engine. Raises DataError or ImageError."""
     if not held_out:
         return []
     block_of = dict(zip(good.used, good.blocks, strict=True)) if good.blocks else {}
-    scores = evaluate.scores(engine, product, held_out)  # (n,)
+    scores = evaluate.scores(engine, product, held_out, how)  # (n,)
     return [
         Scored(file=good.name(path), sha256=images.content_hash(path), score=float(value), block=block_of.get(path, ""))
         for path, value in zip(held_out, scores, strict=True)
@@ -130,8 +197,8 @@ def calibrate(
 
     Raises CalibrationError, DataError or ImageError.
     """
-    made = settle(score(engine, product, good, held_out), recipe, engine=engine.identity)
-    return dataclasses.replace(made, excluded=excluded(engine, product, good))
+    made = settle(score(engine, product, good, held_out, recipe.reading), recipe, engine=engine.identity)
+    return dataclasses.replace(made, excluded=excluded(engine, product, good, recipe.reading))
 
 
 def settle(scored: Sequence[Scored], recipe: Recipe, *, engine: str, unconfirmed: Sequence[Scored] = ()) -> Calibration:
@@ -139,6 +206,7 @@ def settle(scored: Sequence[Scored], recipe: Recipe, *, engine: str, unconfirmed
 
     Raises CalibrationError.
     """
+    _tell_ties(scored)
     scores = np.array([picture.score for picture in scored])
     made = conformal.calibrate(
         scores,
@@ -161,6 +229,20 @@ def settle(scored: Sequence[Scored], recipe: Recipe, *, engine: str, unconfirmed
             Excluded(file=picture.file, sha256=picture.sha256, score=picture.score) for picture in unconfirmed
         ),
     )
+
+
+def _tell_ties(scored: Sequence[Scored]) -> None:
+    """Equal scores of different pictures: they look the same to the model, and count as one for a promise."""
+    files: dict[float, list[str]] = {}
+    for picture in scored:
+        files.setdefault(picture.score, []).append(picture.file)
+    tied = [names for names in files.values() if len(names) > 1]
+    if tied:
+        told = ", ".join(" = ".join(trouble.shown(name) for name in names[:3]) for names in tied[:3])
+        log.warning(
+            "%d held-out pictures share their score with another, and promise no more than one of them: %s",
+            sum(map(len, tied)), told,
+        )  # fmt: skip
 
 
 def _fare(scored: Sequence[Scored], calibration: Calibration) -> tuple[Block, ...]:
@@ -186,12 +268,12 @@ def _fare(scored: Sequence[Scored], calibration: Calibration) -> tuple[Block, ..
     return tuple(fared)
 
 
-def excluded(engine: Engine, product: str, good: GoodPictures) -> tuple[Excluded, ...]:
+def excluded(engine: Engine, product: str, good: GoodPictures, how: Reading = PLAIN) -> tuple[Excluded, ...]:
     """What pictures that were left out by hand would have scored; those that cannot be read have no record."""
     records = []
     for path in good.excluded:
         try:
-            (picture,) = score(engine, product, good, [path])
+            (picture,) = score(engine, product, good, [path], how)
         except ImageError as error:
             log.warning("%s; excluded without a record", error.message)
         else:
@@ -199,14 +281,16 @@ def excluded(engine: Engine, product: str, good: GoodPictures) -> tuple[Excluded
     return tuple(records)
 
 
-def write_suspects(folder: Path, engine: Engine, product: str, calibration: Calibration, good: Path) -> None:
+def write_suspects(
+    folder: Path, engine: Engine, product: str, calibration: Calibration, good: Path, how: Reading = PLAIN
+) -> None:
     """Overlays of a calibration's suspects as <place>-<stem>.png, 1 the highest. Raises RevdistError."""
     root = images.good_folder(good)
     for place, suspect in enumerate(calibration.suspects, 1):
         if not (root / suspect.file).is_file():
             log.warning("%s does not lie in %s: no overlay of it", suspect.file, root)
             continue
-        picture = images.read(root / suspect.file)
+        picture = images.read(root / suspect.file, how)
         inspection = engine.inspect([images.prepare(picture, engine.size(product))], [product])
         overlay = heatmaps.heatmap(picture, inspection.map(0), calibration.threshold)
         file = folder / f"{place}-{Path(suspect.file).stem}.png"

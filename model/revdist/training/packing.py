@@ -22,6 +22,7 @@ from revdist.bundle import bundle, bundle_files
 from revdist.bundle.bundle import Bundle, Golden, TeacherId
 from revdist.bundle.bundle_files import MANIFEST
 from revdist.data import images, painted_defects
+from revdist.data.reading import Reading
 from revdist.engines.engine import Engine
 from revdist.engines.loaded_product import Ranges
 from revdist.errors import BundleError
@@ -47,6 +48,7 @@ class Parts:
     fingerprint: str
     trained_on: Sequence[str]
     picture_size: tuple[int, int] | None  # (height, width) of most pictures, as they came
+    pixels: Mapping[str, str]  # SHA-256 of a picture's file to that of what is seen in it
     statistics: Mapping[str, Any]  # of the pictures that it was trained with
     quality: Mapping[str, float]
     versions: Mapping[str, str]
@@ -79,16 +81,22 @@ def pack(
     """
     engine.add(product, student, recipe.size, Scoring.of(recipe), tile=recipe.tile)
     calibration = holdout.calibrate(engine, product, good, held_out, recipe)
-    golden = _golden(engine, product, evaluate.read_prepared(_typical(held_out, calibration), recipe.size), recipe.seed)
+    golden = _golden(
+        engine,
+        product,
+        evaluate.read_prepared(_typical(held_out, calibration), recipe.size, recipe.reading),
+        recipe.seed,
+    )
     caught = [vector.score > calibration.threshold for vector, _ in golden if vector.kind == "scratch"]
     found = {"pictures_held_out": len(calibration.scores), "scratches_caught": float(np.mean(caught))}
     parts = Parts(
         product=product,
         recipe=recipe,
         teacher=TeacherId(name=engine.teacher_name, sha256=engine.teacher_sha256),
-        fingerprint=images.fingerprint(good.used),
+        fingerprint=images.fingerprint(good.given),
         trained_on=sorted({*(images.content_hash(path) for path in fitted), *seen_before}),
-        picture_size=_usual_size(held_out[:GOLDEN_GOOD]),
+        picture_size=_usual_size(held_out[:GOLDEN_GOOD], recipe.reading),
+        pixels=seen_pixels(good),
         statistics=statistics,
         quality={**quality, **found, "pictures_trained": len(fitted)},
         versions={name: importlib.metadata.version(name) for name in VERSIONS},
@@ -100,9 +108,14 @@ def pack(
     return bundle.read(output)
 
 
-def _usual_size(pictures: Sequence[Path]) -> tuple[int, int] | None:
+def seen_pixels(good: GoodPictures) -> dict[str, str]:
+    """SHA-256 of each picture's file to that of what is seen in it, so that copies are known in any format."""
+    return {images.content_hash(look.path): look.pixels for look in good.looks}
+
+
+def _usual_size(pictures: Sequence[Path], how: Reading) -> tuple[int, int] | None:
     """(height, width) of most of these pictures."""
-    sizes = Counter(images.read(path).shape[:2] for path in pictures)
+    sizes = Counter(images.read(path, how).shape[:2] for path in pictures)
     return next(((height, width) for (height, width), _ in sizes.most_common(1)), None)
 
 
@@ -144,6 +157,7 @@ def write(path: Path, parts: Parts, *, replace: bool) -> None:
         "preprocessing": images.PREPROCESSING,
         "fingerprint": parts.fingerprint,
         "trained_on": sorted(parts.trained_on),
+        "pixels": dict(parts.pixels),
         "statistics": dict(parts.statistics),
         "quality": dict(parts.quality),
         "versions": dict(parts.versions),
@@ -162,12 +176,16 @@ class Observed:
 
 
 def recalibrate(
-    old: Bundle, calibration: Calibration, golden: Mapping[str, float], observed: Observed | None = None
+    old: Bundle,
+    calibration: Calibration,
+    golden: Mapping[str, float],
+    observed: Observed | None = None,
+    pixels: Mapping[str, str] = MappingProxyType({}),
 ) -> Bundle:
     """Put a calibration into a bundle, in the place of an older one for the same engine; every other byte stays.
 
     `golden`: what the golden pictures score there, by file; `observed`: where the engine is int8 and its ranges are
-    new. Calibrations of other int8 engines go then, for their scores no longer hold.
+    new, and calibrations of other int8 engines go then, for their scores no longer hold; `pixels`: see `seen_pixels`.
     """
     if bundle_files.content(old.path, MANIFEST) != old.manifest:
         raise BundleError(f"{old.path}: was changed meanwhile, and is as it was left", hint="calibrate it again")
@@ -185,6 +203,7 @@ def recalibrate(
     files[bundle.CALIBRATION] = _scores(list(calibrations.values()))
     manifest["calibrations"] = {engine: made.to_json() for engine, made in calibrations.items()}
     scores = {engine: scores for engine, scores in old.golden_scores.items() if engine in kept}
+    manifest["pixels"] = dict(old.pixels) | {sha: pixels[sha] for sha in calibration.held_out if sha in pixels}
     manifest["golden_scores"] = {**scores, calibration.engine: dict(golden)}
     bundle_files.commit(old.path, manifest, files, replace=True)
     return bundle.read(old.path)

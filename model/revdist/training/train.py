@@ -63,7 +63,7 @@ def train(job: Job, teacher: Teacher, *, device: str = "auto") -> Bundle:
     Ctrl-C or SIGTERM keeps the state in `<output>.training` and raises KeyboardInterrupt. Raises RevdistError.
     """
     _check(job, teacher)
-    good = holdout.gather(job.good, job.recipe.blocks, job.exclude)
+    good = holdout.gather(job.good, job.recipe.blocks, job.exclude, how=job.recipe.reading)
     fitted, held_out = split(good.used, job.recipe, good.blocks)
     stopped = Path(f"{job.output}.training")
     before = sides_of_stopped(stopped) if job.go_on else None
@@ -73,7 +73,7 @@ def train(job: Job, teacher: Teacher, *, device: str = "auto") -> Bundle:
     with steadiness.deterministic(), steadiness.stop_on_signal() as stop:
         recipe = _planned(job, engine, teacher, Pictures(trained=len(fitted), held_out=len(held_out)), stopped)
         student = make_student(recipe, teacher, engine.device)
-        fingerprint = images.fingerprint(good.used)
+        fingerprint = images.fingerprint(good.given)
         run = {"product": job.product, "teacher": teacher.sha256, "data": fingerprint, "engine": engine.identity}
         sides = Sides(
             trained={good.name(path): images.content_hash(path) for path in fitted},
@@ -81,7 +81,9 @@ def train(job: Job, teacher: Teacher, *, device: str = "auto") -> Bundle:
             seen=before.all_seen if before else frozenset(),
         )
         checkpoint = Checkpoint(stopped, run | recipe.to_json(), sides, job.go_on)
-        readable = evaluate.read_prepared([*fitted, *held_out], recipe.size)  # held out ones too: not after hours
+        readable = evaluate.read_prepared(  # held out ones too: not after hours
+            [*fitted, *held_out], recipe.size, recipe.reading
+        )
         pictures = readable[: len(fitted)]
         trained = look.of(engine, pictures, fitted, recipe)
         unseen = look.of(engine, readable[len(fitted) :], held_out, recipe)

@@ -55,8 +55,9 @@ class BatchRunner:
         return detector.normalise(pixels, self._mean, self._std).to(self._target.pictures)
 
     def see(self, batch: torch.Tensor, products: Sequence[str], table: Table, make: Make) -> Later[list[Maps]]:
-        """What `make` makes of the distances of some pictures of one product at a time, in their order.
+        """Run teacher and students, and call `make` with the distances of some pictures of one product at a time.
 
+        The results stand in the order of the pictures.
         `batch`: tiles (b * T, h', w', 3) of pictures that are ordered by product. Distances: fine to coarse,
         (b', h / stride, w / stride) float32.
         """
@@ -82,7 +83,7 @@ class BatchRunner:
         table: Table,
         judge: Callable[[LoadedProduct, Sequence[torch.Tensor]], Made],
     ) -> Later[list[tuple[str, Made]]]:
-        """What `judge` makes of the teacher's maps of tiles (n, h', w', 3), some of one product at a time."""
+        """Run the teacher on tiles (n, h', w', 3), and call `judge` with its maps of one product at a time."""
         first = table[owners[0]]
 
         def see(part: slice) -> list[tuple[str, Made]]:  # one pass of the teacher for all products
@@ -97,7 +98,7 @@ class BatchRunner:
         return parts.then(lambda every: [each for found in every for each in found])
 
     def _judged(self, make: Make, placed: LoadedProduct, taught: Sequence[torch.Tensor]) -> Maps:
-        """A student's graphs are those of scores: whatever else is made of its distances is rare, and has none."""
+        """Run a student on the teacher's maps. Only scores have CUDA graphs; `scale_maps` is rare and has none."""
         judge = _judging(make, placed)
         return tuple(self._graphs(placed.student, judge, taught) if make is scored else judge(taught))
 
@@ -106,9 +107,10 @@ class BatchRunner:
         return lambda given: placed.teacher(self.normalise(given[0]))
 
     def in_parts(self, function: Callable[[slice], Made], count: int, tiles: Tiles) -> Later[list[Made]]:
-        """The function of each part of so many tiles, in their order: side by side while there is one for each lane.
+        """Split so many tiles into parts and call the function for each; results stand in the order of the parts.
 
-        What is left over is computed by a team of threads; while others use the processors, by single ones.
+        Parts run in lanes as long as there is one for each lane. The rest is computed by torch's team of threads, or in
+        lanes too while other programs use the processors (crowd.py).
         """
         parts = self.parts.side_by_side(count)
         rest = list(self.parts.of(count, tiles, parts[-1].stop if parts else 0))

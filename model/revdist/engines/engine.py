@@ -2,10 +2,12 @@
 
 B pictures of a batch, h w their size, T tiles of each, h' w' theirs (see tiles.py). Batch norms are folded into the
 convolutions, memory is channels last, and the only copy from the device that `inspect` makes is the one of the scores,
-which are float32 in any precision. A GPU computes while the next batch is begun (copies.py), and can be given small
-batches as graphs (graphs.py). On a processor operations are
-fused (fused.py), 8-bit (quantised.py) or OpenVINO's (compiled.py), and a batch goes through in parts that its caches
-hold (parts.py), side by side (lanes.py).
+which are float32 in any precision.
+
+On a GPU: it computes while the next batch is begun (copies.py), and small batches can be graphs (graphs.py).
+On a processor: operations are fused (fused.py), 8-bit (quantised.py) or OpenVINO's (compiled.py). A batch goes through
+in parts that the caches hold (parts.py), side by side in lanes, which are threads with one processor each (lanes.py).
+daemon/README.md follows a batch through these files.
 """
 
 from __future__ import annotations
@@ -184,7 +186,7 @@ class Engine:
 
     @torch.inference_mode()
     def begin(self, pixels: Sequence[npt.NDArray[np.uint8]], products: Sequence[str]) -> Later[Inspection]:
-        """The same, of which the last part may still be computed when this returns.
+        """Start scoring pictures as `inspect` does, and return a result to wait for: lanes may still compute.
 
         With lanes the next batch can be begun before all of them have ended this one, on a GPU as soon as this returns.
         """

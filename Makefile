@@ -1,7 +1,8 @@
-# `make demo` shows the main job on real photographs, `make test` checks everything. Both need python3.11 with pip and
-# a package registry, make the environment once and use it again.
+# `make demo` shows the main job on real photographs, `make test` checks everything. Both need a Python from 3.11 on with
+# venv, and a package registry; they make the environment once and use it again. `make PYTHON=...` names another Python.
 
-PYTHON ?= python3.11
+# Those that were tried come first. A name that stands there may still not run, such as a shim of pyenv: see below.
+PYTHONS := $(or $(PYTHON),python3.11 python3.12 python3.13 python3.14 python3)
 VENV ?= .venv
 BIN := $(VENV)/bin
 SOURCES := model daemon config tests
@@ -9,6 +10,7 @@ SELECT ?= -m "not long"
 GPU_PYTHON ?= python3
 GPU_JSON ?= gpu.json
 
+.DELETE_ON_ERROR:
 .PHONY: demo test test-long gpu check format clean
 
 demo: $(VENV)/installed-demo
@@ -45,4 +47,14 @@ $(VENV)/installed-%: pyproject.toml | $(VENV)/bin/python
 	touch $@
 
 $(VENV)/bin/python:
-	$(PYTHON) -m venv $(VENV)
+	@lacking=; for python in $(PYTHONS); do \
+	  $$python -c "import sys; sys.exit(sys.version_info < (3, 11))" 2>/dev/null || continue; \
+	  $$python -c "import ensurepip, venv" 2>/dev/null || { lacking="$$lacking $$python"; continue; }; \
+	  echo "$(VENV): made with $$($$python --version) ($$python)"; \
+	  exec $$python -m venv $(VENV); \
+	done; \
+	echo "make: no Python from 3.11 on that runs and has venv; tried: $(PYTHONS)" >&2; \
+	for python in $$lacking; do \
+	  echo "hint: $$python has no venv or no ensurepip; on Debian and Ubuntu: apt install $$(basename $$python)-venv" >&2; \
+	done; \
+	echo "hint: install Python, or name one: make PYTHON=/path/to/python3" >&2; exit 1

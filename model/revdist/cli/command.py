@@ -117,6 +117,13 @@ def _parser() -> argparse.ArgumentParser:
     one.add_argument("--output", type=Path, required=True, metavar="FILE", help="the page, such as report.html")
     _add_engine(one, "run_report")
 
+    one = known.add_parser("look", help="show what a folder of pictures is, before it is trained with")
+    one.add_argument("folder", type=Path, metavar="DIR", help="pictures, also in subfolders or in MVTec layout")
+    page = "the page (default: <DIR>-look.html beside DIR)"
+    one.add_argument("--output", type=Path, metavar="FILE", help=page)
+    one.add_argument("--bits", type=int, metavar="N", help="bits that count in 16-bit pictures (default: all 16)")
+    one.set_defaults(command="run_look")
+
     one = known.add_parser("predict", help="score pictures")
     one.add_argument("bundle", type=Path, metavar="BUNDLE")
     one.add_argument("images", type=Path, nargs="+", metavar="IMAGE")

@@ -21,6 +21,7 @@ from revdist.bundle import bundle
 from revdist.bundle.bundle import Bundle
 from revdist.cli import summary
 from revdist.data import images, survey
+from revdist.data.reading import Reading
 from revdist.engines import backend
 from revdist.engines.engine import Engine
 from revdist.engines.loaded_product import Inspection
@@ -30,7 +31,8 @@ from revdist.exchange import export, official
 from revdist.files import folders, trouble
 from revdist.files.console import FAILED
 from revdist.networks.teacher import load
-from revdist.report import gather, page
+from revdist.report import folder as pictures_folder
+from revdist.report import folder_page, gather, page
 from revdist.thresholds.conformal import Calibration
 from revdist.training import calibrate, holdout, train
 
@@ -211,6 +213,18 @@ def run_report(options: argparse.Namespace) -> int:
     request = gather.Request(data=options.data, good=options.good)
     page.write(options.output, gather.gather(found, engine, request, datetime.now().astimezone()))
     print(options.output)
+    return 0
+
+
+def run_look(options: argparse.Namespace) -> int:
+    root = options.folder.resolve()
+    output = options.output or root.with_name(f"{root.name}-look.html")
+    page.check_place(output)
+    engine = Engine(load("efficientnet_lite0"), device="cpu")
+    seen = pictures_folder.gather(options.folder, Reading(bits=options.bits or 0), engine)
+    folder_page.write(output, seen)
+    _print(folder_page.lines(seen))
+    print(output)
     return 0
 
 

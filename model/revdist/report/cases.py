@@ -85,9 +85,9 @@ def show(
     prepared = images.prepare(picture, engine.size(product))
     inspection = engine.inspect([prepared], [product])
     score, threshold = float(inspection.scores[0]), calibration.threshold
-    small = _fitted(picture, SIDE)
+    small = fitted(picture, SIDE)
     mask = images.read_mask(chosen.mask, (small.shape[0], small.shape[1])) if chosen.mask else None
-    tiny = _fitted(picture, SMALL)
+    tiny = fitted(picture, SMALL)
     level = scoring.level_of_a_scale(threshold)
     scales = [heatmaps.heatmap(tiny, each, level) for each in engine.scale_maps(prepared, product)]
     return Case(
@@ -129,7 +129,7 @@ def jpeg(picture: images.Pixels) -> str:
     return f"data:image/jpeg;base64,{base64.b64encode(encoded.getvalue()).decode()}"
 
 
-def _fitted(picture: images.Pixels, side: int) -> images.Pixels:
+def fitted(picture: images.Pixels, side: int) -> images.Pixels:
     """The picture with a longer side of at most `side`, its shape kept, at least a pixel each way."""
     height, width = picture.shape[:2]
     share = min(1.0, side / max(height, width))

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import importlib.resources
 from pathlib import Path
 
 from revdist.errors import RevdistError
 from revdist.files import folders, trouble
 from revdist.report import cases, records, sections, verdict
+from revdist.report.document import document
 from revdist.report.gather import Figures
-from revdist.report.markup import Markup, join, tag
+from revdist.report.markup import Markup, tag
 from revdist.report.verdict import Finding
-
-# Nothing may be fetched or run, whatever a file name holds; pictures and styles are in the page.
-POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 
 
 def check_place(path: Path) -> None:
@@ -32,27 +29,16 @@ def write(path: Path, figures: Figures) -> None:
 def render(figures: Figures) -> Markup:
     """The document."""
     title = f"{figures.bundle.product}: inspection report"
-    style = importlib.resources.files("revdist.report").joinpath("style.css").read_text()
-    head = tag(
-        "head",
-        tag("meta", charset="utf-8"),
-        tag("meta", name="viewport", content="width=device-width, initial-scale=1"),
-        tag("meta", http_equiv="Content-Security-Policy", content=POLICY),
-        tag("meta", name="color-scheme", content="light dark"),
-        tag("title", title),
-        tag("style", Markup(style)),
-    )
     parts = _sections(figures)
     links = [tag("li", tag("a", name, href=f"#{anchor}")) for anchor, name, _ in parts]
-    body = tag(
-        "body",
+    return document(
+        title,
         tag("a", "To the figures", class_="skip", href="#main"),
         _header(figures),
         tag("nav", tag("ul", *links), aria_label="Sections"),
         tag("main", *(part for _, _, part in parts), id="main"),
         tag("footer", tag("p", f"Made by revdist {figures.revdist}. This page fetches nothing and holds no programs.")),
     )
-    return join(Markup("<!DOCTYPE html>\n"), tag("html", head, body, lang="en"))
 
 
 def _sections(figures: Figures) -> list[tuple[str, str, Markup]]:

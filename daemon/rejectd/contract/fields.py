@@ -79,6 +79,7 @@ def setting(
     low: float | None = None,
     high: float | None = None,
     pattern: str = "",
+    alias: str | None = None,
     **more: str | bool,
 ) -> Any:
     """Declare one field; without `default` it is required.
@@ -89,10 +90,11 @@ def setting(
         low: the smallest value.
         high: the largest value.
         pattern: what the whole text must fit.
+        alias: its name in JSON, where that is a word of Python's.
         more: `unit`, `pattern_help`, `relative` and `example`, see `Declared`.
     """
     whole = (f"^(?:{pattern})$" if "|" in pattern else f"^{pattern}$") if pattern else None
-    return Field(default, description=help, ge=low, le=high, pattern=whole, json_schema_extra=dict(more))
+    return Field(default, alias=alias, description=help, ge=low, le=high, pattern=whole, json_schema_extra=dict(more))
 
 
 def declared(field: FieldInfo) -> Declared:

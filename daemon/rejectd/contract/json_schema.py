@@ -17,16 +17,7 @@ Schema: TypeAlias = dict[str, Any]
 NUMBER: Schema = {"type": "number"}
 TEXT: Schema = {"type": "string", "minLength": 1}
 NULL: Schema = {"type": "null"}
-FLAG: Schema = {"type": "boolean"}
 NAMED: Schema = {"type": "string", "pattern": f"^{NAME['pattern']}$"}
-COUNT: Schema = {"type": "integer", "minimum": 0}
-NUMBERED: Schema = {"type": "integer", "minimum": 1}
-DURATION: Schema = {"type": "number", "minimum": 0}
-TIME: Schema = {
-    "type": "string",
-    "format": "date-time",
-    "pattern": r"^[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}\.[0-9]{6}Z$",
-}
 
 
 def titled(name: str, description: str) -> Schema:
@@ -44,24 +35,9 @@ def record(fields: dict[str, Schema]) -> Schema:
     return {"type": "object", "properties": fields, "required": list(fields), "additionalProperties": False}
 
 
-def about(schema: Schema, description: str) -> Schema:
-    """The same with a sentence for people."""
-    return {"description": description, **schema}
-
-
 def choice(options: Iterable[str]) -> Schema:
     """One of these words."""
     return {"type": "string", "enum": [str(option) for option in options]}
-
-
-def listing(item: Schema) -> Schema:
-    """Any number of these."""
-    return {"type": "array", "items": item}
-
-
-def by_name(value: Schema) -> Schema:
-    """Any number of these, each under a name."""
-    return {"type": "object", "propertyNames": {"pattern": NAMED["pattern"]}, "additionalProperties": value}
 
 
 def or_null(schema: Schema) -> Schema:
@@ -83,8 +59,9 @@ def described(cls: type[Group]) -> Schema:
     schema = cls.model_json_schema(schema_generator=_Generator)
     definitions = schema.pop("$defs", {})
     whole = _inlined(schema, definitions)
-    fields = {name: _about(field, whole["properties"][name]) for name, field in cls.model_fields.items()}
-    return record(fields) | {"required": whole.get("required", [])}
+    fields = {field.alias or name: field for name, field in cls.model_fields.items()}
+    about_them = {name: _about(field, whole["properties"][name]) for name, field in fields.items()}
+    return record(about_them) | {"required": whole.get("required", [])}
 
 
 class _Generator(GenerateJsonSchema):
@@ -96,6 +73,12 @@ class _Generator(GenerateJsonSchema):
 
     def default_schema(self, schema: core_schema.WithDefaultSchema) -> JsonSchemaValue:
         return self.generate_inner(schema["schema"])
+
+    def dict_schema(self, schema: core_schema.DictSchema) -> JsonSchemaValue:
+        plain = super().dict_schema(schema)
+        for pattern, value in plain.pop("patternProperties", {}).items():
+            plain |= {"propertyNames": {"pattern": pattern}, "additionalProperties": value}
+        return plain
 
     def field_title_should_be_set(self, schema: Any) -> bool:  # noqa: ARG002 - a name of pydantic
         return False

@@ -19,8 +19,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from jsonschema import Draft7Validator, Draft202012Validator
 from peers import need_peer
+from pydantic import ValidationError
 
-from rejectd.contract import asyncapi, payloads, requests, schemas
+from rejectd.contract import asyncapi, bodies, payloads, requests, results, schemas
+from rejectd.contract.fields import Group
 from rejectd.contract.messages import (
     GOLDEN,
     Account,
@@ -174,6 +176,29 @@ def is_valid(topic: str, body: Any) -> bool:
 @pytest.mark.parametrize(("topic", "body"), MESSAGES)
 def test_what_the_service_says_and_takes_is_as_promised(topic: str, body: dict[str, Any]) -> None:
     validate(topic, body)
+
+
+BODIES: dict[str, type[Group]] = {
+    "rejectd.verdict.v1": bodies.VerdictBody,
+    "rejectd.defect.v1": bodies.DefectBody,
+    "rejectd.camera.v1": bodies.CameraBody,
+    "rejectd.line.v1": bodies.LineBody,
+    "rejectd.answer.v1": bodies.AnswerBody,
+}
+
+
+@pytest.mark.parametrize(("topic", "body"), [message for message in MESSAGES if "schema" in message[1]])
+def test_what_payloads_builds_without_a_model_has_the_fields_of_its_model(topic: str, body: dict[str, Any]) -> None:
+    model = bodies.WillBody if "judging" not in body and "state" in body and "run" in body else BODIES[body["schema"]]
+    model.model_validate_json(json.dumps(body))
+    assert set(body) == {field.alias or name for name, field in model.model_fields.items()}
+
+
+@pytest.mark.parametrize(("command", "result"), RESULTS.items())
+def test_the_result_of_a_command_has_the_fields_of_its_model(command: str, result: dict[str, Any]) -> None:
+    results.RESULTS[command].model_validate_json(json.dumps(result))
+    with pytest.raises(ValidationError):
+        results.RESULTS[command].model_validate_json(json.dumps(result | {"colour": "red"}))
 
 
 @pytest.mark.parametrize(("topic", "body"), MESSAGES)

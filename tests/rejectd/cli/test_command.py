@@ -9,6 +9,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -161,3 +162,16 @@ def test_ctrl_c_at_several_places_of_its_way_is_quiet(line: Path) -> None:
             _, err = process.communicate(timeout=30)
         assert process.returncode in (130, 1)
         assert b"Traceback" not in err
+
+
+def test_a_service_that_starts_ignores_sighup_before_it_imports_what_takes_long() -> None:
+    asked = "import sys, rejectd.cli; sys.exit('rejectd.cli.command' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", asked], check=False).returncode == 0
+    ignored = (
+        "import signal, sys, types, rejectd.cli\n"
+        "sys.argv = ['rejectd', 'run', 'x']\n"
+        "ignored = lambda _: sys.exit(signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN)\n"
+        "sys.modules['rejectd.cli.command'] = rejectd.cli.command = types.SimpleNamespace(main=ignored)\n"
+        "rejectd.cli.main()"
+    )
+    assert subprocess.run([sys.executable, "-c", ignored], check=False).returncode == 0

@@ -217,7 +217,7 @@ class Incoming:
         self._empty.pop(name, None)
         part, outcome = self._names.arrived(name, stamp, at)
         if outcome is Outcome.REWRITTEN:
-            self._remarks.rewritten(name)
+            self._remarks.rewritten(name, (at.monotonic_ns - part.at.monotonic_ns) / 1e9)
         elif outcome is Outcome.NEW and len(self.waiting) < _WAITING_MOST:
             self.waiting.append(part)
             self._remarks.shown()

@@ -17,6 +17,7 @@ _KINDS_MOST = 20  # of suffixes, and of subfolders, that are named
 _NAMED = 3
 _EXACT_NS = 1_000_000  # the journal's times are rounded
 _AGAIN_IN_A_ROW = 3  # so many files written again without a new one: the camera uses its names again
+_EDITED_S = 60.0  # who edits a picture does that soon; a name that is written again later is used for another part
 
 
 class Remarks:
@@ -39,8 +40,8 @@ class Remarks:
         self._any_shown = True
         self._in_a_row = 0
 
-    def rewritten(self, name: str) -> None:
-        """A name was written again after its part was shown."""
+    def rewritten(self, name: str, after_s: float) -> None:
+        """A name was written again, so long after its part was shown."""
         self._rewritten += 1
         self._in_a_row += 1
         text = (
@@ -49,7 +50,8 @@ class Remarks:
         )
         if self._in_a_row == _AGAIN_IN_A_ROW or str(self._rewritten).strip("0") == "1":  # 1, 10, 100, ...
             log.warning("%s", text)
-        self._pending.append(Remark(text=text, unseen=self._in_a_row >= _AGAIN_IN_A_ROW, rewritten=1))
+        unseen = self._in_a_row >= _AGAIN_IN_A_ROW or after_s > _EDITED_S
+        self._pending.append(Remark(text=text, unseen=unseen, rewritten=1))
 
     def other(self, name: str) -> None:
         """A file that may be a picture is of a kind that is not shown."""

@@ -25,19 +25,27 @@ def test_each_file_that_is_written_again_is_counted_and_the_log_is_not_flooded(
     remarks = Remarks(FOLDER)
     for _ in range(150):
         remarks.shown()
-        remarks.rewritten("part.png")
+        remarks.rewritten("part.png", 1.0)
     collected = taken(remarks)
     assert sum(remark.rewritten for remark in collected) == 150
     assert not any(remark.unseen for remark in collected), "each came with a part that was shown"
     assert len(caplog.records) == 3  # the 1st, the 10th and the 100th
 
 
+def test_a_name_that_is_written_again_much_later_is_that_of_a_part_which_nobody_sees() -> None:
+    remarks = Remarks(FOLDER)
+    for after_s in (1.0, 59.0, 61.0, 86_400.0):
+        remarks.shown()  # so that no two of them follow each other
+        remarks.rewritten("part.png", after_s)
+    assert [remark.unseen for remark in taken(remarks)] == [False, False, True, True]
+
+
 def test_three_in_a_row_mean_that_names_are_used_again_until_a_picture_is_shown() -> None:
     remarks = Remarks(FOLDER)
     for name in ("a.png", "b.png", "c.png", "d.png"):
-        remarks.rewritten(name)
+        remarks.rewritten(name, 1.0)
     remarks.shown()
-    remarks.rewritten("e.png")
+    remarks.rewritten("e.png", 1.0)
     assert [remark.unseen for remark in taken(remarks)] == [False, False, True, True, False]
 
 
@@ -69,6 +77,6 @@ def test_pictures_that_were_judged_before_are_not_missed() -> None:
 def test_what_nobody_takes_is_bounded() -> None:
     remarks = Remarks(FOLDER)
     for number in range(5000):
-        remarks.rewritten(f"{number}.png")
+        remarks.rewritten(f"{number}.png", 1.0)
         remarks.other(f"{number}.suffix{number}")
     assert len(taken(remarks)) <= 1000

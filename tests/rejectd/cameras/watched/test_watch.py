@@ -651,3 +651,13 @@ def test_a_link_to_a_device_and_a_pipe_are_faults_and_block_nothing(capture, fol
     save(folder / "part.png")
     taken.wait(lambda taken: len(taken.pictures) == 3)
     assert [bool(picture.fault) for picture in taken.pictures] == [True, True, False]
+
+
+def test_a_name_of_yesterday_that_is_written_again_is_a_part_that_nobody_sees(capture, folder):
+    save(folder / "1.png", 1)
+    taken = started(capture, folder)
+    save(folder / "1.png", 2)  # numbers began again, and nobody has emptied the folder
+    taken.wait_for_state(CameraState.DOWN)
+    save(folder / "2.png", 3)
+    taken.wait_for_state(CameraState.UP)
+    assert taken.sources == ["2.png"]

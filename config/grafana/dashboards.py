@@ -89,6 +89,9 @@ def cameras() -> Dashboard:
         graph("Share of rejects", "Rejects of judged frames.", "percentunit",
               (f'{_rate(names.VERDICTS, "camera", _decision("reject"))}'
                f' / {_rate(names.VERDICTS, "camera", _decision("pass|reject"))}', "{{camera}}")),
+        graph("Rejects at the ejector", "In an hour: what the line was told, and what the PLC counted.", "short",
+              (_count(names.TOLD, "camera"), "{{camera}} told"),
+              (_count(names.ACTUATOR, "camera"), "{{camera}} counted")),
         rows("Products", "What passes each camera now.", _now(names.CAMERA_PRODUCT)),
         graph("Views of parts", "What became of the pictures that belong to stations.", "short",
               (_rate(names.PART_VIEWS, "camera, fate"), "{{camera}} {{fate}}"), stacked=True),

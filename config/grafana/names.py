@@ -38,6 +38,7 @@ BROKER, OUTBOX, JOURNAL = (
 SACRIFICED, TOO_LARGE, RECOVERED = (
     _counter(metric) for metric in (_METRICS.sacrificed, _METRICS.too_large, _METRICS.recovered)
 )
+TOLD, ACTUATOR = _counter(_METRICS.told), _counter(_METRICS.actuator)
 CAMERA_PRODUCT = _gauge(_METRICS.camera_product)
 BUNDLE, THRESHOLD = _gauge(_METRICS.bundle), _gauge(_METRICS.threshold)
 STARTED, JUDGING = _gauge(_METRICS.started), _gauge(_METRICS.judging)

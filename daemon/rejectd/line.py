@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import time
 from contextlib import ExitStack
@@ -15,9 +14,10 @@ from prometheus_client import CollectorRegistry
 from rejectd.batching.batcher import Batcher
 from rejectd.cameras import driver
 from rejectd.contract import settings_file
-from rejectd.contract.messages import GOLDEN, CameraState, Verdict
+from rejectd.contract.messages import GOLDEN, CameraState, Policy, Verdict
 from rejectd.contract.payloads import LineStatus, actuator_topic, encode, line_payload, line_topic, will_payload
 from rejectd.contract.settings import Settings
+from rejectd.control.actuator_counts import ActuatorCounts
 from rejectd.control.changeover import Changeover
 from rejectd.control.commands import Commands, journalled
 from rejectd.control.controls import Controls
@@ -35,7 +35,7 @@ from rejectd.stations import Stations
 from rejectd.storage.evidence import Evidence
 from rejectd.storage.in_flight_file import in_flight_file
 from rejectd.storage.last_run import last_capture_unix_ns
-from rejectd.storage.outbox import Delivery, Outbox, Reading, captured_unix_ns
+from rejectd.storage.outbox import Delivery, Outbox, captured_unix_ns
 from rejectd.storage.picture_budget import Memory
 from rejectd.storage.recorder import Recorder
 from rejectd.storage.state_folders import Claim
@@ -44,7 +44,6 @@ log = logging.getLogger(__name__)
 
 _VERSION = version("rejectd")  # read from a file
 _DISK_S = 5.0  # how long a start waits for the disk of the state directory
-_READING_S = 60.0  # an actuator's count that has not changed is noted this often
 
 
 class Line:
@@ -128,7 +127,7 @@ class Line:
         )
         if not settings.mqtt.hears_commands:
             log.warning("no commands are taken: %s", settings.mqtt.no_commands)
-        self._readings: dict[str, tuple[int, float]] = {}  # of each camera's actuator: count, instant
+        self.actuators = ActuatorCounts(self.metrics, self.recorder.note)
         self.show_models()
         self.metrics.started.set(time.time())
         self.metrics.judging.set_function(lambda: self.judging)
@@ -206,29 +205,16 @@ class Line:
         self.recorder.note(Delivery(event_id=verdict.event_id, acknowledged_ms=elapsed_ms))
         if verdict.camera == GOLDEN:
             self.golden.delivered(verdict, now_ns)
+        elif verdict.action is Policy.REJECT:
+            self.metrics.told.labels(verdict.camera).inc()
 
     def _received(self, incoming: Incoming) -> None:
         for camera in (*self.settings.cameras, *self.settings.stations):
             if incoming.topic == actuator_topic(self.settings.line, camera):
-                self._count(camera, incoming)
+                self.actuators.take(camera, incoming)
                 return
         if "/command/" in incoming.topic and self.settings.mqtt.hears_commands:
             self.commands.hear(incoming)
-
-    def _count(self, camera: str, incoming: Incoming) -> None:
-        """Note what a PLC says to have rejected."""
-        try:
-            found = json.loads(incoming.payload)
-            count = found["count"] if isinstance(found, dict) else found
-            if type(count) is not int or not 0 <= count < 2**63:
-                raise ValueError(f"{count!r} is not a count")  # noqa: TRY301 - told apart from nothing else
-        except (ValueError, KeyError, RecursionError) as error:
-            log.warning("%s: not a count of rejected parts: %r", incoming.topic, error)
-            return
-        before = self._readings.get(camera)
-        if before is None or before[0] != count or time.monotonic() - before[1] > _READING_S:
-            self._readings[camera] = count, time.monotonic()
-            self.recorder.note(Reading(camera=camera, at_unix_ns=time.time_ns(), rejected=count))
 
     def _outbox(self, state: Path, claim: Claim) -> Outbox:
         journal = self.settings.journal

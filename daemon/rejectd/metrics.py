@@ -26,7 +26,7 @@ _SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 
 STAGES = ("prepare", "wait", "inspect", "publish")
 CERTIFICATES = ("broker", "client", "authority")
-SERIES = {"the service": 143, "a camera": 51, "a station": 38, "a product": 24}  # at most; parts never add any
+SERIES = {"the service": 143, "a camera": 55, "a station": 42, "a product": 24}  # at most; parts never add any
 
 
 class _Counts(Protocol):
@@ -163,6 +163,18 @@ class Metrics:
             "Frames of an earlier run that was killed, put into the journal at the start.",
             registry=registry,
         )
+        self.told = Counter(
+            "rejectd_reject_orders",
+            "Verdicts that the broker has and that tell the line to reject the part.",
+            ["camera"],
+            registry=registry,
+        )
+        self.actuator = Counter(
+            "rejectd_actuator_rejects",
+            "Parts that the PLC counted as rejected since its first count in this run; there is none without a count.",
+            ["camera"],
+            registry=registry,
+        )
         self.started = Gauge("rejectd_start_time_seconds", "When this run began, in Unix time.", registry=registry)
         self.judging = Gauge(
             "rejectd_judging", "1 while parts are judged: none is overdue, no device hangs.", registry=registry
@@ -207,6 +219,8 @@ class Metrics:
             self.rewritten.labels(camera)
             self.not_seen.labels(camera)
         for owner in (*cameras, *others):
+            if owner != GOLDEN:
+                self.told.labels(owner)
             for of_verdicts in (self.latency, self.missed, self.unpublished, self.too_late):
                 of_verdicts.labels(owner)
         for product in products:

@@ -64,7 +64,7 @@ def _engine(took: str) -> dict[str, str]:
     return {'rejectd_stage_seconds_sum{stage="inspect"}': took, "rejectd_engine_expected_seconds_total": "0+10x200"}
 
 
-_DAY = "0+60x1440"  # judged, one a second
+_COUNTED, _TOLD = (f'rejectd_{name}_total{{camera="left"}}' for name in ("actuator_rejects", "reject_orders"))
 CASES = {
     "RejectdGone": Case(3, {'up{job="rejectd"}': "1 0x10"}, {'up{job="rejectd"}': "1 0 1x10"}),
     "RejectdRestartLoop": Case(
@@ -91,6 +91,9 @@ CASES = {
     ),
     "RejectdCameraDown": Case(
         5, {'rejectd_camera_up{camera="left"}': "1 0x20"}, {'rejectd_camera_up{camera="left"}': "1x3 0 1x20"}
+    ),
+    "RejectdActuatorDisagrees": Case(
+        60, {_COUNTED: "0+1x20 20x60", _TOLD: "0+1x90"}, {_COUNTED: "0 0+1x90", _TOLD: "0+1x90"}
     ),
     "RejectdBrokerAway": Case(5, {"rejectd_broker_connected": "1x3 0x20"}, {"rejectd_broker_connected": "1x20"}),
     "RejectdOutboxGrowing": Case(

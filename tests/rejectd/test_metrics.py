@@ -108,6 +108,8 @@ def test_the_whole_page_is_that_of_the_golden_file() -> None:
     metrics.certificate.labels("broker").set(1.8e9)
     metrics.bundle.labels("cell", "abc", "torch-cpu-float32", "efficientnet_lite0").set(1)
     metrics.camera_product.labels("left", "cell").set(1)
+    metrics.told.labels("left").inc(2)
+    metrics.actuator.labels("left").inc(1)
     metrics.threshold.labels("cell").set(0.5)
     assert normalised(line.page()) == GOLDEN.read_text(), (
         "an interface: change the dashboards and alerts, then this file"
@@ -201,6 +203,9 @@ def test_the_number_of_series_is_bounded_by_what_the_settings_name(cameras: int,
     )
     for camera in range(cameras):
         metrics.camera_product.labels(f"camera{camera}", "product0").set(1)
+        metrics.actuator.labels(f"camera{camera}")
+    for station in range(stations):
+        metrics.actuator.labels(f"station{station}")
     for product in range(products):
         metrics.bundle.labels(f"product{product}", "digest", "engine", "teacher").set(1)
     samples = [sample for family in registry.collect() for sample in family.samples]

@@ -23,6 +23,7 @@ def metric_names() -> set[str]:
         parts=lambda: nothing,
         views=lambda: {("camera", "used"): 0},
     )
+    metrics.actuator.labels("camera")
     metrics.camera_product.labels("camera", "product").set(1)
     metrics.bundle.labels("product", "digest", "engine", "teacher").set(1)
     return {sample.name for family in registry.collect() for sample in family.samples}

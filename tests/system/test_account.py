@@ -39,6 +39,9 @@ def test_the_account_of_a_shift_agrees_with_the_subscriber_and_the_plc(
     wait_for(lambda: subscriber.status()["at"] > last, "the last part has left")
     operator.publish("actuator/left/rejected", 1000 + told)
     wait_for(lambda: line.journal("SELECT count(*) FROM actuator") == [(2,)], "the count is noted")
+    samples = line.metrics()
+    assert samples["rejectd_reject_orders_total{camera=left}"] == told
+    assert samples["rejectd_actuator_rejects_total{camera=left}"] == told, "what it had before the run does not count"
     assert line.stop() == 0
 
     status, found = _account(line, "--since", "10m")

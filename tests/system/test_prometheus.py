@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from line import Line
+from line import Line, Operator
 from metric_names import metric_names
 from peers import wait_for
 from prometheus_server import CONFIG, Prometheus
@@ -22,7 +22,7 @@ _SELECTOR = re.compile(r"\b(?:rejectd[_:][\w:]+|up)(?:\{[^}]*\})?")
 
 
 @pytest.fixture
-def running(line: Line, cells: list[Path]) -> Line:
+def running(line: Line, operator: Operator, cells: list[Path]) -> Line:
     """A line with two cameras and a station of both."""
     for number, camera in enumerate(("left", "right")):
         pictures = cells[20 * number : 20 * number + 20] * 30  # two minutes, each with a number of its own
@@ -30,6 +30,7 @@ def running(line: Line, cells: list[Path]) -> Line:
     line.settings["stations"] = {"gate": {"cameras": ["left", "right"]}}
     line.start()
     assert not line.ended(), line.log.read_text()
+    operator.publish("actuator/left/rejected", 7)
     return line
 
 

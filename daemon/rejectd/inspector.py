@@ -64,13 +64,13 @@ class Model:
 
 
 class Begun:
-    """A batch on the device."""
+    """A batch that the device computes."""
 
     def __init__(self, begun: Future[Later[list[Result]]]) -> None:
         self._begun = begun
 
     def wait_for_room(self) -> bool:
-        """Until the device can begin the next batch. Whether this one is still computed then."""
+        """Wait until the device can begin the next batch. Returns whether this batch is still computed then."""
         wait([self._begun])
         if self._begun.exception():
             return False
@@ -78,7 +78,7 @@ class Begun:
         return room is not None and room()
 
     def results(self) -> list[Result]:
-        """Waits for them.
+        """Wait for the results.
 
         Raises:
             InspectorError: if the device failed.
@@ -183,7 +183,7 @@ class Inspector:
         return self.begin(frames, maps=maps).results()
 
     def begin(self, frames: Sequence[Frame], *, maps: bool = True) -> Begun:
-        """The same, without waiting for it. Results are made in the thread that asks for them."""
+        """Start inspecting a batch and return at once. Results are made in the thread that asks for them."""
         return Begun(self._device.start(self._begin, frames, maps=maps))
 
     def _begin(self, frames: Sequence[Frame], *, maps: bool) -> Later[list[Result]]:

@@ -41,7 +41,7 @@ def choice(options: Iterable[str]) -> Schema:
 
 
 def or_null(schema: Schema) -> Schema:
-    """The same, or null."""
+    """A schema that allows null too."""
     nullable = {**schema, "type": [schema["type"], "null"]}
     return nullable | {"enum": [*schema["enum"], None]} if "enum" in schema else nullable
 
@@ -95,7 +95,7 @@ def _about(field: FieldInfo, schema: Schema) -> Schema:
 
 
 def _inlined(schema: Any, definitions: dict[str, Schema]) -> Any:
-    """The same without references."""
+    """A schema with its references replaced by what they name."""
     if isinstance(schema, list):
         return [_inlined(item, definitions) for item in schema]
     if not isinstance(schema, dict):

@@ -95,7 +95,7 @@ class Events:
         self._forget_question()
 
     def put_back(self, message: Message) -> None:
-        """It could not go out yet: it is the next again."""
+        """Put an event that could not go out back in front: it is the next again."""
         assert message.event_seq is not None
         self._under_way.discard(message.event_seq)
         self._ready.appendleft(message)

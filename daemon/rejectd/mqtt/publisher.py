@@ -359,7 +359,7 @@ class Publisher:
             self._events.refused(message)
 
     def _give_up(self, message: Message) -> None:
-        """It is larger than the broker takes, whatever one cuts off."""
+        """Give up a message that is larger than the broker takes, whatever one cuts off."""
         if message.verdict:
             self._unpublished(message)
         if message.event_seq is not None:  # the journal keeps its verdict; here it would stop all that come after it

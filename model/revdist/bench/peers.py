@@ -67,7 +67,7 @@ class Contestant:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Peers:
-    """Those that can run here, in the order in which they were asked for."""
+    """The peers that can run here, in the order in which they were asked for."""
 
     contestants: list[Contestant] = field(default_factory=list)
     loops: list[OfficialLoop] = field(default_factory=list)  # one at most, in this process: for maps, not for time

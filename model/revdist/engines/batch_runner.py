@@ -188,7 +188,7 @@ def _pack(placed: LoadedProduct, count: int) -> None:
 
 
 def _judging(make: Make, placed: LoadedProduct) -> cuda_graphs.Function:
-    """What is made of a student's distances, as a function of its teacher's maps."""
+    """A function of a teacher's maps: runs the student, and calls `make` with the distances."""
     return lambda given: make(placed, placed.distances(given))
 
 

@@ -22,8 +22,11 @@ _TILES = 16  # of large pictures, that any GPU's memory holds
 
 @dataclass(frozen=True, slots=True)
 class Parts:
-    """On a processor what its caches hold, in powers of two, because weights are packed for each number; on a GPU all
-    pictures of a batch, or so many tiles."""
+    """The sizes of parts.
+
+    On a processor a part is what its caches hold, a power of two, because weights are packed for each number of
+    pictures. On a GPU it is the whole batch, or a limited number of tiles.
+    """
 
     most: int  # that run together; 0: all
     lanes: int = 1  # threads that each have a part of their own
@@ -38,7 +41,7 @@ class Parts:
         return cls(_PROCESSOR[where.precision], where.threads)
 
     def of(self, count: int, tiles: Tiles, begin: int = 0) -> Iterator[slice]:
-        """Which of so many tiles, from one on, run together."""
+        """The slices of `count` tiles, from tile `begin` on, that run together."""
         most = self.most or (count if tiles.count == 1 else _TILES)
         while begin < count:
             while self.most and most > count - begin:
@@ -72,5 +75,5 @@ class Parts:
 
 
 def _powers(most: int) -> list[int]:
-    """Those of two, up to this number."""
+    """The powers of two up to this number."""
     return [2**power for power in range(most.bit_length())]

@@ -161,7 +161,7 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch ha
         return found
 
     def values_of(self, arguments: Any) -> Any:
-        """The same, with a Value in place of each tensor that is given or comes from a step."""
+        """The arguments with a Value in place of each tensor that is given or comes from a step."""
         if isinstance(arguments, tuple | list):
             return type(arguments)(self.values_of(each) for each in arguments)
         return self._known.get(id(arguments), arguments) if isinstance(arguments, torch.Tensor) else arguments

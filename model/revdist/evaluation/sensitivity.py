@@ -1,6 +1,6 @@
 """What a bundle sees: the share of synthetic defects of graded size and contrast that it rejects.
 
-Nothing follows from good parts about escapes. Defects painted on held-out good pictures show what is surely too small
+Good parts say nothing about missed defects. Defects painted on held-out good pictures show what is surely too small
 or too faint to be seen; they are no real defects, and what holds for them need not hold for those.
 """
 

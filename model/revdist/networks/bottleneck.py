@@ -44,7 +44,7 @@ class Bottleneck(nn.Module):
 
 
 class SlimBottleneck(nn.Module):
-    """The same design, narrow: MFF to `width` w, OCE of two basic blocks -> (B, 2w, H/32, W/32)."""
+    """The paper's bottleneck made narrow: MFF to `width` w, OCE of two basic blocks -> (B, 2w, H/32, W/32)."""
 
     def __init__(self, channels: tuple[int, int, int], width: int) -> None:
         super().__init__()

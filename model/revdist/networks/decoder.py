@@ -128,7 +128,7 @@ class FittedDecoder(Heads):
 
 
 class SlimDecoder(Heads):
-    """The same design, narrow: (B, C, H/32, W/32) -> the teacher's channels at H/4, H/8, H/16.
+    """The paper's decoder made narrow: (B, C, H/32, W/32) -> the teacher's channels at H/4, H/8, H/16.
 
     One basic block a scale, of `width` w, w/2 and w/4 channels.
     """

@@ -145,7 +145,7 @@ class Scoring:
         return tuple(STRIDES[scale - 1] for scale in self.scales)
 
     def chosen(self, distances: Sequence[Each]) -> list[Each]:
-        """Those of the three scales that count, fine to coarse."""
+        """The distances of the scales that count, fine to coarse."""
         return [distances[scale - 1] for scale in self.scales]
 
     def combined(self, maps: Sequence[torch.Tensor]) -> torch.Tensor:

@@ -230,7 +230,7 @@ def _set(
 
 
 def _rank(n: int, rate: float, guarantee: Guarantee) -> int:
-    """Which of n scores, counted from the smallest, keeps the guarantee; more than n where none does."""
+    """The rank, from the smallest, of the score that keeps the guarantee as threshold; over n where none does."""
     if guarantee == "average":
         return math.ceil((n + 1) * (1 - rate) - 1e-9)  # 1e-9: (99 + 1) * (1 - 0.01) is 99, not 99.00000000000001
     ranks = np.arange(1, n + 1)

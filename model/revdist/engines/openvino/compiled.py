@@ -116,7 +116,7 @@ class Program(nn.Module):
 
     @property
     def shapes(self) -> list[Shape]:
-        """Those that it is compiled for."""
+        """The shapes that the network is compiled for."""
         return [shape for shape, _ in self._compiled]
 
     def _for(self, shape: Shape, *, side_by_side: bool) -> _Compiled:

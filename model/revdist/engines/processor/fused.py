@@ -24,7 +24,7 @@ from revdist.engines.recording import Recording, Step, Value, aten, filled, flat
 
 
 def fuse(module: nn.Module, *example: torch.Tensor, dtype: torch.dtype = torch.float32) -> Program:
-    """The same network of fused operations, recorded on an example: one tensor, or several that it takes as a sequence.
+    """A module as a list of fused operations, recorded on an example: one tensor, or several given as a sequence.
 
     The module and the example are float32 and batch norms folded; what is made takes float32 pictures or maps of
     `dtype`, float32 or bfloat16, and gives those, in batches and pictures of any size. Nothing global is changed, so

@@ -10,6 +10,7 @@ import ctypes
 import errno
 import hashlib
 import io
+import logging
 import math
 import os
 from collections.abc import Iterable, Sequence
@@ -23,7 +24,7 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 
-from revdist.data import pictures
+from revdist.data import mask_names, pictures
 from revdist.data.pictures import SUFFIXES
 from revdist.data.pictures import Pixels as Pixels  # uint8 (H, W, 3) RGB
 from revdist.data.reading import PLAIN, Reading
@@ -31,6 +32,13 @@ from revdist.errors import DataError, ImageError
 from revdist.files import trouble
 
 Size: TypeAlias = tuple[int, int]  # (height, width)
+
+log = logging.getLogger("revdist")
+
+LITTER = (  # what systems put beside pictures, in lower case; hidden files, such as ._picture, are ignored too
+    *("thumbs.db", "ehthumbs.db", "desktop.ini", "@eadir", "__macosx", "#recycle", "@recycle"),
+    *("$recycle.bin", "system volume information", "lost+found"),
+)
 
 PREPROCESSING = "rgb uint8, bilinear, antialiased"  # what `prepare` does, as bundles record it
 
@@ -166,7 +174,11 @@ def _entries(folder: Path) -> list[Path]:
         missing = wrong.cause == os.strerror(errno.ENOENT)
         cause = "there is no such folder" if missing else f"cannot be listed: {wrong.cause}"
         raise DataError(f"{trouble.shown(folder)}: {cause}", hint=wrong.hint)
-    return sorted(entry for entry in folder.iterdir() if not entry.name.startswith("."))
+    entries = sorted(entry for entry in folder.iterdir() if not entry.name.startswith("."))
+    litter = [entry.name for entry in entries if entry.name.lower() in LITTER]
+    if litter:
+        log.info("%s: %s left alone, which systems put there", trouble.shown(folder), ", ".join(litter))
+    return [entry for entry in entries if entry.name not in litter]
 
 
 def pictures_below(folder: Path) -> list[Path]:
@@ -187,7 +199,12 @@ def pictures_below(folder: Path) -> list[Path]:
 def good_folder(folder: Path) -> Path:
     """Where the pictures of good parts lie: a plain folder, or in the root of an MVTec layout its train/good."""
     inner = folder / "train" / "good"
-    return inner if os.path.isdir(inner) else folder  # noqa: PTH112 - says False below a closed folder
+    if os.path.isdir(inner):  # noqa: PTH112 - says False below a closed folder
+        return inner
+    if os.path.isdir(folder / "train"):  # noqa: PTH112
+        kind = mask_names.good_kind([entry.name for entry in _entries(folder / "train")], "train")
+        return folder / "train" / kind
+    return folder
 
 
 def good_pictures(folder: Path) -> list[Path]:
@@ -221,34 +238,21 @@ def labelled_pictures(root: Path) -> list[Sample]:
             f"{trouble.shown(root)}: there is no folder test in it",
             hint="expected test/good and test/<kind of defect>, as in MVTec AD",
         )
-    kinds = sorted(entry for entry in (root / "test").iterdir() if not entry.name.startswith("."))
-    masked = (root / "ground_truth").is_dir()
+    kinds = _entries(root / "test")
+    good = mask_names.good_kind([kind.name for kind in kinds])
+    masked = mask_names.has_masks(root)
     samples = []
     for kind in kinds:
         for path in pictures_in(kind):
-            mask = _mask(root, kind.name, path) if masked and kind.name != "good" else None
-            samples.append(Sample(path=path, kind=kind.name, mask=mask))
+            mask = mask_names.find(root, kind.name, path) if masked and kind.name != good else None
+            samples.append(Sample(path=path, kind="good" if kind.name == good else kind.name, mask=mask))
     if len({sample.defective for sample in samples}) != 2:
-        raise DataError(f"{root / 'test'}: both good and defective pictures are needed", hint="good ones in test/good")
+        raise DataError(
+            f"{root / 'test'}: both good and defective pictures are needed, in it are "
+            f"{', '.join(kind.name for kind in kinds)}",
+            hint="good ones in test/good, defective ones in test/<kind of defect>",
+        )
     return samples
-
-
-def _mask(root: Path, kind: str, picture: Path) -> Path:
-    folder = root / "ground_truth" / kind
-    for name in (f"{picture.stem}_mask.png", f"{picture.stem}.png"):
-        if (folder / name).is_file():
-            return folder / name
-    raise DataError(f"{picture}: there is no mask {folder / f'{picture.stem}_mask.png'}")
-
-
-def read_mask(path: Path, size: Size) -> npt.NDArray[np.bool_]:
-    """A ground-truth mask at the model's input size, bool (h, w): resized like a picture, then over one half."""
-    return mask_of(prepare(read(path), size))
-
-
-def mask_of(prepared: Pixels) -> npt.NDArray[np.bool_]:
-    """Where a prepared mask (h, w, 3) is over one half, bool (h, w)."""
-    return np.asarray(prepared[..., 0] > 127)
 
 
 def content_hash(path: Path) -> str:

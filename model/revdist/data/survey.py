@@ -209,6 +209,12 @@ def _tell_sizes(looks: Sequence[Look]) -> None:
         )  # fmt: skip
 
 
+def size_of(path: Path) -> tuple[int, int]:
+    """(height, width) of a picture. Raises ImageError."""
+    stored = images.values(path)
+    return stored.shape[0], stored.shape[1]
+
+
 def folder_of(looks: Sequence[Look]) -> str:
     """The folder that holds the pictures, to be shown."""
     return trouble.shown(Path(os.path.commonpath([picture.path.parent for picture in looks])))

@@ -6,6 +6,7 @@ n pictures, h w the model's input.
 from __future__ import annotations
 
 import dataclasses
+import logging
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -15,13 +16,16 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from revdist.data import images, survey
+from revdist.data import images, masks, survey
 from revdist.data.reading import PLAIN, Reading
 from revdist.engines.engine import Engine
 from revdist.engines.loaded_product import Inspection
-from revdist.errors import ImageError
+from revdist.errors import DataError, ImageError
 from revdist.evaluation import measures
+from revdist.files import trouble
 from revdist.thresholds.conformal import Calibration
+
+log = logging.getLogger("revdist")
 
 BATCH = 8
 
@@ -77,7 +81,6 @@ class Inspected:
 
 def read_prepared(paths: Sequence[Path], size: images.Size, how: Reading = PLAIN) -> list[images.Pixels]:
     """Read and prepare pictures, in order, on all cores. Raises ImageError that names all that cannot be read."""
-
     return survey.each_of(paths, lambda path: images.prepare(images.read(path, how), size))
 
 
@@ -114,7 +117,7 @@ def inspect_labelled(engine: Engine, product: str, root: Path, how: Reading = PL
     """
     samples = images.labelled_pictures(root)
     masked = all(sample.mask is not None for sample in samples if sample.defective)
-    masks = _masks(samples, engine.size(product)) if masked else None  # before hours of inspection
+    marked = _masks(samples, engine.size(product)) if masked else None  # before hours of inspection
     found, maps = [], []
     begun = time.perf_counter()
     for chunk, inspection in inspections(engine, product, [sample.path for sample in samples], how):
@@ -124,7 +127,7 @@ def inspect_labelled(engine: Engine, product: str, root: Path, how: Reading = PL
     return Inspected(
         samples=tuple(samples),
         scores=np.concatenate(found).astype(np.float64),
-        pixelwise=Pixelwise(maps=np.stack(maps), masks=masks) if masks is not None and masks.any() else None,
+        pixelwise=Pixelwise(maps=np.stack(maps), masks=marked) if marked is not None else None,
         elapsed_s=elapsed_s,
         engine=engine.identity,
     )
@@ -152,12 +155,27 @@ def measure(inspected: Inspected, calibration: Calibration) -> Evaluation:
 
 
 def _masks(samples: Sequence[images.Sample], size: images.Size) -> npt.NDArray[np.bool_]:
-    """Where samples are defective (n, h, w). Raises ImageError that names all masks that cannot be read."""
-    rows = {row: sample.mask for row, sample in enumerate(samples) if sample.mask is not None}
-    masks = np.zeros((len(samples), *size), bool)
-    for row, prepared in zip(rows, read_prepared(list(rows.values()), size), strict=True):
-        masks[row] = images.mask_of(prepared)
-    return masks
+    """Where samples are defective (n, h, w); masks that say nothing are named.
+
+    Raises ImageError that names all masks that cannot be read, DataError where all are empty.
+    """
+    rows = {sample.mask: row for row, sample in enumerate(samples) if sample.mask is not None}
+    found = np.zeros((len(samples), *size), bool)
+
+    def read(path: Path) -> npt.NDArray[np.bool_]:
+        return masks.read(path, size, survey.size_of(samples[rows[path]].path))
+
+    for path, mask in zip(rows, survey.each_of(list(rows), read), strict=True):
+        found[rows[path]] = mask
+    empty = [path for path, row in rows.items() if not found[row].any()]
+    full = [path for path, row in rows.items() if found[row].all()]
+    if rows and len(empty) == len(rows):
+        raise DataError(f"all {len(rows)} masks are empty, such as {trouble.shown(empty[0])}", hint=masks.EXPECTED)
+    for which, word in ((empty, "empty"), (full, "full")):
+        if which:
+            names = ", ".join(trouble.shown(path) for path in which[: survey.NAMED])
+            log.warning("%d masks of defective pictures are %s: %s", len(which), word, names)
+    return found
 
 
 def _by_kind(samples: Sequence[images.Sample], rejected: npt.NDArray[np.bool_]) -> dict[str, float]:

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from revdist.data import images
+from revdist.data import images, masks
 from revdist.data.reading import PLAIN, Reading
 from revdist.engines.engine import Engine
 from revdist.evaluation import heatmaps
@@ -86,7 +86,7 @@ def show(
     inspection = engine.inspect([prepared], [product])
     score, threshold = float(inspection.scores[0]), calibration.threshold
     small = fitted(picture, SIDE)
-    mask = images.read_mask(chosen.mask, (small.shape[0], small.shape[1])) if chosen.mask else None
+    mask = masks.read(chosen.mask, (small.shape[0], small.shape[1])) if chosen.mask else None
     tiny = fitted(picture, SMALL)
     level = scoring.level_of_a_scale(threshold)
     scales = [heatmaps.heatmap(tiny, each, level) for each in engine.scale_maps(prepared, product)]

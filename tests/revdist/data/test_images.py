@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from revdist.data import images
+from revdist.data import images, masks
 from revdist.errors import DataError, ImageError
 
 
@@ -169,8 +169,8 @@ def test_the_layout_of_mvtec_is_read(magnetic_tile: Path) -> None:
     assert sum(not sample.defective for sample in samples) == 100
     assert {sample.kind for sample in samples} == {"good", "blowhole", "break", "crack", "fray", "uneven"}
     assert all((sample.mask is None) != sample.defective for sample in samples)
-    masks = [images.read_mask(sample.mask, (64, 64)) for sample in samples if sample.mask is not None]
-    assert sum(mask.any() for mask in masks) > 100
+    marked = [masks.read(sample.mask, (64, 64)) for sample in samples if sample.mask is not None]
+    assert sum(mask.any() for mask in marked) > 100
 
 
 def test_a_missing_mask_is_named(tmp_path: Path, good_cells: list[Path]) -> None:

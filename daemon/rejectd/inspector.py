@@ -17,6 +17,7 @@ import torch
 from rejectd.contract.messages import Frame, Pixels, RejectdError, Result
 from rejectd.contract.settings import Engine as EngineSettings
 from rejectd.contract.settings import Product
+from rejectd.process.systemd import starting
 from revdist.bundle import bundle as bundles
 from revdist.data import images
 from revdist.engines import backend
@@ -25,6 +26,7 @@ from revdist.engines.lanes import Later, Worker, compute_with
 from revdist.engines.loaded_product import Inspection
 from revdist.errors import RevdistError
 from revdist.evaluation.heatmaps import heatmap
+from revdist.files.trouble import shown
 from revdist.networks import teacher as teachers
 from revdist.thresholds.conformal import Calibration
 
@@ -118,8 +120,10 @@ class Inspector:
             self._device.call(_give_way)
             self._device.call(compute_with, settings.threads or _processors())
             torch.set_num_threads(1)  # for this thread, and all that are still to come: cameras prepare pictures
+            starting("loading the teacher")
             self._engine = self._device.call(self._start, read)
             for name, bundle in read.items():
+                starting(f"loading product {name} from {shown(bundle.path)} and proving its golden pictures")
                 self.use(self._device.call(self._put, name, bundle, bundles.install))
         except BaseException:
             self.close()

@@ -31,6 +31,7 @@ from rejectd.metrics import Metrics
 from rejectd.mqtt import Callbacks, Incoming, Message, Publisher, certificates
 from rejectd.pipeline import Pipeline, Stages
 from rejectd.process.clock import clock_synchronised
+from rejectd.process.systemd import starting
 from rejectd.stations import Stations
 from rejectd.storage.evidence import Evidence
 from rejectd.storage.in_flight_file import in_flight_file
@@ -252,6 +253,7 @@ class Line:
             max_wait_ns=int(batch.max_wait_ms * 1e6),
             queue_per_camera=batch.queue_per_camera,
         )
+        starting(f"warming the engine up with batches of 1 and {batch.max_batch}")
         for size, elapsed_ns in self.inspector.warm({1, batch.max_batch}).items():
             batcher.service_time.learn(size, elapsed_ns)
         self.metrics.engine_at_start = batcher.service_time.as_now()

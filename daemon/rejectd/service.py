@@ -83,7 +83,7 @@ class Service:
             self._signals.ready()
             self._start()
             log.info("ready", extra={"fields": {"line": self._settings.line, "run": self._run_id}})
-            notify("READY=1")
+            notify("READY=1\nSTATUS=Inspecting")
             try:
                 self._watch()
             finally:

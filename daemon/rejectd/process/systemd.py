@@ -12,6 +12,8 @@ import sys
 
 from rejectd.process.log import BackgroundHandler
 
+log = logging.getLogger(__name__)
+
 _PRIORITIES = {logging.DEBUG: 7, logging.INFO: 6, logging.WARNING: 4, logging.ERROR: 3, logging.CRITICAL: 2}
 
 
@@ -29,6 +31,12 @@ def notify(state: str) -> bool:
         except OSError:
             return False
     return True
+
+
+def starting(what: str) -> None:
+    """Tell the log and `systemctl status` what the start is at: a start of a minute should not look like a hung one."""
+    log.info("starting: %s", what)
+    notify(f"STATUS=Starting: {what}")
 
 
 def watchdog_s() -> float | None:

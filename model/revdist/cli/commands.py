@@ -26,7 +26,7 @@ from revdist.engines import backend
 from revdist.engines.engine import Engine
 from revdist.engines.loaded_product import Inspection
 from revdist.errors import ImageError, RevdistError
-from revdist.evaluation import evaluate, heatmaps, look, sensitivity
+from revdist.evaluation import evaluate, heatmaps, look, progress, sensitivity
 from revdist.exchange import export, official
 from revdist.files import folders, trouble
 from revdist.files.console import FAILED
@@ -235,16 +235,18 @@ def run_predict(options: argparse.Namespace) -> int:
     for folder in filter(None, (options.maps, options.heatmaps)):
         _make(folder)
     failed = 0
-    for path in options.images:
-        try:
-            picture = survey.read(path, found.recipe.reading)
-        except ImageError as error:  # told, and the others are scored
-            print(f"revdist: {error}", file=sys.stderr)
-            failed = FAILED
-            continue
-        inspection = engine.inspect([images.prepare(picture, found.size)], [found.product])
-        _tell(path, float(inspection.scores[0]), calibration, as_json=as_json)
-        _write_maps(options, path, picture, inspection, calibration)
+    with progress.bar("predict", len(options.images), quiet=sys.stdout.isatty()) as shown:
+        for path in options.images:
+            shown.update()
+            try:
+                picture = survey.read(path, found.recipe.reading)
+            except ImageError as error:  # told, and the others are scored
+                print(f"revdist: {error}", file=sys.stderr)
+                failed = FAILED
+                continue
+            inspection = engine.inspect([images.prepare(picture, found.size)], [found.product])
+            _tell(path, float(inspection.scores[0]), calibration, as_json=as_json)
+            _write_maps(options, path, picture, inspection, calibration)
     return failed
 
 

@@ -21,7 +21,7 @@ from revdist.data.reading import PLAIN, Reading
 from revdist.engines.engine import Engine
 from revdist.engines.loaded_product import Inspection
 from revdist.errors import DataError, ImageError
-from revdist.evaluation import measures
+from revdist.evaluation import measures, progress
 from revdist.files import trouble
 from revdist.thresholds.conformal import Calibration
 
@@ -89,14 +89,16 @@ def inspections(
 ) -> Iterator[tuple[Sequence[Path], Inspection]]:
     """Inspect picture files in batches, in order. Raises ImageError that names all that cannot be read."""
     size = engine.size(product)
-    for start in range(0, len(paths), BATCH):
-        chunk = paths[start : start + BATCH]
-        try:
-            prepared = read_prepared(chunk, size, how)
-        except ImageError:
-            read_prepared(paths[start:], size, how)  # all at once: the next attempt should be the last
-            raise
-        yield chunk, engine.inspect(prepared, [product] * len(chunk))
+    with progress.bar("inspect", len(paths)) as shown:
+        for start in range(0, len(paths), BATCH):
+            chunk = paths[start : start + BATCH]
+            try:
+                prepared = read_prepared(chunk, size, how)
+            except ImageError:
+                read_prepared(paths[start:], size, how)  # all at once: the next attempt should be the last
+                raise
+            yield chunk, engine.inspect(prepared, [product] * len(chunk))
+            shown.update(len(chunk))
 
 
 def scores(engine: Engine, product: str, paths: Sequence[Path], how: Reading = PLAIN) -> npt.NDArray[np.float64]:

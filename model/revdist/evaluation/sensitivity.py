@@ -18,7 +18,7 @@ from revdist.data import images, painted_defects
 from revdist.data.painted_defects import Kind
 from revdist.engines.engine import Engine
 from revdist.errors import RevdistError
-from revdist.evaluation import defaults
+from revdist.evaluation import defaults, progress
 from revdist.thresholds.conformal import Calibration
 
 Item = TypeVar("Item")
@@ -133,25 +133,30 @@ def measure(
     chosen = draw(pictures, asked.pictures, seed)
 
     def detected(painted: Iterator[images.Pixels]) -> int:
-        return sum(score > calibration.threshold for score in _scores(engine, product, painted))
+        seen = sum(score > calibration.threshold for score in _scores(engine, product, painted))
+        shown.update(len(chosen))
+        return seen
 
-    probes = [
-        Probe(
-            kind=kind,
-            size_px=size,
-            contrast=contrast,
-            pictures=len(chosen),
-            detected=detected(_painted(kind, chosen, size, contrast, seed)),
-        )
-        for kind in asked.kinds
-        for contrast in asked.contrasts
-        for size in sizes
-    ]
+    inspections = len(chosen) * (len(asked.kinds) * len(asked.contrasts) * len(sizes) + 1)
+    with progress.bar("paint defects", inspections) as shown:
+        probes = [
+            Probe(
+                kind=kind,
+                size_px=size,
+                contrast=contrast,
+                pictures=len(chosen),
+                detected=detected(_painted(kind, chosen, size, contrast, seed)),
+            )
+            for kind in asked.kinds
+            for contrast in asked.contrasts
+            for size in sizes
+        ]
+        clean_rejected = detected(iter(chosen))
     return Sensitivity(
         probes=tuple(probes),
         threshold=calibration.threshold,
         pictures=len(chosen),
-        clean_rejected=detected(iter(chosen)),
+        clean_rejected=clean_rejected,
         size=(height, width),
         seed=seed,
     )

@@ -17,7 +17,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rejectd.process.systemd import Formatter, notify, watchdog_s
+from rejectd.process.systemd import Formatter, notify, starting, watchdog_s
 
 
 @pytest.fixture(params=["path", "abstract"])
@@ -35,6 +35,15 @@ def test_the_service_manager_hears_each_state(manager: socket.socket) -> None:
     for state in ("READY=1", "WATCHDOG=1", "STOPPING=1"):
         assert notify(state)
         assert manager.recv(4096) == state.encode()
+
+
+def test_each_part_of_the_start_is_told_to_the_service_manager_and_the_log(
+    manager: socket.socket, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.INFO):
+        starting("loading product cell")
+    assert manager.recv(4096) == b"STATUS=Starting: loading product cell"
+    assert caplog.messages == ["starting: loading product cell"]
 
 
 def test_without_a_service_manager_nothing_is_sent(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -12,9 +12,8 @@ import rejectd.cli
 import revdist.cli
 
 ROOT = Path(__file__).parents[3]
-PAGES = sorted(
-    {*ROOT.glob("*.md"), *(page for room in ("config", "daemon", "model") for page in ROOT.glob(f"{room}/**/*.md"))}
-)
+ROOMS = ("config", "daemon", "model", "systemd", "tests")
+PAGES = sorted({*ROOT.glob("*.md"), *(page for room in ROOMS for page in ROOT.glob(f"{room}/**/*.md"))})
 GUIDE = ROOT / "config" / "guide.md"
 COMMANDS = sorted(
     {

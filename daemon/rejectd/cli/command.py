@@ -38,7 +38,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def _told(arguments: Sequence[str], signals: Signals | None) -> int:
     """Run the command; what a person can mend is told on stderr."""
     try:
-        from rejectd.contract.declaration import SettingsError
         from rejectd.contract.messages import RejectdError
         from rejectd.process.systemd import for_stderr
 
@@ -47,6 +46,8 @@ def _told(arguments: Sequence[str], signals: Signals | None) -> int:
         try:
             status: int = options.command(options)
         except RejectdError as error:
+            from rejectd.contract.declaration import SettingsError
+
             separator = "\n" if isinstance(error, SettingsError) else " "
             print(for_stderr(f"rejectd:{separator}{error}"), file=sys.stderr)
             return console.FAILED

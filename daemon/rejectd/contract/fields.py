@@ -24,7 +24,8 @@ TWICE = "named_twice"  # type of pydantic's error
 class Group(BaseModel):
     """Fields that belong together. A group is frozen, and knows no other fields; a text is no number."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+    # built when first used: `--help` needs none of it
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False, defer_build=True)
 
 
 def _listed(value: Any) -> Any:

@@ -48,7 +48,9 @@ class Script:
 
 
 def device(**settings: object) -> V4l2Camera:
-    return V4l2Camera(product="cell", device=Path("/dev/video0"), **{"retry_max_s": 0.5, **settings})
+    """With pauses that may be shorter than a settings file may say, so that the tests are quick."""
+    plain = V4l2Camera(product="cell", device=Path("/dev/video0"), retry_max_s=0.5)
+    return plain.model_copy(update=settings)
 
 
 def states(taken) -> list[CameraState]:

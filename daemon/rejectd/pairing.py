@@ -119,10 +119,12 @@ class Pairing:
     def _came_again(self, trace: Trace, camera: str, number: int, exposed_ns: int) -> bool:
         """Whether a number that an ended part had is that of a new part, since counters wrap and begin again."""
         since_ns = exposed_ns - trace.deadline_ns
-        if not trace.ended or since_ns < self._lifetime_ns:
+        if not trace.ended or since_ns < 0:
             return False
         if trace.shown[camera] >= self._frames:
-            return True
+            return True  # nobody exposes a part once more when its time is over: this one must not pass unseen
+        if since_ns < self._lifetime_ns:
+            return False
         fell = number < self._newest.get(camera, 0) and not self._is_behind(camera, number)
         return fell and since_ns > _BEGUN_AGAIN_NS
 

@@ -742,3 +742,13 @@ def test_no_part_holds_a_view_of_another_and_each_exposure_is_one_part(
             assert verdict.decision is Decision.PASS, "what others miss costs it nothing"
         else:
             assert verdict.decision is Decision.UNJUDGED
+
+
+def test_numbers_that_begin_again_soon_after_a_part_had_its_time_are_new_parts(line: Line) -> None:
+    decisions = []
+    for right in (Decision.PASS, Decision.REJECT):
+        line.judge(line.expose("left", 3), Decision.PASS)
+        line.judge(line.expose("right", 3), right)
+        decisions = [(verdict.trigger, verdict.decision) for verdict in line.ended]
+        line.wait(101)  # a millisecond more than the part's time, in which the counter is set back
+    assert decisions == [(3, Decision.PASS), (3, Decision.REJECT)]

@@ -15,8 +15,8 @@ import numpy as np
 import torch
 
 from rejectd.contract.messages import Frame, Pixels, RejectdError, Result
+from rejectd.contract.settings import AnyCamera, FolderCamera, Product
 from rejectd.contract.settings import Engine as EngineSettings
-from rejectd.contract.settings import Product
 from rejectd.process.systemd import starting
 from revdist.bundle import bundle as bundles
 from revdist.data import images
@@ -60,9 +60,20 @@ class Model:
     teacher: str
     size: tuple[int, int]  # height, width
     picture_size: tuple[int, int] | None  # height, width of the pictures that it was made with, if that is known
+    bits: int  # of deep pictures that count, as it was trained; 0: not stated
     calibration: Calibration
     threshold: float
     golden: Sequence[GoldenPicture]
+
+
+def check_depth(name: str, camera: AnyCamera, model: Model) -> None:
+    """Raises InspectorError where a camera's deep pictures are not read as a model's training read them."""
+    bits = camera.bits if isinstance(camera, FolderCamera) else model.bits  # others give 8 bits
+    if model.bits and bits != model.bits:
+        raise InspectorError(
+            f"camera {name}: reads deep pictures with bits: {bits}, product {model.product} was trained with "
+            f"{model.bits}: set `bits: {model.bits}` of the camera"
+        )
 
 
 class Begun:
@@ -251,6 +262,7 @@ class Inspector:
             teacher=bundle.teacher.name,
             size=bundle.size,
             picture_size=bundle.picture_size,
+            bits=bundle.recipe.bits,
             calibration=calibration,
             threshold=calibration.threshold,
             golden=golden,

@@ -24,7 +24,7 @@ from rejectd.control.controls import Controls
 from rejectd.control.orders import Orders
 from rejectd.control.self_test import Golden
 from rejectd.control.standing_orders import StandingFile
-from rejectd.inspector import Inspector, heatmap
+from rejectd.inspector import Inspector, check_depth, heatmap
 from rejectd.judging import Judged
 from rejectd.ledger import Ledger, Margin
 from rejectd.metrics import Metrics
@@ -72,6 +72,8 @@ class Line:
         self.orders = Orders(settings, StandingFile(state / "standing.json"))
         self.inspector = Inspector(settings.engine, self.orders.products())
         stack.callback(self.inspector.close)
+        for name, camera in settings.cameras.items():
+            check_depth(name, camera, self.inspector.models[camera.product])
         self.orders.judge(self.inspector)
         self.registry = CollectorRegistry()
         self.metrics = self._metrics()

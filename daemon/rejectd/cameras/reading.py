@@ -29,6 +29,7 @@ class Reader:
         self._limits = pictures.Limits(
             max_file_mb=settings.max_file_mb,
             max_megapixels=settings.max_megapixels,
+            bits=settings.bits,
             larger_file="`max_file_mb` of the camera allows more",
             larger_picture="`max_megapixels` of the camera allows more",
         )

@@ -22,7 +22,7 @@ from rejectd.contract import settings_file
 from rejectd.contract.messages import Exposure, PictureError, Pixels, RejectdError
 from rejectd.contract.settings import AnyCamera, FolderCamera, FolderMode, Product, Settings, VideoCamera
 from rejectd.control.thresholds import at_start
-from rejectd.inspector import Inspector
+from rejectd.inspector import Inspector, check_depth
 from rejectd.mqtt import connect, try_rights
 from rejectd.storage import database
 from rejectd.storage.outbox import OutboxError
@@ -112,6 +112,9 @@ def _together(settings: Settings) -> str:
 def _bundle(settings: Settings, name: str, product: Product, made_with: dict[str, Size | None]) -> str:
     with closing(Inspector(settings.engine, {name: product})) as inspector:
         model = inspector.models[name]
+    for camera_name, camera in settings.cameras.items():
+        if camera.product == name:
+            check_depth(camera_name, camera, model)
     made_with[name] = model.picture_size
     threshold = at_start(product, model)
     told = f"threshold {threshold.value:.4g} ({threshold.source})"

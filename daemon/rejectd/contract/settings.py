@@ -181,6 +181,13 @@ class FolderCamera(Camera):
         low=0.001,
         high=1000,
     )
+    bits: int = setting(
+        "Bits that count in pictures of 16 bits or more, such as 12 for a 12-bit format, from 8 on; 0: all 16. "
+        "It must be what the product was trained with (`revdist train --bits`).",
+        default=0,
+        low=0,
+        high=16,
+    )
     subfolders: bool = setting("Watch the folders in the folder as well, also those that come later.", default=False)
     settle_ms: int = setting(
         "With mode watch: a file that is written again within this time after it was closed shows the same part, and "

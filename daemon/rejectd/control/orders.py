@@ -23,7 +23,7 @@ from rejectd.control.standing_orders import (
     configured_product,
 )
 from rejectd.control.thresholds import Threshold, at_start, choose, doubt, holds
-from rejectd.inspector import Inspector, Model
+from rejectd.inspector import Inspector, Model, check_depth
 from rejectd.pipeline import Pipeline
 
 log = logging.getLogger(__name__)
@@ -141,9 +141,13 @@ class Orders:
 
         Raises:
             OrderError: if the threshold that it was proven with is no longer the one that would hold.
+            InspectorError: if a camera of the product reads pictures of another depth.
         """
         product = model.product
         with self._lock:
+            passing = {camera for camera, passes in self._pipeline.products.items() if passes == product}
+            for camera in sorted(passing.union(cameras)):
+                check_depth(camera, self._settings.cameras[camera], model)
             if self.threshold_for(model) != challenged:
                 raise OrderError("the threshold was changed meanwhile", hint="send the command again")
             before = self._inspector.models[product]

@@ -65,10 +65,11 @@ _KINDS = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
-    """How large a file and its picture may be, and what a person does to read a larger one."""
+    """How large a file and its picture may be, how deep it is, and what a person does to read a larger one."""
 
     max_file_mb: float = 2000
     max_megapixels: float = 250
+    bits: int = 0  # of deep values that count, where `decode` is not told otherwise
     larger_file: str = "set REVDIST_MAX_FILE_MB to more"
     larger_picture: str = "set REVDIST_MAX_MEGAPIXELS to more"
 
@@ -143,7 +144,7 @@ def decode(data: bytes, limits: Limits = DEFAULT, *, bits: int = 0) -> Pixels:
     picture, of another kind, or over what the stated bits hold.
     """
     read = values(data, limits)
-    return to_rgb8(read, bits) if read.dtype != np.uint8 else _repeated(np.asarray(read, np.uint8))
+    return to_rgb8(read, bits or limits.bits) if read.dtype != np.uint8 else _repeated(np.asarray(read, np.uint8))
 
 
 def values(data: bytes, limits: Limits = DEFAULT) -> Values:

@@ -49,6 +49,14 @@ def test_a_picture_is_read(tmp_path):
     assert (pixels == 7).all()
 
 
+def test_a_picture_of_fewer_bits_is_read_as_training_reads_it(tmp_path):
+    Image.fromarray(np.array([[0, 2048, 4095]], np.uint16)).save(tmp_path / "a.png")
+    twelve = pictures.decode((tmp_path / "a.png").read_bytes(), bits=12)
+    assert twelve[0, :, 0].tolist() == [0, 128, 255]
+    assert np.array_equal(Reader(camera(bits=12)).load(tmp_path / "a.png", 10), twelve)
+    assert Reader(camera()).load(tmp_path / "a.png", 10)[0, :, 0].tolist() == [0, 8, 16]
+
+
 def test_all_pictures_are_read_by_one_thread():
     disk = SlowDisk()
     reader = Reader(camera(), read=disk)

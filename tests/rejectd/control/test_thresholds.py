@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import pytest
 
-from rejectd.contract.settings import Product
+from rejectd.contract.settings import FolderCamera, Product
 from rejectd.control.standing_orders import ThresholdOrder
 from rejectd.control.thresholds import Source, ThresholdError, at_start, choose, doubt
-from rejectd.inspector import Model
+from rejectd.inspector import InspectorError, Model, check_depth
 from revdist.thresholds import conformal
 
 CALIBRATED = 2.0
@@ -27,6 +28,7 @@ def model(digest: str = "ab" * 32, engine: str = "torch-cpu-float32") -> Model:
         teacher="t",
         size=(64, 64),
         picture_size=None,
+        bits=0,
         calibration=calibration,
         threshold=calibration.threshold,
         golden=[],
@@ -88,3 +90,12 @@ def test_a_threshold_that_names_another_bundle_gives_way_to_the_calibration_and_
     )
     with pytest.raises(ThresholdError, match=f"is for bundle cdcdcdcd, but cell is {'ab' * 32}; name this one"):
         at_start(elsewhere, model())
+
+
+def test_a_camera_that_reads_another_depth_than_training_did_is_refused() -> None:
+    twelve = dataclasses.replace(model(), bits=12)
+    camera = FolderCamera(product="cell", path=Path("pictures"))
+    with pytest.raises(InspectorError, match="camera belt: reads deep pictures with bits: 0, product cell was trained"):
+        check_depth("belt", camera, twelve)
+    check_depth("belt", camera.model_copy(update={"bits": 12}), twelve)
+    check_depth("belt", camera, model())

@@ -14,12 +14,13 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from rejectd.contract.messages import Frame, Pixels, RejectdError, Result
+from rejectd.contract.messages import AnomalyMap, Frame, Pixels, RejectdError, Result
 from rejectd.contract.settings import AnyCamera, FolderCamera, Product
 from rejectd.contract.settings import Engine as EngineSettings
 from rejectd.process.systemd import starting
 from revdist.bundle import bundle as bundles
-from revdist.data import images
+from revdist.data import fitting, images
+from revdist.data.reading import Fit
 from revdist.engines import backend
 from revdist.engines.engine import Engine
 from revdist.engines.lanes import Later, Worker, compute_with
@@ -64,6 +65,7 @@ class Model:
     calibration: Calibration
     threshold: float
     golden: Sequence[GoldenPicture]
+    fit: Fit = "stretch"  # how a picture comes to the aspect ratio of `size`
 
 
 def check_depth(name: str, camera: AnyCamera, model: Model) -> None:
@@ -152,7 +154,7 @@ class Inspector:
         """
         model = self.models[product]
         try:
-            return images.prepare(pixels, model.size), model.key
+            return images.prepare(pixels, model.size, model.fit), model.key
         except RevdistError as error:
             raise InspectorError(str(error)) from error
 
@@ -207,7 +209,15 @@ class Inspector:
         started = time.perf_counter_ns()
         models = [self._loaded[frame.model] for frame in frames]
 
+        pictures = [
+            frame.picture.shape if frame.picture is not None else model.size
+            for frame, model in zip(frames, models, strict=True)
+        ]
+
         def results(inspection: Inspection) -> list[Result]:
+            def over(index: int, model: Model) -> AnomalyMap:
+                return fitting.over_picture(inspection.map(index), pictures[index], model.fit)
+
             engine_ns = begun.ended_ns() - started
             scores = inspection.scores.tolist()  # (B,) on the host
             return [
@@ -218,7 +228,7 @@ class Inspector:
                     bundle=model.digest,
                     engine=model.engine,
                     engine_ns=engine_ns,
-                    anomaly_map=inspection.map(index) if maps and score > model.threshold else None,
+                    anomaly_map=over(index, model) if maps and score > model.threshold else None,
                 )
                 for index, (model, score) in enumerate(zip(models, scores, strict=True))
             ]
@@ -266,6 +276,7 @@ class Inspector:
             calibration=calibration,
             threshold=calibration.threshold,
             golden=golden,
+            fit=bundle.recipe.fit,
         )
         with self._changing:
             self._loaded[key] = model

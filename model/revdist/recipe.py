@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, Literal, cast, get_args
 
 from revdist.data import lots as blocks
-from revdist.data.reading import Reading
+from revdist.data.reading import Fit, Reading
 from revdist.data.tiles import Tiles
 from revdist.errors import RecipeError
 from revdist.thresholds.guarantee import Guarantee
@@ -31,7 +31,7 @@ class Recipe:
     teacher: TeacherName = "wide_resnet50_2"
     size: tuple[int, int] = (256, 256)  # (height, width) of the model's input, pixels
     bits: int = 0  # of 16-bit pictures that carry a value, from the lowest; 0: not stated, and all 16 count
-    fit: Literal["stretch"] = "stretch"  # how a picture comes to the input's aspect ratio
+    fit: Fit = "stretch"  # how a picture comes to the input's aspect ratio
     tile: tuple[int, int] | None = None  # of the parts that the networks see it in; None: all of it at once
     steps: int = 2000  # optimiser steps
     epochs: int = 0  # passes over all pictures, which then set the steps; 0: the steps count
@@ -73,7 +73,7 @@ class Recipe:
             ("optimiser", ("adam", "adamw")),
             ("schedule", ("cosine", "constant")),
             ("combine", get_args(Combine)),
-            ("fit", ("stretch",)),
+            ("fit", get_args(Fit)),
             ("guarantee", get_args(Guarantee)),
         ):
             value = getattr(self, name)
@@ -122,7 +122,7 @@ class Recipe:
     @property
     def reading(self) -> Reading:
         """How its pictures are read."""
-        return Reading(bits=self.bits)
+        return Reading(bits=self.bits, fit=self.fit)
 
     def for_pictures(self, count: int) -> Recipe:
         """The recipe for so many pictures, or tiles, to train with: epochs become steps."""

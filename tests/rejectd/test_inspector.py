@@ -20,6 +20,7 @@ from rejectd.contract.messages import Frame, Pixels, Policy
 from rejectd.contract.settings import Device, Engine, Precision, Product, Runtime
 from rejectd.inspector import Inspector, InspectorError
 from revdist.cli import command as cli
+from revdist.data import images
 from revdist.engines import backend
 
 CPU = Engine(device=Device.CPU, threads=1)
@@ -281,6 +282,22 @@ def test_a_product_in_tiles_is_judged_beside_one_without(bundle: Path, cells: li
     alone = [made.inspect([frame])[0] for frame in frames]
     assert [each.score for each in found] == pytest.approx([each.score for each in alone], rel=1e-5)
     assert found[0].score != found[1].score
+
+
+def test_a_padded_product_s_maps_lie_over_the_picture_as_it_was_captured(bundle: Path, tmp_path: Path) -> None:
+    padded = variant(bundle, tmp_path / "padded", lambda manifest: manifest["recipe"].update(fit="pad"))
+    inspector = Inspector(CPU, {"cell": Product(bundle=padded)})
+    height, width = inspector.models["cell"].size
+    picture = np.full((4 * height, 12 * width, 3), 90, np.uint8)  # three times as wide as the input
+    picture[:, : picture.shape[1] // 8] = np.random.default_rng(0).integers(0, 256, (4 * height, 12 * width // 8, 3))
+    frame = a_frame(inspector, picture)
+    assert np.array_equal(frame.pixels, images.prepare(picture, (height, width), "pad"))
+    inspector.set_threshold(frame.model, 0.0)
+    [result] = inspector.inspect([frame])
+    assert result.anomaly_map is not None
+    assert result.anomaly_map.shape == (round(height / 3), width)
+    assert result.anomaly_map.max() == pytest.approx(result.score)
+    inspector.close()
 
 
 def test_whichever_threads_load_inspect_and_prepare_one_team_of_threads_computes(

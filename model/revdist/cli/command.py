@@ -17,6 +17,7 @@ from typing import get_args
 from revdist import recipe
 from revdist.bench import defaults as bench
 from revdist.cli import typed
+from revdist.data.reading import Fit
 from revdist.errors import RevdistError
 from revdist.evaluation import defaults as sensitivity
 from revdist.files import console
@@ -236,6 +237,11 @@ def _add_recipe(one: argparse.ArgumentParser) -> None:
     )
     depth = "bits that count in 16-bit or deeper pictures, such as 12 for a camera's 12-bit format (default: all 16)"
     one.add_argument("--bits", type=int, metavar="N", help=depth)
+    fits = (
+        "how a picture comes to the input's aspect ratio: each side by itself, whole with its edges repeated around, "
+    )
+    fits += "or the middle of it (default: stretch)"
+    one.add_argument("--fit", choices=get_args(Fit), help=fits)
     tiles = "the networks see a picture in tiles of this size: for large pictures with small defects"
     one.add_argument("--tile", type=typed.size, metavar="N|HxW", help=tiles)
     one.add_argument("--batch", type=int, metavar="N", help="pictures, or tiles, a step (default: by teacher)")

@@ -20,8 +20,8 @@ from revdist.bench import bench, bench_figures, benchmark, peers, subject
 from revdist.bundle import bundle
 from revdist.bundle.bundle import Bundle
 from revdist.cli import summary
-from revdist.data import images, survey
-from revdist.data.reading import Reading
+from revdist.data import fitting, images, survey
+from revdist.data.reading import Fit, Reading
 from revdist.engines import backend
 from revdist.engines.engine import Engine
 from revdist.engines.loaded_product import Inspection
@@ -74,6 +74,7 @@ def _recipe(options: argparse.Namespace) -> recipe.Recipe:
     names = [
         "size",
         "bits",
+        "fit",
         "tile",
         "steps",
         "batch",
@@ -244,9 +245,9 @@ def run_predict(options: argparse.Namespace) -> int:
                 print(f"revdist: {error}", file=sys.stderr)
                 failed = FAILED
                 continue
-            inspection = engine.inspect([images.prepare(picture, found.size)], [found.product])
+            inspection = engine.inspect([images.prepare(picture, found.size, found.recipe.fit)], [found.product])
             _tell(path, float(inspection.scores[0]), calibration, as_json=as_json)
-            _write_maps(options, path, picture, inspection, calibration)
+            _write_maps(options, path, picture, inspection, calibration, found.recipe.fit)
     return failed
 
 
@@ -278,14 +279,21 @@ def _tell(path: Path, score: float, calibration: Calibration, *, as_json: bool) 
 
 
 def _write_maps(
-    options: argparse.Namespace, path: Path, picture: images.Pixels, inspection: Inspection, calibration: Calibration
+    options: argparse.Namespace,
+    path: Path,
+    picture: images.Pixels,
+    inspection: Inspection,
+    calibration: Calibration,
+    fit: Fit,
 ) -> None:
     if options.maps:
         content = io.BytesIO()
         np.save(content, inspection.map(0))
         _write(options.maps / f"{path.stem}.npy", content.getvalue())
     if options.heatmaps:
-        overlay = heatmaps.heatmap(picture, inspection.map(0), calibration.threshold)
+        overlay = heatmaps.heatmap(
+            picture, fitting.over_picture(inspection.map(0), picture.shape, fit), calibration.threshold
+        )
         _write(options.heatmaps / f"{path.stem}.png", images.encode_png(overlay))
 
 

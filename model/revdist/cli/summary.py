@@ -14,10 +14,11 @@ from revdist.thresholds.conformal import Calibration
 def bundle(found: Bundle) -> Iterator[str]:
     """What a bundle is; its files were checked when it was read."""
     made = found.recipe
+    fit = "" if made.fit == "stretch" else f", {made.fit} to its aspect ratio"
     yield f"product      {found.product}"
     yield f"digest       {found.digest}"
     yield f"teacher      {found.teacher.name} {found.teacher.sha256}"
-    yield f"input        {found.size[0]}x{found.size[1]} pixels (height x width){_tiled(made)}"
+    yield f"input        {found.size[0]}x{found.size[1]} pixels (height x width){_tiled(made)}{fit}"
     yield f"training     {made.steps} steps of {made.batch}, seed {made.seed}, data {found.fingerprint}"
     scales = ", ".join(map(str, made.scales))
     yield f"student      {made.student}, bottleneck {made.bottleneck}"

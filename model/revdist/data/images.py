@@ -18,16 +18,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeAlias
 
+import cv2
 import numpy as np
 import numpy.typing as npt
 import torch
 import torch.nn.functional as F
 from PIL import Image
 
-from revdist.data import mask_names, pictures
+from revdist.data import fitting, mask_names, pictures
 from revdist.data.pictures import SUFFIXES
 from revdist.data.pictures import Pixels as Pixels  # uint8 (H, W, 3) RGB
-from revdist.data.reading import PLAIN, Reading
+from revdist.data.reading import PLAIN, Fit, Reading
 from revdist.errors import DataError, ImageError
 from revdist.files import trouble
 
@@ -115,10 +116,10 @@ def to_rgb(pixels: npt.NDArray[np.uint8] | npt.NDArray[np.uint16]) -> Pixels:
     return np.ascontiguousarray(pixels[..., :3])
 
 
-def prepare(pixels: Pixels, size: Size) -> Pixels:
+def prepare(pixels: Pixels, size: Size, fit: Fit = "stretch") -> Pixels:
     """Bring a picture to the model's input size: THE preprocessing function.
 
-    uint8 (H, W, 3) -> uint8 (h, w, 3), `size` = (h, w); bilinear with antialiasing, aspect ratio not kept, on a
+    uint8 (H, W, 3) -> uint8 (h, w, 3), `size` = (h, w); bilinear with antialiasing, `fit` to its aspect ratio, on a
     channels-last view (equals PIL's bilinear within one grey level). The result is C-contiguous and not writeable.
     """
     if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] != 3 or 0 in pixels.shape:
@@ -127,13 +128,30 @@ def prepare(pixels: Pixels, size: Size) -> Pixels:
         if pixels.flags.c_contiguous and not pixels.flags.writeable:
             return pixels
         prepared = np.array(pixels, order="C")
+    elif fit == "pad":
+        prepared = _padded(pixels, size, cv2.BORDER_REPLICATE)
     else:
-        contiguous = np.ascontiguousarray(pixels)
+        contiguous = np.ascontiguousarray(fitting.cut(pixels, size) if fit == "crop" else pixels)
         view = _tensor_over(contiguous).permute(2, 0, 1)[None]  # (1, 3, H, W) uint8, channels last
         resized = F.interpolate(view, size, mode="bilinear", antialias=True, align_corners=False)
         prepared = np.ascontiguousarray(resized[0].permute(1, 2, 0).numpy())
     prepared.flags.writeable = False
     return prepared
+
+
+def _padded(pixels: Pixels, size: Size, border: int) -> Pixels:
+    """The whole picture in the middle; `border`: of OpenCV."""
+    inside = fitting.padded_part(pixels.shape, size)
+    whole = prepare(pixels, (inside.height, inside.width))
+    below, right = size[0] - inside.top - inside.height, size[1] - inside.left - inside.width
+    return np.asarray(cv2.copyMakeBorder(whole, inside.top, below, inside.left, right, border), np.uint8)
+
+
+def prepare_mask(pixels: Pixels, size: Size, fit: Fit) -> Pixels:
+    """A mask (H, W, 3) as its picture is prepared, but that nothing is defective around it."""
+    if fit == "pad" and pixels.shape[:2] != size:
+        return _padded(pixels, size, cv2.BORDER_CONSTANT)
+    return prepare(pixels, size, fit)
 
 
 def _tensor_over(pixels: Pixels) -> torch.Tensor:

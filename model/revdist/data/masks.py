@@ -15,6 +15,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from revdist.data import images, picture_headers, pictures
+from revdist.data.reading import Fit
 from revdist.errors import ImageError
 from revdist.files import trouble
 
@@ -26,7 +27,7 @@ NEAR = 0.25  # of the highest value: how far a JPEG's noise goes
 EXPECTED = "a mask is 0 for background, and any other value where it is defective"
 
 
-def read(path: Path, size: images.Size, picture: tuple[int, int] | None = None) -> Mask:
+def read(path: Path, size: images.Size, picture: tuple[int, int] | None = None, fit: Fit = "stretch") -> Mask:
     """A mask at the model's input size, bool (h, w): resized like a picture, then over one half.
 
     `picture`: (height, width) of the picture that it belongs to. Raises ImageError that names the file and the reason.
@@ -38,7 +39,7 @@ def read(path: Path, size: images.Size, picture: tuple[int, int] | None = None) 
             path, f"is {width}x{height} pixels, its picture {picture[1]}x{picture[0]}: another shape", "draw it anew"
         )
     levels = np.where(marked, 255, 0).astype(np.uint8)
-    return np.asarray(images.prepare(images.to_rgb(levels), size)[..., 0] > 127)
+    return np.asarray(images.prepare_mask(images.to_rgb(levels), size, fit)[..., 0] > 127)
 
 
 def decode(path: Path) -> Mask:

@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from revdist.data import images, masks, survey
-from revdist.data.reading import PLAIN, Reading
+from revdist.data.reading import PLAIN, Fit, Reading
 from revdist.engines.engine import Engine
 from revdist.engines.loaded_product import Inspection
 from revdist.errors import DataError, ImageError
@@ -81,7 +81,7 @@ class Inspected:
 
 def read_prepared(paths: Sequence[Path], size: images.Size, how: Reading = PLAIN) -> list[images.Pixels]:
     """Read and prepare pictures, in order, on all cores. Raises ImageError that names all that cannot be read."""
-    return survey.each_of(paths, lambda path: images.prepare(images.read(path, how), size))
+    return survey.each_of(paths, lambda path: images.prepare(images.read(path, how), size, how.fit))
 
 
 def inspections(
@@ -119,7 +119,7 @@ def inspect_labelled(engine: Engine, product: str, root: Path, how: Reading = PL
     """
     samples = images.labelled_pictures(root)
     masked = all(sample.mask is not None for sample in samples if sample.defective)
-    marked = _masks(samples, engine.size(product)) if masked else None  # before hours of inspection
+    marked = _masks(samples, engine.size(product), how.fit) if masked else None  # before hours of inspection
     found, maps = [], []
     begun = time.perf_counter()
     for chunk, inspection in inspections(engine, product, [sample.path for sample in samples], how):
@@ -156,7 +156,7 @@ def measure(inspected: Inspected, calibration: Calibration) -> Evaluation:
     )
 
 
-def _masks(samples: Sequence[images.Sample], size: images.Size) -> npt.NDArray[np.bool_]:
+def _masks(samples: Sequence[images.Sample], size: images.Size, fit: Fit) -> npt.NDArray[np.bool_]:
     """Where samples are defective (n, h, w); masks that say nothing are named.
 
     Raises ImageError that names all masks that cannot be read, DataError where all are empty.
@@ -165,7 +165,7 @@ def _masks(samples: Sequence[images.Sample], size: images.Size) -> npt.NDArray[n
     found = np.zeros((len(samples), *size), bool)
 
     def read(path: Path) -> npt.NDArray[np.bool_]:
-        return masks.read(path, size, survey.size_of(samples[rows[path]].path))
+        return masks.read(path, size, survey.size_of(samples[rows[path]].path), fit)
 
     for path, mask in zip(rows, survey.each_of(list(rows), read), strict=True):
         found[rows[path]] = mask

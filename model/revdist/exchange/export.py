@@ -181,7 +181,9 @@ def _metadata(found: Bundle) -> dict[str, str]:
     }
     versions = {f"trained.{name}": version for name, version in found.versions.items()}
     versions |= {f"exported.{name}": importlib.metadata.version(name) for name in ("rejectd", "torch", "onnx")}
-    known = {"product": found.product, "bundle_sha256": found.digest, "preprocessing": images.PREPROCESSING}
+    fit = found.recipe.fit
+    done = images.PREPROCESSING if fit == "stretch" else f"{images.PREPROCESSING}, {fit} to the aspect ratio"
+    known = {"product": found.product, "bundle_sha256": found.digest, "preprocessing": done}
     known |= {"teacher": found.teacher.name, "teacher_sha256": found.teacher.sha256}
     return {**known, **thresholds, **versions}
 

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from revdist.data import images, masks
+from revdist.data import fitting, images, masks
 from revdist.data.reading import PLAIN, Reading
 from revdist.engines.engine import Engine
 from revdist.evaluation import heatmaps
@@ -82,14 +82,18 @@ def show(
 ) -> Case:
     """Inspect a picture once more, now with the map of each scale that counts. Raises ImageError for a broken one."""
     picture = images.read(chosen.path, how)
-    prepared = images.prepare(picture, engine.size(product))
+    prepared = images.prepare(picture, engine.size(product), how.fit)
     inspection = engine.inspect([prepared], [product])
+    anomaly_map = fitting.over_picture(inspection.map(0), picture.shape, how.fit)
     score, threshold = float(inspection.scores[0]), calibration.threshold
     small = fitted(picture, SIDE)
     mask = masks.read(chosen.mask, (small.shape[0], small.shape[1])) if chosen.mask else None
     tiny = fitted(picture, SMALL)
     level = scoring.level_of_a_scale(threshold)
-    scales = [heatmaps.heatmap(tiny, each, level) for each in engine.scale_maps(prepared, product)]
+    scales = [
+        heatmaps.heatmap(tiny, fitting.over_picture(each, picture.shape, how.fit), level)
+        for each in engine.scale_maps(prepared, product)
+    ]
     return Case(
         name=chosen.name,
         defective=chosen.defective,
@@ -100,7 +104,7 @@ def show(
         width=small.shape[1],
         height=small.shape[0],
         picture=jpeg(outline(small, mask)),
-        heat=jpeg(outline(heatmaps.heatmap(small, inspection.map(0), threshold), mask)),
+        heat=jpeg(outline(heatmaps.heatmap(small, anomaly_map, threshold), mask)),
         scales=tuple((stride, jpeg(each)) for stride, each in zip(scoring.strides, scales, strict=True)),
     )
 

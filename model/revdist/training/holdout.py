@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from revdist.bundle.bundle import Bundle
-from revdist.data import copies, images, survey
+from revdist.data import copies, fitting, images, survey
 from revdist.data import lots as blocks
 from revdist.data.lots import Block
 from revdist.data.reading import PLAIN, Reading
@@ -291,8 +291,10 @@ def write_suspects(
             log.warning("%s does not lie in %s: no overlay of it", suspect.file, root)
             continue
         picture = images.read(root / suspect.file, how)
-        inspection = engine.inspect([images.prepare(picture, engine.size(product))], [product])
-        overlay = heatmaps.heatmap(picture, inspection.map(0), calibration.threshold)
+        inspection = engine.inspect([images.prepare(picture, engine.size(product), how.fit)], [product])
+        overlay = heatmaps.heatmap(
+            picture, fitting.over_picture(inspection.map(0), picture.shape, how.fit), calibration.threshold
+        )
         file = folder / f"{place}-{Path(suspect.file).stem}.png"
         try:
             folder.mkdir(parents=True, exist_ok=True)

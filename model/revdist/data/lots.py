@@ -65,3 +65,20 @@ def hold_out(blocks: Sequence[str], count: int, generator: np.random.Generator) 
             taken.append(name)
             held += sizes[name]
     return frozenset(taken or [min(drawn, key=sizes.__getitem__)])
+
+
+def joined(blocks: Sequence[str], alike: Sequence[int]) -> list[str]:
+    """Blocks that hold pictures of one group become one block; each picture is its own where there are no blocks.
+
+    `alike`: a number for each picture, the same within a group. Returns no blocks where there is nothing to keep
+    together, and the blocks as they are where all would become one.
+    """
+    if len(set(alike)) == len(alike):
+        return list(blocks)
+    names = list(blocks) or [f"{row:09}" for row in range(len(alike))]
+    first: dict[int, str] = {}
+    for row, group in enumerate(alike):
+        old, new = sorted((names[row], first.get(group, names[row])), reverse=True)
+        names = [new if name == old else name for name in names]
+        first = {known: new if name == old else name for known, name in first.items()} | {group: new}
+    return names if len(set(names)) > 1 else list(blocks)

@@ -23,7 +23,7 @@ from revdist.data import appearance, augment, images, likeness, lots
 from revdist.engines import free_threads
 from revdist.engines.engine import Engine
 from revdist.errors import TrainError
-from revdist.evaluation import evaluate, look
+from revdist.evaluation import evaluate, look, near_copies
 from revdist.networks import loss
 from revdist.networks.bottleneck import Frozen
 from revdist.networks.moving_average import Average
@@ -64,12 +64,13 @@ def train(job: Job, teacher: Teacher, *, device: str = "auto") -> Bundle:
     """
     _check(job, teacher)
     good = holdout.gather(job.good, job.recipe.blocks, job.exclude, how=job.recipe.reading)
-    fitted, held_out = split(good.used, job.recipe, good.blocks)
+    engine = Engine(teacher, device=device)
+    alike = near_copies.groups(engine, good.used, job.recipe.reading)
+    fitted, held_out = split(good.used, job.recipe, lots.joined(good.blocks, alike))
     stopped = Path(f"{job.output}.training")
     before = sides_of_stopped(stopped) if job.go_on else None
     if before:
         fitted, held_out = holdout.keep_sides(good, before)
-    engine = Engine(teacher, device=device)
     with steadiness.deterministic(), steadiness.stop_on_signal() as stop:
         recipe = _planned(job, engine, teacher, Pictures(trained=len(fitted), held_out=len(held_out)), stopped)
         student = make_student(recipe, teacher, engine.device)

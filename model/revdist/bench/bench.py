@@ -65,7 +65,7 @@ class Plan:
         if not self.engines:
             return backend.available(self.device)
         names = [backend.parse(name) for name in dict.fromkeys(self.engines)]
-        return [backend.target(each.device, each.precision, each.runtime) for each in names]
+        return [backend.target(name.device, name.precision, name.runtime) for name in names]
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
@@ -137,18 +137,20 @@ def bench(subject: Subject, plan: Plan) -> Bench:
     targets, work = plan.targets(), workload.of_detector(subject.teacher.trunk, subject.student, tiles.tile)
     picture = subject.picture(plan.picture)
     with ExitStack() as stack:
-        engines = [_engine(each, subject) for each in targets]
-        others = peers.start(plan.against, subject, picture, targets[0].device, stack)
+        engines = [_engine(target, subject) for target in targets]
+        started_peers = peers.start(plan.against, subject, picture, targets[0].device, stack)
         contestants = [_contestant(*pair, subject, picture) for pair in zip(engines, targets, strict=True)]
-        contestants += others.contestants
-        probes = [(each, probe) for each in targets for probe in machine.probes(each, work, _at_once(each, plan))]
-        load, elsewhere = os.getloadavg(), machine.Elsewhere(others.processes)
+        contestants += started_peers.contestants
+        probes = [
+            (target, probe) for target in targets for probe in machine.probes(target, work, _at_once(target, plan))
+        ]
+        load, elsewhere = os.getloadavg(), machine.Elsewhere(started_peers.processes)
         rounds = _Rounds(contestants, probes)
         for batch in sorted(plan.batches):
             rounds.run(batch, plan.seconds / len(plan.batches))
-        told = machine.describe() | {"load_before": load, "load_after": os.getloadavg(), "versions": _versions()}
-        told["elsewhere"] = elsewhere.share()
-        compared = others.loops if subject.scoring == detector.PLAIN else []
+        description = machine.describe() | {"load_before": load, "load_after": os.getloadavg(), "versions": _versions()}
+        description["elsewhere"] = elsewhere.share()
+        compared = started_peers.loops if subject.scoring == detector.PLAIN else []
         return Bench(
             subject=subject.name,
             teacher=subject.teacher.name,
@@ -158,8 +160,8 @@ def bench(subject: Subject, plan: Plan) -> Bench:
             rows=rounds.rows,
             rates=rounds.rates(),
             differences=[_difference(engine, loop, subject) for loop in compared for engine in engines],
-            missing=[*others.missing, *rounds.lost],
-            machine=told,
+            missing=[*started_peers.missing, *rounds.lost],
+            machine=description,
         )
 
 
@@ -168,8 +170,8 @@ def _at_once(where: backend.Backend, plan: Plan) -> int:
 
 
 def _versions() -> dict[str, str]:
-    there = {each.metadata["Name"].lower() for each in importlib.metadata.distributions()}
-    return {name: importlib.metadata.version(name) for name in _VERSIONS if name in there}
+    installed = {distribution.metadata["Name"].lower() for distribution in importlib.metadata.distributions()}
+    return {name: importlib.metadata.version(name) for name in _VERSIONS if name in installed}
 
 
 def _engine(where: backend.Backend, subject: Subject) -> Engine:
@@ -213,8 +215,13 @@ class _Rounds:
     def run(self, batch: int, seconds: float) -> None:
         """A round to warm up, then rounds for so long, one at least."""
         rows = [
-            Row(name=each.name, batch=batch, pictures=min(batch, each.most or batch), precision=each.precision)
-            for each in self._contestants
+            Row(
+                name=contestant.name,
+                batch=batch,
+                pictures=min(batch, contestant.most or batch),
+                precision=contestant.precision,
+            )
+            for contestant in self._contestants
         ]
         self._round(rows)
         for row in rows:
@@ -227,12 +234,12 @@ class _Rounds:
 
     def _round(self, rows: list[Row]) -> None:
         """`rows` are those of the contestants; of one that fails both are dropped."""
-        for each, row in list(zip(self._contestants, rows, strict=True)):
+        for contestant, row in list(zip(self._contestants, rows, strict=True)):
             try:
-                _turn(each, row)
+                _turn(contestant, row)
             except PeerError as error:
                 self.lost.append(error)
-                self._contestants.remove(each)
+                self._contestants.remove(contestant)
                 rows.remove(row)
         with torch.inference_mode():
             for place, (where, probe) in enumerate(self._probes):
@@ -248,8 +255,8 @@ class _Rounds:
                 what=probe.what,
                 operations_per_second=probe.operations / seconds,
             )
-            known = best.setdefault((probe.precision, probe.kind), rate)
-            if rate.operations_per_second > known.operations_per_second:
+            fastest = best.setdefault((probe.precision, probe.kind), rate)
+            if rate.operations_per_second > fastest.operations_per_second:
                 best[probe.precision, probe.kind] = rate
         return list(best.values())
 
@@ -263,10 +270,10 @@ def _turn(each: Contestant, row: Row) -> None:
 
 
 def _difference(engine: Engine, loop: OfficialLoop, subject: Subject) -> Difference:
-    found = engine.inspect(subject.pictures, [subject.name] * len(subject.pictures))
+    ours = engine.inspect(subject.pictures, [subject.name] * len(subject.pictures))
     maps, scores = [], []
     for place, pixels in enumerate(subject.pictures):
         theirs, score = loop(pixels)
-        maps.append(float(np.abs(found.map(place) - theirs).max() / theirs.max()))
-        scores.append(abs(float(found.scores[place]) - score) / score)
+        maps.append(float(np.abs(ours.map(place) - theirs).max() / theirs.max()))
+        scores.append(abs(float(ours.scores[place]) - score) / score)
     return Difference(name=engine.identity, map=max(maps), score=max(scores), pictures=len(maps))

@@ -29,18 +29,18 @@ def to_json(made: Bench) -> dict[str, Any]:
         "batches": list(plan.batches),
         "seconds": plan.seconds,
         "machine": made.machine,
-        "rates": [asdict(each) for each in made.rates],
+        "rates": [asdict(rate) for rate in made.rates],
         "rows": [_row(made, row) for row in made.rows],
         "reference": made.reference,
         "ratios": ratios(made),
-        "differences": [asdict(each) for each in made.differences],
-        "missing": [str(each) for each in made.missing],
+        "differences": [asdict(difference) for difference in made.differences],
+        "missing": [str(error) for error in made.missing],
     }
 
 
 def _row(made: Bench, row: Row) -> dict[str, Any]:
     network = row.network_per_picture
-    p50, p99 = (1e3 * float(each) for each in np.quantile(row.calls, (0.5, 0.99)))
+    p50, p99 = (1e3 * float(quantile) for quantile in np.quantile(row.calls, (0.5, 0.99)))
     return {
         "name": row.name,
         "batch": row.batch,
@@ -48,10 +48,10 @@ def _row(made: Bench, row: Row) -> dict[str, Any]:
         "rounds": len(row.calls),
         "p50_ms": p50,
         "p99_ms": p99,
-        "calls_ms": [1e3 * each for each in row.calls],
+        "calls_ms": [1e3 * seconds for seconds in row.calls],
         "images_per_second": 1 / row.per_picture,
         "network_ms": None if network is None else 1e3 * network * row.pictures,
-        "networks_ms": [1e3 * each for each in row.networks],
+        "networks_ms": [1e3 * seconds for seconds in row.networks],
         "of_matmul": share(made, row, MATMUL),
         "of_convolution": share(made, row, CONVOLUTION),
     }
@@ -73,12 +73,14 @@ def ratios(made: Bench) -> list[dict[str, Any]]:
     """
     if not made.reference:
         return []
-    alone = {row.name: row.per_picture for row in made.rows if row.batch == 1}
+    at_batch_1 = {row.name: row.per_picture for row in made.rows if row.batch == 1}
     best = {name: best_of(made, name) for name in dict.fromkeys(row.name for row in made.rows)}
     return [
         {
             "name": name,
-            "batch_1": alone[made.reference] / alone[name] if {name, made.reference} <= alone.keys() else None,
+            "batch_1": at_batch_1[made.reference] / at_batch_1[name]
+            if {name, made.reference} <= at_batch_1.keys()
+            else None,
             "best": best[made.reference][1] / per_picture,
             "best_batch": pictures,
         }
@@ -92,21 +94,21 @@ def best_of(made: Bench, name: str) -> tuple[int, float]:
     for row in made.rows:
         if row.name == name:
             calls.setdefault(row.pictures, []).extend(row.calls)
-    medians = {pictures: float(np.median(each)) / pictures for pictures, each in calls.items()}
+    medians = {pictures: float(np.median(seconds)) / pictures for pictures, seconds in calls.items()}
     return min(medians.items(), key=lambda pair: pair[1])
 
 
 def table(made: Bench) -> Iterator[str]:
     """For a terminal."""
-    size, told = f"{made.size[0]}x{made.size[1]}", made.machine
+    size, host = f"{made.size[0]}x{made.size[1]}", made.machine
     yield f"{made.subject}: {made.teacher}, {size} pixels, {made.operations / 1e9:.1f} GFLOP a picture"
     yield f"a call: from pictures of {made.plan.picture} px square to scores; network: teacher and student alone"
-    yield f"{told['processor']}, {told['cores']} cores, {told['threads']} threads, GPU {told['gpu'] or 'none'}"
-    busy = "unknown" if told["elsewhere"] is None else f"{told['elsewhere']:.0%}"
-    yield f"load {told['load_before'][0]:.1f} before, {told['load_after'][0]:.1f} after; other programs took {busy}"
-    if (told["elsewhere"] or 0.0) > _QUIET:
+    yield f"{host['processor']}, {host['cores']} cores, {host['threads']} threads, GPU {host['gpu'] or 'none'}"
+    busy = "unknown" if host["elsewhere"] is None else f"{host['elsewhere']:.0%}"
+    yield f"load {host['load_before'][0]:.1f} before, {host['load_after'][0]:.1f} after; other programs took {busy}"
+    if (host["elsewhere"] or 0.0) > _QUIET:
         yield "THE MACHINE IS BUSY: these figures say little; measure again when the other programs have ended"
-    yield ", ".join(f"{name} {version}" for name, version in told["versions"].items())
+    yield ", ".join(f"{name} {version}" for name, version in host["versions"].items())
     yield ""
     yield from _aligned(_HEADS, [_cells(_row(made, row)) for row in made.rows])
     for rate in made.rates:
@@ -115,11 +117,11 @@ def table(made: Bench) -> Iterator[str]:
     if made.reference:
         yield ""
         heads = ["times as fast as " + made.reference, "batch 1", "best", "at batch"]
-        yield from _aligned(heads, [_ratio(each) for each in ratios(made)])
-    for each in made.differences:
+        yield from _aligned(heads, [_ratio(ratio) for ratio in ratios(made)])
+    for gap in made.differences:
         yield (
-            f"{each.name} and the paper's loop differ by {each.map:.1e} in the map, {each.score:.1e} in the score "
-            f"(relative, largest of {each.pictures} pictures)"
+            f"{gap.name} and the paper's loop differ by {gap.map:.1e} in the map, {gap.score:.1e} in the score "
+            f"(relative, largest of {gap.pictures} pictures)"
         )
 
 
@@ -138,14 +140,14 @@ def _cells(row: dict[str, Any]) -> list[str]:
 
 
 def _ratio(each: dict[str, Any]) -> list[str]:
-    alone = "-" if each["batch_1"] is None else f"{each['batch_1']:.2f}"
-    return [each["name"], alone, f"{each['best']:.2f}", str(each["best_batch"])]
+    at_batch_1 = "-" if each["batch_1"] is None else f"{each['batch_1']:.2f}"
+    return [each["name"], at_batch_1, f"{each['best']:.2f}", str(each["best_batch"])]
 
 
 def _aligned(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[str]:
     widths = [max(map(len, column)) for column in zip(heads, *rows, strict=True)]
-    for first, *rest in (heads, *rows):
-        cells = [first.ljust(widths[0]), *(text.rjust(width) for text, width in zip(rest, widths[1:], strict=True))]
+    for label, *rest in (heads, *rows):
+        cells = [label.ljust(widths[0]), *(text.rjust(width) for text, width in zip(rest, widths[1:], strict=True))]
         yield "  ".join(cells).rstrip()
 
 
@@ -153,16 +155,16 @@ def chart(made: Bench) -> Markup:
     """Milliseconds a picture, of each engine and peer at its best batch size and at the smallest."""
     rows = []
     for name in dict.fromkeys(row.name for row in made.rows):
-        first = next(row for row in made.rows if row.name == name)  # of the smallest batch: they come in order
+        smallest = next(row for row in made.rows if row.name == name)  # of the smallest batch: they come in order
         pictures, best = best_of(made, name)
-        note = f"{1e3 * best:.1f} ms at batch {pictures}; {1e3 * first.per_picture:.1f} at {first.pictures}"
+        note = f"{1e3 * best:.1f} ms at batch {pictures}; {1e3 * smallest.per_picture:.1f} at {smallest.pictures}"
         rows.append(
             speeds.Speed(
                 name=name,
                 best_ms=1e3 * best,
-                first_ms=1e3 * first.per_picture,
+                first_ms=1e3 * smallest.per_picture,
                 note=note,
-                ours=bool(first.precision),
+                ours=bool(smallest.precision),
             )
         )
     title = f"{made.subject}: {made.teacher} at {made.size[0]}x{made.size[1]} pixels, {made.machine['processor']}"

@@ -71,63 +71,63 @@ class Row:
 
     def shown(self, metric: str) -> str:
         """Mean and, of several seeds, standard deviation."""
-        found = [each for each in self.values[metric] if each is not None]
-        if not found:
+        measured = [value for value in self.values[metric] if value is not None]
+        if not measured:
             return "-"
-        return f"{np.mean(found):.2f}" + (f" +- {np.std(found, ddof=1):.2f}" if len(found) > 1 else "")
+        return f"{np.mean(measured):.2f}" + (f" +- {np.std(measured, ddof=1):.2f}" if len(measured) > 1 else "")
 
     def mean(self, metric: str) -> float | None:
-        found = [each for each in self.values[metric] if each is not None]
-        return float(np.mean(found)) if found else None
+        measured = [value for value in self.values[metric] if value is not None]
+        return float(np.mean(measured)) if measured else None
 
 
 def products(root: Path, wanted: Sequence[str] = ()) -> list[str]:
     """The products of a folder, or the wanted ones of them. Raises DataError for one that is not there."""
     if wrong := trouble.why_not_folder(root):
         raise DataError(f"{trouble.shown(root)}: cannot be listed: {wrong.cause}", hint=wrong.hint)
-    known = sorted(path.parent.parent.name for path in root.glob("*/train/good"))
-    if not known:
+    names = sorted(path.parent.parent.name for path in root.glob("*/train/good"))
+    if not names:
         raise DataError(f"{root}: there is no <product>/train/good in it", hint="expected the layout of MVTec AD")
-    if missing := [name for name in wanted if name not in known]:
-        raise DataError(f"{root}: there is no product {missing[0]!r}", hint=f"there are {', '.join(known)}")
-    return list(wanted) or known
+    if missing := [name for name in wanted if name not in names]:
+        raise DataError(f"{root}: there is no product {missing[0]!r}", hint=f"there are {', '.join(names)}")
+    return list(wanted) or names
 
 
 def run(plan: Plan, teacher: Teacher, *, device: str = "auto") -> list[Row]:
     """Run all that is not there yet. Ctrl-C stops it; the same call goes on. Raises RevdistError."""
     rows = []
     for product in plan.products:
-        found: dict[str, list[float | None]] = {metric: [] for metric in METRICS}
+        figures: dict[str, list[float | None]] = {metric: [] for metric in METRICS}
         for seed in range(plan.seeds):
             result = _one(plan, teacher, product, seed, device)
-            for metric, values in found.items():
+            for metric, values in figures.items():
                 values.append(None if result[metric] is None else 100 * result[metric])
             log.info("%s, seed %d: image AUROC %.2f", product, seed, 100 * result["image_auroc"])
-        rows.append(Row(product=product, values=found))
+        rows.append(Row(product=product, values=figures))
     return rows
 
 
 def _one(plan: Plan, teacher: Teacher, product: str, seed: int, device: str) -> dict[str, Any]:
     """The figures of one run, from its file or made now."""
     data = plan.root / product
-    made = plan.recipe(data)
-    made = Recipe.from_json(made.to_json() | {"seed": seed})
+    recipe = plan.recipe(data)
+    recipe = Recipe.from_json(recipe.to_json() | {"seed": seed})
     place = plan.output / f"{product}-{seed}"
     file = place.with_suffix(".json")
     identity = {
-        "recipe": json.loads(json.dumps(made.to_json())),
+        "recipe": json.loads(json.dumps(recipe.to_json())),
         "teacher": teacher.sha256,
         "data": images.fingerprint([*images.good_pictures(data), *(s.path for s in images.labelled_pictures(data))]),
     }
-    if (kept := _kept(file)) and {name: kept.get(name) for name in identity} == identity:
-        return kept
-    job = train.Job(good=data, product=product, output=place.with_suffix(".bundle"), recipe=made, replace=True)
+    if (stored := _kept(file)) and {name: stored.get(name) for name in identity} == identity:
+        return stored
+    job = train.Job(good=data, product=product, output=place.with_suffix(".bundle"), recipe=recipe, replace=True)
     engine = Engine(teacher, device=device)
     if not _trained(job, teacher, engine):
         train.train(job, teacher, device=device)
-    found = bundle.load(job.output, engine)
+    trained = bundle.load(job.output, engine)
     figures = evaluate.evaluate(
-        engine, product, found.calibration(engine.identity), data, found.recipe.reading
+        engine, product, trained.calibration(engine.identity), data, trained.recipe.reading
     ).to_json()
     _keep(file, identity | figures)
     return identity | figures
@@ -138,9 +138,9 @@ def _kept(file: Path) -> dict[str, Any]:
     if not os.path.lexists(file):
         return {}
     hint = "delete it to measure again"
-    kept = trouble.parse_json(trouble.read_text(file, DataError, hint=hint).encode(), file, DataError, hint=hint)
-    if isinstance(kept, dict) and kept.keys() >= METRICS.keys():
-        return kept
+    figures = trouble.parse_json(trouble.read_text(file, DataError, hint=hint).encode(), file, DataError, hint=hint)
+    if isinstance(figures, dict) and figures.keys() >= METRICS.keys():
+        return figures
     raise DataError(f"{file}: holds no result", hint="delete it to measure again")
 
 
@@ -157,10 +157,10 @@ def _trained(job: train.Job, teacher: Teacher, engine: Engine) -> bool:
     """Whether the run's bundle is there already: it was stopped between training and evaluation."""
     if not os.path.lexists(job.output / bundle_files.MANIFEST):
         return False
-    found = bundle.read(job.output)
-    same_data = found.fingerprint == images.fingerprint(images.good_pictures(job.good))
-    same_teacher = found.teacher.sha256 == teacher.sha256
-    return found.recipe == job.recipe and same_teacher and same_data and engine.identity in found.calibrations
+    trained = bundle.read(job.output)
+    same_data = trained.fingerprint == images.fingerprint(images.good_pictures(job.good))
+    same_teacher = trained.teacher.sha256 == teacher.sha256
+    return trained.recipe == job.recipe and same_teacher and same_data and engine.identity in trained.calibrations
 
 
 def table(rows: Sequence[Row]) -> str:
@@ -176,9 +176,11 @@ def table(rows: Sequence[Row]) -> str:
         lines.append(_line(row.product, cells, paper))
     if len(rows) > 1:
         cells = [_mean([row.mean(metric) for row in rows]) for metric in METRICS]
-        known = [PUBLISHED[row.product] for row in rows if row.product in PUBLISHED]
+        published = [PUBLISHED[row.product] for row in rows if row.product in PUBLISHED]
         paper = (
-            [f"{np.mean(column):.1f}" for column in zip(*known, strict=True)] if len(known) == len(rows) else ["-"] * 3
+            [f"{np.mean(column):.1f}" for column in zip(*published, strict=True)]
+            if len(published) == len(rows)
+            else ["-"] * 3
         )
         lines.append(_line("mean", cells, paper))
     return "\n".join(lines)
@@ -190,5 +192,5 @@ def _line(name: str, ours: Sequence[str], paper: Sequence[str]) -> str:
 
 
 def _mean(values: Sequence[float | None]) -> str:
-    found = [value for value in values if value is not None]
-    return f"{np.mean(found):.2f}" if found else "-"
+    measured = [value for value in values if value is not None]
+    return f"{np.mean(measured):.2f}" if measured else "-"

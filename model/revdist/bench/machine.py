@@ -45,15 +45,15 @@ def probes(target: Backend, work: Sequence[Work], pictures: int) -> Iterator[Pro
     side, times = _SIDE[target.device.type], _TIMES[target.device.type]
     product = _matmul(target, side)
     if product is not None:
-        what = f"{side}x{side}x{side}"
-        yield Probe(precision=target.precision, kind=MATMUL, what=what, operations=2 * side**3, call=product)
-    for each in largest(work):
+        shape = f"{side}x{side}x{side}"
+        yield Probe(precision=target.precision, kind=MATMUL, what=shape, operations=2 * side**3, call=product)
+    for layer in largest(work):
         yield Probe(
             precision=target.precision,
             kind=CONVOLUTION,
-            what=f"{each}, {pictures} at once",
-            operations=each.operations * pictures * times,
-            call=_repeated(_convolution(target, each, pictures), times),
+            what=f"{layer}, {pictures} at once",
+            operations=layer.operations * pictures * times,
+            call=_repeated(_convolution(target, layer, pictures), times),
         )
 
 
@@ -64,12 +64,16 @@ def _repeated(call: Callable[[], object], times: int) -> Callable[[], object]:
 def largest(work: Sequence[Work]) -> list[Work]:
     """The convolutions of 3x3 and of 1x1 with the most operations, of different shapes; plain ones with stride 1."""
     plain: dict[str, Work] = {}
-    for each in work:
-        layout = tuple(each.convolution.stride), each.convolution.transposed, each.convolution.groups
+    for layer in work:
+        layout = tuple(layer.convolution.stride), layer.convolution.transposed, layer.convolution.groups
         if layout == ((1, 1), False, 1):
-            plain[str(each)] = each
-    ordered = sorted(plain.values(), key=lambda each: -each.operations)
-    return [each for kernel in _KERNELS for each in [one for one in ordered if one.kernel == kernel][:_EACH]]
+            plain[str(layer)] = layer
+    ordered = sorted(plain.values(), key=lambda layer: -layer.operations)
+    return [
+        layer
+        for kernel in _KERNELS
+        for layer in [candidate for candidate in ordered if candidate.kernel == kernel][:_EACH]
+    ]
 
 
 def _matmul(target: Backend, side: int) -> Callable[[], object] | None:
@@ -128,8 +132,8 @@ def processor() -> str:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:
         return platform.processor() or platform.machine()
-    known = {name.strip(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
-    return f"{known.get('model name', platform.machine())} (family {known.get('cpu family')}, {known.get('model')})"
+    fields = {name.strip(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
+    return f"{fields.get('model name', platform.machine())} (family {fields.get('cpu family')}, {fields.get('model')})"
 
 
 def seconds(work: Callable[[], object], device: torch.device) -> float:
@@ -169,9 +173,9 @@ class Elsewhere:
     def _now(self) -> tuple[int, int, int] | None:
         """Ticks of all processors: that have passed, that were busy, and that were ours."""
         try:
-            ticks = [int(each) for each in Path("/proc/stat").read_text().split("\n")[0].split()[1:9]]
-            ours = [Path(f"/proc/{each}/stat").read_text().rpartition(")")[2].split() for each in self._own]
+            ticks = [int(count) for count in Path("/proc/stat").read_text().split("\n")[0].split()[1:9]]
+            ours = [Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split() for pid in self._own]
         except OSError:
             return None
         idle = ticks[3] + ticks[4]  # waiting for a disk included
-        return sum(ticks), sum(ticks) - idle, sum(int(each[11]) + int(each[12]) for each in ours)
+        return sum(ticks), sum(ticks) - idle, sum(int(fields[11]) + int(fields[12]) for fields in ours)

@@ -62,7 +62,9 @@ class OfficialLoop:
 
         self._size, self._device = size, device
         self._networks, self._map_of = networks, map_of
-        mean, std = ([value / 255 for value in each] for each in (taught_by.mean.tolist(), taught_by.std.tolist()))
+        mean, std = (
+            [value / 255 for value in channels] for channels in (taught_by.mean.tolist(), taught_by.std.tolist())
+        )
         self._transform = transforms.Compose(
             [
                 transforms.Resize(size),
@@ -102,15 +104,15 @@ def of_checkout(
     _fill(encoder, taught_by.trunk, _UNREAD)
     _fill(bottleneck, student.bottleneck, _UNUSED)
     _fill(decoder, student.decoder, ())
-    encoder, bottleneck, decoder = (each.to(device).eval() for each in (encoder, bottleneck, decoder))
+    encoder, bottleneck, decoder = (module.to(device).eval() for module in (encoder, bottleneck, decoder))
 
     def networks(x: torch.Tensor) -> tuple[Sequence[torch.Tensor], Sequence[torch.Tensor]]:
         taught = encoder(x)
         return taught, decoder(bottleneck(taught))
 
     def map_of(taught: Sequence[torch.Tensor], rebuilt: Sequence[torch.Tensor], size: tuple[int, int]) -> Map:
-        found: Map = official.test.cal_anomaly_map(taught, rebuilt, size[0], amap_mode="a")[0]
-        return found
+        anomaly_map: Map = official.test.cal_anomaly_map(taught, rebuilt, size[0], amap_mode="a")[0]
+        return anomaly_map
 
     return OfficialLoop(taught_by, networks, map_of, size, device)
 
@@ -139,16 +141,16 @@ class _Plain:
 def _added(taught: Sequence[torch.Tensor], rebuilt: Sequence[torch.Tensor], size: tuple[int, int]) -> Map:
     """1 - cos of each scale, interpolated, added up on the host."""
     total = np.zeros(size)
-    for one, other in zip(taught, rebuilt, strict=True):
-        distance = 1 - F.cosine_similarity(one, other)  # (1, H, W)
+    for taught_scale, rebuilt_scale in zip(taught, rebuilt, strict=True):
+        distance = 1 - F.cosine_similarity(taught_scale, rebuilt_scale)  # (1, H, W)
         wide = F.interpolate(distance[:, None], size, mode="bilinear", align_corners=True)  # (1, 1, h, w)
         total += wide[0, 0].cpu().numpy()
     return total
 
 
 def _fill(module: nn.Module, ours: nn.Module, unused: tuple[str, ...]) -> None:
-    found = module.load_state_dict(ours.state_dict(), strict=False)
-    odd = found.unexpected_keys + [key for key in found.missing_keys if not key.startswith(unused)]
+    incompatible = module.load_state_dict(ours.state_dict(), strict=False)
+    odd = incompatible.unexpected_keys + [key for key in incompatible.missing_keys if not key.startswith(unused)]
     if odd:
         raise RevdistError(f"rd4ad: the weights do not fit the official modules: {odd[0]}", hint="use --against rd4ad")
 

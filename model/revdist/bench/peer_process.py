@@ -91,16 +91,20 @@ def _official(folder: Path, picture: Pixels, setup: dict[str, Any]) -> Call:
 def _openvino(hint: str, content: bytes, picture: Pixels, setup: dict[str, Any]) -> Call:
     """The bundle's exported model, compiled for each batch size when that is first seen, as OpenVINO likes it best."""
     core, size = compiled.openvino_package().Core(), (setup["size"][0], setup["size"][1])
-    ways = {"INFERENCE_PRECISION_HINT": hint, "INFERENCE_NUM_THREADS": setup["threads"], "PERFORMANCE_HINT": "LATENCY"}
-    known: dict[int, Any] = {}
+    config = {
+        "INFERENCE_PRECISION_HINT": hint,
+        "INFERENCE_NUM_THREADS": setup["threads"],
+        "PERFORMANCE_HINT": "LATENCY",
+    }
+    models: dict[int, Any] = {}
 
     def call(count: int) -> float:
-        if count not in known:
+        if count not in models:
             model = core.read_model(content)
             model.reshape({"pixels": [count, *size, 3]})
-            known[count] = core.compile_model(model, "CPU", ways)
+            models[count] = core.compile_model(model, "CPU", config)
         prepared = np.stack([images.prepare(picture, size) for _ in range(count)])
-        return float(known[count]({"pixels": prepared})["score"][0])
+        return float(models[count]({"pixels": prepared})["score"][0])
 
     return call
 
@@ -127,8 +131,8 @@ def _anomalib(kind: str, folder: Path, picture: Pixels, setup: dict[str, Any]) -
 
     def predict(count: int) -> float:
         for _ in range(count):  # it takes one at a time
-            found = inferencer.predict(images.prepare(picture, size).astype(np.float32) / 255)
-        return float(np.ravel(found.pred_score)[0])
+            prediction = inferencer.predict(images.prepare(picture, size).astype(np.float32) / 255)
+        return float(np.ravel(prediction.pred_score)[0])
 
     return predict
 

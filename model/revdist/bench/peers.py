@@ -77,29 +77,29 @@ class Peers:
 
 def parse(text: str) -> list[Wanted]:
     """Peers of a list such as `rd4ad=CHECKOUT,openvino`. Raises RevdistError for one that is not known."""
-    found = []
-    for each in filter(None, text.split(",")):
-        name, _, checkout = each.partition("=")
+    wanted_peers = []
+    for entry in filter(None, text.split(",")):
+        name, _, checkout = entry.partition("=")
         if name not in NAMES or (checkout and name != RD4AD):
-            known = ", ".join((f"{RD4AD}[=CHECKOUT]", *NAMES[1:]))
-            raise RevdistError(f"there is no peer {each!r}", hint=f"name some of {known}")
-        found.append(Wanted(name=name, checkout=Path(checkout) if checkout else None))
-    return found
+            choices = ", ".join((f"{RD4AD}[=CHECKOUT]", *NAMES[1:]))
+            raise RevdistError(f"there is no peer {entry!r}", hint=f"name some of {choices}")
+        wanted_peers.append(Wanted(name=name, checkout=Path(checkout) if checkout else None))
+    return wanted_peers
 
 
 def start(wanted: Sequence[Wanted], subject: Subject, picture: Pixels, device: torch.device, stack: ExitStack) -> Peers:
     """Make the peers ready; processes end with the stack. What cannot run here is in `missing`. Raises RevdistError."""
     peers = Peers()
-    for each in wanted:
+    for peer in wanted:
         try:
-            _check(each.name, subject)
-            if each.name == RD4AD:
-                peers.loops.append(_loop(each.checkout, subject, device))
-            folder = _furnish(each, subject, picture, device, stack)
+            _check(peer.name, subject)
+            if peer.name == RD4AD:
+                peers.loops.append(_loop(peer.checkout, subject, device))
+            folder = _furnish(peer, subject, picture, device, stack)
         except PeerError as error:
             peers.missing.append(error)
             continue
-        for kind in _KINDS[each.name]:
+        for kind in _KINDS[peer.name]:
             try:
                 process = stack.enter_context(PeerProcess(kind, folder))
             except PeerError as error:
@@ -120,7 +120,7 @@ def _loop(checkout: Path | None, subject: Subject, device: torch.device) -> Offi
 def _check(name: str, subject: Subject) -> None:
     """Raises PeerError where something is missing: said in one line, before anything is started."""
     needed = {RD4AD: (), OPENVINO: ("openvino", "onnx"), ANOMALIB: ("anomalib",)}[name]
-    absent = [each for each in needed if importlib.util.find_spec(each) is None]
+    absent = [package for package in needed if importlib.util.find_spec(package) is None]
     if absent:
         raise PeerError(f"{name} takes no part: {' and '.join(absent)} not installed", hint=_INSTALL[name])
     if name in (RD4AD, ANOMALIB) and subject.recipe.tiles.count > 1:
@@ -209,12 +209,12 @@ class PeerProcess:
 
     def _answer(self) -> dict[str, str]:
         assert self._process.stdout is not None
-        there, _, _ = select.select([self._process.stdout], [], [], _TIMEOUT_S)
-        line = self._process.stdout.readline() if there else b""
+        readable, _, _ = select.select([self._process.stdout], [], [], _TIMEOUT_S)
+        line = self._process.stdout.readline() if readable else b""
         if not line:
             self._end()
-            said = self._log.read_text(errors="replace").strip().splitlines()
-            cause = said[-1] if said else "no answer"
+            log_lines = self._log.read_text(errors="replace").strip().splitlines()
+            cause = log_lines[-1] if log_lines else "no answer"
             raise PeerError(f"{self._kind} takes no part: {cause}", hint=_INSTALL[self._kind.partition("-")[0]])
         answer: dict[str, str] = json.loads(line)
         if "refused" in answer:

@@ -62,20 +62,20 @@ class Subject:
 
 def of_bundle(path: Path, weights: Path | None) -> Subject:
     """A bundle, proven by its golden pictures. Raises RevdistError."""
-    found = bundle.read(path, weights=False)
-    taught_by = teacher.load(found.teacher.name, weights)
+    product_bundle = bundle.read(path, weights=False)
+    taught_by = teacher.load(product_bundle.teacher.name, weights)
     plain = Engine(taught_by, device="cpu")
-    bundle.install(found, plain)
+    bundle.install(product_bundle, plain)
     return Subject(
-        name=found.product,
+        name=product_bundle.product,
         teacher=taught_by,
-        student=bundle.student(found),
-        size=found.size,
-        recipe=found.recipe,
-        scoring=Scoring.of(found.recipe),
-        pictures=[pixels for _, pixels in bundle.golden_pictures(found)],
+        student=bundle.student(product_bundle),
+        size=product_bundle.size,
+        recipe=product_bundle.recipe,
+        scoring=Scoring.of(product_bundle.recipe),
+        pictures=[pixels for _, pixels in bundle.golden_pictures(product_bundle)],
         plain=plain,
-        known_ranges=found.ranges,
+        known_ranges=product_bundle.ranges,
     )
 
 
@@ -92,31 +92,31 @@ def random(
     """
     trunk = teacher.build(name)
     usual = recipe.default(name)
-    made = replace(
+    chosen_recipe = replace(
         usual,
         size=size or usual.size,
         tile=tile,
         student=design or usual.student,
         bottleneck=bottleneck or usual.bottleneck,
     )
-    chosen = made.size
+    input_size = chosen_recipe.size
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(_SEED)
         detector.initialise(trunk)
-        student = detector.Student(name, design=made.student, bottleneck=made.bottleneck)
+        student = detector.Student(name, design=chosen_recipe.student, bottleneck=chosen_recipe.bottleneck)
         _settle(trunk, student)
     taught_by = Teacher(name, trunk, sha256="random")
     plain = Engine(taught_by, device="cpu")
-    plain.add("random", student.eval(), chosen, tile=tile)
+    plain.add("random", student.eval(), input_size, tile=tile)
     generator = np.random.default_rng(_SEED)
     return Subject(
         name="random",
         teacher=taught_by,
         student=student,
-        size=chosen,
-        recipe=made,
+        size=input_size,
+        recipe=chosen_recipe,
         scoring=detector.PLAIN,
-        pictures=[_drawn(generator, chosen) for _ in range(PICTURES)],
+        pictures=[_drawn(generator, input_size) for _ in range(PICTURES)],
         plain=plain,
         known_ranges=None,
     )

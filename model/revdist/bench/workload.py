@@ -51,31 +51,31 @@ def of_detector(trunk: nn.Module, student: nn.Module, size: tuple[int, int]) -> 
 
 def operations(work: Iterable[Work]) -> int:
     """The operations of all of them together."""
-    return sum(each.operations for each in work)
+    return sum(convolution.operations for convolution in work)
 
 
 def _replay(module: nn.Module, inputs: list[torch.Tensor]) -> tuple[list[Work], list[torch.Tensor]]:
     """The convolutions of a network, and the shapes of what it gives."""
     recorded = recording.record(optimise(module, _NOWHERE), *inputs)
-    known: dict[recording.Value, Any] = dict(zip(recorded.inputs, inputs, strict=True))
+    tensors: dict[recording.Value, Any] = dict(zip(recorded.inputs, inputs, strict=True))
     work = []
     for step in recorded.steps:
-        arguments = recording.filled(step.arguments, known)
+        arguments = recording.filled(step.arguments, tensors)
         plain = step.operation
         if isinstance(plain, Convolution):
-            found = _convolved(plain, arguments[0])
-            work.append(_work(plain, arguments[0], found))
+            output = _convolved(plain, arguments[0])
+            work.append(_work(plain, arguments[0], output))
         else:
             results = plain(*arguments)
-            found = results[0] if isinstance(results, tuple) else results
-        known[step.result] = found
-    return work, [known[value] for value in recorded.outputs]
+            output = results[0] if isinstance(results, tuple) else results
+        tensors[step.result] = output
+    return work, [tensors[value] for value in recorded.outputs]
 
 
 def _convolved(plain: Convolution, x: torch.Tensor) -> torch.Tensor:
     layout = plain.stride, plain.padding, plain.dilation, plain.transposed, plain.output_padding, plain.groups
-    found: torch.Tensor = aten.convolution(x, plain.weight, plain.bias, *layout)
-    return found
+    output: torch.Tensor = aten.convolution(x, plain.weight, plain.bias, *layout)
+    return output
 
 
 def _work(plain: Convolution, x: torch.Tensor, y: torch.Tensor) -> Work:

@@ -56,8 +56,10 @@ def _run(options: argparse.Namespace) -> int:
     """Import what a command needs, meanwhile look at how many processors are free, and run it."""
     from revdist.engines.free_threads import FreeThreads
 
-    asked: int | None = getattr(options, "threads", None)  # None: bench, which decides for itself, and quick commands
-    threads = None if asked is None else FreeThreads(fixed=asked)
+    thread_count: int | None = getattr(
+        options, "threads", None
+    )  # None: bench, which decides for itself, and quick commands
+    threads = None if thread_count is None else FreeThreads(fixed=thread_count)
     import torch
 
     from revdist.cli import commands
@@ -72,101 +74,117 @@ def _parser() -> argparse.ArgumentParser:
         prog="revdist", description="Learn what good parts look like; find those that differ."
     )
     parser.add_argument("--version", action="version", version=f"revdist {version('rejectd')}")
-    known = parser.add_subparsers(required=True, metavar="COMMAND")
-    _add_train(known.add_parser("train", help="train a product from pictures of good parts"))
+    subparsers = parser.add_subparsers(required=True, metavar="COMMAND")
+    _add_train(subparsers.add_parser("train", help="train a product from pictures of good parts"))
 
-    one = known.add_parser("evaluate", help="measure a bundle on labelled test pictures (MVTec layout)")
-    one.add_argument("bundle", type=Path, metavar="BUNDLE")
-    one.add_argument(
+    subparser = subparsers.add_parser("evaluate", help="measure a bundle on labelled test pictures (MVTec layout)")
+    subparser.add_argument("bundle", type=Path, metavar="BUNDLE")
+    subparser.add_argument(
         "--data", type=Path, required=True, metavar="ROOT", help="holds test/<kind> and ground_truth/<kind>"
     )
-    one.add_argument("--json", action="store_true", help="print JSON for programs")
-    _add_engine(one, "run_evaluate")
+    subparser.add_argument("--json", action="store_true", help="print JSON for programs")
+    _add_engine(subparser, "run_evaluate")
 
-    one = known.add_parser("calibrate", help="set the threshold for a false-reject rate from unseen good pictures")
-    one.add_argument("bundle", type=Path, metavar="BUNDLE")
-    one.add_argument("--good", type=Path, required=True, metavar="DIR", help="pictures of good parts")
-    one.add_argument("--false-reject-rate", type=float, required=True, metavar="R", help="such as 0.01")
+    subparser = subparsers.add_parser(
+        "calibrate", help="set the threshold for a false-reject rate from unseen good pictures"
+    )
+    subparser.add_argument("bundle", type=Path, metavar="BUNDLE")
+    subparser.add_argument("--good", type=Path, required=True, metavar="DIR", help="pictures of good parts")
+    subparser.add_argument("--false-reject-rate", type=float, required=True, metavar="R", help="such as 0.01")
     share = "for int8: take the teacher's ranges from another bundle, so that one pass of it serves both products"
-    one.add_argument("--share", type=Path, metavar="BUNDLE", help=share)
-    _add_good(one)
-    _add_teacher_weights(one)
+    subparser.add_argument("--share", type=Path, metavar="BUNDLE", help=share)
+    _add_good(subparser)
+    _add_teacher_weights(subparser)
     names = "what to calibrate for, such as torch-cpu-bfloat16, cpu-int8, cuda-float16 or openvino-cpu-bfloat16 "
     names += "(default: every engine that the bundle is calibrated for and this machine has)"
-    one.add_argument("--engine", metavar="NAME", help=names)
+    subparser.add_argument("--engine", metavar="NAME", help=names)
     replaced = "the threshold is made of the pictures in DIR alone; without, they are added to those it is made of"
-    one.add_argument("--replace-held-out", action="store_true", help=replaced)
+    subparser.add_argument("--replace-held-out", action="store_true", help=replaced)
     confirmed = "outliers that a person has found to be good parts: these files, or all; until then they move nothing"
-    one.add_argument("--confirm-outliers", type=Path, nargs="*", action="extend", metavar="FILE", help=confirmed)
-    _add_threads(one)
-    one.set_defaults(command="run_calibrate")
+    subparser.add_argument("--confirm-outliers", type=Path, nargs="*", action="extend", metavar="FILE", help=confirmed)
+    _add_threads(subparser)
+    subparser.set_defaults(command="run_calibrate")
 
-    one = known.add_parser("sensitivity", help="measure which synthetic defects, painted on good pictures, are seen")
-    one.add_argument("bundle", type=Path, metavar="BUNDLE")
-    one.add_argument("--good", type=Path, required=True, metavar="DIR", help="pictures of good parts, also in lots")
+    subparser = subparsers.add_parser(
+        "sensitivity", help="measure which synthetic defects, painted on good pictures, are seen"
+    )
+    subparser.add_argument("bundle", type=Path, metavar="BUNDLE")
+    subparser.add_argument(
+        "--good", type=Path, required=True, metavar="DIR", help="pictures of good parts, also in lots"
+    )
     pictures = "how many to paint on (default: %(default)s, which makes 588 inspections)"
-    one.add_argument("--pictures", type=int, default=sensitivity.PICTURES, metavar="N", help=pictures)
-    one.add_argument("--seed", type=int, default=0, metavar="N", help="(default: %(default)s)")
-    one.add_argument("--json", action="store_true", help="print JSON for programs")
-    _add_engine(one, "run_sensitivity")
+    subparser.add_argument("--pictures", type=int, default=sensitivity.PICTURES, metavar="N", help=pictures)
+    subparser.add_argument("--seed", type=int, default=0, metavar="N", help="(default: %(default)s)")
+    subparser.add_argument("--json", action="store_true", help="print JSON for programs")
+    _add_engine(subparser, "run_sensitivity")
 
-    one = known.add_parser("report", help="make a page about a bundle: its promise, what it misses, where it looks")
-    one.add_argument("bundle", type=Path, metavar="BUNDLE")
-    one.add_argument("--data", type=Path, metavar="ROOT", help="test pictures as for evaluate")
+    subparser = subparsers.add_parser(
+        "report", help="make a page about a bundle: its promise, what it misses, where it looks"
+    )
+    subparser.add_argument("bundle", type=Path, metavar="BUNDLE")
+    subparser.add_argument("--data", type=Path, metavar="ROOT", help="test pictures as for evaluate")
     painted = "good pictures to paint synthetic defects on (default: test/good of ROOT)"
-    one.add_argument("--good", type=Path, metavar="DIR", help=painted)
-    one.add_argument("--output", type=Path, required=True, metavar="FILE", help="the page, such as report.html")
-    _add_engine(one, "run_report")
+    subparser.add_argument("--good", type=Path, metavar="DIR", help=painted)
+    subparser.add_argument("--output", type=Path, required=True, metavar="FILE", help="the page, such as report.html")
+    _add_engine(subparser, "run_report")
 
-    one = known.add_parser("look", help="show what a folder of pictures is, before it is trained with")
-    one.add_argument("folder", type=Path, metavar="DIR", help="pictures, also in subfolders or in MVTec layout")
+    subparser = subparsers.add_parser("look", help="show what a folder of pictures is, before it is trained with")
+    subparser.add_argument("folder", type=Path, metavar="DIR", help="pictures, also in subfolders or in MVTec layout")
     page = "the page (default: <DIR>-look.html beside DIR)"
-    one.add_argument("--output", type=Path, metavar="FILE", help=page)
-    one.add_argument("--bits", type=int, metavar="N", help="bits that count in 16-bit pictures (default: all 16)")
-    one.set_defaults(command="run_look")
+    subparser.add_argument("--output", type=Path, metavar="FILE", help=page)
+    subparser.add_argument("--bits", type=int, metavar="N", help="bits that count in 16-bit pictures (default: all 16)")
+    subparser.set_defaults(command="run_look")
 
-    one = known.add_parser("predict", help="score pictures")
-    one.add_argument("bundle", type=Path, metavar="BUNDLE")
-    one.add_argument("images", type=Path, nargs="+", metavar="IMAGE")
-    one.add_argument("--maps", type=Path, metavar="DIR", help="write raw anomaly maps as <stem>.npy")
-    one.add_argument("--heatmaps", type=Path, metavar="DIR", help="write overlays as <stem>.png")
-    one.add_argument("--json", action="store_true", help="one line of JSON for each image, as without a terminal")
-    _add_engine(one, "run_predict")
+    subparser = subparsers.add_parser("predict", help="score pictures")
+    subparser.add_argument("bundle", type=Path, metavar="BUNDLE")
+    subparser.add_argument("images", type=Path, nargs="+", metavar="IMAGE")
+    subparser.add_argument("--maps", type=Path, metavar="DIR", help="write raw anomaly maps as <stem>.npy")
+    subparser.add_argument("--heatmaps", type=Path, metavar="DIR", help="write overlays as <stem>.png")
+    subparser.add_argument("--json", action="store_true", help="one line of JSON for each image, as without a terminal")
+    _add_engine(subparser, "run_predict")
 
-    one = known.add_parser("export", help="write a bundle as an ONNX model, for runtimes other than torch")
-    one.add_argument("bundle", type=Path, metavar="BUNDLE")
-    one.add_argument("--output", type=Path, required=True, metavar="FILE", help="the model, such as cell.onnx")
-    one.add_argument("--batch", type=int, default=0, metavar="N", help="pictures at once (default: any number)")
-    _add_teacher_weights(one)
-    one.set_defaults(command="run_export")
+    subparser = subparsers.add_parser("export", help="write a bundle as an ONNX model, for runtimes other than torch")
+    subparser.add_argument("bundle", type=Path, metavar="BUNDLE")
+    subparser.add_argument("--output", type=Path, required=True, metavar="FILE", help="the model, such as cell.onnx")
+    subparser.add_argument("--batch", type=int, default=0, metavar="N", help="pictures at once (default: any number)")
+    _add_teacher_weights(subparser)
+    subparser.set_defaults(command="run_export")
 
-    _add_bench(known.add_parser("bench", help="measure how fast a bundle's engines are, beside peers, in one run"))
+    _add_bench(subparsers.add_parser("bench", help="measure how fast a bundle's engines are, beside peers, in one run"))
 
-    one = known.add_parser("benchmark", help="train and evaluate every product of an MVTec-style folder")
-    one.add_argument("root", type=Path, metavar="ROOT", help="holds <product>/train/good, test and ground_truth")
-    one.add_argument("--output", type=Path, required=True, metavar="DIR", help="for bundles and results; goes on there")
-    one.add_argument("--products", type=lambda text: text.split(","), default=[], metavar="A,B", help="(default: all)")
-    one.add_argument("--seeds", type=int, default=1, metavar="N", help="runs of each product (%(default)s)")
-    _add_recipe(one)
-    _add_threads(one)
-    _add_device(one, "run_benchmark")
+    subparser = subparsers.add_parser("benchmark", help="train and evaluate every product of an MVTec-style folder")
+    subparser.add_argument("root", type=Path, metavar="ROOT", help="holds <product>/train/good, test and ground_truth")
+    subparser.add_argument(
+        "--output", type=Path, required=True, metavar="DIR", help="for bundles and results; goes on there"
+    )
+    subparser.add_argument(
+        "--products", type=lambda text: text.split(","), default=[], metavar="A,B", help="(default: all)"
+    )
+    subparser.add_argument("--seeds", type=int, default=1, metavar="N", help="runs of each product (%(default)s)")
+    _add_recipe(subparser)
+    _add_threads(subparser)
+    _add_device(subparser, "run_benchmark")
 
-    one = known.add_parser("import-rd4ad", help="make a bundle of a checkpoint of the paper's official code")
-    one.add_argument("checkpoint", type=Path, metavar="CHECKPOINT", help="a .pth file that holds bn and decoder")
-    one.add_argument("--teacher", choices=recipe.RESNETS, required=True, metavar="NAME", help=", ".join(recipe.RESNETS))
-    one.add_argument("--product", required=True, metavar="NAME")
+    subparser = subparsers.add_parser("import-rd4ad", help="make a bundle of a checkpoint of the paper's official code")
+    subparser.add_argument("checkpoint", type=Path, metavar="CHECKPOINT", help="a .pth file that holds bn and decoder")
+    subparser.add_argument(
+        "--teacher", choices=recipe.RESNETS, required=True, metavar="NAME", help=", ".join(recipe.RESNETS)
+    )
+    subparser.add_argument("--product", required=True, metavar="NAME")
     unseen = "pictures of good parts that it was not trained with: they set the threshold"
-    one.add_argument("--good", type=Path, required=True, metavar="DIR", help=unseen)
-    _add_output(one)
-    one.add_argument("--size", type=typed.size, default=(256, 256), metavar="N|HxW", help="input size (default: 256)")
+    subparser.add_argument("--good", type=Path, required=True, metavar="DIR", help=unseen)
+    _add_output(subparser)
+    subparser.add_argument(
+        "--size", type=typed.size, default=(256, 256), metavar="N|HxW", help="input size (default: 256)"
+    )
     rate = "wanted share of good parts rejected (default: %(default)s)"
-    one.add_argument("--false-reject-rate", type=float, default=0.01, metavar="R", help=rate)
-    _add_threads(one)
-    _add_device(one, "run_import_rd4ad")
+    subparser.add_argument("--false-reject-rate", type=float, default=0.01, metavar="R", help=rate)
+    _add_threads(subparser)
+    _add_device(subparser, "run_import_rd4ad")
 
-    one = known.add_parser("show", help="tell what a bundle is, and check its files")
-    one.add_argument("bundle", type=Path, metavar="BUNDLE")
-    one.set_defaults(command="run_show")
+    subparser = subparsers.add_parser("show", help="tell what a bundle is, and check its files")
+    subparser.add_argument("bundle", type=Path, metavar="BUNDLE")
+    subparser.set_defaults(command="run_show")
     return parser
 
 

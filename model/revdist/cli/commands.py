@@ -38,12 +38,12 @@ from revdist.training import calibrate, holdout, train
 
 
 def run_train(options: argparse.Namespace) -> int:
-    made = _recipe(options)
+    chosen_recipe = _recipe(options)
     job = train.Job(
         good=options.good,
         product=options.product,
         output=options.output,
-        recipe=made,
+        recipe=chosen_recipe,
         exclude=tuple(options.exclude),
         replace=options.replace,
         budget_s=options.budget,
@@ -87,14 +87,14 @@ def _recipe(options: argparse.Namespace) -> recipe.Recipe:
         "false_reject_rate",
     ]
     names += ["guarantee", "blocks"]
-    given: dict[str, Any] = {name: value for name in names if (value := getattr(options, name, None)) is not None}
-    if "steps" in given:
-        given["epochs"] = 0
-    return replace(recipe.NAMED[options.recipe](options.teacher), **given)
+    settings: dict[str, Any] = {name: value for name in names if (value := getattr(options, name, None)) is not None}
+    if "steps" in settings:
+        settings["epochs"] = 0
+    return replace(recipe.NAMED[options.recipe](options.teacher), **settings)
 
 
 def run_import_rd4ad(options: argparse.Namespace) -> int:
-    wanted = official.Import(
+    request = official.Import(
         checkpoint=options.checkpoint,
         product=options.product,
         good=options.good,
@@ -103,10 +103,12 @@ def run_import_rd4ad(options: argparse.Namespace) -> int:
         false_reject_rate=options.false_reject_rate,
         replace=options.replace,
     )
-    made = official.import_checkpoint(wanted, load(options.teacher, options.teacher_weights), device=options.device)
-    print(made.path)
-    for calibration in made.calibrations.values():
-        _print(summary.calibration(calibration, made.recipe.holdout))
+    imported = official.import_checkpoint(
+        request, load(options.teacher, options.teacher_weights), device=options.device
+    )
+    print(imported.path)
+    for calibration in imported.calibrations.values():
+        _print(summary.calibration(calibration, imported.recipe.holdout))
     return 0
 
 
@@ -124,34 +126,38 @@ def run_benchmark(options: argparse.Namespace) -> int:
 
 
 def _open(options: argparse.Namespace) -> tuple[Bundle, Engine, Calibration]:
-    found = bundle.read(options.bundle, weights=False)
+    product_bundle = bundle.read(options.bundle, weights=False)
     name = backend.parse(options.engine)
     if options.engine == "auto":
-        name = replace(name, precision=backend.fastest(name.device, [found.calibrations]))
-    engine = Engine(load(found.teacher.name, options.teacher_weights), **asdict(name))
-    calibration = found.calibration(engine.identity)
-    return bundle.install(found, engine), engine, calibration
+        name = replace(name, precision=backend.fastest(name.device, [product_bundle.calibrations]))
+    engine = Engine(load(product_bundle.teacher.name, options.teacher_weights), **asdict(name))
+    calibration = product_bundle.calibration(engine.identity)
+    return bundle.install(product_bundle, engine), engine, calibration
 
 
 def run_evaluate(options: argparse.Namespace) -> int:
-    found, engine, calibration = _open(options)
+    product_bundle, engine, calibration = _open(options)
     tests = images.labelled_pictures(options.data)
-    holdout.check_tests(found, [sample.path for sample in tests])
+    holdout.check_tests(product_bundle, [sample.path for sample in tests])
     good = [sample.path for sample in tests if not sample.defective]
-    unlike = look.unlike(engine, found.trained_appearance, good, found.recipe, "the good test pictures")
-    result = evaluate.evaluate(engine, found.product, calibration, options.data, found.recipe.reading)
+    unlike = look.unlike(
+        engine, product_bundle.trained_appearance, good, product_bundle.recipe, "the good test pictures"
+    )
+    result = evaluate.evaluate(engine, product_bundle.product, calibration, options.data, product_bundle.recipe.reading)
     if options.json:
         print(json.dumps(result.to_json() | {"unlike": unlike}))
         return 0
-    print(f"{found.product}: {result.good} good and {result.defective} defective pictures on {result.engine}")
+    print(f"{product_bundle.product}: {result.good} good and {result.defective} defective pictures on {result.engine}")
     _print(summary.evaluation(result))
     return 0
 
 
 def run_calibrate(options: argparse.Namespace) -> int:
-    found = bundle.read(options.bundle, weights=False)
-    teacher = load(found.teacher.name, options.teacher_weights)
-    names, left = calibrate.engines(found) if options.engine is None else ([backend.parse(options.engine)], {})
+    product_bundle = bundle.read(options.bundle, weights=False)
+    teacher = load(product_bundle.teacher.name, options.teacher_weights)
+    names, skipped = (
+        calibrate.engines(product_bundle) if options.engine is None else ([backend.parse(options.engine)], {})
+    )
     confirm = options.confirm_outliers
     request = calibrate.Request(
         good=options.good,
@@ -168,39 +174,43 @@ def run_calibrate(options: argparse.Namespace) -> int:
     for number, name in enumerate(names):
         plain = Engine(teacher, device=name.device)
         engine = plain if name == backend.Name(name.device) else Engine(teacher, **asdict(name))
-        done = calibrate.recalibrate(options.bundle, request, engine, plain)
-        _tell_recalibration(done, engine, plain)
+        recalibration = calibrate.recalibrate(options.bundle, request, engine, plain)
+        _tell_recalibration(recalibration, engine, plain)
         if options.suspects and number == 0:
-            _write_suspects(options, engine, done.bundle)
-    for identity, why in left.items():
-        print(f"{identity}: keeps its old threshold, {found.calibrations[identity].threshold:.6g}: {why}")
-    others = set(bundle.read(options.bundle, weights=False).calibrations) - set(left)
-    if options.engine is not None and (others := others - {engine.identity}):
-        print(f"left with their old thresholds: {', '.join(sorted(others))} (without --engine all are calibrated)")
+            _write_suspects(options, engine, recalibration.bundle)
+    for identity, why in skipped.items():
+        print(f"{identity}: keeps its old threshold, {product_bundle.calibrations[identity].threshold:.6g}: {why}")
+    other_engines = set(bundle.read(options.bundle, weights=False).calibrations) - set(skipped)
+    if options.engine is not None and (other_engines := other_engines - {engine.identity}):
+        print(
+            f"left with their old thresholds: {', '.join(sorted(other_engines))} (without --engine all are calibrated)"
+        )
     return 0
 
 
 def _tell_recalibration(done: calibrate.Recalibration, engine: Engine, plain: Engine) -> None:
-    made = done.bundle.calibration(engine.identity)
+    calibration = done.bundle.calibration(engine.identity)
     if done.left_out:
         print(f"{done.left_out} pictures left out: the student was trained on them")
     if done.observed:
         print(f"{done.observed} unseen pictures were taken for the ranges of maps")
-    print(f"{done.added} pictures are new to the threshold on {engine.identity}; it is made of {len(made.scores)}")
+    print(
+        f"{done.added} pictures are new to the threshold on {engine.identity}; it is made of {len(calibration.scores)}"
+    )
     if len(done.deviations):
         median, most = np.median(done.deviations), done.deviations.max()
         print(f"scores differ from {plain.identity} by {median:.2%} (median), {most:.2%} at most")
-    _print(summary.calibration(made, done.bundle.recipe.holdout))
+    _print(summary.calibration(calibration, done.bundle.recipe.holdout))
 
 
 def run_sensitivity(options: argparse.Namespace) -> int:
     grid = sensitivity.Grid(pictures=options.pictures)
-    found, engine, calibration = _open(options)
-    unseen = holdout.unseen(found, images.pictures_below(images.good_folder(options.good)))
+    product_bundle, engine, calibration = _open(options)
+    unseen = holdout.unseen(product_bundle, images.pictures_below(images.good_folder(options.good)))
     pictures = evaluate.read_prepared(
-        sensitivity.draw(unseen, grid.pictures, options.seed), found.size, found.recipe.reading
+        sensitivity.draw(unseen, grid.pictures, options.seed), product_bundle.size, product_bundle.recipe.reading
     )
-    result = sensitivity.measure(engine, found.product, calibration, pictures, seed=options.seed, grid=grid)
+    result = sensitivity.measure(engine, product_bundle.product, calibration, pictures, seed=options.seed, grid=grid)
     if options.json:
         print(json.dumps(result.to_json()))
     else:
@@ -210,9 +220,9 @@ def run_sensitivity(options: argparse.Namespace) -> int:
 
 def run_report(options: argparse.Namespace) -> int:
     page.check_place(options.output)
-    found, engine, _ = _open(options)
+    product_bundle, engine, _ = _open(options)
     request = gather.Request(data=options.data, good=options.good)
-    page.write(options.output, gather.gather(found, engine, request, datetime.now().astimezone()))
+    page.write(options.output, gather.gather(product_bundle, engine, request, datetime.now().astimezone()))
     print(options.output)
     return 0
 
@@ -222,16 +232,16 @@ def run_look(options: argparse.Namespace) -> int:
     output = options.output or root.with_name(f"{root.name}-look.html")
     page.check_place(output)
     engine = Engine(load("efficientnet_lite0"), device="cpu")
-    seen = pictures_folder.gather(options.folder, Reading(bits=options.bits or 0), engine)
-    folder_page.write(output, seen)
-    _print(folder_page.lines(seen))
+    contents = pictures_folder.gather(options.folder, Reading(bits=options.bits or 0), engine)
+    folder_page.write(output, contents)
+    _print(folder_page.lines(contents))
     print(output)
     return 0
 
 
 def run_predict(options: argparse.Namespace) -> int:
     _check_stems(options)
-    found, engine, calibration = _open(options)
+    product_bundle, engine, calibration = _open(options)
     as_json = options.json or not sys.stdout.isatty()
     for folder in filter(None, (options.maps, options.heatmaps)):
         _make(folder)
@@ -240,14 +250,16 @@ def run_predict(options: argparse.Namespace) -> int:
         for path in options.images:
             shown.update()
             try:
-                picture = survey.read(path, found.recipe.reading)
+                picture = survey.read(path, product_bundle.recipe.reading)
             except ImageError as error:  # told, and the others are scored
                 print(f"revdist: {error}", file=sys.stderr)
                 failed = FAILED
                 continue
-            inspection = engine.inspect([images.prepare(picture, found.size, found.recipe.fit)], [found.product])
+            inspection = engine.inspect(
+                [images.prepare(picture, product_bundle.size, product_bundle.recipe.fit)], [product_bundle.product]
+            )
             _tell(path, float(inspection.scores[0]), calibration, as_json=as_json)
-            _write_maps(options, path, picture, inspection, calibration, found.recipe.fit)
+            _write_maps(options, path, picture, inspection, calibration, product_bundle.recipe.fit)
     return failed
 
 
@@ -262,10 +274,12 @@ def _make(folder: Path) -> None:
 
 
 def _check_stems(options: argparse.Namespace) -> None:
-    twice = [stem for stem, count in Counter(path.stem for path in options.images).items() if count > 1]
-    if twice and (options.maps or options.heatmaps):
-        same = ", ".join(str(path) for path in options.images if path.stem == twice[0])
-        raise RevdistError(f"{same} would overwrite each other's {twice[0]}.npy or .png", hint="run them one by one")
+    repeated_stems = [stem for stem, count in Counter(path.stem for path in options.images).items() if count > 1]
+    if repeated_stems and (options.maps or options.heatmaps):
+        clashing = ", ".join(str(path) for path in options.images if path.stem == repeated_stems[0])
+        raise RevdistError(
+            f"{clashing} would overwrite each other's {repeated_stems[0]}.npy or .png", hint="run them one by one"
+        )
 
 
 def _tell(path: Path, score: float, calibration: Calibration, *, as_json: bool) -> None:
@@ -274,8 +288,8 @@ def _tell(path: Path, score: float, calibration: Calibration, *, as_json: bool) 
         line = {"image": str(path), "score": score, "threshold": calibration.threshold}
         print(json.dumps(line | {"decision": decision, "p_value": p_value, "p_estimate": estimate}), flush=True)
     else:
-        told = "" if estimate is None else f" (estimated {estimate:.5f})"
-        print(f"{decision:6}  {score / calibration.threshold:6.2f} x threshold  p {p_value:.4f}{told}  {path}")
+        estimated = "" if estimate is None else f" (estimated {estimate:.5f})"
+        print(f"{decision:6}  {score / calibration.threshold:6.2f} x threshold  p {p_value:.4f}{estimated}  {path}")
 
 
 def _write_maps(
@@ -307,12 +321,14 @@ def _write(file: Path, content: bytes) -> None:
 def run_export(options: argparse.Namespace) -> int:
     export.check(options.output)
     teacher = load(bundle.read(options.bundle).teacher.name, options.teacher_weights)
-    made = export.export(options.bundle, options.output, teacher, batch=options.batch)
-    print(made.path)
-    if made.difference is None:
+    model = export.export(options.bundle, options.output, teacher, batch=options.batch)
+    print(model.path)
+    if model.difference is None:
         print("not compared with torch: onnxruntime is missing (pip install onnxruntime)")
     else:
-        print(f"{made.pictures} golden pictures: scores differ from torch's by {made.difference:.1e} at most, relative")
+        print(
+            f"{model.pictures} golden pictures: scores differ from torch's by {model.difference:.1e} at most, relative"
+        )
     return 0
 
 
@@ -334,18 +350,20 @@ def run_bench(options: argparse.Namespace) -> int:
     )
     plan.targets()  # its error comes before the work
     if options.random is None:
-        measured = subject.of_bundle(options.bundle, options.teacher_weights)
+        benched_detector = subject.of_bundle(options.bundle, options.teacher_weights)
     else:
-        measured = subject.random(options.random, options.size, options.student, options.bottleneck, options.tile)
-    made = bench.bench(measured, plan)
-    for error in made.missing:  # told, and the others were measured
+        benched_detector = subject.random(
+            options.random, options.size, options.student, options.bottleneck, options.tile
+        )
+    results = bench.bench(benched_detector, plan)
+    for error in results.missing:  # told, and the others were measured
         print(f"revdist: {error}", file=sys.stderr)
-    _print(bench_figures.table(made))
+    _print(bench_figures.table(results))
     if options.json:
-        _write(options.json, json.dumps(bench_figures.to_json(made), indent=1).encode())
+        _write(options.json, json.dumps(bench_figures.to_json(results), indent=1).encode())
     if options.plot:
-        _write(options.plot, bench_figures.chart(made).encode())
-    return FAILED if made.missing else 0
+        _write(options.plot, bench_figures.chart(results).encode())
+    return FAILED if results.missing else 0
 
 
 def _check_files(options: argparse.Namespace) -> None:
@@ -357,6 +375,6 @@ def _check_files(options: argparse.Namespace) -> None:
 
 
 def run_show(options: argparse.Namespace) -> int:
-    found = bundle.read(options.bundle)
-    _print(summary.bundle(found))
+    product_bundle = bundle.read(options.bundle)
+    _print(summary.bundle(product_bundle))
     return 0

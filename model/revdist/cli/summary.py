@@ -13,22 +13,22 @@ from revdist.thresholds.conformal import Calibration
 
 def bundle(found: Bundle) -> Iterator[str]:
     """What a bundle is; its files were checked when it was read."""
-    made = found.recipe
-    fit = "" if made.fit == "stretch" else f", {made.fit} to its aspect ratio"
+    recipe = found.recipe
+    fit = "" if recipe.fit == "stretch" else f", {recipe.fit} to its aspect ratio"
     yield f"product      {found.product}"
     yield f"digest       {found.digest}"
     yield f"teacher      {found.teacher.name} {found.teacher.sha256}"
-    yield f"input        {found.size[0]}x{found.size[1]} pixels (height x width){_tiled(made)}{fit}"
-    yield f"training     {made.steps} steps of {made.batch}, seed {made.seed}, data {found.fingerprint}"
-    scales = ", ".join(map(str, made.scales))
-    yield f"student      {made.student}, bottleneck {made.bottleneck}"
-    yield f"map          scales {scales}, combine {made.combine}"
+    yield f"input        {found.size[0]}x{found.size[1]} pixels (height x width){_tiled(recipe)}{fit}"
+    yield f"training     {recipe.steps} steps of {recipe.batch}, seed {recipe.seed}, data {found.fingerprint}"
+    scales = ", ".join(map(str, recipe.scales))
+    yield f"student      {recipe.student}, bottleneck {recipe.bottleneck}"
+    yield f"map          scales {scales}, combine {recipe.combine}"
     yield f"quality      {', '.join(f'{name} {value:.6g}' for name, value in found.quality.items())}"
     yield f"versions     {', '.join(f'{name} {value}' for name, value in found.versions.items())}"
-    for each in found.calibrations.values():
-        first, *rest = calibration(each, made.holdout)
-        yield f"calibration  {first}"
-        yield from rest
+    for engine_calibration in found.calibrations.values():
+        first_line, *other_lines = calibration(engine_calibration, recipe.holdout)
+        yield f"calibration  {first_line}"
+        yield from other_lines
     for sentence in found.held_out_unlike:
         yield f"WARNING      {sentence}"
     yield f"golden       {len(found.golden)} pictures; all files agree with the manifest"

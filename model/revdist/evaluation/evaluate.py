@@ -103,8 +103,8 @@ def inspections(
 
 def scores(engine: Engine, product: str, paths: Sequence[Path], how: Reading = PLAIN) -> npt.NDArray[np.float64]:
     """The scores (n,) of picture files."""
-    found = [inspection.scores for _, inspection in inspections(engine, product, paths, how)]
-    return np.concatenate(found).astype(np.float64)
+    batch_scores = [inspection.scores for _, inspection in inspections(engine, product, paths, how)]
+    return np.concatenate(batch_scores).astype(np.float64)
 
 
 def evaluate(engine: Engine, product: str, calibration: Calibration, root: Path, how: Reading = PLAIN) -> Evaluation:
@@ -120,15 +120,15 @@ def inspect_labelled(engine: Engine, product: str, root: Path, how: Reading = PL
     samples = images.labelled_pictures(root)
     masked = all(sample.mask is not None for sample in samples if sample.defective)
     marked = _masks(samples, engine.size(product), how.fit) if masked else None  # before hours of inspection
-    found, maps = [], []
+    batch_scores, maps = [], []
     begun = time.perf_counter()
     for chunk, inspection in inspections(engine, product, [sample.path for sample in samples], how):
-        found.append(inspection.scores)
+        batch_scores.append(inspection.scores)
         maps += [inspection.map(index) for index in range(len(chunk))] if masked else []
     elapsed_s = time.perf_counter() - begun
     return Inspected(
         samples=tuple(samples),
-        scores=np.concatenate(found).astype(np.float64),
+        scores=np.concatenate(batch_scores).astype(np.float64),
         pixelwise=Pixelwise(maps=np.stack(maps), masks=marked) if marked is not None else None,
         elapsed_s=elapsed_s,
         engine=engine.identity,
@@ -162,22 +162,22 @@ def _masks(samples: Sequence[images.Sample], size: images.Size, fit: Fit) -> npt
     Raises ImageError that names all masks that cannot be read, DataError where all are empty.
     """
     rows = {sample.mask: row for row, sample in enumerate(samples) if sample.mask is not None}
-    found = np.zeros((len(samples), *size), bool)
+    defective = np.zeros((len(samples), *size), bool)
 
     def read(path: Path) -> npt.NDArray[np.bool_]:
         return masks.read(path, size, survey.size_of(samples[rows[path]].path), fit)
 
     for path, mask in zip(rows, survey.each_of(list(rows), read), strict=True):
-        found[rows[path]] = mask
-    empty = [path for path, row in rows.items() if not found[row].any()]
-    full = [path for path, row in rows.items() if found[row].all()]
+        defective[rows[path]] = mask
+    empty = [path for path, row in rows.items() if not defective[row].any()]
+    full = [path for path, row in rows.items() if defective[row].all()]
     if rows and len(empty) == len(rows):
         raise DataError(f"all {len(rows)} masks are empty, such as {trouble.shown(empty[0])}", hint=masks.EXPECTED)
     for which, word in ((empty, "empty"), (full, "full")):
         if which:
             names = ", ".join(trouble.shown(path) for path in which[: survey.NAMED])
             log.warning("%d masks of defective pictures are %s: %s", len(which), word, names)
-    return found
+    return defective
 
 
 def _by_kind(samples: Sequence[images.Sample], rejected: npt.NDArray[np.bool_]) -> dict[str, float]:

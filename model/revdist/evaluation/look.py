@@ -47,9 +47,9 @@ def unlike(engine: Engine, trained: Appearance, paths: Sequence[Path], recipe: R
     """
     if not trained or not paths:
         return []
-    told = likeness.warnings(trained, of_files(engine, paths, recipe), who)
-    likeness.warn(told)
-    return told
+    sentences = likeness.warnings(trained, of_files(engine, paths, recipe), who)
+    likeness.warn(sentences)
+    return sentences
 
 
 def _some(items: Sequence[Item]) -> list[Item]:
@@ -76,7 +76,7 @@ def pooled(engine: Engine, prepared: Sequence[Pixels], tile: images.Size | None 
     for start in range(0, len(prepared), _BATCH):
         chunk = prepared[start : start + _BATCH]
         maps = engine.features([images.prepare(picture, tile) for picture in chunk] if tile else chunk)
-        means = [each.float().mean((2, 3)) for each in maps]  # (b, C) each
+        means = [feature_map.float().mean((2, 3)) for feature_map in maps]  # (b, C) each
         lengths = [mean.norm(dim=1, keepdim=True).clamp_min(1e-12) for mean in means]
         rows.append(
             np.concatenate([(mean / length).cpu().numpy() for mean, length in zip(means, lengths, strict=True)], 1)

@@ -95,9 +95,9 @@ def _curve(values: npt.NDArray[np.floating], gain: npt.NDArray[np.float64], harm
     """The curve over all values, each of which adds its gain and its harm (equal shapes, each sums up to 1)."""
     order = np.argsort(values, axis=None, kind="stable")[::-1]
     ordered = values.ravel()[order]
-    last = np.append(np.flatnonzero(np.diff(ordered)), len(ordered) - 1)  # equal values cross a threshold together
-    found = np.append(0.0, np.cumsum(gain.ravel()[order])[last])
-    return Curve(false=np.append(0.0, np.cumsum(harm.ravel()[order])[last]), found=found, values=ordered[last])
+    ends = np.append(np.flatnonzero(np.diff(ordered)), len(ordered) - 1)  # equal values cross a threshold together
+    found_shares = np.append(0.0, np.cumsum(gain.ravel()[order])[ends])
+    return Curve(false=np.append(0.0, np.cumsum(harm.ravel()[order])[ends]), found=found_shares, values=ordered[ends])
 
 
 def _region_weights(masks: npt.NDArray[np.bool_]) -> tuple[npt.NDArray[np.float64], int]:
@@ -132,12 +132,14 @@ def _official_pro(mask: npt.NDArray[np.bool_], values: npt.NDArray[np.float64]) 
         return 0.0
     thresholds = np.arange(low, high, (high - low) / THRESHOLDS)
     labels, count = ndimage.label(mask, _EIGHT)
-    overlap = np.mean([_share_above(values[labels == each], thresholds) for each in range(1, count + 1)], axis=0)
+    overlap = np.mean([_share_above(values[labels == region], thresholds) for region in range(1, count + 1)], axis=0)
     false = _share_above(values[~mask], thresholds)
-    kept = false < FPR_LIMIT
-    if np.count_nonzero(kept) < 2 or false[kept].max() == 0:
+    within_limit = false < FPR_LIMIT
+    if np.count_nonzero(within_limit) < 2 or false[within_limit].max() == 0:
         return 0.0
-    return float(-np.trapezoid(overlap[kept], false[kept] / false[kept].max()))  # rates fall as thresholds rise
+    return float(
+        -np.trapezoid(overlap[within_limit], false[within_limit] / false[within_limit].max())
+    )  # rates fall as thresholds rise
 
 
 def _share_above(values: npt.NDArray[np.float64], thresholds: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:

@@ -33,20 +33,20 @@ def groups(engine: Engine, paths: Sequence[Path], how: Reading) -> list[int]:
 
     Raises ImageError that names those that cannot be read.
     """
-    seen = _features(engine, paths, how)
-    number = list(range(len(paths)))
+    features = _features(engine, paths, how)
+    group_of = list(range(len(paths)))
     for row in range(len(paths)):
-        for near in np.flatnonzero(1 - seen[row + 1 :] @ seen[row] < LIMIT) + row + 1:
-            old, new = max(number[row], number[near]), min(number[row], number[near])
-            number = [new if each == old else each for each in number]
-    alike = [path for path, each in zip(paths, number, strict=True) if number.count(each) > 1]
+        for near in np.flatnonzero(1 - features[row + 1 :] @ features[row] < LIMIT) + row + 1:
+            old, new = max(group_of[row], group_of[near]), min(group_of[row], group_of[near])
+            group_of = [new if group == old else group for group in group_of]
+    alike = [path for path, group in zip(paths, group_of, strict=True) if group_of.count(group) > 1]
     if alike:
         log.warning(
             "%d pictures are nearly the same as others, in %d groups, and stay on one side of the split: %s",
-            len(alike), len({each for each in number if number.count(each) > 1}),
+            len(alike), len({group for group in group_of if group_of.count(group) > 1}),
             ", ".join(trouble.shown(path.name) for path in alike[: survey.NAMED]),
         )  # fmt: skip
-    return number
+    return group_of
 
 
 def _features(engine: Engine, paths: Sequence[Path], how: Reading) -> npt.NDArray[np.float64]:
@@ -54,6 +54,8 @@ def _features(engine: Engine, paths: Sequence[Path], how: Reading) -> npt.NDArra
     rows = []
     for start in range(0, len(paths), _BATCH):
         maps = engine.features(evaluate.read_prepared(paths[start : start + _BATCH], (SIDE, SIDE), how))
-        parts = [F.normalize(F.adaptive_avg_pool2d(each.float(), GRID).flatten(1), dim=1) for each in maps]
+        parts = [
+            F.normalize(F.adaptive_avg_pool2d(feature_map.float(), GRID).flatten(1), dim=1) for feature_map in maps
+        ]
         rows.append(np.concatenate([part.cpu().double().numpy() for part in parts], 1) / len(parts) ** 0.5)
     return np.concatenate(rows)

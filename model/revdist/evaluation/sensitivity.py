@@ -62,8 +62,8 @@ class Grid:
         _check("sizes_px", self.sizes_px, bool(self.sizes_px) and all(size >= 1 for size in self.sizes_px), "1 or more")
         right = bool(self.contrasts) and all(0 < contrast <= 1 for contrast in self.contrasts)
         _check("contrasts", self.contrasts, right, "greater than 0 and at most 1")
-        known = bool(self.kinds) and set(self.kinds) <= set(painted_defects.KINDS)
-        _check("kinds", self.kinds, known, f"some of {', '.join(painted_defects.KINDS)}")
+        right_kinds = bool(self.kinds) and set(self.kinds) <= set(painted_defects.KINDS)
+        _check("kinds", self.kinds, right_kinds, f"some of {', '.join(painted_defects.KINDS)}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,17 +83,17 @@ class Sensitivity:
         Rates that fall as the size grows are chance: they are evened out first (isotonic regression).
         """
         probes = sorted(
-            (each for each in self.probes if (each.kind, each.contrast) == (kind, contrast)),
+            (probe for probe in self.probes if (probe.kind, probe.contrast) == (kind, contrast)),
             key=lambda probe: probe.size_px,
         )
         if not probes:
             return None
-        rising = optimize.isotonic_regression([each.rate for each in probes]).x
-        return next((each.size_px for each, rate in zip(probes, rising, strict=True) if rate >= share - 1e-9), None)
+        rising = optimize.isotonic_regression([probe.rate for probe in probes]).x
+        return next((probe.size_px for probe, rate in zip(probes, rising, strict=True) if rate >= share - 1e-9), None)
 
     def to_json(self) -> dict[str, object]:
         """All of it, with rates, intervals and the smallest size detected; marked as synthetic."""
-        cells = sorted({(each.kind, each.contrast) for each in self.probes})
+        cells = sorted({(probe.kind, probe.contrast) for probe in self.probes})
         return {
             "synthetic": True,
             "threshold": self.threshold,
@@ -101,7 +101,7 @@ class Sensitivity:
             "clean_rejected": self.clean_rejected,
             "size": list(self.size),
             "seed": self.seed,
-            "probes": [asdict(each) | {"rate": each.rate, "interval": list(each.interval)} for each in self.probes],
+            "probes": [asdict(probe) | {"rate": probe.rate, "interval": list(probe.interval)} for probe in self.probes],
             "smallest_detected": [
                 {"kind": kind, "contrast": contrast, "share": DETECTED, "size_px": self.smallest(kind, contrast)}
                 for kind, contrast in cells
@@ -124,20 +124,20 @@ def measure(
     draws from them. Sizes over half of the shorter side are left out. The same arguments paint the same defects.
     Raises RevdistError for no pictures, no size that fits or a product that the engine lacks.
     """
-    asked = grid or Grid()
+    chosen_grid = grid or Grid()
     height, width = engine.size(product)
-    sizes = [size for size in asked.sizes_px if size <= min(height, width) / 2]
+    sizes = [size for size in chosen_grid.sizes_px if size <= min(height, width) / 2]
     if not pictures or not sizes:
         lacking = f"no size up to {min(height, width) // 2} pixels" if pictures else "no pictures of good parts"
         raise RevdistError(f"sensitivity: {lacking} to paint on", hint="name other sizes, or other pictures")
-    chosen = draw(pictures, asked.pictures, seed)
+    chosen = draw(pictures, chosen_grid.pictures, seed)
 
     def detected(painted: Iterator[images.Pixels]) -> int:
-        seen = sum(score > calibration.threshold for score in _scores(engine, product, painted))
+        count = sum(score > calibration.threshold for score in _scores(engine, product, painted))
         shown.update(len(chosen))
-        return seen
+        return count
 
-    inspections = len(chosen) * (len(asked.kinds) * len(asked.contrasts) * len(sizes) + 1)
+    inspections = len(chosen) * (len(chosen_grid.kinds) * len(chosen_grid.contrasts) * len(sizes) + 1)
     with progress.bar("paint defects", inspections) as shown:
         probes = [
             Probe(
@@ -147,8 +147,8 @@ def measure(
                 pictures=len(chosen),
                 detected=detected(_painted(kind, chosen, size, contrast, seed)),
             )
-            for kind in asked.kinds
-            for contrast in asked.contrasts
+            for kind in chosen_grid.kinds
+            for contrast in chosen_grid.contrasts
             for size in sizes
         ]
         clean_rejected = detected(iter(chosen))

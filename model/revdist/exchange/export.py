@@ -75,9 +75,9 @@ def export(source: Path, output: Path, teacher: Teacher, *, batch: int = 0) -> E
     """
     check(output)
     engine = Engine(teacher, device="cpu")
-    found = bundle.load(source, engine)
-    content = model(found, teacher, batch=batch)
-    difference = _difference(content, found, engine, batch)
+    product_bundle = bundle.load(source, engine)
+    content = model(product_bundle, teacher, batch=batch)
+    difference = _difference(content, product_bundle, engine, batch)
     if difference is not None and not difference <= TOLERANCE:
         raise RevdistError(
             f"{source}: onnxruntime's scores of the golden pictures differ from torch's by {difference:.1e}",
@@ -87,7 +87,7 @@ def export(source: Path, output: Path, teacher: Teacher, *, batch: int = 0) -> E
         folders.write_file(output, content)
     except trouble.FILE_ERRORS as error:
         raise trouble.error(RevdistError, error, output, "written", hint="choose another --output") from error
-    return Exported(path=output, pictures=len(found.golden), difference=difference)
+    return Exported(path=output, pictures=len(product_bundle.golden), difference=difference)
 
 
 def model(found: Bundle, teacher: Teacher, *, batch: int = 0) -> bytes:
@@ -114,7 +114,7 @@ def assemble(parts: Parts, metadata: dict[str, str], *, batch: int = 0) -> bytes
     rows, kinds, typed = batch or "batch", onnx.TensorProto, onnx.helper.make_tensor_value_info
     inputs = [typed(PIXELS, kinds.UINT8, [rows, *parts.tiles.size, 3])]
     outputs = [typed(MAP, kinds.FLOAT, [rows, *parts.tiles.size]), typed(SCORE, kinds.FLOAT, [rows])]
-    made = onnx.helper.make_model(
+    onnx_model = onnx.helper.make_model(
         onnx.helper.make_graph(graph.nodes, parts.name, inputs, outputs, graph.constants),
         opset_imports=[onnx.helper.make_opsetid("", OPSET)],
         ir_version=FORMAT,
@@ -122,8 +122,8 @@ def assemble(parts: Parts, metadata: dict[str, str], *, batch: int = 0) -> bytes
         producer_version=importlib.metadata.version("rejectd"),
         doc_string=DESCRIPTION,
     )
-    onnx.helper.set_model_props(made, metadata)
-    content: bytes = made.SerializeToString(deterministic=True)
+    onnx.helper.set_model_props(onnx_model, metadata)
+    content: bytes = onnx_model.SerializeToString(deterministic=True)
     onnx.checker.check_model(content, full_check=True)
     return content
 
@@ -135,12 +135,12 @@ def _add_detector(graph: Graph, parts: Parts) -> None:
     with torch.no_grad():
         features = trunk(picture)
     pixels = onnx_detector.normalised(graph, PIXELS, parts.teacher.mean, parts.teacher.std)
-    seen = onnx_detector.cut(graph, pixels, parts.tiles)
-    taught = graph.network(recording.record(trunk, picture), [seen])
+    tile_pixels = onnx_detector.cut(graph, pixels, parts.tiles)
+    taught = graph.network(recording.record(trunk, picture), [tile_pixels])
     rebuilt = graph.network(recording.record(student, *features), taught)
     distances = [onnx_detector.distance(graph, *pair) for pair in zip(taught, rebuilt, strict=True)]
     pairs = zip(distances, detector.STRIDES, strict=True)
-    joined = [onnx_detector.join(graph, each, parts.tiles, stride) for each, stride in pairs]
+    joined = [onnx_detector.join(graph, distance, parts.tiles, stride) for distance, stride in pairs]
     _add_map(graph, joined, parts.tiles.size, parts.scoring)
     _add_score(graph, parts.tiles.size, parts.scoring)
 
@@ -155,7 +155,10 @@ def _add_map(graph: Graph, distances: Sequence[str], size: tuple[int, int], scor
         all_rows = torch.cat([sides.rows for sides in spread.sides], 1)
         graph.add("MatMul", graph.floats(all_rows), stacked, results=[MAP])
         return
-    maps = [graph.add("MatMul", graph.floats(sides.rows), each) for sides, each in zip(spread.sides, wide, strict=True)]
+    maps = [
+        graph.add("MatMul", graph.floats(sides.rows), wide_map)
+        for sides, wide_map in zip(spread.sides, wide, strict=True)
+    ]
     product = functools.reduce(functools.partial(graph.add, "Mul"), maps)
     along_rows, along_columns = (detector.spreading(side, side) for side in size)  # of what has the size already
     high = graph.add("MatMul", graph.floats(along_rows), product)
@@ -175,17 +178,17 @@ def _add_score(graph: Graph, size: tuple[int, int], scoring: Scoring) -> None:
 def _metadata(found: Bundle) -> dict[str, str]:
     """What a program that runs the model may want to know."""
     thresholds = {
-        f"threshold.{engine}": repr(each.threshold)
-        for engine, each in found.calibrations.items()
+        f"threshold.{engine}": repr(calibration.threshold)
+        for engine, calibration in found.calibrations.items()
         if engine.endswith("-float32")  # as the model is
     }
     versions = {f"trained.{name}": version for name, version in found.versions.items()}
     versions |= {f"exported.{name}": importlib.metadata.version(name) for name in ("rejectd", "torch", "onnx")}
     fit = found.recipe.fit
-    done = images.PREPROCESSING if fit == "stretch" else f"{images.PREPROCESSING}, {fit} to the aspect ratio"
-    known = {"product": found.product, "bundle_sha256": found.digest, "preprocessing": done}
-    known |= {"teacher": found.teacher.name, "teacher_sha256": found.teacher.sha256}
-    return {**known, **thresholds, **versions}
+    preprocessing = images.PREPROCESSING if fit == "stretch" else f"{images.PREPROCESSING}, {fit} to the aspect ratio"
+    identity = {"product": found.product, "bundle_sha256": found.digest, "preprocessing": preprocessing}
+    identity |= {"teacher": found.teacher.name, "teacher_sha256": found.teacher.sha256}
+    return {**identity, **thresholds, **versions}
 
 
 def _difference(content: bytes, found: Bundle, engine: Engine, batch: int) -> float | None:
@@ -202,5 +205,5 @@ def _difference(content: bytes, found: Bundle, engine: Engine, batch: int) -> fl
     at_once = batch or len(pictures)
     places = np.resize(np.arange(len(pictures)), -(-len(pictures) // at_once) * at_once)  # whole batches, of some twice
     batches = [np.stack([pictures[place] for place in part]) for part in places.reshape(-1, at_once)]
-    scores = np.concatenate([session.run([SCORE], {PIXELS: each})[0] for each in batches])[: len(pictures)]
+    scores = np.concatenate([session.run([SCORE], {PIXELS: chunk})[0] for chunk in batches])[: len(pictures)]
     return float(np.max(np.abs(scores - expected) / np.abs(expected)))

@@ -48,21 +48,21 @@ def student(checkpoint: Path, teacher: str) -> detector.Student:
         )
     _, parts = weights.read(checkpoint, BundleError)
     if not isinstance(parts, dict) or set(parts) != set(_UNUSED):
-        found = ", ".join(sorted(map(str, parts))[:8]) if isinstance(parts, dict) else type(parts).__name__
-        raise BundleError(f"{checkpoint}: expected bn and decoder, found {found}", hint=_HINT)
-    made = detector.Student(teacher)
-    for name, module in (("bn", made.bottleneck), ("decoder", made.decoder)):
-        what = f"{checkpoint}: {name}"
-        state = weights.state_dict(parts[name], what, BundleError)
-        weights.fill(module, state, what, BundleError, unused=_UNUSED[name], hint=_HINT)
-    return made.eval()
+        contents = ", ".join(sorted(map(str, parts))[:8]) if isinstance(parts, dict) else type(parts).__name__
+        raise BundleError(f"{checkpoint}: expected bn and decoder, found {contents}", hint=_HINT)
+    network = detector.Student(teacher)
+    for name, module in (("bn", network.bottleneck), ("decoder", network.decoder)):
+        source = f"{checkpoint}: {name}"
+        state = weights.state_dict(parts[name], source, BundleError)
+        weights.fill(module, state, source, BundleError, unused=_UNUSED[name], hint=_HINT)
+    return network.eval()
 
 
 def import_checkpoint(wanted: Import, teacher: Teacher, *, device: str = "auto") -> Bundle:
     """Calibrate a checkpoint's student and write it as a bundle. Raises RevdistError."""
     check_product(wanted.product)
     bundle_files.check_place(wanted.output, replace=wanted.replace)
-    made = replace(
+    official_recipe = replace(
         recipe.official(teacher.name),
         size=wanted.size,
         false_reject_rate=wanted.false_reject_rate,
@@ -73,7 +73,7 @@ def import_checkpoint(wanted: Import, teacher: Teacher, *, device: str = "auto")
     return packing.pack(
         Engine(teacher, device=device),
         loaded,
-        made,
+        official_recipe,
         product=wanted.product,
         output=wanted.output,
         good=good,

@@ -74,7 +74,7 @@ def typical(samples: Sequence[images.Sample], scores: npt.NDArray[np.float64]) -
     """For each kind, good first, the row with the median score (the lower one of two)."""
     kinds = sorted({sample.kind for sample in samples}, key=lambda kind: (kind != "good", kind))
     rows = [[row for row, sample in enumerate(samples) if sample.kind == kind] for kind in kinds[:TYPICAL]]
-    return [sorted(each, key=lambda row: float(scores[row]))[(len(each) - 1) // 2] for each in rows]
+    return [sorted(kind_rows, key=lambda row: float(scores[row]))[(len(kind_rows) - 1) // 2] for kind_rows in rows]
 
 
 def show(
@@ -91,8 +91,8 @@ def show(
     tiny = fitted(picture, SMALL)
     level = scoring.level_of_a_scale(threshold)
     scales = [
-        heatmaps.heatmap(tiny, fitting.over_picture(each, picture.shape, how.fit), level)
-        for each in engine.scale_maps(prepared, product)
+        heatmaps.heatmap(tiny, fitting.over_picture(scale_map, picture.shape, how.fit), level)
+        for scale_map in engine.scale_maps(prepared, product)
     ]
     return Case(
         name=chosen.name,
@@ -105,7 +105,7 @@ def show(
         height=small.shape[0],
         picture=jpeg(outline(small, mask)),
         heat=jpeg(outline(heatmaps.heatmap(small, anomaly_map, threshold), mask)),
-        scales=tuple((stride, jpeg(each)) for stride, each in zip(scoring.strides, scales, strict=True)),
+        scales=tuple((stride, jpeg(overlay)) for stride, overlay in zip(scoring.strides, scales, strict=True)),
     )
 
 

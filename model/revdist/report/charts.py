@@ -35,8 +35,8 @@ class Row:
 def ticks(low: float, high: float, wanted: int) -> list[float]:
     """Round numbers from low to high, steps of 1, 2 or 5 times a power of ten, about as many as wanted."""
     step = round_step((high - low) / max(1, wanted))
-    first, last = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)
-    return [float(f"{place * step:.10g}") for place in range(first, last + 1)]
+    first_step, last_step = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)
+    return [float(f"{place * step:.10g}") for place in range(first_step, last_step + 1)]
 
 
 def round_step(rough: float) -> float:
@@ -106,11 +106,11 @@ def _row(row: Row, across: Bins, top: int) -> Markup:
     for bar in np.flatnonzero(counts):
         tall = max(2.0, BARS * float(counts[bar] / counts.max()))
         over = across.first + bar > 0
-        said = f"{row.name}: {counts[bar]} at {across.low + (bar + 1) * across.step:.3g} x threshold or just below"
+        tooltip = f"{row.name}: {counts[bar]} at {across.low + (bar + 1) * across.step:.3g} x threshold or just below"
         drawn.append(
             tag(
                 "rect",
-                tag("title", said),
+                tag("title", tooltip),
                 class_="right" if over == row.defective else "wrong",
                 x=f"{100 * bar / across.count:.3f}%",
                 width=f"{94 / across.count:.3f}%",
@@ -140,8 +140,8 @@ def _axis(across: Bins, rows: Sequence[Row], base: int) -> list[Markup]:
         at = f"{place:.3f}%"
         parts.append(tag("line", class_="tick", x1=at, x2=at, y1=base, y2=base + 5))
         parts.append(tag("text", f"{value:g}", class_="tick-name", x=at, y=base + 17, text_anchor=anchor))
-    said = ["score in multiples of the threshold", *(["the last bar also holds all higher ones"] if cut else [])]
-    for line, words in enumerate(said):
+    axis_lines = ["score in multiples of the threshold", *(["the last bar also holds all higher ones"] if cut else [])]
+    for line, words in enumerate(axis_lines):
         parts.append(tag("text", words, class_="axis-name", x="50%", y=base + 34 + 16 * line, text_anchor="middle"))
     return parts
 
@@ -186,5 +186,5 @@ def ranges(rows: Sequence[Range], wanted: float, title: str) -> Markup:
         tag("text", f"wanted {wanted:.2%}", class_="threshold-name", x=at(wanted), y=12, text_anchor=side),
         tag("text", "share of good parts rejected", class_="axis-name", x="50%", y=base + 34, text_anchor="middle"),
     ]
-    whole = (tag("title", title), *drawn)
-    return tag("svg", *whole, class_="chart ranges", role="img", aria_label=title, width="100%", height=base + AXIS)
+    parts = (tag("title", title), *drawn)
+    return tag("svg", *parts, class_="chart ranges", role="img", aria_label=title, width="100%", height=base + AXIS)

@@ -82,14 +82,16 @@ HEADS = ("folder", "pictures", "sizes", "depth", "range", "brightness", "contras
 def rows(seen: Folder) -> Iterator[tuple[str, ...]]:
     """One row for each folder: what HEADS name."""
     for group in sorted(seen.group_sizes):
-        own = seen.of_group(group)
-        looks = [seen.looks[row] for row in own]
-        medians = {name: float(np.median(seen.measured[name][own])) for name in (BRIGHTNESS, CONTRAST, SHARPNESS)}
+        picture_rows = seen.of_group(group)
+        looks = [seen.looks[row] for row in picture_rows]
+        medians = {
+            name: float(np.median(seen.measured[name][picture_rows])) for name in (BRIGHTNESS, CONTRAST, SHARPNESS)
+        }
         depths = Counter(f"{picture.used_bits.bit_length()} of 16" if picture.used_bits else "8" for picture in looks)
         yield (
             trouble.shown(Path(group)) if group != "." else "(the folder itself)",
-            str(len(own)),
-            _sizes(seen, own, 2),
+            str(len(picture_rows)),
+            _sizes(seen, picture_rows, 2),
             ", ".join(f"{depth} bit" for depth, _ in depths.most_common(2)),
             f"{min(picture.lowest for picture in looks)}..{max(picture.highest for picture in looks)}",
             f"{medians[BRIGHTNESS]:.0f}",
@@ -100,16 +102,16 @@ def rows(seen: Folder) -> Iterator[tuple[str, ...]]:
 
 def lines(seen: Folder) -> Iterator[str]:
     """The same for a terminal, with what is odd."""
-    whole = [HEADS, *rows(seen)]
-    widths = [max(len(row[column]) for row in whole) for column in range(len(HEADS))]
-    for row in whole:
+    table_rows = [HEADS, *rows(seen)]
+    widths = [max(len(row[column]) for row in table_rows) for column in range(len(HEADS))]
+    for row in table_rows:
         cells = [
             f"{row[0]:{widths[0]}}",
             *(f"{cell:>{width}}" for cell, width in zip(row[1:], widths[1:], strict=True)),
         ]
         yield "  ".join(cells)
-    for told in seen.unreadable[:_NAMED_MOST]:
-        yield f"NOT READABLE  {told}"
+    for message in seen.unreadable[:_NAMED_MOST]:
+        yield f"NOT READABLE  {message}"
     for group in seen.copies[:_NAMED_MOST]:
         yield f"the same picture: {', '.join(trouble.shown(Path(name)) for name in group)}"
     for thumb in seen.odd:
@@ -123,8 +125,8 @@ def _plural(count: int, word: str) -> str:
 
 def _sizes(seen: Folder, own: Sequence[int], most: int) -> str:
     sizes = Counter(seen.looks[row].size for row in own)
-    told = ", ".join(f"{width}x{height}" for (height, width), _ in sizes.most_common(most))
-    return told + (f", {len(sizes) - most} more" if len(sizes) > most else "")
+    shown_sizes = ", ".join(f"{width}x{height}" for (height, width), _ in sizes.most_common(most))
+    return shown_sizes + (f", {len(sizes) - most} more" if len(sizes) > most else "")
 
 
 def _odd_count(seen: Folder) -> int:
@@ -132,11 +134,11 @@ def _odd_count(seen: Folder) -> int:
 
 
 def _files(seen: Folder) -> Markup:
-    told = (
+    lead = (
         "Range: the lowest and the highest grey level of any picture, of 0 to 255. Brightness, contrast and sharpness "
         "are medians, measured on pictures brought to one size; sharpness is the strength of edges over the contrast."
     )
-    parts = [tag("p", told), table("Pictures by folder", HEADS, rows(seen))]
+    parts = [tag("p", lead), table("Pictures by folder", HEADS, rows(seen))]
     if seen.unreadable:
         broken = [(text,) for text in seen.unreadable[:_NAMED_MOST]]
         parts.append(table(f"Cannot be read: {_plural(len(seen.unreadable), 'file')}", ("what is wrong",), broken))
@@ -144,23 +146,23 @@ def _files(seen: Folder) -> Markup:
 
 
 def _odd(seen: Folder) -> Markup:
-    told = (
+    lead = (
         "The pictures that have the fewest like them, as a network sees them that was trained with everyday "
         "photographs. The number says how many robust standard deviations they are further from their nearest ones "
         f"than is usual; over {ODD_FROM:g}, look whether a picture belongs here."
     )
     shown = _thumbs(seen.odd) if seen.odd else tag("p", "No picture stands out.", class_="quiet")
-    return section("odd", "Odd ones out", tag("p", told), shown)
+    return section("odd", "Odd ones out", tag("p", lead), shown)
 
 
 def _copies(seen: Folder) -> Markup:
     if not seen.copies:
         return section("copies", "Copies", tag("p", "No picture is there twice.", class_="quiet"))
-    told = "Equal in every pixel, whatever their names. Training counts such pictures once."
+    lead = "Equal in every pixel, whatever their names. Training counts such pictures once."
     more = f", the first {_NAMED_MOST}" if len(seen.copies) > _NAMED_MOST else ""
-    named = [(first, ", ".join(others)) for first, *others in seen.copies[:_NAMED_MOST]]
+    named = [(name, ", ".join(other_names)) for name, *other_names in seen.copies[:_NAMED_MOST]]
     caption = f"There more than once: {_plural(len(seen.copies), 'picture')}{more}"
-    return section("copies", "Copies", tag("p", told), table(caption, ("picture", "is also"), named))
+    return section("copies", "Copies", tag("p", lead), table(caption, ("picture", "is also"), named))
 
 
 def _spread(seen: Folder) -> Markup:
@@ -168,17 +170,17 @@ def _spread(seen: Folder) -> Markup:
     drawn = []
     for name in (BRIGHTNESS, CONTRAST, SHARPNESS):
         values = np.exp(seen.measured[name]) if name == SHARPNESS else seen.measured[name]
-        own = {group if group != "." else "all": values[seen.of_group(group)] for group in sorted(groups)}
+        values_by_group = {group if group != "." else "all": values[seen.of_group(group)] for group in sorted(groups)}
         unit = "edges over contrast" if name == SHARPNESS else "grey levels"
-        drawn += [tag("h3", name.capitalize()), tag("p", unit), spreads.spreads(own, f"{name}, {unit}")]
-    told = "Folders that are to be compared with each other should look alike here: a threshold knows no other light."
-    return section("spread", "Light and sharpness", tag("p", told), *drawn)
+        drawn += [tag("h3", name.capitalize()), tag("p", unit), spreads.spreads(values_by_group, f"{name}, {unit}")]
+    lead = "Folders that are to be compared with each other should look alike here: a threshold knows no other light."
+    return section("spread", "Light and sharpness", tag("p", lead), *drawn)
 
 
 def _sheet(seen: Folder) -> Markup:
     count = len(seen.looks)
-    told = f"All {count} pictures." if count <= SHEET_MOST else f"{len(seen.sheet)} of {count}, from all over."
-    return section("sheet", "Contact sheet", tag("p", told), _thumbs(seen.sheet))
+    lead = f"All {count} pictures." if count <= SHEET_MOST else f"{len(seen.sheet)} of {count}, from all over."
+    return section("sheet", "Contact sheet", tag("p", lead), _thumbs(seen.sheet))
 
 
 def _thumbs(thumbs: Sequence[Thumb]) -> Markup:

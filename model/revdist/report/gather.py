@@ -110,8 +110,8 @@ def _sensitivity(
 
 def _golden(bundle: Bundle, engine: Engine, calibration: Calibration) -> tuple[Case, ...]:
     chosen = [
-        Chosen(name=each.file, path=bundle.path / each.file, mask=None, defective=each.kind == "scratch")
-        for each in bundle.golden
+        Chosen(name=golden.file, path=bundle.path / golden.file, mask=None, defective=golden.kind == "scratch")
+        for golden in bundle.golden
     ]
     return _shown(bundle, engine, calibration, chosen)
 
@@ -119,7 +119,7 @@ def _golden(bundle: Bundle, engine: Engine, calibration: Calibration) -> tuple[C
 def _shown(bundle: Bundle, engine: Engine, calibration: Calibration, chosen: Sequence[Chosen]) -> tuple[Case, ...]:
     scoring = Scoring.of(bundle.recipe)
     return tuple(
-        cases.show(engine, bundle.product, calibration, scoring, each, bundle.recipe.reading) for each in chosen
+        cases.show(engine, bundle.product, calibration, scoring, picture, bundle.recipe.reading) for picture in chosen
     )
 
 

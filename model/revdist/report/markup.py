@@ -45,10 +45,10 @@ def section(name: str, title: str, *content: Content) -> Markup:
 
 def table(caption: str, heads: Sequence[str], rows: Iterable[Sequence[Content]]) -> Markup:
     """A table whose first column names the row."""
-    head = tag("thead", tag("tr", *(tag("th", each, scope="col") for each in heads)))
-    body = [tag("tr", tag("th", first, scope="row"), *(tag("td", each) for each in rest)) for first, *rest in rows]
-    whole = tag("table", tag("caption", caption), head, tag("tbody", *body))
-    return tag("div", whole, class_="scroll", role="region", aria_label=caption, tabindex=0)
+    head = tag("thead", tag("tr", *(tag("th", column, scope="col") for column in heads)))
+    body = [tag("tr", tag("th", label, scope="row"), *(tag("td", cell) for cell in cells)) for label, *cells in rows]
+    element = tag("table", tag("caption", caption), head, tag("tbody", *body))
+    return tag("div", element, class_="scroll", role="region", aria_label=caption, tabindex=0)
 
 
 def terms(pairs: Iterable[tuple[str, Content]]) -> Markup:

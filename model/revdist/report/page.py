@@ -62,8 +62,8 @@ def _sections(figures: Figures) -> list[tuple[str, str, Markup]]:
 
 
 def _header(figures: Figures) -> Markup:
-    found = verdict.findings(figures)
-    overall = verdict.overall(found)
+    findings = verdict.findings(figures)
+    overall = verdict.overall(findings)
     bundle = figures.bundle
     sub = f"{bundle.teacher.name} at {bundle.size[0]} x {bundle.size[1]} pixels, {figures.made:%d %B %Y}"
     return tag(
@@ -74,7 +74,7 @@ def _header(figures: Figures) -> Markup:
         tag(
             "div",
             tag("p", _status(overall), tag("strong", verdict.headline(figures)), class_="headline"),
-            tag("ul", *(_finding(each) for each in found), class_="findings"),
+            tag("ul", *(_finding(finding) for finding in findings), class_="findings"),
             class_=f"verdict {overall}",
         ),
         tag("dl", *_tiles(figures), class_="tiles"),
@@ -92,7 +92,7 @@ def _finding(finding: Finding) -> Markup:
 
 def _tiles(figures: Figures) -> list[Markup]:
     """The figures that people ask for first."""
-    made = figures.calibration
+    calibration = figures.calibration
     tiles = []
     if figures.test:
         measured = figures.test.evaluation
@@ -104,8 +104,8 @@ def _tiles(figures: Figures) -> list[Markup]:
         if measured.pro is not None:
             tiles.append(("PRO", f"{measured.pro:.3f}", "up to 30% false pixels"))
     tiles += [
-        ("promise on average", f"≤\N{NO-BREAK SPACE}{made.attained_rate:.2%}", "of good parts rejected"),
-        ("promise, 95% sure", f"≤\N{NO-BREAK SPACE}{made.bound95:.2%}", "of good parts rejected"),
+        ("promise on average", f"≤\N{NO-BREAK SPACE}{calibration.attained_rate:.2%}", "of good parts rejected"),
+        ("promise, 95% sure", f"≤\N{NO-BREAK SPACE}{calibration.bound95:.2%}", "of good parts rejected"),
     ]
     return [
         tag("div", tag("dt", name), tag("dd", tag("strong", value), tag("span", unit))) for name, value, unit in tiles

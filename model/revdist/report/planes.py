@@ -54,7 +54,7 @@ def curve(
     xs, ys = thin(false, found, limit)
     line = plane.path(xs, ys)
     x, y = plane.x(min(at[0], limit)), plane.y(at[1])
-    said = f"{at[1]:.1%} found, {at[0]:.1%} false" + (f" (beyond {limit:.0%})" if at[0] > limit else "")
+    point_name = f"{at[1]:.1%} found, {at[0]:.1%} false" + (f" (beyond {limit:.0%})" if at[0] > limit else "")
     left = x > WIDTH * 0.6
     parts = [
         tag("title", title),
@@ -65,7 +65,7 @@ def curve(
         tag("circle", class_="point", cx=x, cy=y, r=6),
         tag(
             "text",
-            f"threshold: {said}",
+            f"threshold: {point_name}",
             class_="point-name",
             x=x - 11 if left else x + 11,
             y=y + 4 if y < plane.y(0) - 20 else y - 8,

@@ -15,20 +15,20 @@ from revdist.thresholds.conformal import Calibration, needed, needed_with_confid
 def calibration(made: Calibration, test: Test | None, held_out_share: float) -> Markup:
     """The threshold, what it promises, what the test pictures say of that, and the pictures that it rests on."""
     rate = made.false_reject_rate
-    wanted = "on average" if made.guarantee == "average" else "with 95% confidence"
+    guarantee = "on average" if made.guarantee == "average" else "with 95% confidence"
     pairs: list[tuple[str, Content]] = [
         ("Threshold (score, no unit)", f"{made.threshold:.6g}"),
         ("Held-out good pictures", str(len(made.scores))),
-        ("Wanted false-reject rate", f"{rate:.2%} {wanted}"),
+        ("Wanted false-reject rate", f"{rate:.2%} {guarantee}"),
         ("Bound on average", f"{made.attained_rate:.2%}"),
         ("Bound with 95% confidence", f"{made.bound95:.2%}"),
         ("Pictures needed", f"{needed(rate)} on average, {needed_with_confidence(rate)} with 95% confidence"),
     ]
-    sure = "It holds as long as the parts to come are like the held-out ones. It says nothing about missed defects."
+    proviso = "It holds as long as the parts to come are like the held-out ones. It says nothing about missed defects."
     return section(
         "calibration",
         "Calibration",
-        tag("p", f"{made.advice(held_out_share)}. {sure}"),
+        tag("p", f"{made.advice(held_out_share)}. {proviso}"),
         charts.ranges(_ranges(made, test), rate, "False-reject rate: wanted, promised and measured"),
         terms(pairs),
         *_calibration_tables(made),
@@ -37,10 +37,12 @@ def calibration(made: Calibration, test: Test | None, held_out_share: float) -> 
 
 def _ranges(made: Calibration, test: Test | None) -> list[Range]:
     """The false-reject rate by promise, by estimate and by test."""
-    bound, sure = made.attained_rate, made.bound95
+    average_bound, confident_bound = made.attained_rate, made.bound95
     rows = [
-        Range(name="promised on average", value=None, low=0, high=bound, note=f"at most {bound:.2%}"),
-        Range(name="promised, 95% sure", value=None, low=0, high=sure, note=f"at most {sure:.2%}"),
+        Range(name="promised on average", value=None, low=0, high=average_bound, note=f"at most {average_bound:.2%}"),
+        Range(
+            name="promised, 95% sure", value=None, low=0, high=confident_bound, note=f"at most {confident_bound:.2%}"
+        ),
     ]
     if made.estimate:
         low, high = made.estimate.rate_interval
@@ -58,21 +60,24 @@ def _calibration_tables(made: Calibration) -> list[Markup]:
     tables = []
     if made.blocks:
         rows: list[tuple[str, ...]] = [
-            (each.name, str(each.pictures), f"{each.rejected / each.pictures:.2%}") for each in made.blocks
+            (block.name, str(block.pictures), f"{block.rejected / block.pictures:.2%}") for block in made.blocks
         ]
         caption = "Blocks, each at a threshold from the others alone"
         tables.append(table(caption, ("block", "pictures", "rejected"), rows))
     if made.suspects:
         rows = [
-            (each.file, f"{each.score / made.threshold:.2f}", "OUTLIER" if each.outlier else "no")
-            for each in made.suspects
+            (suspect.file, f"{suspect.score / made.threshold:.2f}", "OUTLIER" if suspect.outlier else "no")
+            for suspect in made.suspects
         ]
         caption = "Held-out pictures with the highest scores: are they good?"
         if made.unconfirmed:
             caption += f" {len(made.unconfirmed)} of the outliers set no threshold until a person confirms them."
         tables.append(table(caption, ("file", "score, x threshold", "far from all others"), rows))
     if made.excluded:
-        rows = [(each.file, f"{each.score / made.threshold:.2f}", each.sha256[:12]) for each in made.excluded]
+        rows = [
+            (excluded.file, f"{excluded.score / made.threshold:.2f}", excluded.sha256[:12])
+            for excluded in made.excluded
+        ]
         tables.append(table("Excluded by hand", ("file", "score, x threshold", "SHA-256 begins"), rows))
     else:
         tables.append(tag("p", "No picture was excluded by hand.", class_="quiet"))
@@ -120,5 +125,5 @@ def provenance(figures: Figures) -> Markup:
 
 def _plain(value: object) -> str:
     if isinstance(value, tuple):
-        return ", ".join(str(each) for each in value)
+        return ", ".join(str(item) for item in value)
     return str(value) or "-"

@@ -46,13 +46,19 @@ def _groups(figures: Figures) -> list[Row]:
     if figures.test is None:
         return rows
     inspected = figures.test.inspected
-    kinds = sorted({each.kind for each in inspected.samples}, key=lambda kind: (kind != "good", kind))
+    kinds = sorted({sample.kind for sample in inspected.samples}, key=lambda kind: (kind != "good", kind))
     for kind in kinds:
-        own = inspected.scores[[each.kind == kind for each in inspected.samples]]
+        kind_scores = inspected.scores[[sample.kind == kind for sample in inspected.samples]]
         good = kind == "good"
-        wrong = int((own > threshold).sum() if good else (own <= threshold).sum())
-        note = _noted(wrong, len(own)) if good else f"{wrong} of {len(own)} missed ({wrong / len(own):.0%})"
-        rows.append(Row(name="test good" if good else kind, values=own / threshold, defective=not good, note=note))
+        wrong = int((kind_scores > threshold).sum() if good else (kind_scores <= threshold).sum())
+        note = (
+            _noted(wrong, len(kind_scores))
+            if good
+            else f"{wrong} of {len(kind_scores)} missed ({wrong / len(kind_scores):.0%})"
+        )
+        rows.append(
+            Row(name="test good" if good else kind, values=kind_scores / threshold, defective=not good, note=note)
+        )
     return rows
 
 
@@ -104,7 +110,7 @@ def pictures(figures: Figures, colour_bar: str) -> Markup:
     legend = tag(
         "figure",
         tag("img", src=colour_bar, alt="Colours from clear over blue, green and yellow to red", width=320, height=20),
-        tag("figcaption", *(tag("span", each) for each in ends)),
+        tag("figcaption", *(tag("span", end) for end in ends)),
         class_="legend",
     )
     lead = (
@@ -115,8 +121,8 @@ def pictures(figures: Figures, colour_bar: str) -> Markup:
     )
     test = figures.test
     if test is None:
-        told = "Pictures of the bundle itself: held-out good ones, and the same with a painted (synthetic) scratch."
-        groups = [_cases("Golden pictures", told, figures.golden, "")]
+        note = "Pictures of the bundle itself: held-out good ones, and the same with a painted (synthetic) scratch."
+        groups = [_cases("Golden pictures", note, figures.golden, "")]
     else:
         groups = [
             _cases("Worst misses", _of(test.escapes, test.missed), test.escapes, "No defective test part was missed."),
@@ -153,7 +159,7 @@ def _of(shown: Sequence[Case], total: int) -> str:
 
 
 def _cases(title: str, told: str, shown: Sequence[Case], none: str) -> Markup:
-    content = tag("div", *(_case(each) for each in shown), class_="cases") if shown else tag("p", none, class_="quiet")
+    content = tag("div", *(_case(case) for case in shown), class_="cases") if shown else tag("p", none, class_="quiet")
     return join(tag("h3", title), tag("p", told) if told else "", content)
 
 
@@ -167,10 +173,10 @@ def _case(case: Case) -> Markup:
     small = [
         tag(
             "figure",
-            tag("img", src=each, alt=f"Map of {case.name} at stride {stride}", **shape),
+            tag("img", src=scale_map, alt=f"Map of {case.name} at stride {stride}", **shape),
             tag("figcaption", f"stride {stride} px"),
         )
-        for stride, each in case.scales
+        for stride, scale_map in case.scales
     ]
     return tag(
         "figure",
@@ -193,28 +199,34 @@ def _case(case: Case) -> Markup:
 
 def sensitivity(found: Sensitivity, painted_on: str) -> Markup:
     """Detection of painted defects by kind, size and contrast."""
-    sizes = sorted({each.size_px for each in found.probes})
-    contrasts = sorted({each.contrast for each in found.probes})
+    sizes = sorted({probe.size_px for probe in found.probes})
+    contrasts = sorted({probe.contrast for probe in found.probes})
     names = [f"contrast {contrast:.0%}" for contrast in contrasts]
     lead = (
         f"SYNTHETIC defects painted on {found.pictures} of {painted_on}: a probe of what is surely too small or too "
         f"faint, no measure of real defects. Whiskers are 95% intervals; the dotted line is {DETECTED:.0%}. "
         f"{found.clean_rejected} of the {found.pictures} are rejected with nothing painted."
     )
-    kinds = list(dict.fromkeys(each.kind for each in found.probes))
+    kinds = list(dict.fromkeys(probe.kind for probe in found.probes))
     drawn = []
     rows: list[list[Content]] = []
     for kind in kinds:
         lines = []
         for contrast, name in zip(contrasts, names, strict=True):
-            own = sorted(
-                (each for each in found.probes if (each.kind, each.contrast) == (kind, contrast)),
-                key=lambda each: each.size_px,
+            probes = sorted(
+                (probe for probe in found.probes if (probe.kind, probe.contrast) == (kind, contrast)),
+                key=lambda probe: probe.size_px,
             )
-            lines.append(Line(name=name, rates=[p.rate for p in own], intervals=[p.interval for p in own]))
+            lines.append(
+                Line(name=name, rates=[probe.rate for probe in probes], intervals=[probe.interval for probe in probes])
+            )
             smallest = found.smallest(kind, contrast)
             rows.append(
-                [f"{kind}, {name}", *(f"{p.rate:.0%}" for p in own), f"{smallest:g} px" if smallest else "none"]
+                [
+                    f"{kind}, {name}",
+                    *(f"{probe.rate:.0%}" for probe in probes),
+                    f"{smallest:g} px" if smallest else "none",
+                ]
             )
         title = f"Detected synthetic defects: {kind}"
         chart = planes.rates(sizes, lines, level=DETECTED, title=title, names=("size, pixels of the input", "detected"))

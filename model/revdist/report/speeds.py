@@ -43,14 +43,14 @@ def drawing(rows: Sequence[Speed], title: str) -> Markup:
     for value in charts.ticks(0, top, 6):
         drawn.append(tag("line", class_="tick", x1=at(value), x2=at(value), y1=base, y2=base + 5))
         drawn.append(tag("text", f"{value:g}", class_="tick-name", x=at(value), y=base + 18, text_anchor="middle"))
-    said = "milliseconds a picture, less is better; bar: best batch size, mark: smallest"
-    drawn.append(tag("text", said, class_="axis-name", x=WIDTH / 2, y=base + 38, text_anchor="middle"))
+    axis_name = "milliseconds a picture, less is better; bar: best batch size, mark: smallest"
+    drawn.append(tag("text", axis_name, class_="axis-name", x=WIDTH / 2, y=base + 38, text_anchor="middle"))
     ground = tag("rect", class_="ground", width="100%", height="100%")
     head = tag("text", title, class_="title", x=MARGIN, y=20)
     height = base + AXIS
     box = f"0 0 {WIDTH} {height}"
-    whole = (tag("title", title), _STYLE, ground, head, *drawn)
-    return tag("svg", *whole, xmlns="http://www.w3.org/2000/svg", viewBox=box, width=WIDTH, height=height)
+    parts = (tag("title", title), _STYLE, ground, head, *drawn)
+    return tag("svg", *parts, xmlns="http://www.w3.org/2000/svg", viewBox=box, width=WIDTH, height=height)
 
 
 def _row(row: Speed, y: float, at: Callable[[float], float]) -> Markup:

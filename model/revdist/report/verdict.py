@@ -33,16 +33,16 @@ class Finding:
 def findings(figures: Figures) -> list[Finding]:
     """The promise, then what the test pictures say of it."""
     promise = _promise(figures.calibration, figures.bundle.recipe.holdout)
-    found = [promise, *_unlike("Held-out pictures", figures.bundle.held_out_unlike)]
+    facts = [promise, *_unlike("Held-out pictures", figures.bundle.held_out_unlike)]
     if figures.test is None:
-        told = "No labelled test pictures were given. Good pictures alone say nothing about missed defects."
-        return [*found, Finding(subject="Missed defects", status="unknown", sentence=told)]
-    found += [_escapes(figures.test), _false_rejects(figures.test, figures.calibration)]
-    found += _unlike("Test pictures", figures.test.unlike)
+        sentence = "No labelled test pictures were given. Good pictures alone say nothing about missed defects."
+        return [*facts, Finding(subject="Missed defects", status="unknown", sentence=sentence)]
+    facts += [_escapes(figures.test), _false_rejects(figures.test, figures.calibration)]
+    facts += _unlike("Test pictures", figures.test.unlike)
     if figures.test.trained_on:
-        told = f"The student was trained on {figures.test.trained_on} of the test pictures: the figures flatter."
-        found.append(Finding(subject="Test pictures", status="bad", sentence=told))
-    return found
+        sentence = f"The student was trained on {figures.test.trained_on} of the test pictures: the figures flatter."
+        facts.append(Finding(subject="Test pictures", status="bad", sentence=sentence))
+    return facts
 
 
 def _unlike(subject: str, told: Sequence[str]) -> list[Finding]:
@@ -55,16 +55,16 @@ def _unlike(subject: str, told: Sequence[str]) -> list[Finding]:
 
 def overall(found: Sequence[Finding]) -> Status:
     """The worst of all."""
-    return next(status for status in _WORST if any(each.status == status for each in found))
+    return next(status for status in _WORST if any(finding.status == status for finding in found))
 
 
 def headline(figures: Figures) -> str:
     """The whole in one or two sentences."""
-    made = figures.calibration
-    if made.enough:
-        promise = f"Promises at most {made.attained_rate:.2%} false rejects on average"
+    calibration = figures.calibration
+    if calibration.enough:
+        promise = f"Promises at most {calibration.attained_rate:.2%} false rejects on average"
     else:
-        promise = f"Cannot promise {made.false_reject_rate:.2%} false rejects yet: too few held-out pictures"
+        promise = f"Cannot promise {calibration.false_reject_rate:.2%} false rejects yet: too few held-out pictures"
     if figures.test is None:
         return f"{promise}. What it misses is unknown without labelled test pictures."
     measured = figures.test.evaluation
@@ -76,13 +76,13 @@ def headline(figures: Figures) -> str:
 
 
 def _promise(made: Calibration, held_out_share: float) -> Finding:
-    told = f"Proven with {len(made.scores)} pictures: {made.proven()}, as long as the parts to come are like them."
+    sentence = f"Proven with {len(made.scores)} pictures: {made.proven()}, as long as the parts to come are like them."
     if made.enough:
-        return Finding(subject="Promised false rejects", status="good", sentence=told)
-    told += f" {made.wanted(held_out_share)}."
+        return Finding(subject="Promised false rejects", status="good", sentence=sentence)
+    sentence += f" {made.wanted(held_out_share)}."
     if made.basis == "tail":
-        told += " Until then the threshold is an estimate."
-    return Finding(subject="Promised false rejects", status="caution", sentence=told)
+        sentence += " Until then the threshold is an estimate."
+    return Finding(subject="Promised false rejects", status="caution", sentence=sentence)
 
 
 def _escapes(test: Test) -> Finding:
@@ -92,26 +92,28 @@ def _escapes(test: Test) -> Finding:
         status: Status = "good"
     else:
         status = "bad" if measured.escape_rate >= MISSES_MOST else "caution"
-    told = f"{missed} of {measured.defective} defective test parts passed: {with_interval(missed, measured.defective)}."
-    kinds = sorted(measured.escape_rate_by_kind.items(), key=lambda each: -each[1])
+    summary = (
+        f"{missed} of {measured.defective} defective test parts passed: {with_interval(missed, measured.defective)}."
+    )
+    kinds = sorted(measured.escape_rate_by_kind.items(), key=lambda kind_and_rate: -kind_and_rate[1])
     if missed and len(kinds) > 1:
         (worst, most), (best, least) = kinds[0], kinds[-1]
-        told += f" Most often {worst} ({most:.0%} passed), least often {best} ({least:.0%})."
-    return Finding(subject="Missed defects", status=status, sentence=told)
+        summary += f" Most often {worst} ({most:.0%} passed), least often {best} ({least:.0%})."
+    return Finding(subject="Missed defects", status=status, sentence=summary)
 
 
 def _false_rejects(test: Test, made: Calibration) -> Finding:
     measured = test.evaluation
     rejected = test.rejected
     low, _ = wilson(rejected, measured.good)
-    told = f"{rejected} of {measured.good} good test parts were rejected: {with_interval(rejected, measured.good)}"
+    sentence = f"{rejected} of {measured.good} good test parts were rejected: {with_interval(rejected, measured.good)}"
     if low > made.bound95:
         return Finding(
             subject="False rejects",
             status="bad",
-            sentence=f"{told}. That is more than promised: these parts differ from the held-out ones.",
+            sentence=f"{sentence}. That is more than promised: these parts differ from the held-out ones.",
         )
-    return Finding(subject="False rejects", status="good", sentence=f"{told}, which agrees with the promise.")
+    return Finding(subject="False rejects", status="good", sentence=f"{sentence}, which agrees with the promise.")
 
 
 def with_interval(hits: int, total: int) -> str:

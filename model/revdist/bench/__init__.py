@@ -1,1 +1,1 @@
-"""How fast engines are beside peers and the machine; train and evaluate every product of a data set."""
+"""Measures how fast engines are beside peers and the machine; trains and evaluates every product of a data set."""

@@ -1,12 +1,12 @@
-"""How fast a detector's engines are: in one run, beside peers and beside what the machine can do.
+"""Measures how fast a detector's engines are, in one run with peers and with probes of the machine.
 
-Everything takes turns: a round is one call of each engine and peer, one of each engine's network alone, and one of each
-probe of the machine (see machine.py), so that whatever disturbs the machine disturbs all alike. Medians of one run are
-compared with one another, never with those of another run.
+All contestants take turns. A round calls every engine and peer once, every engine's network alone once, and every probe
+of the machine (see machine.py) once, so that a disturbance of the machine hits all alike. Medians of one run are
+compared with one another, never with medians of another run.
 
-On two idle cores, a WideResNet50-2 in bfloat16 and OpenVINO in turns, medians of a call: ours took 72 ms whatever came
-before; OpenVINO took 65 alone, 68 right after ours, whose threads still spin, and 65 after a pause of 5 ms, in a
-process of its own as in ours. So each call has a pause before it. Far worse are other programs: see machine.Elsewhere.
+Every call has a pause before it. On two idle cores, with a WideResNet50-2 in bfloat16 and OpenVINO in turns, our median
+call took 72 ms whatever came before. OpenVINO's took 65 ms alone, 68 ms right after ours, whose threads still spin, and
+65 ms after a pause of 5 ms, in a process of its own as in ours. Other programs disturb far more: see machine.Elsewhere.
 """
 
 from __future__ import annotations
@@ -35,16 +35,16 @@ from revdist.errors import RevdistError
 from revdist.scoring import detector
 
 _VERSIONS = ("rejectd", "torch", "torchvision", "numpy", "scipy", "pillow", "onnx", "openvino", "anomalib")
-_PAUSE_S = 0.01  # before each call: threads of the one before spin for some milliseconds
-_AT_ONCE = 4  # pictures of a probed convolution, as a processor has them under way
+_PAUSE_S = 0.01  # before each call: threads of the call before spin for some milliseconds
+_AT_ONCE = 4  # pictures of a probed convolution: as many as a processor works on at a time
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """What to measure. Values are checked when it is made; a wrong one raises RevdistError."""
+    """The settings of a bench. The constructor checks the values; a wrong value raises RevdistError."""
 
     engines: tuple[str, ...] = ()  # none: every precision that this machine has
-    device: str = "auto"  # of those
+    device: str = "auto"  # of those engines, where none is named
     against: tuple[Wanted, ...] = (Wanted(name=defaults.PEER),)
     batches: tuple[int, ...] = defaults.BATCHES
     picture: int = defaults.PICTURE_PX
@@ -61,7 +61,7 @@ class Plan:
                 raise RevdistError(f"bench: {name} is {value}, must be {expected}")
 
     def targets(self) -> list[backend.Backend]:
-        """Where and how the engines run. Raises RevdistError for one that this machine has not."""
+        """Return the backends that the engines run on. Raises RevdistError for a backend that this machine lacks."""
         if not self.engines:
             return backend.available(self.device)
         names = [backend.parse(name) for name in dict.fromkeys(self.engines)]
@@ -70,18 +70,18 @@ class Plan:
 
 @dataclass(slots=True, kw_only=True, eq=False)
 class Row:
-    """What an engine or peer took at one batch size."""
+    """The times of an engine or a peer at one batch size."""
 
     name: str
     batch: int
-    pictures: int  # of a call: the batch, or what it can take
+    pictures: int  # of a call: the batch, or fewer if the peer takes fewer
     precision: str
     calls: list[float] = field(default_factory=list)  # seconds, from pictures to scores
     networks: list[float] = field(default_factory=list)  # seconds, of teacher and student alone
 
     @property
     def per_picture(self) -> float:
-        """Seconds, median."""
+        """Median seconds of a call, for one picture."""
         return float(np.median(self.calls)) / self.pictures
 
     @property
@@ -91,7 +91,7 @@ class Row:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rate:
-    """The best that was seen of an operation of the machine."""
+    """The highest rate that was measured for one kind of operation on this machine."""
 
     precision: str
     kind: str
@@ -101,7 +101,7 @@ class Rate:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Difference:
-    """The largest relative difference of an engine and the paper's loop, over some pictures."""
+    """The largest relative difference between an engine and the paper's loop, over some pictures."""
 
     name: str
     map: float  # relative to the map's highest value
@@ -111,7 +111,7 @@ class Difference:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Bench:
-    """A run."""
+    """The results of one bench run."""
 
     subject: str
     teacher: str
@@ -126,13 +126,13 @@ class Bench:
 
     @property
     def reference(self) -> str:
-        """The first peer that took part, with whom the others are compared; empty where there is none."""
+        """The first peer that took part: the others are compared with it. Empty without a peer."""
         ours = {row.name for row in self.rows if row.precision}
         return next((row.name for row in self.rows if row.name not in ours), "")
 
 
 def bench(subject: Subject, plan: Plan) -> Bench:
-    """Measure. Raises RevdistError for an engine or a checkout that cannot be used; other peers may be missing."""
+    """Measure engines and peers. Raises RevdistError for an unusable engine or checkout; other peers may be missing."""
     tiles = subject.recipe.tiles
     targets, work = plan.targets(), workload.of_detector(subject.teacher.trunk, subject.student, tiles.tile)
     picture = subject.picture(plan.picture)
@@ -204,16 +204,16 @@ def _contestant(engine: Engine, where: backend.Backend, subject: Subject, pictur
 
 
 class _Rounds:
-    """Rounds of calls, and what they took."""
+    """Runs rounds of calls and keeps their times."""
 
     def __init__(self, contestants: Sequence[Contestant], probes: Sequence[tuple[backend.Backend, Probe]]) -> None:
         self._contestants, self._probes = list(contestants), probes
         self._best = [float("inf")] * len(probes)  # seconds
         self.rows: list[Row] = []
-        self.lost: list[PeerError] = []  # of peers that failed on the way: the rounds go on without them
+        self.lost: list[PeerError] = []  # errors of peers that failed on the way: the rounds go on without them
 
     def run(self, batch: int, seconds: float) -> None:
-        """A round to warm up, then rounds for so long, one at least."""
+        """Run one round to warm up, then rounds for this many seconds, at least one."""
         rows = [
             Row(
                 name=contestant.name,
@@ -233,7 +233,7 @@ class _Rounds:
         self.rows += rows
 
     def _round(self, rows: list[Row]) -> None:
-        """`rows` are those of the contestants; of one that fails both are dropped."""
+        """Call every contestant and fill its row of `rows`; a contestant that fails is dropped with its row."""
         for contestant, row in list(zip(self._contestants, rows, strict=True)):
             try:
                 _turn(contestant, row)
@@ -246,7 +246,7 @@ class _Rounds:
                 self._best[place] = min(self._best[place], machine.seconds(probe.call, where.device))
 
     def rates(self) -> list[Rate]:
-        """For each precision the best matrix product and the best convolution."""
+        """Return the best matrix product and the best convolution of each precision."""
         best: dict[tuple[str, str], Rate] = {}
         for (_, probe), seconds in zip(self._probes, self._best, strict=True):
             rate = Rate(

@@ -1,4 +1,4 @@
-"""What a bench says: shares and ratios, as JSON for programs, as a table for a terminal, and as a chart."""
+"""Turns the figures of a bench into JSON for programs, a table for a terminal and a chart; computes the ratios."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from revdist.bench.machine import CONVOLUTION, MATMUL
 from revdist.report import speeds
 from revdist.report.markup import Markup
 
-_QUIET = 0.1  # of the processors' time may go to other programs
-_GOAL = 0.85  # of the network's time, that its operations take at the best convolution's rate
+_QUIET = 0.1  # largest share of the processors' time that other programs may take
+_GOAL = 0.85  # share of the network's time that its operations take at the best convolution's rate
 
 
 def to_json(made: Bench) -> dict[str, Any]:
-    """Everything; times in milliseconds."""
+    """Return all figures of a bench; times are in milliseconds."""
     plan = made.plan
     return {
         "subject": made.subject,
@@ -58,7 +58,7 @@ def _row(made: Bench, row: Row) -> dict[str, Any]:
 
 
 def share(made: Bench, row: Row, kind: str) -> float | None:
-    """Time that the network's operations take at the best rate of this kind, over the time that they took."""
+    """Divide the time that the network's operations take at the best rate of this kind by the time that they took."""
     network = row.network_per_picture
     for rate in made.rates:
         if network is not None and (rate.precision, rate.kind) == (row.precision, kind):
@@ -67,9 +67,10 @@ def share(made: Bench, row: Row, kind: str) -> float | None:
 
 
 def ratios(made: Bench) -> list[dict[str, Any]]:
-    """How many times as fast as the first peer each is, by picture: in the rounds of batch 1, and each at its best.
+    """Compare every engine and peer with the first peer: how many times as fast is it for one picture?
 
-    What takes one picture at a time does the same in the rounds of all batch sizes: there all its calls count.
+    One ratio is from the rounds of batch 1, the other from the batch size at which the engine or peer is fastest.
+    A peer that takes one picture at a time does the same work in the rounds of all batch sizes: all its calls count.
     """
     if not made.reference:
         return []
@@ -89,7 +90,7 @@ def ratios(made: Bench) -> list[dict[str, Any]]:
 
 
 def best_of(made: Bench, name: str) -> tuple[int, float]:
-    """The pictures of a call at which this engine or peer is fastest, and the median seconds for each of them."""
+    """Return the pictures of a call at which this engine or peer is fastest, and its median seconds for a picture."""
     calls: dict[int, list[float]] = {}
     for row in made.rows:
         if row.name == name:
@@ -99,7 +100,7 @@ def best_of(made: Bench, name: str) -> tuple[int, float]:
 
 
 def table(made: Bench) -> Iterator[str]:
-    """For a terminal."""
+    """Yield the lines of the table that a terminal shows."""
     size, host = f"{made.size[0]}x{made.size[1]}", made.machine
     yield f"{made.subject}: {made.teacher}, {size} pixels, {made.operations / 1e9:.1f} GFLOP a picture"
     yield f"a call: from pictures of {made.plan.picture} px square to scores; network: teacher and student alone"
@@ -152,10 +153,10 @@ def _aligned(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[st
 
 
 def chart(made: Bench) -> Markup:
-    """Milliseconds a picture, of each engine and peer at its best batch size and at the smallest."""
+    """Draw the milliseconds a picture of every engine and peer, at its best batch size and at the smallest."""
     rows = []
     for name in dict.fromkeys(row.name for row in made.rows):
-        smallest = next(row for row in made.rows if row.name == name)  # of the smallest batch: they come in order
+        smallest = next(row for row in made.rows if row.name == name)  # rows come in order of batch size
         pictures, best = best_of(made, name)
         note = f"{1e3 * best:.1f} ms at batch {pictures}; {1e3 * smallest.per_picture:.1f} at {smallest.pictures}"
         rows.append(

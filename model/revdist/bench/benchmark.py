@@ -2,8 +2,8 @@
 
     ROOT/<product>/train/good, test/<kind>, ground_truth/<kind>
 
-Each run ends in a bundle and a result file; what is there already is not done again, and a training that was stopped
-goes on. Nothing is chosen by test pictures: each figure is that of the last iterate.
+Each run ends in a bundle and a result file. A run whose files exist is not repeated, and a stopped training goes on.
+Nothing is chosen by test pictures: each figure belongs to the weights after the last step.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from revdist.training import train
 log = logging.getLogger("revdist")
 
 METRICS = {"image_auroc": "image AUROC", "pixel_auroc": "pixel AUROC", "pro_per_image": "PRO per image", "pro": "PRO"}
-# Deng & Li, CVPR 2022, tables 1 and 2: WideResNet50-2, 256 pixels, percent. Their PRO is that of each image.
+# Deng & Li, CVPR 2022, tables 1 and 2: WideResNet50-2, 256 pixels, percent. Their PRO is computed image by image.
 PUBLISHED: dict[str, tuple[float, float, float]] = {
     "carpet": (98.9, 98.9, 97.0),
     "grid": (100.0, 99.3, 97.6),
@@ -53,7 +53,7 @@ PUBLISHED: dict[str, tuple[float, float, float]] = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """What to run."""
+    """The products to train and evaluate, and where the results go."""
 
     root: Path
     output: Path  # folder for bundles and results
@@ -64,13 +64,13 @@ class Plan:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Row:
-    """A product's figures, percent, one for each seed; None where it has no masks."""
+    """A product's figures in percent, one for each seed; None where the product has no masks."""
 
     product: str
     values: dict[str, list[float | None]]  # by METRICS
 
     def shown(self, metric: str) -> str:
-        """Mean and, of several seeds, standard deviation."""
+        """Return the mean as text; with several seeds, also the standard deviation."""
         measured = [value for value in self.values[metric] if value is not None]
         if not measured:
             return "-"
@@ -82,7 +82,7 @@ class Row:
 
 
 def products(root: Path, wanted: Sequence[str] = ()) -> list[str]:
-    """The products of a folder, or the wanted ones of them. Raises DataError for one that is not there."""
+    """Return the wanted products of a folder, or all of them. Raises DataError for a product that is not there."""
     if wrong := trouble.why_not_folder(root):
         raise DataError(f"{trouble.shown(root)}: cannot be listed: {wrong.cause}", hint=wrong.hint)
     names = sorted(path.parent.parent.name for path in root.glob("*/train/good"))
@@ -94,7 +94,7 @@ def products(root: Path, wanted: Sequence[str] = ()) -> list[str]:
 
 
 def run(plan: Plan, teacher: Teacher, *, device: str = "auto") -> list[Row]:
-    """Run all that is not there yet. Ctrl-C stops it; the same call goes on. Raises RevdistError."""
+    """Do the runs that have no result yet. Ctrl-C stops them; the same call goes on. Raises RevdistError."""
     rows = []
     for product in plan.products:
         figures: dict[str, list[float | None]] = {metric: [] for metric in METRICS}
@@ -108,7 +108,7 @@ def run(plan: Plan, teacher: Teacher, *, device: str = "auto") -> list[Row]:
 
 
 def _one(plan: Plan, teacher: Teacher, product: str, seed: int, device: str) -> dict[str, Any]:
-    """The figures of one run, from its file or made now."""
+    """Return the figures of one run: from its result file, or measured now."""
     data = plan.root / product
     recipe = plan.recipe(data)
     recipe = Recipe.from_json(recipe.to_json() | {"seed": seed})
@@ -134,7 +134,7 @@ def _one(plan: Plan, teacher: Teacher, product: str, seed: int, device: str) -> 
 
 
 def _kept(file: Path) -> dict[str, Any]:
-    """The figures of a result file; empty where there is none. Raises DataError for a damaged one."""
+    """Return the figures of a result file; empty without a file. Raises DataError for a damaged file."""
     if not os.path.lexists(file):
         return {}
     hint = "delete it to measure again"
@@ -154,7 +154,7 @@ def _keep(file: Path, result: dict[str, Any]) -> None:
 
 
 def _trained(job: train.Job, teacher: Teacher, engine: Engine) -> bool:
-    """Whether the run's bundle is there already: it was stopped between training and evaluation."""
+    """Return whether the run's bundle exists: the run was stopped between training and evaluation."""
     if not os.path.lexists(job.output / bundle_files.MANIFEST):
         return False
     trained = bundle.read(job.output)
@@ -164,7 +164,7 @@ def _trained(job: train.Job, teacher: Teacher, engine: Engine) -> bool:
 
 
 def table(rows: Sequence[Row]) -> str:
-    """Ours beside the paper's, as Markdown, percent."""
+    """Return a Markdown table of our figures beside the paper's, in percent."""
     lines = [
         "| product | " + " | ".join(f"{name} | paper" if metric != "pro" else name for metric, name in METRICS.items())
     ]

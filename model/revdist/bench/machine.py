@@ -1,6 +1,6 @@
-"""What a machine can do: rates of its matrix products and of single convolutions, in operations a second.
+"""Measures what a machine can do: the rates of its matrix products and single convolutions, in operations a second.
 
-They are the yardstick of a network in the same run: beyond them it cannot go, whatever is done about the rest.
+A network in the same run is compared with these rates: it cannot be faster, however well the rest is written.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ from revdist.engines.processor import packed, quantised
 from revdist.engines.processor.quantised import QuantParams
 
 MATMUL, CONVOLUTION = "matmul", "convolution"
-_SIDE = {"cpu": 2048, "cuda": 8192}  # of the matrices: the rate of larger ones is the same
-_TIMES = {"cpu": 1, "cuda": 20}  # that a convolution is called in a probe: there one is over before it is waited for
+_SIDE = {"cpu": 2048, "cuda": 8192}  # of the matrices: larger matrices have the same rate
+_TIMES = {"cpu": 1, "cuda": 20}  # calls of a convolution in a probe: on a GPU one call ends before it is waited for
 _EACH = 3  # convolutions of each kernel that are tried
 _KERNELS = ((3, 3), (1, 1))
 
@@ -41,7 +41,7 @@ class Probe:
 
 
 def probes(target: Backend, work: Sequence[Work], pictures: int) -> Iterator[Probe]:
-    """A matrix product, and the largest convolutions of 3x3 and 1x1 of a network for so many pictures at once."""
+    """Yield a matrix product, and a network's largest 3x3 and 1x1 convolutions for this many pictures at once."""
     side, times = _SIDE[target.device.type], _TIMES[target.device.type]
     product = _matmul(target, side)
     if product is not None:
@@ -62,7 +62,7 @@ def _repeated(call: Callable[[], object], times: int) -> Callable[[], object]:
 
 
 def largest(work: Sequence[Work]) -> list[Work]:
-    """The convolutions of 3x3 and of 1x1 with the most operations, of different shapes; plain ones with stride 1."""
+    """Return the plain 3x3 and 1x1 convolutions of stride 1 with the most operations, one for each shape."""
     plain: dict[str, Work] = {}
     for layer in work:
         layout = tuple(layer.convolution.stride), layer.convolution.transposed, layer.convolution.groups
@@ -77,7 +77,7 @@ def largest(work: Sequence[Work]) -> list[Work]:
 
 
 def _matmul(target: Backend, side: int) -> Callable[[], object] | None:
-    """None for int8 where this torch has no such product."""
+    """Return a matrix product to call; None for int8 where this torch has no such product."""
     if target.precision == "int8":
         if not hasattr(torch, "_int_mm"):
             return None
@@ -89,7 +89,7 @@ def _matmul(target: Backend, side: int) -> Callable[[], object] | None:
 
 
 def _convolution(target: Backend, work: Work, pictures: int) -> Callable[[], object]:
-    """As an engine for this target runs it."""
+    """Return the convolution to call, run as an engine for this target runs it."""
     shape, outputs = work.convolution.weight.shape, work.convolution.weight.shape[0]
     plain = replace(work.convolution, weight=0.05 * torch.randn(shape), bias=torch.zeros(outputs))
     x = torch.rand(pictures, work.channels, work.rows, work.columns)
@@ -113,7 +113,7 @@ def _module_like(plain: recording.Convolution, x: torch.Tensor) -> Callable[[], 
 
 
 def describe() -> dict[str, Any]:
-    """The machine and torch's ways with it, for a record of figures."""
+    """Describe the machine and torch's set-up on it, to be stored with figures."""
     gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
     return {
         "processor": processor(),
@@ -127,7 +127,7 @@ def describe() -> dict[str, Any]:
 
 
 def processor() -> str:
-    """Its name, with family and model, because the name alone can be that of a series."""
+    """Return the processor's name with family and model: the name alone can stand for a whole series."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:
@@ -137,7 +137,7 @@ def processor() -> str:
 
 
 def seconds(work: Callable[[], object], device: torch.device) -> float:
-    """How long it takes until its results are there, whatever was under way on the device before."""
+    """Return the seconds until the work's results are there, not counting what the device did before."""
     _finish(device)
     begin = time.perf_counter()
     work()
@@ -151,19 +151,19 @@ def _finish(device: torch.device) -> None:
 
 
 class Elsewhere:
-    """Time of the processors that goes to other programs: those delay us, and figures of a busy machine say little.
+    """Measures the share of processor time that other programs use: figures of a busy machine say little.
 
-    Measured, a call of 72 ms on two idle cores took 270 beside a program that wanted both: torch gives each thread an
-    equal part of the work and waits for the slowest. OpenVINO, which hands out small parts, went from 65 to 143.
+    Measured: a call of 72 ms on two idle cores took 270 ms beside a program that used both. Torch gives each thread an
+    equal part of the work and waits for the slowest. OpenVINO, which hands out small parts, went from 65 to 143 ms.
     """
 
     def __init__(self, own: Sequence[int]) -> None:
-        """`own`: our other processes."""
+        """`own`: ids of our other processes."""
         self._own = [os.getpid(), *own]
         self._begin = self._now()
 
     def share(self) -> float | None:
-        """The share of all processors (0..1) that others used since the beginning; None if that is unknown."""
+        """Return the share of all processors (0..1) that other programs used so far; None if that is unknown."""
         end = self._now()
         if self._begin is None or end is None or end[0] == self._begin[0]:
             return None
@@ -171,7 +171,7 @@ class Elsewhere:
         return min(1.0, max(0.0, (busy - ours) / passed))
 
     def _now(self) -> tuple[int, int, int] | None:
-        """Ticks of all processors: that have passed, that were busy, and that were ours."""
+        """Return the clock ticks of all processors: how many passed, how many were busy, how many were ours."""
         try:
             ticks = [int(count) for count in Path("/proc/stat").read_text().split("\n")[0].split()[1:9]]
             ours = [Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split() for pid in self._own]

@@ -1,8 +1,8 @@
-"""The evaluation loop of the paper's code, operation for operation, on a teacher and student of ours: a yardstick.
+"""Runs the evaluation loop of the paper's code, operation for operation, on our teacher and student: a yardstick.
 
-Written anew after github.com/hq-deng/RD4AD (test.py), or with the modules of a checkout of it. What it does with a
-picture: resized by PIL, normalised by torchvision, one at a time; plain modules with their batch norms; the teacher's
-fourth stage is run and nobody reads it; the map is added up in numpy and smoothed by scipy; the score is its maximum.
+The loop is written anew after github.com/hq-deng/RD4AD (test.py), or uses the modules of a checkout of that code. It
+takes one picture at a time: PIL resizes, torchvision normalises; the modules are plain, with their batch norms; the
+teacher's fourth stage runs and nobody reads it; numpy adds up the map, scipy smooths it; its maximum is the score.
 """
 
 from __future__ import annotations
@@ -31,21 +31,21 @@ from revdist.networks.teacher import Teacher
 from revdist.scoring import detector
 
 Map = npt.NDArray[np.float64]  # (h, w)
-_UNREAD = ("layer4.", "fc.")  # of the official teacher: made, but its features are none
-_UNUSED = ("conv4.", "bn4.")  # of the official bottleneck: made, never run
-_MODULES = ("resnet", "de_resnet", "test")  # of the official code that are used here
+_UNREAD = ("layer4.", "fc.")  # of the official teacher: built, but its features are not used
+_UNUSED = ("conv4.", "bn4.")  # of the official bottleneck: built, never run
+_MODULES = ("resnet", "de_resnet", "test")  # modules of the official code that are used here
 _PLOTS = "matplotlib", "matplotlib.pyplot", "matplotlib.ticker"
 _NOT_NEEDED = (*_PLOTS, "dataset", "pandas", "sklearn", "sklearn.metrics", "skimage")
 
 
 class Networks(Protocol):
-    """A picture (1, 3, h, w) -> the teacher's three maps and the student's."""
+    """Turns a picture (1, 3, h, w) into the teacher's three maps and the student's three maps."""
 
     def __call__(self, x: torch.Tensor) -> tuple[Sequence[torch.Tensor], Sequence[torch.Tensor]]: ...
 
 
 class MapOf(Protocol):
-    """Two times three maps, and the size of the picture -> the anomaly map before it is smoothed."""
+    """Turns three maps each of teacher and student, and the picture's size, into the unsmoothed anomaly map."""
 
     def __call__(
         self, taught: Sequence[torch.Tensor], rebuilt: Sequence[torch.Tensor], size: tuple[int, int]
@@ -76,7 +76,7 @@ class OfficialLoop:
 
     @torch.no_grad()
     def __call__(self, picture: Pixels) -> tuple[Map, float]:
-        """uint8 (H, W, 3) of any size -> the smoothed map (h, w), and the score."""
+        """Turn a picture, uint8 (H, W, 3) of any size, into the smoothed map (h, w) and the score."""
         x = self._transform(Image.fromarray(picture))[None].to(self._device)
         taught, rebuilt = self._networks(x)
         smoothed = gaussian_filter(self._map_of(taught, rebuilt, self._size), sigma=detector.SIGMA)
@@ -84,14 +84,14 @@ class OfficialLoop:
 
 
 def written_anew(taught_by: Teacher, student: nn.Module, size: tuple[int, int], device: torch.device) -> OfficialLoop:
-    """The loop with our modules, as they are: nothing folded, channels first in memory."""
+    """Return the loop with our modules as they are: nothing folded, channels first in memory."""
     return OfficialLoop(taught_by, _Plain(taught_by, student, device), _added, size, device)
 
 
 def of_checkout(
     checkout: Path, taught_by: Teacher, student: detector.Student, size: tuple[int, int], device: torch.device
 ) -> OfficialLoop:
-    """The loop with the modules of a clone of the paper's code, filled with our weights. Raises RevdistError."""
+    """Return the loop with the modules of a clone of the paper's code and our weights. Raises RevdistError."""
     name = taught_by.name
     if name not in resnet.NAMES or size[0] != size[1]:
         raise RevdistError(
@@ -118,11 +118,11 @@ def of_checkout(
 
 
 class _Plain:
-    """Teacher, its unread fourth stage (random: only its time counts) and student, eager; ReLUs work in place."""
+    """Runs teacher, its unread fourth stage (random: only its time counts) and student eagerly, ReLUs in place."""
 
     def __init__(self, taught_by: Teacher, student: nn.Module, device: torch.device) -> None:
         parts = [copy.deepcopy(taught_by.trunk), copy.deepcopy(student)]
-        if taught_by.name in resnet.NAMES:  # the small teacher ends where its features do
+        if taught_by.name in resnet.NAMES:  # the small teacher has no stage after its features
             parts.append(detector.initialise(teacher.build_last_stage(taught_by.name)))
         for module in parts:
             module.to(device).eval()
@@ -139,7 +139,7 @@ class _Plain:
 
 
 def _added(taught: Sequence[torch.Tensor], rebuilt: Sequence[torch.Tensor], size: tuple[int, int]) -> Map:
-    """1 - cos of each scale, interpolated, added up on the host."""
+    """Interpolate 1 - cos of each scale and add the maps up on the host."""
     total = np.zeros(size)
     for taught_scale, rebuilt_scale in zip(taught, rebuilt, strict=True):
         distance = 1 - F.cosine_similarity(taught_scale, rebuilt_scale)  # (1, H, W)
@@ -156,7 +156,7 @@ def _fill(module: nn.Module, ours: nn.Module, unused: tuple[str, ...]) -> None:
 
 
 def _import(checkout: Path) -> types.SimpleNamespace:
-    """The official modules. What they import for plots, metrics and data sets alone is not needed: it stands empty."""
+    """Import the official modules. Packages for plots, metrics and data sets are not needed: empty ones stand in."""
     with _path(checkout):
         try:
             return types.SimpleNamespace(**{name: importlib.import_module(name) for name in _MODULES})
@@ -168,9 +168,9 @@ def _import(checkout: Path) -> types.SimpleNamespace:
 
 @contextmanager
 def _path(checkout: Path) -> Iterator[None]:
-    """Imports come from the checkout, and what was known by the same names is back afterwards."""
+    """Import from the checkout inside the context; modules of the same names are put back afterwards."""
     empty, before = {name: Empty(name) for name in _NOT_NEEDED}, dict(sys.modules)
-    for name in _MODULES:  # the standard library has a test too
+    for name in _MODULES:  # the standard library has a module `test` too
         sys.modules.pop(name, None)
     sys.modules.update(empty)
     sys.path.insert(0, str(checkout))

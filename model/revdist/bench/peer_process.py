@@ -1,7 +1,7 @@
-"""A peer of another runtime, in a process of its own: `python -m revdist.bench.peer_process KIND FOLDER`.
+"""Runs one peer in a process of its own: `python -m revdist.bench.peer_process KIND FOLDER`.
 
-Each number that comes on stdin is a call with so many pictures; the answer is a line of JSON with its seconds and the
-score of its first picture. FOLDER holds the set-up, the picture as a camera gives it, and the weights or the model.
+A number on stdin asks for a call with that many pictures. The answer is a line of JSON with the seconds of the call and
+the score of its first picture. FOLDER holds the set-up, the picture as a camera gives it, and the weights or the model.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ from revdist.scoring import detector
 
 SETUP, PICTURE, MODEL = "setup.json", "picture.npy", "model.onnx"
 _ON_TORCH = ("rd4ad", "anomalib-torch")
-Call = Callable[[int], float]  # a number of pictures -> the score of the first
-_OPENVINO, _ANOMALIB = "openvino-", "anomalib-openvino-"  # and the precision
+Call = Callable[[int], float]  # number of pictures -> score of the first picture
+_OPENVINO, _ANOMALIB = "openvino-", "anomalib-openvino-"  # followed by the precision
 
 
 class RefusedError(Exception):
-    """This machine has not what the peer needs."""
+    """This machine lacks something that the peer needs."""
 
 
 def main() -> int:
@@ -54,10 +54,10 @@ def main() -> int:
 
 
 def made(kind: str, folder: Path) -> Call:
-    """What runs a peer. Raises RefusedError."""
+    """Return the function that runs a peer. Raises RefusedError."""
     setup = json.loads((folder / SETUP).read_text())
     picture: Pixels = np.load(folder / PICTURE)
-    torch.set_num_threads(setup["threads"] if kind in _ON_TORCH else 1)  # one runtime in a process has threads
+    torch.set_num_threads(setup["threads"] if kind in _ON_TORCH else 1)  # one runtime a process has threads
     if kind == "rd4ad":
         return _official(folder, picture, setup)
     if kind.startswith(_OPENVINO):
@@ -67,14 +67,14 @@ def made(kind: str, folder: Path) -> Call:
 
 
 def _hint(precision: str) -> str:
-    """OpenVINO's word for it. Raises RefusedError."""
+    """Return OpenVINO's name of a precision. Raises RefusedError."""
     if not compiled.computes(precision):
         raise RefusedError(f"OpenVINO has no {precision} on this processor")
     return compiled.HINTS[precision]
 
 
 def _official(folder: Path, picture: Pixels, setup: dict[str, Any]) -> Call:
-    """The paper's loop, which takes one picture."""
+    """Return the paper's loop, which always takes one picture."""
     trunk = teacher.build(setup["teacher"])
     student = detector.Student(setup["teacher"], design=setup["design"], bottleneck=setup["bottleneck"])
     for name, module in (("teacher", trunk), ("student", student)):
@@ -85,11 +85,11 @@ def _official(folder: Path, picture: Pixels, setup: dict[str, Any]) -> Call:
         loop = official_loop.written_anew(taught_by, student, size, device)
     else:
         loop = official_loop.of_checkout(Path(setup["checkout"]), taught_by, student, size, device)
-    return lambda _count: loop(picture)[1]  # its score is on the host, so that the device is done
+    return lambda _count: loop(picture)[1]  # the score is on the host, so the device has finished
 
 
 def _openvino(hint: str, content: bytes, picture: Pixels, setup: dict[str, Any]) -> Call:
-    """The bundle's exported model, compiled for each batch size when that is first seen, as OpenVINO likes it best."""
+    """Return the exported model, compiled for a batch size at its first call, which suits OpenVINO best."""
     core, size = compiled.openvino_package().Core(), (setup["size"][0], setup["size"][1])
     config = {
         "INFERENCE_PRECISION_HINT": hint,
@@ -110,7 +110,7 @@ def _openvino(hint: str, content: bytes, picture: Pixels, setup: dict[str, Any])
 
 
 def _anomalib(kind: str, folder: Path, picture: Pixels, setup: dict[str, Any]) -> Call:
-    """anomalib's own model, with random weights: only its time can be compared. Run with anomalib 2.7."""
+    """Return anomalib's own model with random weights: only its time can be compared. Tested with anomalib 2.7."""
     from anomalib.models import ReverseDistillation
 
     model, size = ReverseDistillation(backbone=setup["teacher"], pre_trained=False).eval(), tuple(setup["size"])
@@ -119,18 +119,18 @@ def _anomalib(kind: str, folder: Path, picture: Pixels, setup: dict[str, Any]) -
         @torch.inference_mode()
         def forward(count: int) -> float:
             floats = torch.from_numpy(np.stack([picture] * count)).permute(0, 3, 1, 2).float() / 255
-            return float(model(floats).pred_score.flatten()[0])  # it resizes and normalises by itself
+            return float(model(floats).pred_score.flatten()[0])  # the model resizes and normalises by itself
 
         return forward
     from anomalib.deploy import OpenVINOInferencer
 
-    os.chdir(folder)  # it makes a folder for its cache where it stands
+    os.chdir(folder)  # a cache folder is made in the working directory
     config = {"INFERENCE_PRECISION_HINT": _hint(kind.removeprefix(_ANOMALIB))}
     model_file = model.to_openvino(export_root=folder, input_size=size)
     inferencer = OpenVINOInferencer(path=model_file, device="CPU", config=config)
 
     def predict(count: int) -> float:
-        for _ in range(count):  # it takes one at a time
+        for _ in range(count):  # the inferencer takes one picture at a time
             prediction = inferencer.predict(images.prepare(picture, size).astype(np.float32) / 255)
         return float(np.ravel(prediction.pred_score)[0])
 

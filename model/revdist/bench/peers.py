@@ -1,8 +1,8 @@
-"""What our engines are measured against: the paper's loop, OpenVINO and anomalib, each with the same picture.
+"""Starts the peers that our engines are measured against: the paper's loop, OpenVINO and anomalib, on the same picture.
 
-Each runs in a process of its own that waits for "go" on stdin: memory and threads are apart, and a crash there is a
-peer less, not a lost run. The paper's loop too: in a process whose allocator has got used to our larger batches it
-takes a quarter less time (0.23 in the place of 0.31 s a picture was seen) than where a user runs it.
+Each peer runs in a process of its own that waits for a count on stdin. Memory and threads are apart, and a crash loses
+one peer, not the run. The paper's loop has its own process too: in a process whose allocator is used to our larger
+batches it takes a quarter less time (0.23 s a picture instead of 0.31 s was seen) than where a user runs it.
 """
 
 from __future__ import annotations
@@ -38,8 +38,8 @@ _KINDS = {
     ANOMALIB: ("anomalib-torch", "anomalib-openvino-float32", "anomalib-openvino-bfloat16"),
 }
 _INSTALL = {RD4AD: "", OPENVINO: "pip install 'rejectd[openvino]'", ANOMALIB: "pip install 'anomalib[openvino]'"}
-_TIMEOUT_S = 600.0  # for an answer: loading and compiling a model are in the first ones
-_END_S = 10.0  # for a process that has nothing more to do
+_TIMEOUT_S = 600.0  # for an answer: the first answers include loading and compiling a model
+_END_S = 10.0  # for a process to end after its stdin is closed
 
 
 class PeerError(RevdistError):
@@ -48,7 +48,7 @@ class PeerError(RevdistError):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Wanted:
-    """A peer that is asked for."""
+    """A peer that the user asks for."""
 
     name: str
     checkout: Path | None = None  # of the paper's code
@@ -59,10 +59,10 @@ class Contestant:
     """An engine or a peer that takes part in the rounds."""
 
     name: str
-    call: Callable[[int], float]  # from pictures as a camera gives them, so many, to their scores: its seconds
-    network: Callable[[int], float] | None = None  # teacher and student alone, for so many pictures: seconds
+    call: Callable[[int], float]  # pictures of a call -> seconds from camera pictures to scores
+    network: Callable[[int], float] | None = None  # pictures of a call -> seconds of teacher and student alone
     most: int = 0  # pictures that one call takes at most; 0 for any number
-    precision: str = ""  # of an engine
+    precision: str = ""  # of an engine; empty for a peer
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,13 +70,13 @@ class Peers:
     """The peers that can run here, in the order in which they were asked for."""
 
     contestants: list[Contestant] = field(default_factory=list)
-    loops: list[OfficialLoop] = field(default_factory=list)  # one at most, in this process: for maps, not for time
+    loops: list[OfficialLoop] = field(default_factory=list)  # at most one, in this process: for its maps only
     missing: list[PeerError] = field(default_factory=list)
     processes: list[int] = field(default_factory=list)
 
 
 def parse(text: str) -> list[Wanted]:
-    """Peers of a list such as `rd4ad=CHECKOUT,openvino`. Raises RevdistError for one that is not known."""
+    """Parse a list of peers such as `rd4ad=CHECKOUT,openvino`. Raises RevdistError for an unknown peer."""
     wanted_peers = []
     for entry in filter(None, text.split(",")):
         name, _, checkout = entry.partition("=")
@@ -88,7 +88,7 @@ def parse(text: str) -> list[Wanted]:
 
 
 def start(wanted: Sequence[Wanted], subject: Subject, picture: Pixels, device: torch.device, stack: ExitStack) -> Peers:
-    """Make the peers ready; processes end with the stack. What cannot run here is in `missing`. Raises RevdistError."""
+    """Start the peers; their processes end with the stack. `missing` tells which cannot run. Raises RevdistError."""
     peers = Peers()
     for peer in wanted:
         try:
@@ -118,7 +118,7 @@ def _loop(checkout: Path | None, subject: Subject, device: torch.device) -> Offi
 
 
 def _check(name: str, subject: Subject) -> None:
-    """Raises PeerError where something is missing: said in one line, before anything is started."""
+    """Raise PeerError, before anything is started, if something that the peer needs is missing."""
     needed = {RD4AD: (), OPENVINO: ("openvino", "onnx"), ANOMALIB: ("anomalib",)}[name]
     absent = [package for package in needed if importlib.util.find_spec(package) is None]
     if absent:
@@ -130,7 +130,7 @@ def _check(name: str, subject: Subject) -> None:
 
 
 def _furnish(wanted: Wanted, subject: Subject, picture: Pixels, device: torch.device, stack: ExitStack) -> Path:
-    """The folder that the processes of a peer read."""
+    """Write the folder that the processes of a peer read, and return its path."""
     folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="revdist-bench-")))
     setup = {
         "teacher": subject.teacher.name,
@@ -160,10 +160,10 @@ def _furnish(wanted: Wanted, subject: Subject, picture: Pixels, device: torch.de
 
 
 class PeerProcess:
-    """A process that runs a peer, one call after the other. Ended by leaving the context."""
+    """A process that runs a peer, one call after the other. The process ends when the context is left."""
 
     def __init__(self, kind: str, folder: Path) -> None:
-        """Raises PeerError with its last words where it does not come up."""
+        """Start the process. Raises PeerError with the last line of its log if it does not start."""
         self._kind, self._log = kind, folder / f"{kind}.log"
         command = [sys.executable, "-m", "revdist.bench.peer_process", kind, str(folder)]
         with self._log.open("wb") as log:
@@ -184,9 +184,9 @@ class PeerProcess:
         self.close()
 
     def call(self, count: int) -> float:
-        """Seconds that a call with so many pictures took, by the clock of the process. Raises PeerError."""
+        """Return the seconds of a call with `count` pictures, by the clock of the process. Raises PeerError."""
         assert self._process.stdin is not None
-        with contextlib.suppress(BrokenPipeError):  # its last words say more
+        with contextlib.suppress(BrokenPipeError):  # the end of its log says more
             self._process.stdin.write(f"{count}\n".encode())
         answer = self._answer()
         self.score = float(answer["score"])
@@ -200,7 +200,7 @@ class PeerProcess:
         self._process.stdout.close()
 
     def _end(self) -> None:
-        """Wait for the end that it has come to, or bring it about."""
+        """Wait for the process to end; kill it if it does not end in time."""
         try:
             self._process.wait(_END_S)
         except subprocess.TimeoutExpired:

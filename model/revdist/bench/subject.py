@@ -1,6 +1,6 @@
-"""What is benched: a bundle, or a detector of random weights where only time matters.
+"""The detector that is benched: from a bundle, or with random weights where only time matters.
 
-h w the size of the model's input.
+h w: size of the model's input, pixels.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ from revdist.recipe import BottleneckName, Recipe, StudentName
 from revdist.scoring import detector
 from revdist.scoring.detector import Scoring
 
-PICTURES = 3  # of a random detector
+PICTURES = 3  # that a random detector is given
 _SEED = 0
-_SETTLING = 8, 64  # pictures, and pixels a side of them, that random batch norms take their statistics from
+_SETTLING = 8, 64  # random batch norms take their statistics from 8 pictures of 64 pixels a side
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -39,29 +39,29 @@ class Subject:
     teacher: Teacher
     student: detector.Student
     size: tuple[int, int]
-    recipe: Recipe  # by which the student is made
+    recipe: Recipe  # that the student is built by
     scoring: Scoring
-    pictures: Sequence[Pixels]  # golden ones, or drawn at random
+    pictures: Sequence[Pixels]  # golden pictures, or pictures drawn at random
     plain: Engine  # float32 on the processor; it holds the student under `name`
-    known_ranges: Ranges | None  # of a bundle that is calibrated for int8
+    known_ranges: Ranges | None  # None unless the bundle is calibrated for int8
 
     def ranges(self) -> Ranges:
-        """For int8: the bundle's own, or those of its few golden pictures, which do to measure time."""
+        """Return ranges for int8: the bundle's, or those of its few golden pictures, which suffice to measure time."""
         return self.known_ranges or self.plain.observe(self.name, self.pictures)
 
     def add_to(self, engine: Engine) -> None:
-        """Put the student into an engine; no calibration is needed to be timed."""
+        """Add the student to an engine, without a calibration: timing needs none."""
         ranges = self.ranges() if engine.needs_ranges else None
         engine.add(self.name, self.student, self.size, self.scoring, tile=self.recipe.tile, ranges=ranges)
 
     def picture(self, side: int) -> Pixels:
-        """A picture of side x side pixels, as a camera could give it."""
+        """Return a picture of side x side pixels, as a camera could give it."""
         large = cv2.resize(self.pictures[0], (side, side), interpolation=cv2.INTER_CUBIC)
         return np.ascontiguousarray(large, dtype=np.uint8)
 
 
 def of_bundle(path: Path, weights: Path | None) -> Subject:
-    """A bundle, proven by its golden pictures. Raises RevdistError."""
+    """Load a bundle and check it with its golden pictures. Raises RevdistError."""
     product_bundle = bundle.read(path, weights=False)
     taught_by = teacher.load(product_bundle.teacher.name, weights)
     plain = Engine(taught_by, device="cpu")
@@ -86,7 +86,7 @@ def random(
     bottleneck: BottleneckName | None = None,
     tile: tuple[int, int] | None = None,
 ) -> Subject:
-    """A detector of random weights, the same each time. What is None is as this teacher has it by default.
+    """Build a detector with random weights, the same each time. None stands for the teacher's default.
 
     Raises RevdistError for an unknown teacher or an impossible size.
     """
@@ -124,7 +124,7 @@ def random(
 
 @torch.no_grad()
 def _settle(trunk: nn.Module, student: nn.Module) -> None:
-    """Batch norms take the statistics of what they are shown, so that maps neither vanish nor overflow."""
+    """Set the batch norms' statistics from random pictures, so that maps neither vanish nor overflow."""
     count, side = _SETTLING
     norms = [part for module in (trunk, student) for part in module.modules() if isinstance(part, nn.BatchNorm2d)]
     momenta = [norm.momentum for norm in norms]
@@ -136,7 +136,7 @@ def _settle(trunk: nn.Module, student: nn.Module) -> None:
 
 
 def _drawn(generator: np.random.Generator, size: tuple[int, int]) -> Pixels:
-    """Coarse coloured blots with fine noise: pictures have both."""
+    """Draw coarse coloured blots with fine noise, because real pictures have both."""
     height, width = size
     coarse = generator.uniform(40, 215, (8, 8, 3)).astype(np.float32)
     blots = cv2.resize(coarse, (width, height), interpolation=cv2.INTER_CUBIC)

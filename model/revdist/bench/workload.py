@@ -1,6 +1,7 @@
-"""What a detector has to compute: its convolutions with the size of their maps, and their operations, for one picture.
+"""Lists what a detector computes for one picture: its convolutions, the size of their maps, and their operations.
 
-C channels, H W a map. An operation is an addition or a multiplication, so that a multiply-add counts as two.
+C: channels. H W: height and width of a map. An operation is one addition or one multiplication: a multiply-add counts
+as two.
 """
 
 from __future__ import annotations
@@ -22,10 +23,10 @@ _NOWHERE = torch.device("meta")  # shapes alone: nothing is computed and no weig
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Work:
-    """A convolution of one picture's map. The weight is without values."""
+    """A convolution of one picture's map. The weight has a shape but no values."""
 
     convolution: Convolution
-    channels: int  # of the map that it takes
+    channels: int  # of the input map, as are rows and columns
     rows: int
     columns: int
     operations: int
@@ -42,7 +43,7 @@ class Work:
 
 
 def of_detector(trunk: nn.Module, student: nn.Module, size: tuple[int, int]) -> list[Work]:
-    """The convolutions of teacher and student for one picture of this size (h, w), in their order."""
+    """List the convolutions of teacher and student, in order, for one picture of this size (h, w)."""
     picture = torch.empty(1, 3, *size, device=_NOWHERE)
     taught, features = _replay(trunk, [picture])
     rebuilt, _ = _replay(student, features)
@@ -50,12 +51,12 @@ def of_detector(trunk: nn.Module, student: nn.Module, size: tuple[int, int]) -> 
 
 
 def operations(work: Iterable[Work]) -> int:
-    """The operations of all of them together."""
+    """Return the sum of the operations of all convolutions."""
     return sum(convolution.operations for convolution in work)
 
 
 def _replay(module: nn.Module, inputs: list[torch.Tensor]) -> tuple[list[Work], list[torch.Tensor]]:
-    """The convolutions of a network, and the shapes of what it gives."""
+    """Return the convolutions of a network, and outputs that have its shapes but no values."""
     recorded = recording.record(optimise(module, _NOWHERE), *inputs)
     tensors: dict[recording.Value, Any] = dict(zip(recorded.inputs, inputs, strict=True))
     work = []
@@ -79,7 +80,7 @@ def _convolved(plain: Convolution, x: torch.Tensor) -> torch.Tensor:
 
 
 def _work(plain: Convolution, x: torch.Tensor, y: torch.Tensor) -> Work:
-    """Each value of the result takes a multiply-add for each weight of its channel; if transposed, each value given."""
+    """Count a multiply-add for each weight of a channel and each output value (if transposed, each input value)."""
     places = x.numel() if plain.transposed else y.numel()
     amount = 2 * places * math.prod(plain.weight.shape[1:])
     channels, rows, columns = x.shape[1:]

@@ -25,14 +25,14 @@ from revdist.thresholds.guarantee import Guarantee
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command. Returns 0, 2 after an error that is told on stderr, 130 after Ctrl-C, 141 if the reader left."""
+    """Run a command. Returns 0; 2 after an error, printed on stderr; 130 after Ctrl-C; 141 if the reader has gone."""
     console.prepare()
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     return console.run("revdist", lambda: _told(arguments))
 
 
 def _told(arguments: Sequence[str] | None) -> int:
-    """Run a command; what a person can mend is told on stderr."""
+    """Run a command; print an error that a person can mend on stderr."""
     options = _parser().parse_args(arguments)
     try:
         _check_bundle(options)
@@ -45,7 +45,7 @@ def _told(arguments: Sequence[str] | None) -> int:
 
 
 def _check_bundle(options: argparse.Namespace) -> None:
-    """Raise BundleError for a folder that holds no bundle: a mistyped name is told before torch is imported."""
+    """Raise BundleError for a folder without a bundle: a mistyped name is reported before torch is imported."""
     from revdist.bundle import bundle_files
 
     if getattr(options, "bundle", None) is not None:
@@ -53,12 +53,12 @@ def _check_bundle(options: argparse.Namespace) -> None:
 
 
 def _run(options: argparse.Namespace) -> int:
-    """Import what a command needs, meanwhile look at how many processors are free, and run it."""
+    """Import what a command needs, count free processors meanwhile, and run the command."""
     from revdist.engines.free_threads import FreeThreads
 
     thread_count: int | None = getattr(
         options, "threads", None
-    )  # None: bench, which decides for itself, and quick commands
+    )  # None: quick commands, and bench, which decides itself
     threads = None if thread_count is None else FreeThreads(fixed=thread_count)
     import torch
 
@@ -280,7 +280,7 @@ def _add_recipe(one: argparse.ArgumentParser) -> None:
 
 
 def _add_good(one: argparse.ArgumentParser) -> None:
-    """What training and calibration ask of the threshold and of the pictures of good parts."""
+    """Add the options that training and calibration share: for the threshold and the pictures of good parts."""
     kinds = get_args(Guarantee)
     when = "the rate holds on average over calibrations, or for this one with 95 %% confidence (default: %(default)s)"
     one.add_argument("--guarantee", choices=kinds, default=kinds[0], help=when)
@@ -293,7 +293,7 @@ def _add_good(one: argparse.ArgumentParser) -> None:
 
 
 def _add_engine(one: argparse.ArgumentParser, command: str) -> None:
-    """For commands that run a bundle."""
+    """Add the options of a command that runs a bundle on an engine."""
     _add_teacher_weights(one)
     names = "auto, or an engine that the bundle is calibrated for, such as cpu or torch-cpu-bfloat16 (%(default)s: the "
     names += "fastest of them on this machine)"
@@ -303,7 +303,7 @@ def _add_engine(one: argparse.ArgumentParser, command: str) -> None:
 
 
 def _add_device(one: argparse.ArgumentParser, command: str) -> None:
-    """For commands that run on a device, whatever a bundle is calibrated for."""
+    """Add the options of a command that runs on a device, whatever a bundle is calibrated for."""
     _add_teacher_weights(one)
     one.add_argument("--device", default="auto", help="auto, cpu or cuda (%(default)s)")
     one.set_defaults(command=command)

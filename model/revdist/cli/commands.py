@@ -1,4 +1,4 @@
-"""What the commands of `revdist` do with their arguments, and print."""
+"""Runs the commands of `revdist`: one function for each, from parsed arguments to printed lines."""
 
 from __future__ import annotations
 
@@ -251,7 +251,7 @@ def run_predict(options: argparse.Namespace) -> int:
             shown.update()
             try:
                 picture = survey.read(path, product_bundle.recipe.reading)
-            except ImageError as error:  # told, and the others are scored
+            except ImageError as error:  # reported; the other pictures are scored
                 print(f"revdist: {error}", file=sys.stderr)
                 failed = FAILED
                 continue
@@ -264,7 +264,7 @@ def run_predict(options: argparse.Namespace) -> int:
 
 
 def _make(folder: Path) -> None:
-    """A folder into which files can be written, said before a picture is scored."""
+    """Make a folder that takes files. Raises RevdistError before a picture is scored."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except trouble.FILE_ERRORS as error:
@@ -348,7 +348,7 @@ def run_bench(options: argparse.Namespace) -> int:
         picture=options.picture,
         seconds=options.seconds,
     )
-    plan.targets()  # its error comes before the work
+    plan.targets()  # raises its error before the work
     if options.random is None:
         benched_detector = subject.of_bundle(options.bundle, options.teacher_weights)
     else:
@@ -356,7 +356,7 @@ def run_bench(options: argparse.Namespace) -> int:
             options.random, options.size, options.student, options.bottleneck, options.tile
         )
     results = bench.bench(benched_detector, plan)
-    for error in results.missing:  # told, and the others were measured
+    for error in results.missing:  # reported; the other peers were measured
         print(f"revdist: {error}", file=sys.stderr)
     _print(bench_figures.table(results))
     if options.json:
@@ -367,7 +367,7 @@ def run_bench(options: argparse.Namespace) -> int:
 
 
 def _check_files(options: argparse.Namespace) -> None:
-    """Before the work, not after."""
+    """Raise RevdistError before the work if --json or --plot names a file that cannot be written."""
     if options.plot and options.plot.suffix != ".svg":
         raise RevdistError(f"{options.plot}: a plot is written as SVG alone", hint="name a file such as speed.svg")
     for path in filter(None, (options.json, options.plot)):

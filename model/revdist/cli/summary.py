@@ -1,4 +1,4 @@
-"""What bundles, evaluations, calibrations and sensitivities say, in lines for a terminal."""
+"""Turns bundles, evaluations, calibrations and sensitivities into lines for a terminal."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from revdist.thresholds.conformal import Calibration
 
 
 def bundle(found: Bundle) -> Iterator[str]:
-    """What a bundle is; its files were checked when it was read."""
+    """Describe a bundle; its files were checked when it was read."""
     recipe = found.recipe
     fit = "" if recipe.fit == "stretch" else f", {recipe.fit} to its aspect ratio"
     yield f"product      {found.product}"
@@ -40,7 +40,7 @@ def _tiled(made: Recipe) -> str:
 
 
 def evaluation(result: Evaluation) -> Iterator[str]:
-    """The figures of a test set, one a line."""
+    """Yield the figures of a test set, one a line."""
     percent = {"image AUROC": result.image_auroc, "pixel AUROC": result.pixel_auroc, "PRO (data set)": result.pro}
     percent |= {"PRO (per image)": result.pro_per_image}
     for name, value in percent.items():
@@ -54,13 +54,13 @@ def evaluation(result: Evaluation) -> Iterator[str]:
 
 
 def _share(rate: float, total: int) -> str:
-    """A share of some pictures as a count and in percent."""
+    """Write a share of some pictures as a count and in percent."""
     count = f"{round(rate * total)} of {total}"
     return f"{count:>8} ({rate:.2%})"
 
 
 def calibration(made: Calibration, held_out_share: float) -> Iterator[str]:
-    """The threshold and its promise; blocks, exclusions and suspects, where there are any."""
+    """Yield the threshold and its promise; then blocks, exclusions and suspects, if there are any."""
     yield f"{made.engine}: threshold {made.threshold:.6g}. {made.advice(held_out_share)}"
     if made.blocks:
         yield "  blocks, each at a threshold from the others alone (more rejects than promised: they differ):"
@@ -89,7 +89,7 @@ def _times(score: float, made: Calibration) -> str:
 
 
 def sensitivity(found: Sensitivity) -> Iterator[str]:
-    """A table for each kind of defect: detection by size and contrast, and from which size on it is detected."""
+    """Yield a table for each kind of defect: detection by size and contrast, and the smallest size detected."""
     yield (
         f"SYNTHETIC defects on {found.pictures} good pictures at threshold {found.threshold:.6g}: "
         "a probe, no measure of real defects"

@@ -1,4 +1,4 @@
-"""What may stand behind an option of `revdist`: text to values, or a word on what is expected."""
+"""Turns the text of an option of `revdist` into its value, or says what is expected."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ def threads(text: str) -> int:
 
 
 def duration(text: str) -> float:
-    """A time with its unit, in seconds."""
+    """Turn a time with its unit, such as 10m, into seconds."""
     units = {"s": 1, "m": 60, "h": 3600}
     number, unit = text[:-1], text[-1:]
     try:

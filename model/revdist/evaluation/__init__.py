@@ -1,1 +1,1 @@
-"""How good it is: AUROC, PRO, rates, sensitivity to painted defects, heat maps."""
+"""Measures how good a bundle is: AUROC, PRO, rates, sensitivity to painted defects, heat maps."""

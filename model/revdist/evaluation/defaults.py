@@ -1,5 +1,5 @@
-"""What a probe paints on unless it is told otherwise, apart from torch: `revdist sensitivity --help` is quick."""
+"""Defaults of `revdist sensitivity`. This file does not import torch, so that its --help answers quickly."""
 
 from __future__ import annotations
 
-PICTURES = 12  # which makes 588 inspections
+PICTURES = 12  # that defects are painted on, which makes 588 inspections

@@ -1,6 +1,6 @@
-"""Score pictures of a folder with a bundle, and measure how well good and defective ones are told apart.
+"""Scores the pictures of a folder with a bundle, and measures how well it tells good from defective ones.
 
-n pictures, h w the model's input.
+n: pictures. h w: height and width of the model's input, pixels.
 """
 
 from __future__ import annotations
@@ -37,9 +37,9 @@ class Evaluation:
     image_auroc: float
     pixel_auroc: float | None
     pro: float | None  # data-set level, exact, limit 0.3
-    pro_per_image: float | None  # as the official code, see measures
+    pro_per_image: float | None  # as the official code computes it, see measures
     false_reject_rate: float  # share of the good pictures over the threshold
-    escape_rate: float  # share of the defective pictures that are not
+    escape_rate: float  # share of the defective pictures not over the threshold
     threshold: float
     images_per_second: float  # from the file to score and map, reading and resizing included
     good: int
@@ -53,7 +53,7 @@ class Evaluation:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Pixelwise:
-    """Anomaly maps of pictures and where they are truly defective; not without any defective pixel."""
+    """Anomaly maps of pictures and their true defects; at least one pixel is defective."""
 
     maps: npt.NDArray[np.float32]  # (n, h, w)
     masks: npt.NDArray[np.bool_]  # (n, h, w)
@@ -65,17 +65,17 @@ class Pixelwise:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Inspected:
-    """Labelled test pictures with what an engine found in them."""
+    """Labelled test pictures with the scores and maps of an engine."""
 
     samples: tuple[images.Sample, ...]
     scores: npt.NDArray[np.float64]  # (n,)
     pixelwise: Pixelwise | None  # None where the data has no masks
     elapsed_s: float  # from the first file to the last score and map
-    engine: str  # its identity
+    engine: str  # identity of the engine
 
     @property
     def defective(self) -> npt.NDArray[np.bool_]:
-        """Which pictures (n,) are defective."""
+        """Return which pictures (n,) are defective."""
         return np.array([sample.defective for sample in self.samples])
 
 
@@ -95,14 +95,14 @@ def inspections(
             try:
                 prepared = read_prepared(chunk, size, how)
             except ImageError:
-                read_prepared(paths[start:], size, how)  # all at once: the next attempt should be the last
+                read_prepared(paths[start:], size, how)  # names all broken files at once
                 raise
             yield chunk, engine.inspect(prepared, [product] * len(chunk))
             shown.update(len(chunk))
 
 
 def scores(engine: Engine, product: str, paths: Sequence[Path], how: Reading = PLAIN) -> npt.NDArray[np.float64]:
-    """The scores (n,) of picture files."""
+    """Return the scores (n,) of picture files."""
     batch_scores = [inspection.scores for _, inspection in inspections(engine, product, paths, how)]
     return np.concatenate(batch_scores).astype(np.float64)
 
@@ -136,7 +136,7 @@ def inspect_labelled(engine: Engine, product: str, root: Path, how: Reading = PL
 
 
 def measure(inspected: Inspected, calibration: Calibration) -> Evaluation:
-    """What inspected test pictures say of a threshold. The folder decides what is defective, not the resized mask."""
+    """Measure a threshold on inspected test pictures. The folder tells what is defective, not the resized mask."""
     defective, samples = inspected.defective, inspected.samples
     rejected = inspected.scores > calibration.threshold
     pixel = inspected.pixelwise
@@ -157,7 +157,7 @@ def measure(inspected: Inspected, calibration: Calibration) -> Evaluation:
 
 
 def _masks(samples: Sequence[images.Sample], size: images.Size, fit: Fit) -> npt.NDArray[np.bool_]:
-    """Where samples are defective (n, h, w); masks that say nothing are named.
+    """Return where samples are defective (n, h, w); the log names masks that are empty or full.
 
     Raises ImageError that names all masks that cannot be read, DataError where all are empty.
     """

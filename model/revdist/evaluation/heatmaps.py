@@ -1,4 +1,4 @@
-"""Anomaly maps for people's eyes, on one fixed scale: the calibrated threshold, never the picture's own range."""
+"""Colours anomaly maps for people, on one fixed scale: the calibrated threshold, never the picture's own range."""
 
 from __future__ import annotations
 

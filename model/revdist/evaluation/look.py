@@ -1,6 +1,6 @@
-"""How sets of pictures look, plainly and to a teacher, so that they can be compared.
+"""Measures how sets of pictures look, by plain figures and to a teacher, so that sets can be compared.
 
-N pictures, D channels of all three maps of a teacher together.
+N: pictures. D: channels of a teacher's three maps together.
 """
 
 from __future__ import annotations
@@ -19,19 +19,19 @@ from revdist.engines.engine import Engine
 from revdist.evaluation import evaluate
 from revdist.recipe import Recipe
 
-ASKED = 48  # pictures of a set that the teacher is asked for, from all over the list: a pass of it costs time
-DIRECTIONS = 16  # of pooled features; always the same ones, so that no bundle has to keep them
+ASKED = 48  # pictures of a set that the teacher sees, from all over the list: passes of the teacher cost time
+DIRECTIONS = 16  # of pooled features; always the same directions, so that no bundle has to keep them
 _BATCH = 8
 Item = TypeVar("Item")
 
 
 def of(engine: Engine, prepared: Sequence[Pixels], paths: Sequence[Path], recipe: Recipe) -> Appearance:
-    """The appearance of prepared pictures of these files. Raises ImageError for a file that has gone."""
+    """Return the appearance of prepared pictures of these files. Raises ImageError for a missing file."""
     return {**appearance.measure(prepared, paths), **_to_teacher(engine, _some(prepared), recipe)}
 
 
 def of_files(engine: Engine, paths: Sequence[Path], recipe: Recipe) -> Appearance:
-    """The same of files. Raises ImageError that names those that cannot be read."""
+    """Return the appearance of picture files. Raises ImageError that names the files that cannot be read."""
     parts = []
     for start in range(0, len(paths), _BATCH):
         chunk = paths[start : start + _BATCH]
@@ -41,9 +41,9 @@ def of_files(engine: Engine, paths: Sequence[Path], recipe: Recipe) -> Appearanc
 
 
 def unlike(engine: Engine, trained: Appearance, paths: Sequence[Path], recipe: Recipe, who: str) -> list[str]:
-    """How the pictures of these files differ from those trained with, as sentences about `who`, told in the log too.
+    """Tell how picture files differ from the training pictures: sentences about `who`, which the log gets too.
 
-    Nothing where it is not known how those look. Raises ImageError.
+    Returns no sentence if the look of the training pictures is unknown. Raises ImageError.
     """
     if not trained or not paths:
         return []
@@ -58,7 +58,7 @@ def _some(items: Sequence[Item]) -> list[Item]:
 
 
 def _to_teacher(engine: Engine, prepared: Sequence[Pixels], recipe: Recipe) -> Appearance:
-    """Pooled features of pictures along DIRECTIONS fixed directions; nothing where this engine does not give them."""
+    """Return pooled features along DIRECTIONS fixed directions; empty if the engine gives no features."""
     if not engine.teaches or not prepared:
         return {}
     features = pooled(engine, prepared, recipe.tile)  # (N, D)
@@ -68,15 +68,15 @@ def _to_teacher(engine: Engine, prepared: Sequence[Pixels], recipe: Recipe) -> A
 
 
 def pooled(engine: Engine, prepared: Sequence[Pixels], tile: images.Size | None = None) -> npt.NDArray[np.float32]:
-    """Means (N, D) of the teacher's maps of prepared pictures of one size, brought to length 1 map by map.
+    """Return means (N, D) of the teacher's maps of prepared pictures of one size, each map's part of length 1.
 
-    Pictures that are seen in tiles are made as small as a tile: a whole one would need too much memory.
+    If pictures are seen in tiles, they are shrunk to a tile's size: a whole picture would need too much memory.
     """
     rows = []
     for start in range(0, len(prepared), _BATCH):
         chunk = prepared[start : start + _BATCH]
         maps = engine.features([images.prepare(picture, tile) for picture in chunk] if tile else chunk)
-        means = [feature_map.float().mean((2, 3)) for feature_map in maps]  # (b, C) each
+        means = [feature_map.float().mean((2, 3)) for feature_map in maps]  # (b, C) for each map
         lengths = [mean.norm(dim=1, keepdim=True).clamp_min(1e-12) for mean in means]
         rows.append(
             np.concatenate([(mean / length).cpu().numpy() for mean, length in zip(means, lengths, strict=True)], 1)

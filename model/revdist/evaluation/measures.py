@@ -1,4 +1,4 @@
-"""How well scores and maps tell good from defective: AUROC and per-region overlap (PRO), exact.
+"""Measures how well scores and maps tell good from defective: AUROC and per-region overlap (PRO), exact.
 
 n pictures of h x w pixels. Higher scores mean more anomalous. All curves count what is strictly ordered: ties are
 handled as in the literature (half for AUROC, together for PRO).
@@ -15,25 +15,25 @@ from scipy import ndimage
 from revdist.errors import DataError
 
 FPR_LIMIT = 0.3
-THRESHOLDS = 200  # of the official per-image PRO
+THRESHOLDS = 200  # for each picture, in the official per-image PRO
 _EIGHT = np.ones((3, 3), bool)  # 8-connected
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Curve:
-    """What is found against what is falsely found, as a threshold falls: from (0, 0) on, one point a distinct value."""
+    """The share found against the share falsely found as a threshold falls: (0, 0), then a point a distinct value."""
 
     false: npt.NDArray[np.float64]  # (m + 1,) 0..1, ascending
     found: npt.NDArray[np.float64]  # (m + 1,) 0..1, ascending
     values: npt.NDArray[np.floating]  # (m,) descending; point k counts everything that is at least values[k - 1]
 
     def at(self, threshold: float) -> tuple[float, float]:
-        """The point (false, found) where everything greater than a threshold counts."""
+        """Return the point (false, found) of a threshold: every value greater than the threshold counts."""
         point = int(np.count_nonzero(self.values > np.float64(threshold)))
         return float(self.false[point]), float(self.found[point])
 
     def area(self, limit: float) -> float:
-        """Trapezoids below the curve from 0 to `limit`, where it is interpolated."""
+        """Return the area below the curve from 0 to `limit` by trapezoids; the curve is interpolated at the limit."""
         inside = self.false <= limit
         x, y = self.false[inside], self.found[inside]
         if len(x) < len(self.false):
@@ -42,7 +42,7 @@ class Curve:
 
 
 def auroc(labels: npt.NDArray[np.bool_], scores: npt.NDArray[np.floating]) -> float:
-    """Area under the ROC curve, exact with ties: P(positive > negative) + P(equal) / 2. Any equal shapes.
+    """Return the area under the ROC curve, exact with ties: P(positive > negative) + P(equal) / 2. Any equal shapes.
 
     Raises DataError where one of the classes is missing or a score is not finite.
     """
@@ -59,7 +59,7 @@ def auroc(labels: npt.NDArray[np.bool_], scores: npt.NDArray[np.floating]) -> fl
 
 
 def roc_curve(labels: npt.NDArray[np.bool_], scores: npt.NDArray[np.floating]) -> Curve:
-    """Share of the positive ones found against share of the negative ones falsely found. Any equal shapes.
+    """Return the share of positives found against the share of negatives falsely found. Any equal shapes.
 
     Raises DataError where one of the classes is missing.
     """
@@ -70,7 +70,7 @@ def roc_curve(labels: npt.NDArray[np.bool_], scores: npt.NDArray[np.floating]) -
 
 
 def pro(masks: npt.NDArray[np.bool_], maps: npt.NDArray[np.floating], limit: float = FPR_LIMIT) -> float:
-    """Data-set level PRO: area below `pro_curve` up to a false-positive rate of `limit`, divided by it.
+    """Return the data-set level PRO: the area below `pro_curve` up to a false-positive rate `limit`, over `limit`.
 
     The curve is interpolated at the limit. Raises DataError without defect or background.
     """
@@ -78,7 +78,7 @@ def pro(masks: npt.NDArray[np.bool_], maps: npt.NDArray[np.floating], limit: flo
 
 
 def pro_curve(masks: npt.NDArray[np.bool_], maps: npt.NDArray[np.floating]) -> Curve:
-    """Mean overlap of the defective regions against the share of good pixels falsely found.
+    """Return the mean overlap of the defective regions against the share of good pixels falsely found.
 
     masks bool and maps float, both (n, h, w). One threshold for all pictures, good ones included; regions are
     8-connected and each counts alike; every distinct value is a threshold.
@@ -92,7 +92,7 @@ def pro_curve(masks: npt.NDArray[np.bool_], maps: npt.NDArray[np.floating]) -> C
 
 
 def _curve(values: npt.NDArray[np.floating], gain: npt.NDArray[np.float64], harm: npt.NDArray[np.float64]) -> Curve:
-    """The curve over all values, each of which adds its gain and its harm (equal shapes, each sums up to 1)."""
+    """Return the curve over all values. A value adds its gain and its harm; gains sum up to 1, and so do harms."""
     order = np.argsort(values, axis=None, kind="stable")[::-1]
     ordered = values.ravel()[order]
     ends = np.append(np.flatnonzero(np.diff(ordered)), len(ordered) - 1)  # equal values cross a threshold together
@@ -101,7 +101,7 @@ def _curve(values: npt.NDArray[np.floating], gain: npt.NDArray[np.float64], harm
 
 
 def _region_weights(masks: npt.NDArray[np.bool_]) -> tuple[npt.NDArray[np.float64], int]:
-    """1 / area of its region for each defective pixel, 0 elsewhere; and how many regions there are."""
+    """Return 1 / (area of its region) for each defective pixel, 0 elsewhere; and the number of regions."""
     weight = np.zeros(masks.shape, np.float64)
     regions = 0
     for row in np.flatnonzero(masks.any(axis=(1, 2))):
@@ -114,10 +114,10 @@ def _region_weights(masks: npt.NDArray[np.bool_]) -> tuple[npt.NDArray[np.float6
 
 
 def pro_per_image(masks: npt.NDArray[np.bool_], maps: npt.NDArray[np.floating]) -> float:
-    """PRO as the official RD4AD code computes it, mean over the defective pictures: not comparable with `pro`.
+    """Return PRO as the official RD4AD code computes it, mean over the defective pictures: not comparable with `pro`.
 
-    Each picture has its own 200 thresholds from its smallest to its largest value and its own false-positive rate;
-    points with a rate below 0.3 are kept and the rates divided by the largest of them. A picture without two such
+    A picture has 200 thresholds of its own, from its smallest to its largest value, and its own false-positive rates.
+    Points with a rate below 0.3 are kept, and their rates are divided by the largest one. A picture without two such
     points, or where no good pixel is ever over a threshold, counts as 0. masks bool, maps float, both (n, h, w).
     """
     rows = np.flatnonzero(masks.any(axis=(1, 2)))

@@ -1,7 +1,8 @@
-"""Pictures that are nearly the same, such as frames of a video or of a standing belt, as a teacher sees them.
+"""Finds pictures that a teacher sees as nearly the same, such as frames of a video or of a standing belt.
 
-They are reported and kept on one side of a split, like those of a lot; parts in a fixture look alike too, so the limit
-is below the nearest pair of 588 cells (elpv, mono, good) and of 400 magnetic tiles: none of either is grouped.
+Near copies are reported and kept on one side of a split, like the pictures of a lot. Parts in a fixture look alike too,
+so the limit is below the nearest pair of 588 cells (elpv, mono, good) and of 400 magnetic tiles: it groups none of
+them.
 """
 
 from __future__ import annotations
@@ -23,15 +24,15 @@ from revdist.files import trouble
 log = logging.getLogger("revdist")
 
 LIMIT = 0.0011  # cosine distance; nearest pairs of different parts: 0.0012 (cells) and 0.0018 (tiles)
-GRID = 4  # means of so many fields each way
+GRID = 4  # fields each way; a map becomes the means of 4 x 4 fields
 SIDE = 224  # pixels, whatever the recipe: the limit was measured there
 _BATCH = 8
 
 
 def groups(engine: Engine, paths: Sequence[Path], how: Reading) -> list[int]:
-    """A number for each picture, the same for those that are nearly the same, which the log names.
+    """Return a group number for each picture: near copies share a number, and the log names them.
 
-    Raises ImageError that names those that cannot be read.
+    Raises ImageError that names the files that cannot be read.
     """
     features = _features(engine, paths, how)
     group_of = list(range(len(paths)))
@@ -50,7 +51,7 @@ def groups(engine: Engine, paths: Sequence[Path], how: Reading) -> list[int]:
 
 
 def _features(engine: Engine, paths: Sequence[Path], how: Reading) -> npt.NDArray[np.float64]:
-    """(N, D) of length 1: means of the teacher's maps over a grid."""
+    """Return features (N, D) of length 1: means of the teacher's maps over a grid."""
     rows = []
     for start in range(0, len(paths), _BATCH):
         maps = engine.features(evaluate.read_prepared(paths[start : start + _BATCH], (SIDE, SIDE), how))

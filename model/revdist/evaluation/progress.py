@@ -1,4 +1,4 @@
-"""How far an inspection of many pictures is: a bar on a terminal, nothing in a log or a pipe."""
+"""Shows how far an inspection of many pictures is: a bar on a terminal, nothing in a log or a pipe."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tqdm import tqdm
 
 @contextmanager
 def bar(task: str, pictures: int, *, quiet: bool = False) -> Iterator[tqdm[NoReturn]]:
-    """A bar to `update` by pictures; no trace of it stays. `quiet`: what a command prints shows progress itself."""
+    """Show a bar to `update` by pictures, which vanishes at the end. `quiet`: the printed lines show progress."""
     hidden = quiet or sys.stderr is None or not sys.stderr.isatty()
     shown = tqdm(total=pictures, desc=task, unit="picture", leave=False, disable=hidden)
     with shown:

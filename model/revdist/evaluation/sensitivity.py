@@ -1,7 +1,7 @@
-"""What a bundle sees: the share of synthetic defects of graded size and contrast that it rejects.
+"""Measures what a bundle sees: the share of synthetic defects of graded size and contrast that it rejects.
 
 Good parts say nothing about missed defects. Defects painted on held-out good pictures show what is surely too small
-or too faint to be seen; they are no real defects, and what holds for them need not hold for those.
+or too faint to be seen. They are not real defects: what holds for painted ones need not hold for real ones.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from revdist.thresholds.conformal import Calibration
 Item = TypeVar("Item")
 
 BATCH = 8
-DETECTED = 0.9  # the share from which on a size counts as detected
+DETECTED = 0.9  # smallest share at which a size counts as detected
 _Z = 1.959963984540054  # standard normal quantile of a two-sided 95 %
 
 
@@ -33,10 +33,10 @@ class Probe:
     """One kind of defect of one size and contrast, painted once on each of some good pictures."""
 
     kind: str
-    size_px: float  # of the model's input: length, diameter or side
+    size_px: float  # length, diameter or side, in pixels of the model's input
     contrast: float  # opacity, 0..1
     pictures: int
-    detected: int  # of them, rejected at the threshold
+    detected: int  # of these pictures, rejected at the threshold
 
     @property
     def rate(self) -> float:
@@ -44,16 +44,16 @@ class Probe:
 
     @property
     def interval(self) -> tuple[float, float]:
-        """95 % interval of the rate (Wilson, JASA 1927)."""
+        """Return the 95 % interval of the rate (Wilson, JASA 1927)."""
         return wilson(self.detected, self.pictures)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Grid:
-    """Which defects are painted, and on how many pictures. The default makes 588 inspections."""
+    """The defects to paint, and the number of pictures to paint them on. The default makes 588 inspections."""
 
     kinds: tuple[Kind, ...] = painted_defects.KINDS
-    sizes_px: tuple[float, ...] = (4.0, 8.0, 16.0, 32.0)  # of the model's input
+    sizes_px: tuple[float, ...] = (4.0, 8.0, 16.0, 32.0)  # in pixels of the model's input
     contrasts: tuple[float, ...] = (0.1, 0.3, 1.0)
     pictures: int = defaults.PICTURES
 
@@ -73,14 +73,14 @@ class Sensitivity:
     probes: tuple[Probe, ...]
     threshold: float
     pictures: int  # good pictures that were painted on
-    clean_rejected: int  # of them, rejected with nothing painted: no detection rate can be less than this share
+    clean_rejected: int  # rejected with nothing painted: no detection rate can be below this share
     size: tuple[int, int]  # (height, width) of the model's input
     seed: int
 
     def smallest(self, kind: str, contrast: float, share: float = DETECTED) -> float | None:
-        """The smallest size on the grid from which on at least this share is detected, in pixels; None if none is.
+        """Return the smallest grid size, in pixels, from which on at least this share is detected; None if none is.
 
-        Rates that fall as the size grows are chance: they are evened out first (isotonic regression).
+        A rate that falls as the size grows falls by chance, so rates are evened out first (isotonic regression).
         """
         probes = sorted(
             (probe for probe in self.probes if (probe.kind, probe.contrast) == (kind, contrast)),
@@ -92,7 +92,7 @@ class Sensitivity:
         return next((probe.size_px for probe, rate in zip(probes, rising, strict=True) if rate >= share - 1e-9), None)
 
     def to_json(self) -> dict[str, object]:
-        """All of it, with rates, intervals and the smallest size detected; marked as synthetic."""
+        """Return all fields with rates, intervals and smallest detected sizes, marked as synthetic."""
         cells = sorted({(probe.kind, probe.contrast) for probe in self.probes})
         return {
             "synthetic": True,
@@ -118,7 +118,7 @@ def measure(
     seed: int,
     grid: Grid | None = None,
 ) -> Sensitivity:
-    """Paint every defect of a grid on good pictures and count those over the calibration's threshold.
+    """Paint every defect of a grid on good pictures and count the pictures over the calibration's threshold.
 
     `pictures`: uint8 (h, w, 3), prepared, and unseen in training; if there are more than `Grid.pictures`, the seed
     draws from them. Sizes over half of the shorter side are left out. The same arguments paint the same defects.
@@ -163,7 +163,7 @@ def measure(
 
 
 def draw(items: Sequence[Item], count: int, seed: int) -> list[Item]:
-    """At most so many of the items, drawn, in their order."""
+    """Draw at most `count` of the items at random and keep their order."""
     order = np.random.default_rng(seed).permutation(len(items))[:count]
     return [items[row] for row in sorted(order)]
 
@@ -171,14 +171,14 @@ def draw(items: Sequence[Item], count: int, seed: int) -> list[Item]:
 def _painted(
     kind: Kind, pictures: Sequence[images.Pixels], size: float, contrast: float, seed: int
 ) -> Iterator[images.Pixels]:
-    """Each picture with one defect. Size and contrast do not change its place and angle: cells differ by them alone."""
+    """Paint one defect on each picture. Its place and angle do not depend on size and contrast: only these differ."""
     for row, picture in enumerate(pictures):
         generator = np.random.default_rng((seed, painted_defects.KINDS.index(kind), row))
         yield painted_defects.paint(kind, picture, size_px=size, contrast=contrast, generator=generator)
 
 
 def _scores(engine: Engine, product: str, pictures: Iterator[images.Pixels]) -> Iterator[float]:
-    """Scores in batches. Raises RevdistError for a picture of another size."""
+    """Score pictures in batches. Raises RevdistError for a picture of another size."""
     ready = list(pictures)
     for start in range(0, len(ready), BATCH):
         chunk = ready[start : start + BATCH]
@@ -186,7 +186,7 @@ def _scores(engine: Engine, product: str, pictures: Iterator[images.Pixels]) -> 
 
 
 def wilson(hits: int, total: int) -> tuple[float, float]:
-    """Wilson's 95 % score interval of a share."""
+    """Return Wilson's 95 % score interval of a share."""
     share, spread = hits / total, _Z**2 / total
     middle = (share + spread / 2) / (1 + spread)
     half = _Z / (1 + spread) * math.sqrt(share * (1 - share) / total + spread / (4 * total))

@@ -1,1 +1,1 @@
-"""To and from others: ONNX models out, checkpoints of the paper's code in."""
+"""Exchanges models with other programs: ONNX models out, checkpoints of the paper's code in."""

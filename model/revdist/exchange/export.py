@@ -1,7 +1,7 @@
-"""A bundle's detector as an ONNX model, for runtimes other than torch: prepared pictures in, maps and scores out.
+"""Exports a bundle's detector as an ONNX model for other runtimes: prepared pictures in, maps and scores out.
 
-B pictures of a batch, C channels, h w the bundle's size. Everything is in the graph, in float32: normalisation,
-teacher, student, cosine distances and scoring. With the same versions, a bundle gives the same file, byte for byte.
+B: pictures of a batch. C: channels. h w: the bundle's size. The graph holds normalisation, teacher, student, cosine
+distances and scoring, all in float32. With the same versions, a bundle gives the same file, byte for byte.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ DESCRIPTION = (
     f"{SCORE}: float32 (B,), raw; a part is rejected where it is over the threshold, which belongs to an engine."
 )
 _CPU = torch.device("cpu")
-_EXAMPLE = 64  # pixels a side of the picture that networks are recorded on; any would do
+_EXAMPLE = 64  # side of the picture that networks are recorded on, pixels; any size would do
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,23 +46,23 @@ class Exported:
     """The file that was written, and how it compares with torch."""
 
     path: Path
-    pictures: int  # golden ones, of the bundle
-    difference: float | None  # largest, relative, of their scores in onnxruntime; None where that is not installed
+    pictures: int  # golden pictures of the bundle
+    difference: float | None  # largest relative one of their scores; None without onnxruntime
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Parts:
-    """A detector that becomes a model."""
+    """The parts of a detector that becomes an ONNX model."""
 
     name: str
     teacher: Teacher
     student: nn.Module
-    tiles: Tiles  # that it sees a picture in
+    tiles: Tiles  # that the networks see a picture in
     scoring: Scoring
 
 
 def check(output: Path) -> None:
-    """Raises RevdistError where onnx is missing or no file can be written there: said before the work, not after."""
+    """Raise RevdistError, before the work, if onnx is missing or no file can be written at `output`."""
     onnx_package()
     folders.check_takes_file(output, RevdistError, what="a model cannot", hint="name a file, such as cell.onnx")
 
@@ -70,8 +70,8 @@ def check(output: Path) -> None:
 def export(source: Path, output: Path, teacher: Teacher, *, batch: int = 0) -> Exported:
     """Write the bundle at `source` as an ONNX file that takes `batch` pictures at once, or any number (0).
 
-    The bundle is proven on torch first. What is written has passed ONNX's checker and, where onnxruntime is installed,
-    scores the golden pictures as torch does. Raises RevdistError; nothing is left behind then.
+    The bundle is first checked on torch. The written model has passed ONNX's checker and, if onnxruntime is installed,
+    scores the golden pictures as torch does. Raises RevdistError and then writes no file.
     """
     check(output)
     engine = Engine(teacher, device="cpu")
@@ -91,9 +91,9 @@ def export(source: Path, output: Path, teacher: Teacher, *, batch: int = 0) -> E
 
 
 def model(found: Bundle, teacher: Teacher, *, batch: int = 0) -> bytes:
-    """The ONNX model: `pixels` uint8 (B, h, w, 3) RGB -> `anomaly_map` float32 (B, h, w), `score` float32 (B,).
+    """Return the ONNX model: `pixels` uint8 (B, h, w, 3) RGB -> `anomaly_map` float32 (B, h, w), `score` float32 (B,).
 
-    B is `batch`, or left open where that is 0. The teacher is the one that the bundle was trained with.
+    B is `batch`, or open if `batch` is 0. `teacher` must be the teacher that the bundle was trained with.
     """
     parts = Parts(
         name=found.product,
@@ -106,7 +106,7 @@ def model(found: Bundle, teacher: Teacher, *, batch: int = 0) -> bytes:
 
 
 def assemble(parts: Parts, metadata: dict[str, str], *, batch: int = 0) -> bytes:
-    """The model of a detector, with words for programs that run it."""
+    """Build the ONNX model of a detector, with metadata for programs that run the model."""
     if batch < 0:
         raise RevdistError(f"batch is {batch}, must be 1 or more, or 0 for any number of pictures")
     onnx, graph = onnx_package(), Graph()
@@ -129,7 +129,7 @@ def assemble(parts: Parts, metadata: dict[str, str], *, batch: int = 0) -> bytes
 
 
 def _add_detector(graph: Graph, parts: Parts) -> None:
-    """All that `Engine.inspect` computes."""
+    """Add everything that `Engine.inspect` computes to the graph."""
     trunk, student = optimise(parts.teacher.trunk, _CPU), optimise(parts.student, _CPU)
     picture = torch.zeros(1, 3, _EXAMPLE, _EXAMPLE)
     with torch.no_grad():
@@ -146,7 +146,7 @@ def _add_detector(graph: Graph, parts: Parts) -> None:
 
 
 def _add_map(graph: Graph, distances: Sequence[str], size: tuple[int, int], scoring: Scoring) -> None:
-    """As `detector.Spread`, with the Gaussian as matrices where scales multiply too: three (B, H, W) -> (B, h, w)."""
+    """Add what `detector.Spread` computes, three (B, H, W) -> (B, h, w); the Gaussian is always a matrix product."""
     spread = detector.Spread(size, _CPU, scoring)
     pairs = list(zip(spread.sides, scoring.chosen(distances), strict=True))
     wide = [graph.add("MatMul", distance, graph.floats(sides.columns)) for sides, distance in pairs]  # (B, H, w)
@@ -160,13 +160,13 @@ def _add_map(graph: Graph, distances: Sequence[str], size: tuple[int, int], scor
         for sides, wide_map in zip(spread.sides, wide, strict=True)
     ]
     product = functools.reduce(functools.partial(graph.add, "Mul"), maps)
-    along_rows, along_columns = (detector.spreading(side, side) for side in size)  # of what has the size already
+    along_rows, along_columns = (detector.spreading(side, side) for side in size)  # for maps that have the size already
     high = graph.add("MatMul", graph.floats(along_rows), product)
     graph.add("MatMul", high, graph.floats(along_columns.T), results=[MAP])
 
 
 def _add_score(graph: Graph, size: tuple[int, int], scoring: Scoring) -> None:
-    """As `detector.scores`: (B, h, w) -> (B,)."""
+    """Add what `detector.scores` computes: (B, h, w) -> (B,)."""
     if not scoring.top_share:
         graph.add("ReduceMax", MAP, axes=[1, 2], keepdims=0, results=[SCORE])
         return
@@ -176,11 +176,11 @@ def _add_score(graph: Graph, size: tuple[int, int], scoring: Scoring) -> None:
 
 
 def _metadata(found: Bundle) -> dict[str, str]:
-    """What a program that runs the model may want to know."""
+    """Return what a program that runs the model may want to know."""
     thresholds = {
         f"threshold.{engine}": repr(calibration.threshold)
         for engine, calibration in found.calibrations.items()
-        if engine.endswith("-float32")  # as the model is
+        if engine.endswith("-float32")  # the model computes in float32
     }
     versions = {f"trained.{name}": version for name, version in found.versions.items()}
     versions |= {f"exported.{name}": importlib.metadata.version(name) for name in ("rejectd", "torch", "onnx")}
@@ -192,7 +192,7 @@ def _metadata(found: Bundle) -> dict[str, str]:
 
 
 def _difference(content: bytes, found: Bundle, engine: Engine, batch: int) -> float | None:
-    """The largest relative difference of a golden picture's score, onnxruntime's to torch's."""
+    """Return the largest relative difference between onnxruntime's and torch's score of a golden picture."""
     try:
         import onnxruntime
     except ImportError:
@@ -203,7 +203,9 @@ def _difference(content: bytes, found: Bundle, engine: Engine, batch: int) -> fl
     pictures = [pixels for _, pixels in bundle.golden_pictures(found)]
     expected = engine.inspect(pictures, [found.product] * len(pictures)).scores
     at_once = batch or len(pictures)
-    places = np.resize(np.arange(len(pictures)), -(-len(pictures) // at_once) * at_once)  # whole batches, of some twice
+    places = np.resize(
+        np.arange(len(pictures)), -(-len(pictures) // at_once) * at_once
+    )  # whole batches: some come twice
     batches = [np.stack([pictures[place] for place in part]) for part in places.reshape(-1, at_once)]
     scores = np.concatenate([session.run([SCORE], {PIXELS: chunk})[0] for chunk in batches])[: len(pictures)]
     return float(np.max(np.abs(scores - expected) / np.abs(expected)))

@@ -1,4 +1,4 @@
-"""Checkpoints of the paper's code (github.com/hq-deng/RD4AD) as bundles."""
+"""Turns checkpoints of the paper's code (github.com/hq-deng/RD4AD) into bundles."""
 
 from __future__ import annotations
 
@@ -18,29 +18,29 @@ from revdist.scoring import detector
 from revdist.thresholds.conformal import Guarantee
 from revdist.training import holdout, packing
 
-_UNUSED = {"bn": ("conv4.", "bn4."), "decoder": ()}  # made and saved by the official code, never run
+_UNUSED = {"bn": ("conv4.", "bn4."), "decoder": ()}  # built and saved by the official code, never run
 _HINT = "the checkpoint is of another teacher, or not of the official code; check --teacher"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Import:
-    """What to make a bundle of."""
+    """The checkpoint to make a bundle of, and the pictures and settings for its threshold."""
 
     checkpoint: Path
     product: str
-    good: Path  # pictures of good parts that it was not trained with: they set the threshold
+    good: Path  # good parts that the checkpoint was not trained with: they set the threshold
     output: Path
     size: tuple[int, int] = (256, 256)
     false_reject_rate: float = 0.01
     guarantee: Guarantee = "average"
     exclude: Sequence[Path] = ()
-    replace: bool = False  # a bundle that is at `output`
+    replace: bool = False  # replace a bundle that is at `output`
 
 
 def student(checkpoint: Path, teacher: str) -> detector.Student:
-    """The student of a checkpoint `{"bn": ..., "decoder": ...}`; conv4 and bn4, which are never run, are dropped.
+    """Load the student of a checkpoint `{"bn": ..., "decoder": ...}`; drop conv4 and bn4, which are never run.
 
-    Raises BundleError that lists the tensors that are missing, unexpected or of a wrong shape.
+    Raises BundleError that lists missing and unexpected tensors, and tensors of a wrong shape.
     """
     if teacher not in resnet.NAMES:
         raise BundleError(

@@ -1,6 +1,6 @@
-"""Which pictures a report shows, and what it shows of them: small JPEG files in the page itself.
+"""Chooses the pictures that a report shows and draws them with their heat maps, as small JPEG files in the page.
 
-h w the model's input.
+h w: height and width of the model's input, pixels.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ from revdist.evaluation import heatmaps
 from revdist.scoring.detector import Scoring
 from revdist.thresholds.conformal import Calibration
 
-WORST = 6  # escapes, and false rejects
-TYPICAL = 8  # kinds
+WORST = 6  # at most: shown escapes, and shown false rejects
+TYPICAL = 8  # at most: kinds of which a typical picture is shown
 SIDE, SMALL = 320, 128  # longer side of a shown picture and of a scale's map, pixels
 QUALITY = 80  # of JPEG
 
@@ -41,7 +41,7 @@ class Chosen:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Case:
-    """A picture with what the model saw in it. The pictures are data URIs."""
+    """A shown picture with its score and maps. Picture, heat map and scale maps are data URIs."""
 
     name: str
     defective: bool
@@ -57,7 +57,7 @@ class Case:
 
 
 def worst_escapes(samples: Sequence[images.Sample], scores: npt.NDArray[np.float64], threshold: float) -> list[int]:
-    """Rows of the defective pictures that pass, the lowest score first."""
+    """Return the rows of the defective pictures that pass, the lowest score first."""
     order = np.argsort(scores, kind="stable").tolist()
     return [row for row in order if samples[row].defective and scores[row] <= threshold][:WORST]
 
@@ -65,13 +65,13 @@ def worst_escapes(samples: Sequence[images.Sample], scores: npt.NDArray[np.float
 def worst_false_rejects(
     samples: Sequence[images.Sample], scores: npt.NDArray[np.float64], threshold: float
 ) -> list[int]:
-    """Rows of the good pictures that are rejected, the highest score first."""
+    """Return the rows of the good pictures that are rejected, the highest score first."""
     order = np.argsort(-scores, kind="stable").tolist()
     return [row for row in order if not samples[row].defective and scores[row] > threshold][:WORST]
 
 
 def typical(samples: Sequence[images.Sample], scores: npt.NDArray[np.float64]) -> list[int]:
-    """For each kind, good first, the row with the median score (the lower one of two)."""
+    """Return the row with the median score (the lower one of two) of each kind, good first."""
     kinds = sorted({sample.kind for sample in samples}, key=lambda kind: (kind != "good", kind))
     rows = [[row for row, sample in enumerate(samples) if sample.kind == kind] for kind in kinds[:TYPICAL]]
     return [sorted(kind_rows, key=lambda row: float(scores[row]))[(len(kind_rows) - 1) // 2] for kind_rows in rows]
@@ -80,7 +80,7 @@ def typical(samples: Sequence[images.Sample], scores: npt.NDArray[np.float64]) -
 def show(
     engine: Engine, product: str, calibration: Calibration, scoring: Scoring, chosen: Chosen, how: Reading = PLAIN
 ) -> Case:
-    """Inspect a picture once more, now with the map of each scale that counts. Raises ImageError for a broken one."""
+    """Inspect a picture again, now with the map of each scale that counts. Raises ImageError for a broken picture."""
     picture = images.read(chosen.path, how)
     prepared = images.prepare(picture, engine.size(product), how.fit)
     inspection = engine.inspect([prepared], [product])
@@ -110,7 +110,7 @@ def show(
 
 
 def outline(picture: images.Pixels, mask: npt.NDArray[np.bool_] | None) -> images.Pixels:
-    """A copy of a picture (H, W, 3) with a white line on black round the regions of a mask (H, W), outside of them."""
+    """Return a copy of a picture (H, W, 3) with a white line on black around, not over, a mask's regions (H, W)."""
     drawn = np.array(picture)
     if mask is not None:
         grown = cv2.dilate(mask.astype(np.uint8), np.ones((7, 7), np.uint8))
@@ -121,20 +121,20 @@ def outline(picture: images.Pixels, mask: npt.NDArray[np.bool_] | None) -> image
 
 
 def colour_bar() -> str:
-    """The heat maps' colours over a grey picture, from 0.5 to 1.5 times the threshold: what they themselves do."""
+    """Draw the heat maps' colours over a grey picture, from 0.5 to 1.5 times the threshold, as heat maps do."""
     ramp = np.linspace(heatmaps.TRANSPARENT, heatmaps.SATURATED, SIDE, dtype=np.float32)[None].repeat(20, 0)
     return jpeg(heatmaps.heatmap(np.full((*ramp.shape, 3), 128, np.uint8), ramp, 1.0))
 
 
 def jpeg(picture: images.Pixels) -> str:
-    """A data URI of a picture as JPEG."""
+    """Return a data URI of a picture as JPEG."""
     encoded = io.BytesIO()
     Image.fromarray(picture).save(encoded, format="JPEG", quality=QUALITY, optimize=True)
     return f"data:image/jpeg;base64,{base64.b64encode(encoded.getvalue()).decode()}"
 
 
 def fitted(picture: images.Pixels, side: int) -> images.Pixels:
-    """The picture with a longer side of at most `side`, its shape kept, at least a pixel each way."""
+    """Shrink a picture to a longer side of at most `side` pixels; keep its shape and at least a pixel each way."""
     height, width = picture.shape[:2]
     share = min(1.0, side / max(height, width))
     return images.prepare(picture, (max(1, round(height * share)), max(1, round(width * share))))

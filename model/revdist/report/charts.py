@@ -1,6 +1,6 @@
 """Charts that stretch with the page, as inline SVG: pure functions from numbers to markup, coloured by the style sheet.
 
-Across they have percentages, downwards pixels, so that text keeps its size. Nothing is told by colour alone.
+Horizontal units are percent, vertical units pixels, so that text keeps its size. Colour alone never carries meaning.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from revdist.report.markup import Markup, tag
 Numbers = npt.NDArray[np.float64]
 
 BINS = 44  # about so many
-ROW, LABEL, BARS, TOP, AXIS = 66, 22, 34, 22, 56  # heights of a histogram's parts
-RANGE = 40  # height of a range's row
-CUT = 0.98  # quantile of all scores that still has a place of its own; what is higher goes into the last bar
+ROW, LABEL, BARS, TOP, AXIS = 66, 22, 34, 22, 56  # heights of a histogram's parts, pixels
+RANGE = 40  # height of a range's row, pixels
+CUT = 0.98  # quantile of all scores up to which scores have bars of their own; higher ones share the last bar
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -28,19 +28,19 @@ class Row:
 
     name: str
     values: Numbers  # scores in multiples of the threshold
-    defective: bool  # whether they should be over it
-    note: str  # at the right
+    defective: bool  # whether the scores should be over the threshold
+    note: str  # shown at the right
 
 
 def ticks(low: float, high: float, wanted: int) -> list[float]:
-    """Round numbers from low to high, steps of 1, 2 or 5 times a power of ten, about as many as wanted."""
+    """Return about `wanted` round numbers from low to high, in steps of 1, 2 or 5 times a power of ten."""
     step = round_step((high - low) / max(1, wanted))
     first_step, last_step = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)
     return [float(f"{place * step:.10g}") for place in range(first_step, last_step + 1)]
 
 
 def round_step(rough: float) -> float:
-    """The smallest of 1, 2 or 5 times a power of ten that is not smaller; 1 for nothing."""
+    """Round up to 1, 2 or 5 times a power of ten; return 1 for a step that is not positive and finite."""
     if not rough > 0 or not math.isfinite(rough):
         return 1.0
     power = 10.0 ** math.floor(math.log10(rough))
@@ -49,7 +49,7 @@ def round_step(rough: float) -> float:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Bins:
-    """Bars (edge, edge + step] of which one ends at the threshold, 1: what is over it is in a bar beyond."""
+    """Bars (edge, edge + step]. One bar ends at the threshold, 1, so that scores over it are in later bars."""
 
     first: int  # number of the lowest bar; bar 0 ends at 1
     count: int
@@ -64,17 +64,17 @@ class Bins:
         return self.low + self.count * self.step
 
     def place(self, value: float) -> float:
-        """Where a value is from left to right, in percent."""
+        """Return the place of a value from left to right, in percent."""
         return 100 * (value - self.low) / (self.high - self.low)
 
     def counts(self, values: Numbers) -> npt.NDArray[np.int64]:
-        """How many are in each bar; those that are higher are in the last one."""
+        """Count the values in each bar; the last bar also counts all higher values."""
         bars = np.ceil((values - 1) / self.step).astype(np.int64) - self.first
         return np.bincount(np.clip(bars, 0, self.count - 1), minlength=self.count)
 
 
 def bins(rows: Sequence[Row]) -> Bins:
-    """Common bars for all rows, with some room about the threshold."""
+    """Return common bars for all rows, with some room around the threshold."""
     values = np.concatenate([np.array([0.95, 1.05]), *(row.values for row in rows)])
     low, high = float(values.min()), max(1.05, float(np.quantile(values, CUT)))
     step = round_step((high - low) / BINS)
@@ -83,7 +83,7 @@ def bins(rows: Sequence[Row]) -> Bins:
 
 
 def histograms(rows: Sequence[Row], title: str) -> Markup:
-    """A row of bars for each group over one axis, in multiples of the threshold, which is a line through all."""
+    """Draw a row of bars for each group over one axis in multiples of the threshold, which is a line through all."""
     across = bins(rows)
     height = TOP + ROW * len(rows) + AXIS
     base = TOP + ROW * len(rows)
@@ -148,7 +148,7 @@ def _axis(across: Bins, rows: Sequence[Row], base: int) -> list[Markup]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Range:
-    """A rate with what it may be, all 0..1: an interval, or, without a value, a bound from 0 to `high`."""
+    """A rate with its interval, all 0..1; without a value, a bound from 0 to `high`."""
 
     name: str
     value: float | None
@@ -158,7 +158,7 @@ class Range:
 
 
 def ranges(rows: Sequence[Range], wanted: float, title: str) -> Markup:
-    """A bar for each range and a dot for its value over one axis of rates, with a line at the wanted rate."""
+    """Draw a bar for each range and a dot for its value over one axis of rates, with a line at the wanted rate."""
     highest = 1.02 * max([wanted, *(row.high for row in rows)])
     step = round_step(highest / 5)
     top = math.ceil(highest / step) * step

@@ -1,4 +1,4 @@
-"""The frame of every page: one HTML document that needs nothing but itself."""
+"""Frames every page as one HTML document that needs no other file."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 
 
 def document(title: str, *body: Content) -> Markup:
-    """A whole document around the content of its body."""
+    """Build a whole document around the content of its body."""
     style = importlib.resources.files("revdist.report").joinpath("style.css").read_text()
     head = tag(
         "head",

@@ -1,6 +1,6 @@
-"""What a folder of pictures is, gathered for a page and for a terminal before anything is trained with it.
+"""Describes a folder of pictures, for a page and for a terminal, before anything is trained with the pictures.
 
-N pictures, D channels of a teacher's pooled features.
+N: pictures. D: channels of a teacher's pooled features.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ from revdist.report import cases
 
 SHEET_MOST = 96  # pictures on the contact sheet, from all over the folder
 ODD_SHOWN = 8
-ODD_FROM = 6.0  # robust standard deviations from the middle: further away than nearly all, whatever the distribution
+ODD_FROM = 6.0  # robust standard deviations from the median: further away than nearly all, whatever the distribution
 NEIGHBOURS = 3
 THUMB = 150  # longer side, pixels
-_SIDE = 224  # of the pictures that the teacher sees, and that sharpness is measured at
+_SIDE = 224  # pixels: the teacher sees pictures of this side, and sharpness is measured on them
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,12 +41,12 @@ class Thumb:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Folder:
-    """What was seen in a folder."""
+    """The pictures of a folder and what was measured on them."""
 
     root: Path
     looks: tuple[Look, ...]
-    unreadable: tuple[str, ...]  # what is wrong with each
-    groups: tuple[str, ...]  # of each look: the folder that it lies in, relative to the root
+    unreadable: tuple[str, ...]  # what is wrong with each unreadable picture
+    groups: tuple[str, ...]  # the folder of each look, relative to the root
     measured: Appearance  # of the looks
     copies: tuple[tuple[str, ...], ...]  # names of pictures that are the same, the first one first
     oddness: npt.NDArray[np.float64]  # (N,) robust standard deviations from the others
@@ -58,7 +58,7 @@ class Folder:
         return Counter(self.groups)
 
     def of_group(self, group: str) -> list[int]:
-        """Rows of the looks that lie in a group."""
+        """Return the rows of the looks that lie in a group."""
         return [row for row, name in enumerate(self.groups) if name == group]
 
 
@@ -102,7 +102,7 @@ def gather(root: Path, how: Reading, engine: Engine) -> Folder:
 
 
 def _pictures(root: Path) -> list[Path]:
-    """All pictures below a folder; those of the ground truth are masks."""
+    """List all pictures below a folder, without the ground truth, which holds masks."""
     if not (root / "train").is_dir() and not (root / "test").is_dir():
         return images.pictures_below(root)
     folders = [
@@ -119,7 +119,7 @@ def _copies(looks: Sequence[Look], names: Sequence[str]) -> tuple[tuple[str, ...
 
 
 def _oddness(features: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
-    """How far (N,) each picture is from its nearest ones, in robust standard deviations from the usual distance."""
+    """Return how unusually far (N,) each picture is from its nearest ones, in robust standard deviations."""
     count = len(features)
     if count <= NEIGHBOURS:
         return np.zeros(count)

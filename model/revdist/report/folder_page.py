@@ -1,4 +1,4 @@
-"""The page about a folder of pictures, and its table for a terminal."""
+"""Writes the page about a folder of pictures, and its table for a terminal."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from revdist.report.markup import Markup, section, table, tag
 
 _SIZES_MOST = 6
 _NAMED_MOST = 20
-_GROUPS_MOST = 12  # that are drawn
+_GROUPS_MOST = 12  # groups that are drawn at most
 
 
 def write(path: Path, seen: Folder) -> None:
-    """Write the page as one file, whole or not at all. Raises RevdistError where it cannot be written."""
+    """Write the page as one file, whole or not at all. Raises RevdistError if the file cannot be written."""
     try:
         folders.write_file(path, render(seen).encode(errors="backslashreplace"))
     except trouble.FILE_ERRORS as error:
@@ -31,7 +31,7 @@ def write(path: Path, seen: Folder) -> None:
 
 
 def render(seen: Folder) -> Markup:
-    """The document."""
+    """Build the document."""
     name = trouble.shown(Path(seen.root.resolve().name or "/"))
     tiles = [
         ("pictures", str(len(seen.looks)), f"in {_plural(len(seen.group_sizes), 'folder')}"),
@@ -80,7 +80,7 @@ HEADS = ("folder", "pictures", "sizes", "depth", "range", "brightness", "contras
 
 
 def rows(seen: Folder) -> Iterator[tuple[str, ...]]:
-    """One row for each folder: what HEADS name."""
+    """Yield one row for each folder, with the columns of HEADS."""
     for group in sorted(seen.group_sizes):
         picture_rows = seen.of_group(group)
         looks = [seen.looks[row] for row in picture_rows]
@@ -101,7 +101,7 @@ def rows(seen: Folder) -> Iterator[tuple[str, ...]]:
 
 
 def lines(seen: Folder) -> Iterator[str]:
-    """The same for a terminal, with what is odd."""
+    """Yield the table of folders for a terminal, then unreadable, repeated and odd pictures."""
     table_rows = [HEADS, *rows(seen)]
     widths = [max(len(row[column]) for row in table_rows) for column in range(len(HEADS))]
     for row in table_rows:

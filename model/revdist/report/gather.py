@@ -1,4 +1,4 @@
-"""The figures of a report: what the bundle says, and, with data, what test pictures and painted defects say."""
+"""Gathers the figures of a report from the bundle and, if there is data, from test pictures and painted defects."""
 
 from __future__ import annotations
 
@@ -25,34 +25,34 @@ SEED = 0  # of the painted defects
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
-    """What to report on besides the bundle."""
+    """The pictures that a report uses besides the bundle."""
 
     data: Path | None = None  # root of an MVTec layout
-    good: Path | None = None  # pictures of good parts to paint defects on; default: the good ones of the data
+    good: Path | None = None  # good pictures to paint defects on; default: those of the data
     grid: Grid = Grid()  # noqa: RUF009 - frozen
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Test:
-    """What the labelled pictures say."""
+    """The results on the labelled test pictures."""
 
     inspected: Inspected
     evaluation: Evaluation
     fingerprint: str  # of the test pictures
-    trained_on: int  # of them, which should be none
+    trained_on: int  # test pictures that the student was trained on; should be 0
     escapes: tuple[Case, ...]  # the worst ones
-    false_rejects: tuple[Case, ...]  # the same
+    false_rejects: tuple[Case, ...]  # the worst ones
     typical: tuple[Case, ...]
-    unlike: tuple[str, ...]  # how the good ones differ from the pictures trained with, in sentences
+    unlike: tuple[str, ...]  # sentences: how the good pictures differ from the training pictures
 
     @property
     def missed(self) -> int:
-        """How many defective pictures pass."""
+        """Return how many defective pictures pass."""
         return round(self.evaluation.escape_rate * self.evaluation.defective)
 
     @property
     def rejected(self) -> int:
-        """How many good pictures are rejected."""
+        """Return how many good pictures are rejected."""
         return round(self.evaluation.false_reject_rate * self.evaluation.good)
 
 
@@ -67,11 +67,11 @@ class Figures:
     golden: tuple[Case, ...]
     test: Test | None
     sensitivity: Sensitivity | None
-    painted_on: str  # which good pictures
+    painted_on: str  # which good pictures the defects are painted on
 
 
 def gather(bundle: Bundle, engine: Engine, request: Request, made: datetime) -> Figures:
-    """Measure a bundle that the engine holds. Each test picture is inspected once, the shown ones once more.
+    """Measure a bundle that the engine holds. Every test picture is inspected once, shown pictures once more.
 
     Raises DataError, ImageError, or CalibrationError where the engine has no calibration or the student was trained
     on all pictures that defects could be painted on.
@@ -91,7 +91,7 @@ def gather(bundle: Bundle, engine: Engine, request: Request, made: datetime) -> 
 
 
 def _good(request: Request) -> tuple[list[Path], str]:
-    """The pictures of good parts to paint on, and what to call them."""
+    """Return the pictures of good parts to paint on, and a name for them."""
     if request.good:
         return images.pictures_below(images.good_folder(request.good)), "the given pictures of good parts"
     if request.data:

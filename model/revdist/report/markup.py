@@ -1,4 +1,4 @@
-"""HTML and SVG whose text is escaped unless it was made here, and whose tags are closed by construction."""
+"""Builds HTML and SVG: text is escaped unless this file made it, and tags are closed by construction."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ VOID = frozenset({"br", "col", "hr", "img", "link", "meta"})
 
 
 class Markup(str):
-    """Finished HTML: goes into a page as it is. Only `tag`, `join` and the page's own constants make it."""
+    """Finished HTML, which goes into a page as it is. Only `tag`, `join` and constants of the page make it."""
 
     __slots__ = ()
 
@@ -19,7 +19,7 @@ Content: TypeAlias = "str | Markup"  # a plain string is from outside until it i
 
 
 def text(content: Content) -> Markup:
-    """A string made safe; finished markup stays as it is."""
+    """Escape a string; return finished markup as it is."""
     return content if isinstance(content, Markup) else Markup(escape(content, quote=True))
 
 
@@ -28,7 +28,7 @@ def join(*parts: Content) -> Markup:
 
 
 def tag(name: str, /, *children: Content, **attributes: str | float | None) -> Markup:
-    """An element. `class_` is the attribute class and `stroke_width` is stroke-width; None leaves an attribute out."""
+    """Build an element. `class_` is the attribute class and `stroke_width` is stroke-width; None: no attribute."""
     named = {key.rstrip("_").replace("_", "-"): value for key, value in attributes.items() if value is not None}
     opening = name + "".join(f' {key}="{escape(_plain(value), quote=True)}"' for key, value in named.items())
     if name in VOID:
@@ -38,13 +38,13 @@ def tag(name: str, /, *children: Content, **attributes: str | float | None) -> M
 
 
 def section(name: str, title: str, *content: Content) -> Markup:
-    """A section with its heading, to be linked to by name."""
+    """Build a section with its heading; links find it by name."""
     heading = tag("h2", title, id=f"{name}-title")
     return tag("section", heading, *content, id=name, aria_labelledby=f"{name}-title")
 
 
 def table(caption: str, heads: Sequence[str], rows: Iterable[Sequence[Content]]) -> Markup:
-    """A table whose first column names the row."""
+    """Build a table whose first column names the row."""
     head = tag("thead", tag("tr", *(tag("th", column, scope="col") for column in heads)))
     body = [tag("tr", tag("th", label, scope="row"), *(tag("td", cell) for cell in cells)) for label, *cells in rows]
     element = tag("table", tag("caption", caption), head, tag("tbody", *body))
@@ -52,12 +52,12 @@ def table(caption: str, heads: Sequence[str], rows: Iterable[Sequence[Content]])
 
 
 def terms(pairs: Iterable[tuple[str, Content]]) -> Markup:
-    """A list of names and values."""
+    """Build a list of names and values."""
     return tag("dl", *(tag("div", tag("dt", name), tag("dd", value)) for name, value in pairs))
 
 
 def _plain(value: str | float) -> str:
-    """A number with three decimals at most: drawings need no more, and pages stay small."""
+    """Write a number with at most three decimals: drawings need no more, and pages stay small."""
     if isinstance(value, str):
         return value
     return f"{value:.3f}".rstrip("0").rstrip(".") if isinstance(value, float) else str(value)

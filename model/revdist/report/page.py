@@ -1,4 +1,4 @@
-"""The page: figures to one HTML document that needs nothing but itself, with JavaScript off, on paper as well."""
+"""Turns figures into one HTML page that needs no other file and no JavaScript, and can be printed."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from revdist.report.verdict import Finding
 
 
 def check_place(path: Path) -> None:
-    """Raises RevdistError unless a page may be written there: said before minutes of measuring, not after."""
+    """Raise RevdistError, before minutes of measuring, unless a page can be written at `path`."""
     folders.check_takes_file(path, RevdistError, what="a page cannot", hint="name a file, such as report.html")
 
 
 def write(path: Path, figures: Figures) -> None:
-    """Write the report as one file, whole or not at all. Raises RevdistError where it cannot be written."""
+    """Write the report as one file, whole or not at all. Raises RevdistError if the file cannot be written."""
     try:
         folders.write_file(path, render(figures).encode(errors="backslashreplace"))
     except trouble.FILE_ERRORS as error:
@@ -27,7 +27,7 @@ def write(path: Path, figures: Figures) -> None:
 
 
 def render(figures: Figures) -> Markup:
-    """The document."""
+    """Build the document."""
     title = f"{figures.bundle.product}: inspection report"
     parts = _sections(figures)
     links = [tag("li", tag("a", name, href=f"#{anchor}")) for anchor, name, _ in parts]
@@ -42,7 +42,7 @@ def render(figures: Figures) -> Markup:
 
 
 def _sections(figures: Figures) -> list[tuple[str, str, Markup]]:
-    """Anchor, name and content of each."""
+    """Return anchor, name and content of every section."""
     parts = [("scores", "Scores", sections.scores(figures))]
     if figures.test:
         parts.append(("curves", "Curves", sections.curves(figures.test)))
@@ -91,7 +91,7 @@ def _finding(finding: Finding) -> Markup:
 
 
 def _tiles(figures: Figures) -> list[Markup]:
-    """The figures that people ask for first."""
+    """Return the figures that people ask for first."""
     calibration = figures.calibration
     tiles = []
     if figures.test:

@@ -1,6 +1,6 @@
-"""Charts that keep their shape, curves and rates over a plane, as inline SVG: pure functions from numbers to markup.
+"""Draws charts that keep their shape as inline SVG: curves, and rates over a plane. Pure functions, numbers to markup.
 
-Units in the code are those of the view box, about a pixel on a phone. Nothing is told by colour alone.
+Units are those of the view box, about a pixel on a phone. Colour alone never carries meaning.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from revdist.report.markup import Markup, join, tag
 
 WIDTH, HEIGHT = 360, 290  # of the view box
 LEFT, RIGHT, UPPER, LOWER = 54, 16, 12, 46  # its margins
-POINTS = 240  # of a drawn curve, at most
+POINTS = 240  # at most, of a drawn curve
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,9 +46,9 @@ class Plane:
 def curve(
     false: Numbers, found: Numbers, *, at: tuple[float, float], limit: float, title: str, names: tuple[str, str]
 ) -> Markup:
-    """A curve of what is found against what is falsely found up to a limit, with the point of the threshold.
+    """Draw the rate found against the rate falsely found, up to a limit, with the point of the threshold.
 
-    `names`: of the x and the y axis.
+    `names`: names of the x axis and the y axis.
     """
     plane = Plane(limit=limit)
     xs, ys = thin(false, found, limit)
@@ -76,17 +76,17 @@ def curve(
 
 
 def thin(false: Numbers, found: Numbers, limit: float) -> tuple[Numbers, Numbers]:
-    """The curve up to a limit: as it is where it has few points, else interpolated at even distances."""
+    """Cut a curve at a limit; if more than POINTS points remain, interpolate POINTS of them."""
     inside = int(np.searchsorted(false, limit, side="right"))
     if inside <= POINTS:
         end = [] if inside == len(false) else [float(np.interp(limit, false, found))]
         return np.append(false[:inside], [limit] * len(end)), np.append(found[:inside], end)
-    even = limit * np.linspace(0, 1, POINTS) ** 2  # closer where few are falsely found
+    even = limit * np.linspace(0, 1, POINTS) ** 2  # closer together where few are falsely found
     return even, np.interp(even, false, found)
 
 
 def rates(sizes: Sequence[float], lines: Sequence[Line], *, level: float, title: str, names: tuple[str, str]) -> Markup:
-    """Lines of rates over sizes, which stand at equal distances, with intervals as whiskers and a level to reach."""
+    """Draw lines of rates over sizes at equal distances, with intervals as whiskers and a level to reach."""
     plane = Plane()
     room = len(sizes) + 0.2
     places = [(index + 0.6) / room for index in range(len(sizes))]
@@ -112,7 +112,7 @@ def _rate_line(plane: Plane, places: Sequence[float], line: Line, index: int) ->
 
 
 def _mark(index: int, x: float, y: float, said: str) -> Markup:
-    """A disc, a square or a triangle."""
+    """Draw a disc, a square or a triangle, by the number of the line."""
     title = tag("title", said)
     shapes: tuple[Callable[[], Markup], ...] = (
         lambda: tag("circle", title, class_="mark", cx=x, cy=y, r=4.5),
@@ -123,7 +123,7 @@ def _mark(index: int, x: float, y: float, said: str) -> Markup:
 
 
 def key(names: Sequence[str]) -> Markup:
-    """Which line is which, for `rates`."""
+    """Draw the key of `rates`: which line is which."""
     entries = []
     for index, name in enumerate(names):
         drawn = tag(
@@ -135,7 +135,7 @@ def key(names: Sequence[str]) -> Markup:
 
 
 def _grid(plane: Plane, across: Sequence[tuple[float, str]], names: tuple[str, str]) -> list[Markup]:
-    """Lines and names of both axes; y runs from 0 to 100 %."""
+    """Draw grid lines and names of both axes; y runs from 0 to 100 %."""
     left, right, bottom = plane.x(0), plane.x(plane.limit), plane.y(0)
     parts = []
     for value in ticks(0, 1, 5):

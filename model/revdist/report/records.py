@@ -1,4 +1,4 @@
-"""What is on record: the calibration with its promise, the recipe, and where everything comes from."""
+"""Builds the sections of a report on the calibration and its promise, the recipe and the provenance."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from revdist.thresholds.conformal import Calibration, needed, needed_with_confid
 
 
 def calibration(made: Calibration, test: Test | None, held_out_share: float) -> Markup:
-    """The threshold, what it promises, what the test pictures say of that, and the pictures that it rests on."""
+    """Show the threshold, its promise, the test pictures' verdict on it, and the pictures that set it."""
     rate = made.false_reject_rate
     guarantee = "on average" if made.guarantee == "average" else "with 95% confidence"
     pairs: list[tuple[str, Content]] = [
@@ -36,7 +36,7 @@ def calibration(made: Calibration, test: Test | None, held_out_share: float) -> 
 
 
 def _ranges(made: Calibration, test: Test | None) -> list[Range]:
-    """The false-reject rate by promise, by estimate and by test."""
+    """Return the false-reject rate as promised, as estimated and as tested."""
     average_bound, confident_bound = made.attained_rate, made.bound95
     rows = [
         Range(name="promised on average", value=None, low=0, high=average_bound, note=f"at most {average_bound:.2%}"),
@@ -85,7 +85,7 @@ def _calibration_tables(made: Calibration) -> list[Markup]:
 
 
 def provenance(figures: Figures) -> Markup:
-    """The recipe, and everything that identifies bundle, data and programs."""
+    """Show the recipe, and everything that identifies bundle, data and programs."""
     bundle, test = figures.bundle, figures.test
     height, width = bundle.size
     pairs: list[tuple[str, Content]] = [

@@ -1,4 +1,4 @@
-"""What was measured: scores, curves, pictures and sensitivity, each from the figures to a section of the page."""
+"""Builds the sections of a report on what was measured: scores, curves, pictures and sensitivity."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from revdist.scoring import detector
 
 
 def scores(figures: Figures) -> Markup:
-    """Histograms of all groups of pictures, and the same in numbers."""
+    """Show histograms of all groups of pictures, and a table of the same scores."""
     groups = _groups(figures)
     lead = (
         "Every picture has one score, the highest value of its anomaly map. Over the threshold it is rejected. "
@@ -67,7 +67,7 @@ def _noted(rejected: int, total: int) -> str:
 
 
 def curves(test: Test) -> Markup:
-    """ROC of pictures and PRO of pixels, with their areas and the points of the threshold."""
+    """Show the ROC curve of pictures and the PRO curve of pixels, with areas and the points of the threshold."""
     inspected, measured = test.inspected, test.evaluation
     roc = measures.roc_curve(inspected.defective, inspected.scores)
     names = ("good pictures rejected", "defective pictures rejected")
@@ -105,7 +105,7 @@ def _figure(drawn: Markup, title: str, told: str) -> Markup:
 
 
 def pictures(figures: Figures, colour_bar: str) -> Markup:
-    """The worst and the typical pictures of the test; the golden ones where there is no test."""
+    """Show the worst and the typical test pictures; without a test, the golden pictures."""
     ends = (f"{heatmaps.TRANSPARENT:g} x", "threshold", f"{heatmaps.SATURATED:g} x")
     legend = tag(
         "figure",
@@ -138,7 +138,7 @@ def pictures(figures: Figures, colour_bar: str) -> Markup:
 
 
 def _scales(scoring: detector.Scoring) -> str:
-    """What the maps of the scales are to the heat map, and on which colours they are shown."""
+    """Explain how the maps of the scales make the heat map, and how they are coloured."""
     count = len(scoring.scales)
     if count == 1:
         return "One scale alone counts, and is the heat map."
@@ -198,7 +198,7 @@ def _case(case: Case) -> Markup:
 
 
 def sensitivity(found: Sensitivity, painted_on: str) -> Markup:
-    """Detection of painted defects by kind, size and contrast."""
+    """Show the detection of painted defects by kind, size and contrast."""
     sizes = sorted({probe.size_px for probe in found.probes})
     contrasts = sorted({probe.contrast for probe in found.probes})
     names = [f"contrast {contrast:.0%}" for contrast in contrasts]

@@ -1,4 +1,4 @@
-"""A drawing of times by engine, as a file of its own: it has its size and its colours with it."""
+"""Draws the times of engines as an SVG file of its own, which carries its size and colours."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ _STYLE = Markup(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Speed:
-    """Times of an engine or a peer, for one picture."""
+    """The times of an engine or a peer for one picture, in milliseconds."""
 
     name: str
-    best_ms: float  # the bar
-    first_ms: float  # the mark: with the smallest batches
+    best_ms: float  # at the best batch size; drawn as a bar
+    first_ms: float  # at the smallest batch size; drawn as a mark
     note: str
     ours: bool
 
 
 def drawing(rows: Sequence[Speed], title: str) -> Markup:
-    """A bar for each row over one axis of milliseconds, as an SVG file."""
+    """Draw a bar for each row over one axis of milliseconds, as an SVG file."""
     highest = 1.02 * max([0.0, *(max(row.best_ms, row.first_ms) for row in rows)])
     step = charts.round_step(highest / 6)
     top = step * max(1, math.ceil(highest / step))

@@ -1,4 +1,4 @@
-"""How a measure is spread over groups of pictures: bars for each group over one axis, as inline SVG."""
+"""Draws how a measure spreads over groups of pictures: bars for each group over one axis, as inline SVG."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from revdist.report import charts
 from revdist.report.markup import Markup, tag
 
 BINS = 40
-_ROW, _LABEL, _BARS, _AXIS = 60, 20, 32, 40  # heights
+_ROW, _LABEL, _BARS, _AXIS = 60, 20, 32, 40  # heights, pixels
 
 
 def spreads(groups: Mapping[str, npt.NDArray[np.float64]], title: str) -> Markup:
-    """A row of bars for each group of values, with its median at the right."""
+    """Draw a row of bars for each group of values, with the group's median at the right."""
     values = np.concatenate(list(groups.values()))
     low, high = float(values.min()), float(values.max())
     step = charts.round_step(max(high - low, 1e-9 + abs(high) * 1e-6) / BINS)

@@ -1,4 +1,4 @@
-"""What an engineer should know first, in a sentence each, with a status that words tell and not colour alone."""
+"""Tells an engineer first what matters: a sentence for each finding, and a status in words, not in colour alone."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ MISSES_MOST = 0.5  # from this escape rate on, more defective parts pass than ar
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Finding:
-    """One thing to know."""
+    """One thing that the reader of a report should know."""
 
     subject: str
     status: Status
@@ -31,7 +31,7 @@ class Finding:
 
 
 def findings(figures: Figures) -> list[Finding]:
-    """The promise, then what the test pictures say of it."""
+    """List the promise first, then what the test pictures say about the promise."""
     promise = _promise(figures.calibration, figures.bundle.recipe.holdout)
     facts = [promise, *_unlike("Held-out pictures", figures.bundle.held_out_unlike)]
     if figures.test is None:
@@ -46,7 +46,7 @@ def findings(figures: Figures) -> list[Finding]:
 
 
 def _unlike(subject: str, told: Sequence[str]) -> list[Finding]:
-    """How a set differs from the pictures trained with, where it does."""
+    """Report how a set of pictures differs from the training pictures; empty if it does not."""
     if not told:
         return []
     sentences = " ".join(f"{sentence[0].upper()}{sentence[1:]}." for sentence in told)
@@ -54,12 +54,12 @@ def _unlike(subject: str, told: Sequence[str]) -> list[Finding]:
 
 
 def overall(found: Sequence[Finding]) -> Status:
-    """The worst of all."""
+    """Return the worst status of all findings."""
     return next(status for status in _WORST if any(finding.status == status for finding in found))
 
 
 def headline(figures: Figures) -> str:
-    """The whole in one or two sentences."""
+    """Sum up the report in one or two sentences."""
     calibration = figures.calibration
     if calibration.enough:
         promise = f"Promises at most {calibration.attained_rate:.2%} false rejects on average"
@@ -117,6 +117,6 @@ def _false_rejects(test: Test, made: Calibration) -> Finding:
 
 
 def with_interval(hits: int, total: int) -> str:
-    """A share with Wilson's 95 % interval."""
+    """Write a share with Wilson's 95 % interval."""
     low, high = wilson(hits, total)
     return f"{hits / total:.1%} (95% interval {low:.1%} to {high:.1%})"

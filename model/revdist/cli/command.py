@@ -56,9 +56,8 @@ def _run(options: argparse.Namespace) -> int:
     """Import what a command needs, count free processors meanwhile, and run the command."""
     from revdist.engines.free_threads import FreeThreads
 
-    thread_count: int | None = getattr(
-        options, "threads", None
-    )  # None: quick commands, and bench, which decides itself
+    # None: quick commands, and bench, which decides itself
+    thread_count: int | None = getattr(options, "threads", None)
     threads = None if thread_count is None else FreeThreads(fixed=thread_count)
     import torch
 

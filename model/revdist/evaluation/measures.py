@@ -137,9 +137,8 @@ def _official_pro(mask: npt.NDArray[np.bool_], values: npt.NDArray[np.float64]) 
     within_limit = false < FPR_LIMIT
     if np.count_nonzero(within_limit) < 2 or false[within_limit].max() == 0:
         return 0.0
-    return float(
-        -np.trapezoid(overlap[within_limit], false[within_limit] / false[within_limit].max())
-    )  # rates fall as thresholds rise
+    # rates fall as thresholds rise
+    return float(-np.trapezoid(overlap[within_limit], false[within_limit] / false[within_limit].max()))
 
 
 def _share_above(values: npt.NDArray[np.float64], thresholds: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:

@@ -203,9 +203,8 @@ def _difference(content: bytes, found: Bundle, engine: Engine, batch: int) -> fl
     pictures = [pixels for _, pixels in bundle.golden_pictures(found)]
     expected = engine.inspect(pictures, [found.product] * len(pictures)).scores
     at_once = batch or len(pictures)
-    places = np.resize(
-        np.arange(len(pictures)), -(-len(pictures) // at_once) * at_once
-    )  # whole batches: some come twice
+    # whole batches: some come twice
+    places = np.resize(np.arange(len(pictures)), -(-len(pictures) // at_once) * at_once)
     batches = [np.stack([pictures[place] for place in part]) for part in places.reshape(-1, at_once)]
     scores = np.concatenate([session.run([SCORE], {PIXELS: chunk})[0] for chunk in batches])[: len(pictures)]
     return float(np.max(np.abs(scores - expected) / np.abs(expected)))

@@ -76,114 +76,112 @@ def _parser() -> argparse.ArgumentParser:
     subparsers = parser.add_subparsers(required=True, metavar="COMMAND")
     _add_train(subparsers.add_parser("train", help="train a product from pictures of good parts"))
 
-    subparser = subparsers.add_parser("evaluate", help="measure a bundle on labelled test pictures (MVTec layout)")
-    subparser.add_argument("bundle", type=Path, metavar="BUNDLE")
-    subparser.add_argument(
+    command = subparsers.add_parser("evaluate", help="measure a bundle on labelled test pictures (MVTec layout)")
+    command.add_argument("bundle", type=Path, metavar="BUNDLE")
+    command.add_argument(
         "--data", type=Path, required=True, metavar="ROOT", help="holds test/<kind> and ground_truth/<kind>"
     )
-    subparser.add_argument("--json", action="store_true", help="print JSON for programs")
-    _add_engine(subparser, "run_evaluate")
+    command.add_argument("--json", action="store_true", help="print JSON for programs")
+    _add_engine(command, "run_evaluate")
 
-    subparser = subparsers.add_parser(
+    command = subparsers.add_parser(
         "calibrate", help="set the threshold for a false-reject rate from unseen good pictures"
     )
-    subparser.add_argument("bundle", type=Path, metavar="BUNDLE")
-    subparser.add_argument("--good", type=Path, required=True, metavar="DIR", help="pictures of good parts")
-    subparser.add_argument("--false-reject-rate", type=float, required=True, metavar="R", help="such as 0.01")
+    command.add_argument("bundle", type=Path, metavar="BUNDLE")
+    command.add_argument("--good", type=Path, required=True, metavar="DIR", help="pictures of good parts")
+    command.add_argument("--false-reject-rate", type=float, required=True, metavar="R", help="such as 0.01")
     share = "for int8: take the teacher's ranges from another bundle, so that one pass of it serves both products"
-    subparser.add_argument("--share", type=Path, metavar="BUNDLE", help=share)
-    _add_good(subparser)
-    _add_teacher_weights(subparser)
+    command.add_argument("--share", type=Path, metavar="BUNDLE", help=share)
+    _add_good(command)
+    _add_teacher_weights(command)
     names = "what to calibrate for, such as torch-cpu-bfloat16, cpu-int8, cuda-float16 or openvino-cpu-bfloat16 "
     names += "(default: every engine that the bundle is calibrated for and this machine has)"
-    subparser.add_argument("--engine", metavar="NAME", help=names)
+    command.add_argument("--engine", metavar="NAME", help=names)
     replaced = "the threshold is made of the pictures in DIR alone; without, they are added to those it is made of"
-    subparser.add_argument("--replace-held-out", action="store_true", help=replaced)
+    command.add_argument("--replace-held-out", action="store_true", help=replaced)
     confirmed = "outliers that a person has found to be good parts: these files, or all; until then they move nothing"
-    subparser.add_argument("--confirm-outliers", type=Path, nargs="*", action="extend", metavar="FILE", help=confirmed)
-    _add_threads(subparser)
-    subparser.set_defaults(command="run_calibrate")
+    command.add_argument("--confirm-outliers", type=Path, nargs="*", action="extend", metavar="FILE", help=confirmed)
+    _add_threads(command)
+    command.set_defaults(command="run_calibrate")
 
-    subparser = subparsers.add_parser(
+    command = subparsers.add_parser(
         "sensitivity", help="measure which synthetic defects, painted on good pictures, are seen"
     )
-    subparser.add_argument("bundle", type=Path, metavar="BUNDLE")
-    subparser.add_argument(
-        "--good", type=Path, required=True, metavar="DIR", help="pictures of good parts, also in lots"
-    )
+    command.add_argument("bundle", type=Path, metavar="BUNDLE")
+    command.add_argument("--good", type=Path, required=True, metavar="DIR", help="pictures of good parts, also in lots")
     pictures = "how many to paint on (default: %(default)s, which makes 588 inspections)"
-    subparser.add_argument("--pictures", type=int, default=sensitivity.PICTURES, metavar="N", help=pictures)
-    subparser.add_argument("--seed", type=int, default=0, metavar="N", help="(default: %(default)s)")
-    subparser.add_argument("--json", action="store_true", help="print JSON for programs")
-    _add_engine(subparser, "run_sensitivity")
+    command.add_argument("--pictures", type=int, default=sensitivity.PICTURES, metavar="N", help=pictures)
+    command.add_argument("--seed", type=int, default=0, metavar="N", help="(default: %(default)s)")
+    command.add_argument("--json", action="store_true", help="print JSON for programs")
+    _add_engine(command, "run_sensitivity")
 
-    subparser = subparsers.add_parser(
+    command = subparsers.add_parser(
         "report", help="make a page about a bundle: its promise, what it misses, where it looks"
     )
-    subparser.add_argument("bundle", type=Path, metavar="BUNDLE")
-    subparser.add_argument("--data", type=Path, metavar="ROOT", help="test pictures as for evaluate")
+    command.add_argument("bundle", type=Path, metavar="BUNDLE")
+    command.add_argument("--data", type=Path, metavar="ROOT", help="test pictures as for evaluate")
     painted = "good pictures to paint synthetic defects on (default: test/good of ROOT)"
-    subparser.add_argument("--good", type=Path, metavar="DIR", help=painted)
-    subparser.add_argument("--output", type=Path, required=True, metavar="FILE", help="the page, such as report.html")
-    _add_engine(subparser, "run_report")
+    command.add_argument("--good", type=Path, metavar="DIR", help=painted)
+    command.add_argument("--output", type=Path, required=True, metavar="FILE", help="the page, such as report.html")
+    _add_engine(command, "run_report")
 
-    subparser = subparsers.add_parser("look", help="show what a folder of pictures is, before it is trained with")
-    subparser.add_argument("folder", type=Path, metavar="DIR", help="pictures, also in subfolders or in MVTec layout")
+    command = subparsers.add_parser("look", help="show what a folder of pictures is, before it is trained with")
+    command.add_argument("folder", type=Path, metavar="DIR", help="pictures, also in subfolders or in MVTec layout")
     page = "the page (default: <DIR>-look.html beside DIR)"
-    subparser.add_argument("--output", type=Path, metavar="FILE", help=page)
-    subparser.add_argument("--bits", type=int, metavar="N", help="bits that count in 16-bit pictures (default: all 16)")
-    subparser.set_defaults(command="run_look")
+    command.add_argument("--output", type=Path, metavar="FILE", help=page)
+    command.add_argument("--bits", type=int, metavar="N", help="bits that count in 16-bit pictures (default: all 16)")
+    command.set_defaults(command="run_look")
 
-    subparser = subparsers.add_parser("predict", help="score pictures")
-    subparser.add_argument("bundle", type=Path, metavar="BUNDLE")
-    subparser.add_argument("images", type=Path, nargs="+", metavar="IMAGE")
-    subparser.add_argument("--maps", type=Path, metavar="DIR", help="write raw anomaly maps as <stem>.npy")
-    subparser.add_argument("--heatmaps", type=Path, metavar="DIR", help="write overlays as <stem>.png")
-    subparser.add_argument("--json", action="store_true", help="one line of JSON for each image, as without a terminal")
-    _add_engine(subparser, "run_predict")
+    command = subparsers.add_parser("predict", help="score pictures")
+    command.add_argument("bundle", type=Path, metavar="BUNDLE")
+    command.add_argument("images", type=Path, nargs="+", metavar="IMAGE")
+    command.add_argument("--maps", type=Path, metavar="DIR", help="write raw anomaly maps as <stem>.npy")
+    command.add_argument("--heatmaps", type=Path, metavar="DIR", help="write overlays as <stem>.png")
+    command.add_argument("--json", action="store_true", help="one line of JSON for each image, as without a terminal")
+    _add_engine(command, "run_predict")
 
-    subparser = subparsers.add_parser("export", help="write a bundle as an ONNX model, for runtimes other than torch")
-    subparser.add_argument("bundle", type=Path, metavar="BUNDLE")
-    subparser.add_argument("--output", type=Path, required=True, metavar="FILE", help="the model, such as cell.onnx")
-    subparser.add_argument("--batch", type=int, default=0, metavar="N", help="pictures at once (default: any number)")
-    _add_teacher_weights(subparser)
-    subparser.set_defaults(command="run_export")
+    command = subparsers.add_parser("export", help="write a bundle as an ONNX model, for runtimes other than torch")
+    command.add_argument("bundle", type=Path, metavar="BUNDLE")
+    command.add_argument("--output", type=Path, required=True, metavar="FILE", help="the model, such as cell.onnx")
+    command.add_argument("--batch", type=int, default=0, metavar="N", help="pictures at once (default: any number)")
+    _add_teacher_weights(command)
+    command.set_defaults(command="run_export")
 
     _add_bench(subparsers.add_parser("bench", help="measure how fast a bundle's engines are, beside peers, in one run"))
 
-    subparser = subparsers.add_parser("benchmark", help="train and evaluate every product of an MVTec-style folder")
-    subparser.add_argument("root", type=Path, metavar="ROOT", help="holds <product>/train/good, test and ground_truth")
-    subparser.add_argument(
+    command = subparsers.add_parser("benchmark", help="train and evaluate every product of an MVTec-style folder")
+    command.add_argument("root", type=Path, metavar="ROOT", help="holds <product>/train/good, test and ground_truth")
+    command.add_argument(
         "--output", type=Path, required=True, metavar="DIR", help="for bundles and results; goes on there"
     )
-    subparser.add_argument(
+    command.add_argument(
         "--products", type=lambda text: text.split(","), default=[], metavar="A,B", help="(default: all)"
     )
-    subparser.add_argument("--seeds", type=int, default=1, metavar="N", help="runs of each product (%(default)s)")
-    _add_recipe(subparser)
-    _add_threads(subparser)
-    _add_device(subparser, "run_benchmark")
+    command.add_argument("--seeds", type=int, default=1, metavar="N", help="runs of each product (%(default)s)")
+    _add_recipe(command)
+    _add_threads(command)
+    _add_device(command, "run_benchmark")
 
-    subparser = subparsers.add_parser("import-rd4ad", help="make a bundle of a checkpoint of the paper's official code")
-    subparser.add_argument("checkpoint", type=Path, metavar="CHECKPOINT", help="a .pth file that holds bn and decoder")
-    subparser.add_argument(
+    command = subparsers.add_parser("import-rd4ad", help="make a bundle of a checkpoint of the paper's official code")
+    command.add_argument("checkpoint", type=Path, metavar="CHECKPOINT", help="a .pth file that holds bn and decoder")
+    command.add_argument(
         "--teacher", choices=recipe.RESNETS, required=True, metavar="NAME", help=", ".join(recipe.RESNETS)
     )
-    subparser.add_argument("--product", required=True, metavar="NAME")
+    command.add_argument("--product", required=True, metavar="NAME")
     unseen = "pictures of good parts that it was not trained with: they set the threshold"
-    subparser.add_argument("--good", type=Path, required=True, metavar="DIR", help=unseen)
-    _add_output(subparser)
-    subparser.add_argument(
+    command.add_argument("--good", type=Path, required=True, metavar="DIR", help=unseen)
+    _add_output(command)
+    command.add_argument(
         "--size", type=typed.size, default=(256, 256), metavar="N|HxW", help="input size (default: 256)"
     )
     rate = "wanted share of good parts rejected (default: %(default)s)"
-    subparser.add_argument("--false-reject-rate", type=float, default=0.01, metavar="R", help=rate)
-    _add_threads(subparser)
-    _add_device(subparser, "run_import_rd4ad")
+    command.add_argument("--false-reject-rate", type=float, default=0.01, metavar="R", help=rate)
+    _add_threads(command)
+    _add_device(command, "run_import_rd4ad")
 
-    subparser = subparsers.add_parser("show", help="tell what a bundle is, and check its files")
-    subparser.add_argument("bundle", type=Path, metavar="BUNDLE")
-    subparser.set_defaults(command="run_show")
+    command = subparsers.add_parser("show", help="tell what a bundle is, and check its files")
+    command.add_argument("bundle", type=Path, metavar="BUNDLE")
+    command.set_defaults(command="run_show")
     return parser
 
 

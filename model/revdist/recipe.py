@@ -137,13 +137,13 @@ class Recipe:
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> Recipe:
-        known = {field.name for field in fields(cls)}
-        if set(values) != known:
-            wrong = ", ".join(sorted(set(values) ^ known))
+        names = {field.name for field in fields(cls)}
+        if set(values) != names:
+            wrong = ", ".join(sorted(set(values) ^ names))
             raise RecipeError(f"recipe: unknown or missing: {wrong}", hint="written by another version of revdist?")
         try:
             plain: dict[str, Any] = {
-                key: tuple(each) if isinstance(each, list) else each for key, each in values.items()
+                key: tuple(value) if isinstance(value, list) else value for key, value in values.items()
             }
             return cls(**plain)
         except TypeError as error:

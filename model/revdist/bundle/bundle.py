@@ -92,9 +92,9 @@ class Bundle:
         """The calibration for an engine. Raises CalibrationError that names the command where there is none."""
         if engine_identity in self.calibrations:
             return self.calibrations[engine_identity]
-        known = ", ".join(self.calibrations) or "none"
+        calibrated = ", ".join(self.calibrations) or "none"
         raise CalibrationError(
-            f"{self.path}: no calibration for engine {engine_identity}, only for {known}",
+            f"{self.path}: no calibration for engine {engine_identity}, only for {calibrated}",
             hint=f"make one: revdist calibrate {self.path} --good DIR --false-reject-rate "
             f"{self.recipe.false_reject_rate} --engine {engine_identity}",
         )
@@ -150,9 +150,9 @@ def _check_version(path: Path, manifest: Any) -> None:
     if not isinstance(manifest, dict) or not {"schema", "preprocessing"} <= manifest.keys():
         raise ValueError("there is no schema in it")
     if manifest["schema"] not in READABLE:
-        known = f"{READABLE[0]} to {READABLE[-1]}"
+        readable = f"{READABLE[0]} to {READABLE[-1]}"
         raise BundleError(
-            f"{path}: written in schema {manifest['schema']}, this revdist reads {known}",
+            f"{path}: written in schema {manifest['schema']}, this revdist reads {readable}",
             hint="use a matching revdist",
         )
     if manifest["preprocessing"] != images.PREPROCESSING:
@@ -309,8 +309,8 @@ def student(bundle: Bundle) -> detector.Student:
     except (safetensors.SafetensorError, ValueError, KeyError, RuntimeError) as error:
         raise BundleError(f"{bundle.path / STUDENT}: no safetensors: {error}", hint=bundle_files.FOREIGN) from error
     with torch.device("meta"):  # no weights that are drawn at random first
-        made = bundle.recipe
-        model = detector.Student(bundle.teacher.name, design=made.student, bottleneck=made.bottleneck)
+        recipe = bundle.recipe
+        model = detector.Student(bundle.teacher.name, design=recipe.student, bottleneck=recipe.bottleneck)
     for name, wanted in model.state_dict().items():
         if name in weights and weights[name].dtype != wanted.dtype:
             text = f"{bundle.path / STUDENT}: does not fit: {name} is {weights[name].dtype}, expected {wanted.dtype}"

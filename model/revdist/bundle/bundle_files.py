@@ -37,10 +37,10 @@ def checked(path: Path, name: str, sha256: str) -> bytes:
         raise BundleError(f"{path / MANIFEST}: the file name {name!r} leads out of the bundle", hint="do not use it")
     if not Path(os.path.realpath(path / name)).is_relative_to(os.path.realpath(path)):
         raise BundleError(f"{path / name}: a link that leads out of the bundle", hint="do not use it")
-    found = content(path, name)
-    if hashlib.sha256(found).hexdigest() != sha256:
-        raise BundleError(f"{path / name}: differs from the manifest ({len(found)} bytes)", hint=FOREIGN)
-    return found
+    data = content(path, name)
+    if hashlib.sha256(data).hexdigest() != sha256:
+        raise BundleError(f"{path / name}: differs from the manifest ({len(data)} bytes)", hint=FOREIGN)
+    return data
 
 
 def arrays(content: bytes, name: str) -> dict[str, npt.NDArray[Any]]:
@@ -72,7 +72,7 @@ def check_place(path: Path, *, replace: bool) -> None:
 def commit(path: Path, manifest: dict[str, Any], files: dict[str, bytes], *, replace: bool) -> None:
     """Write the files and the manifest, which gets their hashes, in one step, or raise BundleError."""
     check_place(path, replace=replace)
-    manifest["files"] = {name: hashlib.sha256(each).hexdigest() for name, each in sorted(files.items())}
+    manifest["files"] = {name: hashlib.sha256(data).hexdigest() for name, data in sorted(files.items())}
     text = json.dumps(manifest, indent=1, sort_keys=True, allow_nan=False) + "\n"
     try:
         folders.write(path, {**files, MANIFEST: text.encode()})

@@ -26,11 +26,11 @@ def copies(pictures: Sequence[Pixels], count: int, seed: int) -> list[Pixels]:
     Gamma, contrast and brightness as from another lamp, a shift of at most 3 % with mirrored borders. No turns, flips
     or scales: they may be defects.
     """
-    made = list(pictures)
+    varied = list(pictures)
     for turn in range(count):
         for row, picture in enumerate(pictures):
-            made.append(_varied(picture, np.random.default_rng((seed, turn, row))))
-    return made
+            varied.append(_varied(picture, np.random.default_rng((seed, turn, row))))
+    return varied
 
 
 def _varied(picture: Pixels, rng: np.random.Generator) -> Pixels:
@@ -58,19 +58,19 @@ def paste(taught: Sequence[torch.Tensor], share: float, rng: np.random.Generator
     batch: something that does not belong there. A student that sees it and must give back what was there before learns
     not to pass on what it does not know.
     """
-    changed = [each.clone() for each in taught]
+    changed = [feature_map.clone() for feature_map in taught]
     count = len(taught[0])
     for row in np.flatnonzero(rng.random(count) < share):
         donor = (row + rng.integers(1, max(2, count))) % count
         size = rng.uniform(_SMALLEST, _LARGEST, 2)
         target, source = (rng.uniform(0, 1 - size) for _ in range(2))
-        for clean, each in zip(taught, changed, strict=True):
-            sides = np.array(each.shape[2:])
+        for clean, pasted in zip(taught, changed, strict=True):
+            sides = np.array(pasted.shape[2:])
             (height, width) = np.maximum(1, np.rint(size * sides)).astype(int)
             (top, left), (down, right) = (
                 np.minimum(place * sides, sides - (height, width)).astype(int) for place in (target, source)
             )
-            each[row, :, top : top + height, left : left + width] = clean[
+            pasted[row, :, top : top + height, left : left + width] = clean[
                 donor, :, down : down + height, right : right + width
             ]
     return changed

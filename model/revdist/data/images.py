@@ -211,7 +211,7 @@ def pictures_below(folder: Path) -> list[Path]:
     beside = [entry for entry in entries if not entry.is_dir()]
     for entry in beside:
         _check_suffix(entry)
-    return sorted(beside + [path for each in inner for path in pictures_in(each)])
+    return sorted(beside + [path for subfolder in inner for path in pictures_in(subfolder)])
 
 
 def good_folder(folder: Path) -> Path:

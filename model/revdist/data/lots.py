@@ -43,15 +43,17 @@ def names(pattern: str, files: Sequence[PurePath]) -> list[str]:
     Raises DataError where a file has no block, or all have the same.
     """
     compiled = _FOLDERS if pattern == FOLDERS else re.compile(pattern)
-    found = []
+    block_names = []
     for file in files:
         match = compiled.search(file.as_posix())
         if not match or not match[1]:
             raise DataError(f"{file}: --blocks {pattern} finds no block in its name", hint="mend the name or --blocks")
-        found.append(match[1])
-    if len(set(found)) < 2:
-        raise DataError(f"--blocks {pattern}: all {len(found)} pictures are in block {found[0]}", hint="two are needed")
-    return found
+        block_names.append(match[1])
+    if len(set(block_names)) < 2:
+        raise DataError(
+            f"--blocks {pattern}: all {len(block_names)} pictures are in block {block_names[0]}", hint="two are needed"
+        )
+    return block_names
 
 
 def hold_out(blocks: Sequence[str], count: int, generator: np.random.Generator) -> frozenset[str]:
@@ -80,5 +82,5 @@ def joined(blocks: Sequence[str], alike: Sequence[int]) -> list[str]:
     for row, group in enumerate(alike):
         old, new = sorted((names[row], first.get(group, names[row])), reverse=True)
         names = [new if name == old else name for name in names]
-        first = {known: new if name == old else name for known, name in first.items()} | {group: new}
+        first = {earlier_group: new if name == old else name for earlier_group, name in first.items()} | {group: new}
     return names if len(set(names)) > 1 else list(blocks)

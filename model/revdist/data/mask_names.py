@@ -31,9 +31,9 @@ def find(root: Path, kind: str, picture: Path) -> Path:
         if named:
             raise DataError(f"{trouble.shown(picture)}: has {len(named)} masks: {', '.join(named)}", hint="keep one")
     shown = ", ".join(trouble.shown(Path(name)) for name in there[:3])
-    found = f"in it are {shown}{', ...' if len(there) > 3 else ''}" if there else "it is empty or missing"
+    contents = f"in it are {shown}{', ...' if len(there) > 3 else ''}" if there else "it is empty or missing"
     raise DataError(
-        f"{trouble.shown(picture)}: there is no mask {trouble.shown(folder / f'{picture.stem}_mask.png')}; {found}",
+        f"{trouble.shown(picture)}: there is no mask {trouble.shown(folder / f'{picture.stem}_mask.png')}; {contents}",
         hint=f"name it {picture.stem}_mask.png or {picture.stem}.png, or with another picture suffix",
     )
 

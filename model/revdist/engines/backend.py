@@ -129,25 +129,25 @@ def _example(inputs: Sequence[tuple[int, int]]) -> list[torch.Tensor]:
 
 def target(device: str = "auto", precision: str = "float32", runtime: str = TORCH) -> Backend:
     """Raises RevdistError for a runtime or device that is not there, or a precision that they have not."""
-    found = Backend(_device(device, runtime), precision, runtime)
+    backend = Backend(_device(device, runtime), precision, runtime)
     if precision not in PRECISIONS:
         hint = f"use one of {', '.join(PRECISIONS)}"
         raise RevdistError(f"engine: precision {precision!r} is not supported", hint=hint)
-    known, kind = _FASTEST[runtime, found.device.type], found.device.type
-    if precision not in known:
+    precisions, kind = _FASTEST[runtime, backend.device.type], backend.device.type
+    if precision not in precisions:
         on = f"{kind} with openvino" if runtime == OPENVINO else kind
-        raise RevdistError(f"engine: there is no {precision} on {on}", hint=f"use one of {', '.join(known)}")
-    if not _computes(found):
+        raise RevdistError(f"engine: there is no {precision} on {on}", hint=f"use one of {', '.join(precisions)}")
+    if not _computes(backend):
         needed = " or ".join(_NEEDED[precision])
         raise RevdistError(f"engine: this processor cannot compute in {precision}: no {needed}", hint="use float32")
-    return found
+    return backend
 
 
 def available(device: str = "auto") -> list[Backend]:
     """What torch has on a device of this machine, float32 first. Raises RevdistError for a missing device."""
-    found = _device(device, TORCH)
-    every = [Backend(found, precision) for precision in reversed(_FASTEST[TORCH, found.type])]
-    return [each for each in every if _computes(each)]
+    torch_device = _device(device, TORCH)
+    backends = [Backend(torch_device, precision) for precision in reversed(_FASTEST[TORCH, torch_device.type])]
+    return [backend for backend in backends if _computes(backend)]
 
 
 def parse(name: str) -> Name:
@@ -178,10 +178,10 @@ def fastest(device: str, calibrated: Iterable[Collection[str]], runtime: str = T
     float32 where there is none, so that the error says which calibration is missing. Raises RevdistError for a runtime
     or device that is not there.
     """
-    on, known = _device(device, runtime), list(calibrated)
+    on, calibrations = _device(device, runtime), list(calibrated)
     for precision in _FASTEST[runtime, on.type]:
-        found = Backend(on, precision, runtime)
-        if all(found.identity in each for each in known) and _computes(found):
+        backend = Backend(on, precision, runtime)
+        if all(backend.identity in engines for engines in calibrations) and _computes(backend):
             return precision
     return "float32"
 

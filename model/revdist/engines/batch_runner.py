@@ -63,8 +63,8 @@ class BatchRunner:
         """
         tiles = table[products[0]].tiles
         if tiles.count == 1:
-            every = self._through(batch, products, table, functools.partial(self._judged, make))
-            return every.then(lambda found: [made for _, made in found])
+            runs = self._through(batch, products, table, functools.partial(self._judged, make))
+            return runs.then(lambda pairs: [maps for _, maps in pairs])
         owners = [product for product in products for _ in range(tiles.count)]
         of_product: dict[str, list[Sequence[torch.Tensor]]] = {}
         for product, distances in self._through(batch, owners, table, LoadedProduct.distances).result():
@@ -95,7 +95,7 @@ class BatchRunner:
             ]
 
         parts = self.in_parts(see, len(owners), first.tiles)
-        return parts.then(lambda every: [each for found in every for each in found])
+        return parts.then(lambda results: [pair for part in results for pair in part])
 
     def _judged(self, make: Make, placed: LoadedProduct, taught: Sequence[torch.Tensor]) -> Maps:
         """Run a student on the teacher's maps. Only scores have CUDA graphs; `scale_maps` is rare and has none."""
@@ -104,7 +104,7 @@ class BatchRunner:
 
     def _teaching(self, placed: LoadedProduct) -> cuda_graphs.Function:
         """The teacher as a function of pixels, uint8 (n, h', w', 3)."""
-        return lambda given: placed.teacher(self.normalise(given[0]))
+        return lambda inputs: placed.teacher(self.normalise(inputs[0]))
 
     def in_parts(self, function: Callable[[slice], Made], count: int, tiles: Tiles) -> Later[list[Made]]:
         """Split so many tiles into parts and call the function for each; results stand in the order of the parts.
@@ -189,7 +189,7 @@ def _pack(placed: LoadedProduct, count: int) -> None:
 
 def _judging(make: Make, placed: LoadedProduct) -> cuda_graphs.Function:
     """A function of a teacher's maps: runs the student, and calls `make` with the distances."""
-    return lambda given: make(placed, placed.distances(given))
+    return lambda taught: make(placed, placed.distances(taught))
 
 
 def scored(placed: LoadedProduct, distances: Sequence[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:

@@ -71,7 +71,7 @@ class Engine:
         self.identity = self._target.identity
         self.teacher_name = teacher.name
         self.teacher_sha256 = teacher.sha256
-        mean, std = (on_device(each, self.device) for each in (teacher.mean, teacher.std))
+        mean, std = (on_device(values, self.device) for values in (teacher.mean, teacher.std))
         self._passes = BatchRunner(self._target, mean, std, graphs=graphs)
         self._copies = copies(self.device)
         self._given = teacher  # int8 needs it for each set of ranges
@@ -128,11 +128,11 @@ class Engine:
         key = "" if ranges is None or self._target.runtime == OPENVINO else ranges.teacher.digest
         there = {placed.teacher_key: placed.teacher for placed in self._students.values()}
         teacher = there[key] if key in there else self._teacher or self._make_teacher(ranges)
-        given = teacher.results if isinstance(teacher, quantised.Program) else ()
+        quant_params = teacher.results if isinstance(teacher, quantised.Program) else ()
         both = None if ranges is None else (ranges.teacher, ranges.student)
-        ready = self._target.student(student, self._given, both, given)
+        ready = self._target.student(student, self._given, both, quant_params)
         # where features are never negative, cosines are those of the integers, whatever their scale
-        if isinstance(ready, quantised.Program) and any(affine.zero for affine in (*given, *ready.results)):
+        if isinstance(ready, quantised.Program) and any(affine.zero for affine in (*quant_params, *ready.results)):
             raise RevdistError("engine: by its ranges features are negative", hint="calibrate for int8 again")
         spread = detector.Spread(size, self.device, scoring)
         if isinstance(ready, compiled.Program):  # here, because the thread that inspects cannot wait for it
@@ -191,20 +191,20 @@ class Engine:
         With lanes the next batch can be begun before all of them have ended this one, on a GPU as soon as this returns.
         """
         students = self._students
-        every: list[tuple[list[int], Later[list[Maps]]]] = []
+        begun: list[tuple[list[int], Later[list[Maps]]]] = []
         with self._target.alone():
             for tiles, _, rows in self._groups(pixels, products, students):
                 parts = [part for row in rows for part in tiles.cut(pixels[row])]
                 batch = self._passes.upload(parts)  # (b * T, h', w', 3)
-                every.append((rows, self._passes.see(batch, [products[row] for row in rows], students, scored)))
-            if not every:
+                begun.append((rows, self._passes.see(batch, [products[row] for row in rows], students, scored)))
+            if not begun:
                 return Later.known(Inspection(np.empty(0, np.float32), []))
-            rows, last = every.pop()
-            before = [(known, found.result()) for known, found in every]
+            rows, last = begun.pop()
+            before = [(earlier_rows, maps.result()) for earlier_rows, maps in begun]
             groups = last.then(lambda seen: [*before, (rows, seen)])
             to_host = self._copies
             if to_host is None:
-                return groups.then(lambda known: inspection(known, scores_of(known).numpy()))
+                return groups.then(lambda computed: inspection(computed, scores_of(computed).numpy()))
             queued = groups.result()  # what the GPU was given to compute: nothing has waited for it
             scores = to_host.begin(scores_of(queued))  # the one copy to the host
             return scores.then(lambda copied: inspection(queued, copied.numpy(), to_host.of_finished))
@@ -219,21 +219,21 @@ class Engine:
         students = self._students
         tiles = self._placed(students, product).tiles
         with self._target.alone():
-            found = self._passes.see(self._passes.upload(tiles.cut(pixels)), [product], students, scaled)
-            ((scales,),) = found.result()
+            pending = self._passes.see(self._passes.upload(tiles.cut(pixels)), [product], students, scaled)
+            ((scales,),) = pending.result()
             return np.asarray(scales.cpu().numpy())
 
     def networks(self, pixels: Sequence[npt.NDArray[np.uint8]], product: str) -> Callable[[], object]:
         """What runs teacher and student alone, in the parts that `inspect` takes, on prepared pictures: to be timed."""
         placed = self._placed(self._students, product)
-        every = [each for picture in pixels for each in placed.tiles.cut(picture)]
-        batch = self._passes.normalise(self._passes.upload(every))
+        tiles = [tile for picture in pixels for tile in placed.tiles.cut(picture)]
+        batch = self._passes.normalise(self._passes.upload(tiles))
 
         @torch.inference_mode()
         def see(part: slice) -> None:
             placed.student(placed.teacher(batch[part]))
 
-        return lambda: self._passes.in_parts(see, len(every), placed.tiles).result()
+        return lambda: self._passes.in_parts(see, len(tiles), placed.tiles).result()
 
     @torch.no_grad()
     def features(self, pixels: Sequence[npt.NDArray[np.uint8]]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -275,8 +275,8 @@ class Engine:
         try:
             return table[product]
         except KeyError:
-            known = ", ".join(sorted(table)) or "none"
-            raise RevdistError(f"engine: there is no product {product!r}", hint=f"loaded: {known}") from None
+            loaded = ", ".join(sorted(table)) or "none"
+            raise RevdistError(f"engine: there is no product {product!r}", hint=f"loaded: {loaded}") from None
 
     def _groups(
         self,

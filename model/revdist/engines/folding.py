@@ -15,21 +15,21 @@ Module = TypeVar("Module", bound=nn.Module)
 
 def optimise(module: Module, device: torch.device, dtype: torch.dtype = torch.float32) -> Module:
     """A copy for inference: evaluation mode, batch norms folded in float32, channels last, on the device."""
-    made = copied(module, device).eval()
-    fold_batch_norms(made)
-    for part in made.modules():
+    network = copied(module, device).eval()
+    fold_batch_norms(network)
+    for part in network.modules():
         if isinstance(part, nn.Conv2d | nn.ConvTranspose2d):
             part.weight = _frozen(part.weight.to(dtype).contiguous(memory_format=torch.channels_last))
             part.bias = None if part.bias is None else _frozen(part.bias.to(dtype))
-    return made
+    return network
 
 
 def copied(module: Module, device: torch.device) -> Module:
     """The module with tensors of its own on the device. Not deepcopy and `to`: those fail in FakeTensorMode."""
     twin = copy.copy(module)
     tensors, buffers = module._parameters.items(), module._buffers.items()
-    twin._parameters = {name: None if each is None else _frozen(_twin(each, device)) for name, each in tensors}
-    twin._buffers = {name: None if each is None else _twin(each, device) for name, each in buffers}
+    twin._parameters = {name: None if tensor is None else _frozen(_twin(tensor, device)) for name, tensor in tensors}
+    twin._buffers = {name: None if buffer is None else _twin(buffer, device) for name, buffer in buffers}
     twin._modules = {name: None if part is None else copied(part, device) for name, part in module._modules.items()}
     return twin
 

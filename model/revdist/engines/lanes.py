@@ -95,14 +95,14 @@ def _work(calls: SimpleQueue[tuple[Future[Any], Callable[[], Any]] | None]) -> N
         done, call = item
         del item
         try:
-            found = call()
+            result = call()
         except BaseException as error:  # raised again where the result is asked for
             del call
             done.set_exception(error)
         else:
             del call
-            done.set_result(found)
-            del found
+            done.set_result(result)
+            del result
         del done
 
 
@@ -135,9 +135,9 @@ class Lanes:
         self._started: list[Future[None]] = []  # last
         helper = Worker("helper")
         usual = helper.call(torch.get_num_threads)
-        for each in self._workers:
-            each.call(_enter_lane)
-            weakref.finalize(self, each.close).atexit = False  # with the process they end anyway
+        for worker in self._workers:
+            worker.call(_enter_lane)
+            weakref.finalize(self, worker.close).atexit = False  # with the process they end anyway
         # threads that are still to come have as many as the last one was told
         helper.call(torch.set_num_threads, usual)
         helper.close()
@@ -149,7 +149,7 @@ class Lanes:
         `wait_for_room` returns when a new batch may start: when one lane is idle. If lanes started far apart, it waits
         until all are idle, because the next batch would be held up as long.
         """
-        found: dict[int, Found] = {}
+        results: dict[int, Found] = {}
         pending, taking, room = iter(range(len(every))), threading.Lock(), threading.Event()
         begun: list[float] = []  # s, by each lane
         ended: list[int] = []  # ns
@@ -163,25 +163,25 @@ class Lanes:
                         place = next(pending, None)
                     if place is None:
                         return
-                    found[place] = function(every[place])
+                    results[place] = function(every[place])
             finally:
                 ended.append(time.perf_counter_ns())
                 room.set()
 
-        started = [each.start(work) for each in self._workers[: len(every)]]
+        started = [worker.start(work) for worker in self._workers[: len(every)]]
 
         def result() -> list[Found]:
             wait(started)
-            for each in started:
-                each.result()
-            return [found[place] for place in range(len(every))]
+            for future in started:
+                future.result()
+            return [results[place] for place in range(len(every))]
 
         def wait_for_room() -> bool:
             room.wait()
             apart_s, taken_s = max(begun) - min(begun), time.monotonic() - min(begun)
             if len(begun) < len(started) or apart_s > _APART * taken_s:
                 wait(started)
-            return not all(each.done() for each in started)
+            return not all(future.done() for future in started)
 
         self._started = started
         return Later(result, lambda: max(ended), wait_for_room)

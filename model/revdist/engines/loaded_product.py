@@ -40,8 +40,8 @@ class LoadedProduct:
 
     def distances(self, taught: Sequence[torch.Tensor]) -> Sequence[torch.Tensor]:
         """Three maps of the teacher (B, C, H, W) -> how far the student's are from them: (B, H, W) float32 each."""
-        found: Sequence[torch.Tensor] = self.student(taught)
-        return found if isinstance(self.student, compiled.Program) else detector.distances(taught, found)
+        outputs: Sequence[torch.Tensor] = self.student(taught)
+        return outputs if isinstance(self.student, compiled.Program) else detector.distances(taught, outputs)
 
 
 Table = Mapping[str, LoadedProduct]
@@ -78,7 +78,9 @@ def inspection(
 ) -> Inspection:
     """The inspection of all groups, in the order of the pictures. `scores`: as `scores_of` gives them, on the host."""
     order = [row for rows, _ in groups for row in rows]
-    maps = dict(zip(order, (each for _, seen in groups for smoothed, _ in seen for each in smoothed), strict=True))
+    maps = dict(
+        zip(order, (anomaly_map for _, seen in groups for smoothed, _ in seen for anomaly_map in smoothed), strict=True)
+    )
     ordered = np.empty(len(order), np.float32)
     ordered[order] = scores
     return Inspection(ordered, [maps[row] for row in range(len(order))], to_host)

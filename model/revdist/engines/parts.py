@@ -52,12 +52,12 @@ class Parts:
     def side_by_side(self, count: int) -> list[slice]:
         """Parts of so many tiles for the lanes: as many for each. What is left over is less than one for each."""
         parts: list[slice] = []
-        begin, each = 0, self.most
+        begin, size = 0, self.most
         while self.lanes > 1 and count - begin >= self.lanes:
-            while each > (count - begin) // self.lanes:
-                each //= 2
-            parts += [slice(begin + lane * each, begin + (lane + 1) * each) for lane in range(self.lanes)]
-            begin += self.lanes * each
+            while size > (count - begin) // self.lanes:
+                size //= 2
+            parts += [slice(begin + lane * size, begin + (lane + 1) * size) for lane in range(self.lanes)]
+            begin += self.lanes * size
         return parts
 
     def sizes(self, batches: Iterable[int], tiles: Tiles) -> list[int]:

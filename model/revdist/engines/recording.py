@@ -91,8 +91,8 @@ def values(arguments: Any) -> Iterator[Value]:
     if isinstance(arguments, Value):
         yield arguments
     elif isinstance(arguments, tuple | list):
-        for each in arguments:
-            yield from values(each)
+        for argument in arguments:
+            yield from values(argument)
 
 
 def filled(arguments: Any, known: Mapping[Value, Any]) -> Any:
@@ -100,14 +100,14 @@ def filled(arguments: Any, known: Mapping[Value, Any]) -> Any:
     if isinstance(arguments, Value):
         return known[arguments]
     if isinstance(arguments, tuple | list):
-        return type(arguments)(filled(each, known) for each in arguments)
+        return type(arguments)(filled(argument, known) for argument in arguments)
     return arguments
 
 
 def narrow(plain: Convolution) -> bool:
     """Whether a convolution sees pictures, or maps of few channels: it is cheap, and its rounding is felt the most."""
-    taken, given = plain.weight.shape[1] * plain.groups, plain.weight.shape[0]
-    return taken <= PICTURE or max(taken, given) <= _NARROW
+    inputs, outputs = plain.weight.shape[1] * plain.groups, plain.weight.shape[0]
+    return inputs <= PICTURE or max(inputs, outputs) <= _NARROW
 
 
 def doubles(plain: Convolution) -> bool:
@@ -151,17 +151,17 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch ha
         packet = operation.overloadpacket
         if packet not in _ALLOWED or (kwargs and packet is not aten.zeros_like):
             raise RevdistError(f"engine: a network with the operation {operation} cannot be fused")
-        found = operation(*args, **(kwargs or {}))
+        results = operation(*args, **(kwargs or {}))
         result = Value(len(self._alive))
         if packet is aten.convolution:
             operation, args = Convolution(*args[1:]), args[:1]
         self.steps.append(Step(operation, self.values_of(args), result))
-        self._alive.append(found[0] if isinstance(found, tuple) else found)
+        self._alive.append(results[0] if isinstance(results, tuple) else results)
         self._known[id(self._alive[-1])] = result
-        return found
+        return results
 
     def values_of(self, arguments: Any) -> Any:
         """The arguments with a Value in place of each tensor that is given or comes from a step."""
         if isinstance(arguments, tuple | list):
-            return type(arguments)(self.values_of(each) for each in arguments)
+            return type(arguments)(self.values_of(argument) for argument in arguments)
         return self._known.get(id(arguments), arguments) if isinstance(arguments, torch.Tensor) else arguments

@@ -105,7 +105,8 @@ class Heads(nn.Module):
     def add_heads(self, inputs: Sequence[int], channels: Sequence[int]) -> None:
         """Channels of what they take and give, fine to coarse."""
         self.head1, self.head2, self.head3 = (
-            nn.Conv2d(taken, given, 1) for taken, given in zip(reversed(inputs), reversed(channels), strict=True)
+            nn.Conv2d(width_in, width_out, 1)
+            for width_in, width_out in zip(reversed(inputs), reversed(channels), strict=True)
         )
         self.relu = nn.ReLU()
 

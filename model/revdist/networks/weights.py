@@ -37,7 +37,7 @@ def read(path: Path, kind: Kind) -> tuple[bytes, Any]:
 
 def state_dict(value: Any, what: str, kind: Kind) -> dict[str, torch.Tensor]:
     """The value, if it is a state dict. Raises `kind`."""
-    if not isinstance(value, dict) or not all(isinstance(each, torch.Tensor) for each in value.values()):
+    if not isinstance(value, dict) or not all(isinstance(tensor, torch.Tensor) for tensor in value.values()):
         raise kind(f"{what}: not a state dict", hint="names and tensors are expected")
     return value
 
@@ -64,7 +64,7 @@ def fill(
     if odd:
         raise kind(f"{what}: wrong shapes: {_some(odd)}", hint=hint)
     check_finite(kept, what, kind, hint="the file is damaged, or its training failed")
-    module.load_state_dict({key: each.to(wanted[key].dtype) for key, each in kept.items()}, assign=True)
+    module.load_state_dict({key: tensor.to(wanted[key].dtype) for key, tensor in kept.items()}, assign=True)
 
 
 def check_finite(state: Mapping[str, torch.Tensor], what: str, kind: Kind, *, hint: str) -> None:

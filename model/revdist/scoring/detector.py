@@ -61,27 +61,27 @@ class Student(nn.Module):
 def _bottleneck(teacher: str, name: BottleneckName, *, slim: bool) -> nn.Module:
     if name == "pretrained":
         return bottleneck.Frozen(build_last_stage(teacher))
-    given = channels(teacher)
+    teacher_channels = channels(teacher)
     block, (_, _, _, last), width = _mirrored(teacher)
     if name == "coarse":
-        embedding = resnet.layer(block, given[2], 512, last, 2, width)
+        embedding = resnet.layer(block, teacher_channels[2], 512, last, 2, width)
         return initialise(bottleneck.CoarseBottleneck(_slim_embedding(teacher) if slim else embedding))
     if slim:
-        return initialise(bottleneck.SlimBottleneck(given, _slim_width(teacher)))
-    return initialise(bottleneck.Bottleneck(block, last, width, given))
+        return initialise(bottleneck.SlimBottleneck(teacher_channels, _slim_width(teacher)))
+    return initialise(bottleneck.Bottleneck(block, last, width, teacher_channels))
 
 
 def _decoder(teacher: str, name: BottleneckName, *, slim: bool) -> nn.Module:
-    given = channels(teacher)
+    teacher_channels = channels(teacher)
     block, (layer1, layer2, layer3, _), base = _mirrored(teacher)
     width = _slim_width(teacher)
     embedded = 2 * width if slim else 512 * block.expansion
     if name == "pretrained":
         embedded = last_channels(teacher)
     if slim:
-        return initialise(decoder.SlimDecoder(embedded, given, width))
+        return initialise(decoder.SlimDecoder(embedded, teacher_channels, width))
     if teacher not in resnet.NAMES:
-        return initialise(decoder.FittedDecoder(embedded, given))
+        return initialise(decoder.FittedDecoder(embedded, teacher_channels))
     mirrored = decoder.BasicBlock if block is resnet.BasicBlock else decoder.BottleneckBlock
     return initialise(decoder.Decoder(mirrored, (layer1, layer2, layer3), base, embedded=embedded))
 
@@ -227,11 +227,11 @@ class Spread:
         pairs = list(zip(self.sides, self._scoring.chosen(distances), strict=True))
         if self._adds:
             wide = [distance @ sides.columns for sides, distance in pairs]  # (B, H, w) each
-            made = [
-                rows @ torch.cat([each[:, seen] for each, seen in zip(wide, places, strict=True)], 1)
+            bands = [
+                rows @ torch.cat([distance[:, reached] for distance, reached in zip(wide, places, strict=True)], 1)
                 for places, rows in self._bands
             ]
-            return made[0] if len(made) == 1 else torch.cat(made, 1)
+            return bands[0] if len(bands) == 1 else torch.cat(bands, 1)
         return smooth(self._scoring.combined([sides(distance) for sides, distance in pairs]))
 
     def _banded(self, height: int) -> Iterator[tuple[list[slice], torch.Tensor]]:

@@ -88,15 +88,17 @@ class Calibration:
     def to_json(self) -> dict[str, Any]:
         """All but the engine and the scores."""
         left_out = ("engine", "scores", "estimate", "blocks", "suspects", "excluded", "held_out", "unconfirmed")
-        plain = {each.name: getattr(self, each.name) for each in dataclasses.fields(self) if each.name not in left_out}
+        plain = {
+            field.name: getattr(self, field.name) for field in dataclasses.fields(self) if field.name not in left_out
+        }
         return plain | {
             "pictures": len(self.scores),
             "estimate": dataclasses.asdict(self.estimate) if self.estimate else None,
-            "blocks": [dataclasses.asdict(each) for each in self.blocks],
-            "suspects": [dataclasses.asdict(each) for each in self.suspects],
-            "excluded": [dataclasses.asdict(each) for each in self.excluded],
+            "blocks": [dataclasses.asdict(block) for block in self.blocks],
+            "suspects": [dataclasses.asdict(suspect) for suspect in self.suspects],
+            "excluded": [dataclasses.asdict(picture) for picture in self.excluded],
             "held_out": list(self.held_out),
-            "unconfirmed": [dataclasses.asdict(each) for each in self.unconfirmed],
+            "unconfirmed": [dataclasses.asdict(picture) for picture in self.unconfirmed],
         }
 
     def with_unconfirmed(self) -> Calibration:
@@ -159,30 +161,34 @@ def calibrate(
     tail estimates if that is higher; see `Calibration.enough`, `basis` and `advice`.
     Raises CalibrationError for no scores, NaN, infinity or an impossible rate.
     """
-    made, fitted = _set(_ordered(scores), false_reject_rate, guarantee, engine, fingerprint)
+    calibration, fitted = _set(_ordered(scores), false_reject_rate, guarantee, engine, fingerprint)
     if fitted is None:
-        return made
-    return dataclasses.replace(made, estimate=fitted.estimate(made.threshold, _tail_rate(made)))
+        return calibration
+    return dataclasses.replace(calibration, estimate=fitted.estimate(calibration.threshold, _tail_rate(calibration)))
 
 
 def restore(scores: npt.ArrayLike, entry: Mapping[str, Any], *, engine: str) -> Calibration:
     """The calibration that `to_json` gave, with its scores. Raises ValueError where the threshold does not follow."""
-    made, _ = _set(_ordered(scores), entry["false_reject_rate"], entry["guarantee"], engine, entry["fingerprint"])
-    tolerance = _SAME if made.basis == "tail" else 0.0
-    if made.basis != entry["basis"] or not math.isclose(made.threshold, entry["threshold"], rel_tol=tolerance):
+    calibration, _ = _set(
+        _ordered(scores), entry["false_reject_rate"], entry["guarantee"], engine, entry["fingerprint"]
+    )
+    tolerance = _SAME if calibration.basis == "tail" else 0.0
+    if calibration.basis != entry["basis"] or not math.isclose(
+        calibration.threshold, entry["threshold"], rel_tol=tolerance
+    ):
         raise ValueError(f"threshold of {engine} does not follow from its scores")
     held_out = tuple(entry.get("held_out", ()))
-    if held_out and len(held_out) != len(made.scores):
-        raise ValueError(f"{len(held_out)} held-out pictures have {len(made.scores)} scores on {engine}")
+    if held_out and len(held_out) != len(calibration.scores):
+        raise ValueError(f"{len(held_out)} held-out pictures have {len(calibration.scores)} scores on {engine}")
     return dataclasses.replace(
-        made,
+        calibration,
         threshold=entry["threshold"],
         estimate=Estimate.from_json(entry["estimate"]) if entry["estimate"] else None,
-        blocks=tuple(Block(**each) for each in entry["blocks"]),
-        suspects=tuple(Suspect(**each) for each in entry["suspects"]),
-        excluded=tuple(Excluded(**each) for each in entry["excluded"]),
+        blocks=tuple(Block(**block) for block in entry["blocks"]),
+        suspects=tuple(Suspect(**suspect) for suspect in entry["suspects"]),
+        excluded=tuple(Excluded(**picture) for picture in entry["excluded"]),
         held_out=held_out,
-        unconfirmed=tuple(Excluded(**each) for each in entry.get("unconfirmed", ())),
+        unconfirmed=tuple(Excluded(**picture) for picture in entry.get("unconfirmed", ())),
     )
 
 

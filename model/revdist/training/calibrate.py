@@ -105,11 +105,11 @@ def recalibrate(path: Path, request: Request, engine: Engine, plain: Engine) -> 
     usable = {sha256: path for path, sha256 in identities if sha256 not in of_ranges}
     who = f"the unseen pictures in {good.root}"
     look.unlike(plain, loaded.trained_appearance, list(usable.values()), loaded.recipe, who)
-    added, made = _calibration(loaded, before, engine, good, usable, request)
+    added, calibration = _calibration(loaded, before, engine, good, usable, request)
     golden = bundle.golden_scores(loaded, engine, loaded.product)
     deviations = np.empty(0) if engine is plain else _deviations(engine, plain, loaded, list(usable.values()))
     return Recalibration(
-        bundle=packing.recalibrate(loaded, made, golden, observed, packing.seen_pixels(good)),
+        bundle=packing.recalibrate(loaded, calibration, golden, observed, packing.seen_pixels(good)),
         left_out=len(good.used) - len(unseen),
         added=added,
         observed=len(unseen) - len(usable),
@@ -138,7 +138,7 @@ def _calibration(
         guarantee=request.guarantee,
         blocks=request.blocks,
     )
-    made = holdout.settle(
+    calibration = holdout.settle(
         [picture for picture in scored if picture not in unconfirmed],
         wanted,
         engine=engine.identity,
@@ -148,13 +148,15 @@ def _calibration(
     for picture in excluded:
         if picture.sha256 in loaded.trained_on:
             log.warning("%s is excluded, but the student was trained on it: train again without it", picture.file)
-    made = dataclasses.replace(made, excluded=excluded)
-    return len(added), dataclasses.replace(made, excluded=excluded + _still_excluded(loaded, set(usable), made))
+    calibration = dataclasses.replace(calibration, excluded=excluded)
+    return len(added), dataclasses.replace(
+        calibration, excluded=excluded + _still_excluded(loaded, set(usable), calibration)
+    )
 
 
 def _held_out(loaded: Bundle) -> frozenset[str]:
     """The pictures that thresholds in force are made of, by SHA-256."""
-    return frozenset(sha256 for made in loaded.calibrations.values() for sha256 in made.held_out)
+    return frozenset(sha256 for calibration in loaded.calibrations.values() for sha256 in calibration.held_out)
 
 
 def _before(loaded: Bundle, request: Request, engine: Engine) -> Calibration | None:
@@ -215,7 +217,7 @@ def _kept(
 
     scores = zip(before.held_out, before.scores.tolist(), strict=True)
     kept = [scored(sha256, value) for sha256, value in scores if sha256 not in gone]
-    return kept, [scored(each.sha256, each.score) for each in before.unconfirmed if each.sha256 not in gone]
+    return kept, [scored(outlier.sha256, outlier.score) for outlier in before.unconfirmed if outlier.sha256 not in gone]
 
 
 def _unconfirmed(scored: Sequence[Scored], accepted: Collection[str], request: Request) -> list[Scored]:
@@ -248,8 +250,10 @@ def _shared(path: Path, loaded: Bundle) -> quantised.Ranges:
 
 def _deviations(engine: Engine, plain: Engine, loaded: Bundle, pictures: Sequence[Path]) -> npt.NDArray[np.float64]:
     compared = _representative(pictures)
-    exact, found = (evaluate.scores(each, loaded.product, compared, loaded.recipe.reading) for each in (plain, engine))
-    deviations = np.abs(found / exact - 1)
+    exact, rounded = (
+        evaluate.scores(scorer, loaded.product, compared, loaded.recipe.reading) for scorer in (plain, engine)
+    )
+    deviations = np.abs(rounded / exact - 1)
     if not np.median(deviations) <= TOO_FAR:
         raise CalibrationError(
             f"{loaded.path}: scores on {engine.identity} are {np.median(deviations):.0%} off those in float32",
@@ -260,6 +264,6 @@ def _deviations(engine: Engine, plain: Engine, loaded: Bundle, pictures: Sequenc
 
 def _still_excluded(loaded: Bundle, used: set[str], made: Calibration) -> tuple[Excluded, ...]:
     """What older calibrations exclude, each once, and neither used nor excluded by the new one."""
-    known = used | {each.sha256 for each in made.excluded}
-    older = [each for calibration in loaded.calibrations.values() for each in calibration.excluded]
-    return tuple({each.sha256: each for each in older if each.sha256 not in known}.values())
+    used_or_excluded = used | {picture.sha256 for picture in made.excluded}
+    older = [picture for calibration in loaded.calibrations.values() for picture in calibration.excluded]
+    return tuple({picture.sha256: picture for picture in older if picture.sha256 not in used_or_excluded}.values())

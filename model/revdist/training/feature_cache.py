@@ -29,15 +29,18 @@ class Source:
     def __init__(self, engine: Engine, pictures: Sequence[images.Pixels]) -> None:
         self._engine, self._pictures = engine, pictures
         self._cache: tuple[torch.Tensor, ...] | None = None
-        one = engine.features(pictures[:1])
-        needed = _bytes(one) * len(pictures)
-        if fits(engine, one, len(pictures)):
-            self._cache = tuple(each.new_empty((len(pictures), *each.shape[2:], each.shape[1])) for each in one)
+        example = engine.features(pictures[:1])
+        needed = _bytes(example) * len(pictures)
+        if fits(engine, example, len(pictures)):
+            self._cache = tuple(
+                feature_map.new_empty((len(pictures), *feature_map.shape[2:], feature_map.shape[1]))
+                for feature_map in example
+            )
             for start in range(0, len(pictures), self.CHUNK):
                 free_threads.adapt()
                 chunk = engine.features(pictures[start : start + self.CHUNK])
-                for kept, each in zip(self._cache, chunk, strict=True):
-                    kept[start : start + len(each)] = each.permute(0, 2, 3, 1)  # (b, H, W, C)
+                for kept, feature_map in zip(self._cache, chunk, strict=True):
+                    kept[start : start + len(feature_map)] = feature_map.permute(0, 2, 3, 1)  # (b, H, W, C)
         log.info(
             "teacher features of %d pictures at %dx%d: %.1f GB, %s",
             len(pictures), *pictures[0].shape[:2], needed / 1e9, "kept" if self._cache else "computed at each step",
@@ -61,7 +64,7 @@ def fits(engine: Engine, maps: Sequence[torch.Tensor], pictures: int) -> bool:
 
 def _bytes(maps: Sequence[torch.Tensor]) -> int:
     """Of one picture."""
-    return sum(each[0].numel() * each.element_size() for each in maps)
+    return sum(feature_map[0].numel() * feature_map.element_size() for feature_map in maps)
 
 
 def free_memory_bytes(device: torch.device) -> int:

@@ -141,13 +141,13 @@ def unseen(loaded: Bundle, pictures: Sequence[Path]) -> list[Path]:
     Raises CalibrationError where none is left, ImageError where a file cannot be read.
     """
     seen = set(trained_with(loaded, pictures))
-    found = [picture for picture in pictures if picture not in seen]
-    if not found:
+    unseen_pictures = [picture for picture in pictures if picture not in seen]
+    if not unseen_pictures:
         raise CalibrationError(
             f"{pictures[0].parent}: the student was trained on all {len(pictures)} pictures",
             hint="take pictures that it has not seen",
         )
-    return found
+    return unseen_pictures
 
 
 def keep_sides(good: GoodPictures, before: Sides) -> tuple[list[Path], list[Path]]:
@@ -197,8 +197,8 @@ def calibrate(
 
     Raises CalibrationError, DataError or ImageError.
     """
-    made = settle(score(engine, product, good, held_out, recipe.reading), recipe, engine=engine.identity)
-    return dataclasses.replace(made, excluded=excluded(engine, product, good, recipe.reading))
+    calibration = settle(score(engine, product, good, held_out, recipe.reading), recipe, engine=engine.identity)
+    return dataclasses.replace(calibration, excluded=excluded(engine, product, good, recipe.reading))
 
 
 def settle(scored: Sequence[Scored], recipe: Recipe, *, engine: str, unconfirmed: Sequence[Scored] = ()) -> Calibration:
@@ -208,7 +208,7 @@ def settle(scored: Sequence[Scored], recipe: Recipe, *, engine: str, unconfirmed
     """
     _tell_ties(scored)
     scores = np.array([picture.score for picture in scored])
-    made = conformal.calibrate(
+    calibration = conformal.calibrate(
         scores,
         recipe.false_reject_rate,
         engine=engine,
@@ -217,8 +217,8 @@ def settle(scored: Sequence[Scored], recipe: Recipe, *, engine: str, unconfirmed
     )
     shown = [*scored, *unconfirmed]
     return dataclasses.replace(
-        made,
-        blocks=_fare([picture for picture in scored if picture.block], made),
+        calibration,
+        blocks=_fare([picture for picture in scored if picture.block], calibration),
         suspects=outliers.find(
             [picture.file for picture in shown],
             [picture.sha256 for picture in shown],

@@ -88,7 +88,7 @@ def pack(
         recipe.seed,
     )
     caught = [vector.score > calibration.threshold for vector, _ in golden if vector.kind == "scratch"]
-    found = {"pictures_held_out": len(calibration.scores), "scratches_caught": float(np.mean(caught))}
+    held_out_quality = {"pictures_held_out": len(calibration.scores), "scratches_caught": float(np.mean(caught))}
     parts = Parts(
         product=product,
         recipe=recipe,
@@ -98,7 +98,7 @@ def pack(
         picture_size=_usual_size(held_out[:GOLDEN_GOOD], recipe.reading),
         pixels=seen_pixels(good),
         statistics=statistics,
-        quality={**quality, **found, "pictures_trained": len(fitted)},
+        quality={**quality, **held_out_quality, "pictures_trained": len(fitted)},
         versions={name: importlib.metadata.version(name) for name in VERSIONS},
         calibration=calibration,
         golden=golden,
@@ -129,9 +129,11 @@ def _golden(
     engine: Engine, product: str, pictures: list[images.Pixels], seed: int
 ) -> list[tuple[Golden, images.Pixels]]:
     """Held-out pictures as they are, and some with a scratch painted on, with their scores when inspected alone."""
-    scratched = [painted_defects.scratch(each, seed + row) for row, each in enumerate(pictures[:GOLDEN_SCRATCHED])]
-    named = [(f"golden/good-{row}.png", "good", each) for row, each in enumerate(pictures)]
-    named += [(f"golden/scratch-{row}.png", "scratch", each) for row, each in enumerate(scratched)]
+    scratched = [
+        painted_defects.scratch(picture, seed + row) for row, picture in enumerate(pictures[:GOLDEN_SCRATCHED])
+    ]
+    named = [(f"golden/good-{row}.png", "good", picture) for row, picture in enumerate(pictures)]
+    named += [(f"golden/scratch-{row}.png", "scratch", picture) for row, picture in enumerate(scratched)]
     golden = []
     for file, kind, pixels in named:
         score = float(engine.inspect([pixels], [product]).scores[0])
@@ -196,12 +198,12 @@ def recalibrate(
         tables = {"teacher": observed.ranges.teacher.table, "student": observed.ranges.student.table}
         content = safetensors.numpy.save(tables)
         if content != files.get(bundle.RANGES):
-            kept = {engine: made for engine, made in kept.items() if not engine.endswith("-int8")}
+            kept = {engine: earlier for engine, earlier in kept.items() if not engine.endswith("-int8")}
         files[bundle.RANGES] = content
         manifest["ranges_from"] = sorted(observed.pictures)
     calibrations = {**kept, calibration.engine: calibration}
     files[bundle.CALIBRATION] = _scores(list(calibrations.values()))
-    manifest["calibrations"] = {engine: made.to_json() for engine, made in calibrations.items()}
+    manifest["calibrations"] = {engine: entry.to_json() for engine, entry in calibrations.items()}
     scores = {engine: scores for engine, scores in old.golden_scores.items() if engine in kept}
     manifest["pixels"] = dict(old.pixels) | {sha: pixels[sha] for sha in calibration.held_out if sha in pixels}
     manifest["golden_scores"] = {**scores, calibration.engine: dict(golden)}
@@ -210,4 +212,4 @@ def recalibrate(
 
 
 def _scores(calibrations: Sequence[Calibration]) -> bytes:
-    return safetensors.numpy.save({each.engine: np.array(each.scores) for each in calibrations})
+    return safetensors.numpy.save({calibration.engine: np.array(calibration.scores) for calibration in calibrations})

@@ -32,11 +32,11 @@ def stop_on_signal() -> Iterator[threading.Event]:
 
     def request(_number: int, _frame: FrameType | None) -> None:
         stop.set()
-        for each in before:
-            signal.signal(each, signal.default_int_handler)
+        for signal_number in before:
+            signal.signal(signal_number, signal.default_int_handler)
 
-    for each in (signal.SIGINT, signal.SIGTERM):
-        before[each] = signal.signal(each, request)
+    for signal_number in (signal.SIGINT, signal.SIGTERM):
+        before[signal_number] = signal.signal(signal_number, request)
     try:
         yield stop
     finally:

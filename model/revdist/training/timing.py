@@ -75,7 +75,7 @@ def duration(engine: Engine, recipe: Recipe, pictures: Pictures, step: Step) -> 
     _wait(engine)
     pass_s = (time.perf_counter() - begun_s) / _PASSES
     rows = torch.arange(recipe.batch, device=engine.device) % _PASSES
-    taught = [each[rows] for each in maps]
+    taught = [feature_map[rows] for feature_map in maps]
     step(taught)
     begun_s = time.perf_counter()
     for _ in range(2):

@@ -91,11 +91,11 @@ def train(job: Job, teacher: Teacher, *, device: str = "auto") -> Bundle:
         likeness.warn(unlike := likeness.warnings(trained, unseen, "the held-out pictures"))
         del readable
         seen = [tile for picture in pictures for tile in recipe.tiles.cut(picture)]
-        made = fit(engine, student, seen, recipe, checkpoint, stop)
+        fit_result = fit(engine, student, seen, recipe, checkpoint, stop)
 
     packed = packing.pack(
         engine,
-        made.average,
+        fit_result.average,
         recipe,
         product=job.product,
         output=job.output,
@@ -103,7 +103,7 @@ def train(job: Job, teacher: Teacher, *, device: str = "auto") -> Bundle:
         fitted=fitted,
         held_out=held_out,
         seen_before=sides.seen,
-        quality={"final_loss": float(np.mean(made.losses[-50:]))},
+        quality={"final_loss": float(np.mean(fit_result.losses[-50:]))},
         statistics={appearance.APPEARANCE: appearance.kept(trained), appearance.UNLIKE: unlike},
         replace=job.replace,
     )
@@ -245,7 +245,7 @@ def _step(
 def _optimiser(student: detector.Student, recipe: Recipe) -> torch.optim.Optimizer:
     parameters = [*student.decoder.parameters(), *student.bottleneck.parameters()]  # the official order
     kind = torch.optim.AdamW if recipe.optimiser == "adamw" else torch.optim.Adam
-    learning = [each for each in parameters if each.requires_grad]
+    learning = [parameter for parameter in parameters if parameter.requires_grad]
     return kind(learning, lr=recipe.learning_rate, betas=recipe.betas, weight_decay=recipe.weight_decay)
 
 

@@ -64,10 +64,10 @@ class Graphs:
         if graph is None:
             return function(given)
         with self._running:
-            for own, each in zip(graph.given, given, strict=True):
-                own.copy_(each)
+            for stored, tensor in zip(graph.given, given, strict=True):
+                stored.copy_(tensor)
             graph.replay()
-            return [each.clone() for each in graph.found] if keep else graph.found
+            return [output.clone() for output in graph.found] if keep else graph.found
 
     def prepare(self, owner: nn.Module, function: Function, given: Sequence[torch.Tensor]) -> None:
         """Record the owner's function for arguments of these shapes, unless it was.
@@ -80,14 +80,14 @@ class Graphs:
         function(given)  # outside of the lock: libraries set themselves up for new shapes
         try:
             with self._running:
-                own = self._given.setdefault(shapes, [each.clone() for each in given])
-                for mine, each in zip(own, given, strict=True):
-                    mine.copy_(each)
-                wanted = function(own)
-                graph = Graph(own, *self._record(lambda: function(own)))
+                inputs = self._given.setdefault(shapes, [tensor.clone() for tensor in given])
+                for stored, tensor in zip(inputs, given, strict=True):
+                    stored.copy_(tensor)
+                expected = function(inputs)
+                graph = Graph(inputs, *self._record(lambda: function(inputs)))
                 graph.replay()
-                for one, other in zip(wanted, graph.found, strict=True):
-                    _check(one.float(), other.float())
+                for computed, replayed in zip(expected, graph.found, strict=True):
+                    _check(computed.float(), replayed.float())
         except RuntimeError as error:
             self._record = None
             log.warning("the GPU launches each kernel: recording CUDA graphs failed: %s", error)
@@ -118,17 +118,17 @@ class _Recorder:
             self._stream.synchronize()
             graph.capture_begin(pool=self._pool, capture_error_mode="thread_local")
             try:
-                found = function()
+                outputs = function()
             except BaseException:
                 with contextlib.suppress(RuntimeError):  # it says again that recording failed
                     graph.capture_end()
                 raise
             graph.capture_end()
-        return graph.replay, found
+        return graph.replay, outputs
 
 
 def _shapes(given: Sequence[torch.Tensor]) -> Shapes:
-    return tuple(each.shape for each in given)
+    return tuple(tensor.shape for tensor in given)
 
 
 def _check(wanted: torch.Tensor, found: torch.Tensor) -> None:

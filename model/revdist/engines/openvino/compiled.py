@@ -97,14 +97,14 @@ class Program(nn.Module):
     def forward(self, seen: Sequence[torch.Tensor]) -> tuple[torch.Tensor, ...]:
         """The pictures alone, uint8 (B, h, w, 3) -> three distances (B, H, W) float32. For any number of threads."""
         tensor = openvino_package().Tensor
-        (pixels,) = (each.contiguous() for each in seen)
+        (pixels,) = (batch.contiguous() for batch in seen)
         compiled = self._for(tuple(pixels.shape), side_by_side=in_lane())
         outputs = tuple(torch.empty(shape) for shape in compiled.outputs)  # the caller's: the next call has others
         request = compiled.requests.get()  # there is one for each lane; others wait until it is given back
         try:
             request.set_input_tensor(0, tensor(pixels.numpy(), shared_memory=True))
-            for place, each in enumerate(outputs):
-                request.set_output_tensor(place, tensor(each.numpy(), shared_memory=True))
+            for place, output in enumerate(outputs):
+                request.set_output_tensor(place, tensor(output.numpy(), shared_memory=True))
             request.infer()
         finally:
             compiled.requests.put(request)
@@ -123,16 +123,16 @@ class Program(nn.Module):
         """The network for this shape. Where two threads compile for the same one, the first one's is kept."""
         key = shape, side_by_side
         with self._choosing:
-            found = self._compiled.pop(key, None)
-            if found is not None:
-                self._compiled[key] = found
-                return found
-        made = self._compile(*key)  # takes a tenth of a second and more: meanwhile others may run
+            kept = self._compiled.pop(key, None)
+            if kept is not None:
+                self._compiled[key] = kept
+                return kept
+        new = self._compile(*key)  # takes a tenth of a second and more: meanwhile others may run
         with self._choosing:
-            found = self._compiled.setdefault(key, made)
+            kept = self._compiled.setdefault(key, new)
             while len(self._compiled) > MOST:
                 del self._compiled[next(iter(self._compiled))]
-        return found
+        return kept
 
     def _compile(self, shape: Shape, side_by_side: bool) -> _Compiled:
         model = self._model.clone()  # shares the weights
@@ -141,7 +141,7 @@ class Program(nn.Module):
         requests: SimpleQueue[Any] = SimpleQueue()
         for _ in range(self._ways.threads if side_by_side else 1):
             requests.put(compiled.create_infer_request())
-        return _Compiled(requests, [tuple(each.shape) for each in compiled.outputs])
+        return _Compiled(requests, [tuple(output.shape) for output in compiled.outputs])
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -185,8 +185,8 @@ def detector(
         rebuilt = graph.network(student, taught)
     else:
         first = onnx_quantised.Network(graph, teacher, ranges[0])
-        taught, given = first.integers(first.add([picture]))
-        second = onnx_quantised.Network(graph, student, ranges[1], given)
+        taught, quant_params = first.integers(first.add([picture]))
+        second = onnx_quantised.Network(graph, student, ranges[1], quant_params)
         rebuilt, taught = second.add(taught), second.inputs
     pairs = zip(taught, rebuilt, strict=True)
     return Program(graph, [onnx_detector.distance(graph, *pair) for pair in pairs], ways)
@@ -197,7 +197,7 @@ def _read(graph: Graph, outputs: Sequence[str]) -> Any:
     onnx, openvino = onnx_package(), openvino_package()
     describe, types = onnx.helper.make_tensor_value_info, onnx.TensorProto
     kinds = {name: onnx.helper.np_dtype_to_tensor_dtype(values.dtype) for name, values in graph.apart.items()}
-    made = onnx.helper.make_model(
+    onnx_model = onnx.helper.make_model(
         onnx.helper.make_graph(
             graph.nodes,
             "detector",
@@ -211,7 +211,7 @@ def _read(graph: Graph, outputs: Sequence[str]) -> Any:
         opset_imports=[onnx.helper.make_opsetid("", OPSET)],
         ir_version=FORMAT,
     )
-    model = _core().read_model(made.SerializeToString())
+    model = _core().read_model(onnx_model.SerializeToString())
     for parameter in model.get_parameters():
         if parameter.get_friendly_name() in graph.apart:
             values = graph.apart[parameter.get_friendly_name()]

@@ -23,7 +23,10 @@ def distance(graph: Graph, taught: str, rebuilt: str) -> str:
     """As `detector.cosine_distance`: two (B, C, H, W) -> (B, H, W)."""
     dot = graph.add("ReduceSum", graph.add("Mul", taught, rebuilt), graph.integers([1]), keepdims=0)
     least = graph.floats(detector.EPSILON)
-    norms = [graph.add("Max", graph.add("ReduceL2", each, axes=[1], keepdims=0), least) for each in (taught, rebuilt)]
+    norms = [
+        graph.add("Max", graph.add("ReduceL2", feature_map, axes=[1], keepdims=0), least)
+        for feature_map in (taught, rebuilt)
+    ]
     return graph.add("Sub", graph.floats(1.0), graph.add("Div", dot, graph.add("Mul", *norms)))
 
 
@@ -64,5 +67,7 @@ def _ends(along: slice) -> tuple[int, int]:
 
 def _slice(graph: Graph, x: str, down: tuple[int, int], along: tuple[int, int], *, axis: int) -> str:
     """From and to, along two axes from `axis` on."""
-    starts, ends, axes = (graph.integers(each) for each in ([down[0], along[0]], [down[1], along[1]], [axis, axis + 1]))
+    starts, ends, axes = (
+        graph.integers(numbers) for numbers in ([down[0], along[0]], [down[1], along[1]], [axis, axis + 1])
+    )
     return graph.add("Slice", x, starts, ends, axes)

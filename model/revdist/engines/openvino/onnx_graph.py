@@ -62,11 +62,11 @@ class Graph:
 
     def network(self, recorded: Recording, inputs: Sequence[str]) -> list[str]:
         """Add a recorded network that reads `inputs`; its outputs. Raises RevdistError for what has no translation."""
-        known = dict(zip(recorded.inputs, inputs, strict=True))
+        names = dict(zip(recorded.inputs, inputs, strict=True))
         for step in recorded.steps:
-            arguments = filled(step.arguments, known)
-            known[step.result] = self.translated(step, arguments)
-        return [known[value] for value in recorded.outputs]
+            arguments = filled(step.arguments, names)
+            names[step.result] = self.translated(step, arguments)
+        return [names[value] for value in recorded.outputs]
 
     def translated(self, step: Step, arguments: tuple[Any, ...]) -> str:
         """The result of a recorded step. Raises RevdistError for what has no translation."""
@@ -96,7 +96,7 @@ class Graph:
             return self.convolution(plain, x)
         if doubles(plain):  # as 1x1 and a move of its outputs, which OpenVINO runs faster
             return self.squares(self.convolution(flattened(plain), x))
-        weights = [self.floats(each) for each in (plain.weight, plain.bias) if each is not None]
+        weights = [self.floats(tensor) for tensor in (plain.weight, plain.bias) if tensor is not None]
         extra = list(plain.output_padding)
         return self.add("ConvTranspose", x, *weights, output_padding=extra, **_layout(plain))
 

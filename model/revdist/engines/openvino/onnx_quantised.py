@@ -46,22 +46,22 @@ class Network:
 
     def integers(self, outputs: Sequence[str]) -> tuple[list[str], tuple[QuantParams, ...]]:
         """What `add` gave as integers, and how those stand for values."""
-        found = tuple(self._affine[value] for value in self._recorded.outputs)
-        return [self._quantised(name, affine) for name, affine in zip(outputs, found, strict=True)], found
+        quant_params = tuple(self._affine[value] for value in self._recorded.outputs)
+        return [self._quantised(name, affine) for name, affine in zip(outputs, quant_params, strict=True)], quant_params
 
     def _convolution(self, step: Step) -> str:
         source, *others = step.arguments
         integer = quantised.is_integer(step)
         plain = step.operation
         flat = recording.flattened(plain) if plain.transposed else plain
-        made = self._graph.convolution(
+        result = self._graph.convolution(
             flat, self._near(source) if integer else self._exact[source], self._weight(flat) if integer else None
         )
         if plain.transposed:
-            made = self._graph.squares(made)
-        for other in others:
-            made = self._graph.add("Add", made, self._near(other) if integer else self._exact[other])
-        return self._graph.activated(made, plain.activation)
+            result = self._graph.squares(result)
+        for added in others:
+            result = self._graph.add("Add", result, self._near(added) if integer else self._exact[added])
+        return self._graph.activated(result, plain.activation)
 
     def _weight(self, plain: recording.Convolution) -> str:
         integers, scales = quantised.of_weight(plain.weight.detach())
@@ -71,8 +71,8 @@ class Network:
 
     def _other(self, step: Step) -> str:
         moves = step.name is aten.cat  # parts side by side have the same scale, and so has what reads them
-        known = {value: self._near(value) if moves else self._exact[value] for value in values(step.arguments)}
-        return self._graph.translated(step, recording.filled(step.arguments, known))
+        names = {value: self._near(value) if moves else self._exact[value] for value in values(step.arguments)}
+        return self._graph.translated(step, recording.filled(step.arguments, names))
 
     def _near(self, value: Value) -> str:
         """A map as its integers stand for it."""

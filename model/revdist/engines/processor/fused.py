@@ -36,11 +36,11 @@ def fuse(module: nn.Module, *example: torch.Tensor, dtype: torch.dtype = torch.f
         assert not {step.result for step in steps[:exact]} & set(recorded.outputs), "a wide convolution makes each map"
         steps = bfloat16.with_head(steps, recorded.inputs, exact)
     free = _overwriting(steps, recorded.outputs)
-    made = [
+    ready_steps = [
         ready(step, torch.float32 if number < exact else dtype, overwrites=step.result in free, keeps_sums=exact > 0)
         for number, step in enumerate(steps)
     ]
-    return Program(made, recorded.inputs, recorded.outputs)
+    return Program(ready_steps, recorded.inputs, recorded.outputs)
 
 
 class Program(nn.Module):
@@ -64,19 +64,19 @@ class Program(nn.Module):
 
         `see` is called with each value that is given or made on the way.
         """
-        known: dict[Value, Any] = dict(zip(self._inputs, [x] if isinstance(x, torch.Tensor) else x, strict=True))
-        self.saw_one = self.saw_one or len(known[self._inputs[0]]) == 1
+        tensors: dict[Value, Any] = dict(zip(self._inputs, [x] if isinstance(x, torch.Tensor) else x, strict=True))
+        self.saw_one = self.saw_one or len(tensors[self._inputs[0]]) == 1
         if see is not None:
-            for value, given in known.items():
-                see(value, given)
+            for value, tensor in tensors.items():
+                see(value, tensor)
         for step, done in zip(self._steps, self._done, strict=True):
-            found = step.operation(*filled(step.arguments, known))
-            known[step.result] = found[0] if isinstance(found, tuple) else found
+            result = step.operation(*filled(step.arguments, tensors))
+            tensors[step.result] = result[0] if isinstance(result, tuple) else result
             if see is not None:
-                see(step.result, known[step.result])
+                see(step.result, tensors[step.result])
             for value in done:
-                del known[value]
-        return tuple(known[value] for value in self._outputs)
+                del tensors[value]
+        return tuple(tensors[value] for value in self._outputs)
 
     def prepare(self, count: int) -> None:
         """Pack the weights for so many pictures, of each size that one picture was seen in."""
@@ -112,50 +112,50 @@ def joined(recorded: Recording) -> list[Step]:
     """
     readers = Counter(value for step in recorded.steps for value in values(step.arguments))
     readers.update(recorded.outputs)
-    made: dict[Value, Step] = {}  # by result
+    joined_steps: dict[Value, Step] = {}  # by result
 
     def alone(value: Any) -> Step | None:
-        return made.get(value) if isinstance(value, Value) and readers[value] == 1 else None
+        return joined_steps.get(value) if isinstance(value, Value) and readers[value] == 1 else None
 
     for step in recorded.steps:
         new, before = step, None
         if step.convolves:
-            found = alone(step.arguments[0])
-            if found is not None and found.name is aten.constant_pad_nd and not any(step.operation.padding):
-                padded = _padded(step.operation, found.arguments[1])
-                before, new = found, Step(padded, found.arguments[:1], step.result)
+            maker = alone(step.arguments[0])
+            if maker is not None and maker.name is aten.constant_pad_nd and not any(step.operation.padding):
+                padded = _padded(step.operation, maker.arguments[1])
+                before, new = maker, Step(padded, maker.arguments[:1], step.result)
         elif step.name is aten.add and len(step.arguments) == 2:
-            for one, other in (step.arguments, step.arguments[::-1]):
-                found = alone(one)
-                if found is not None and _takes_addition(found) and isinstance(other, Value):
-                    before, new = found, Step(found.operation, (*found.arguments, other), step.result)
+            for summand, other in (step.arguments, step.arguments[::-1]):
+                maker = alone(summand)
+                if maker is not None and _takes_addition(maker) and isinstance(other, Value):
+                    before, new = maker, Step(maker.operation, (*maker.arguments, other), step.result)
         elif step.name is aten.relu or (step.name is aten.hardtanh and step.arguments[1:] == (0.0, 6.0)):
-            found = alone(step.arguments[0])
-            if found is not None and found.convolves and not found.operation.activation:
-                activated = replace(found.operation, activation=RELU if step.name is aten.relu else RELU6)
-                before, new = found, Step(activated, found.arguments, step.result)
+            maker = alone(step.arguments[0])
+            if maker is not None and maker.convolves and not maker.operation.activation:
+                activated = replace(maker.operation, activation=RELU if step.name is aten.relu else RELU6)
+                before, new = maker, Step(activated, maker.arguments, step.result)
         if before is not None:
-            del made[before.result]
-        made[step.result] = new
-    return list(made.values())
+            del joined_steps[before.result]
+        joined_steps[step.result] = new
+    return list(joined_steps.values())
 
 
 def _overwriting(steps: Sequence[Step], outputs: Sequence[Value]) -> set[Value]:
     """Results of convolutions that may take the memory of the map that they add: one that a convolution made, that none
     but convolutions read (others may give what shares its memory), and that none reads later.
     """
-    made = {step.result: step.convolves for step in steps}
+    overwritable = {step.result: step.convolves for step in steps}
     last: dict[Value, Step] = {}
     for step in steps:
         for value in values(step.arguments):
             last[value] = step
-            made[value] = made.get(value, False) and step.convolves and value not in outputs
+            overwritable[value] = overwritable.get(value, False) and step.convolves and value not in outputs
     return {
         step.result
         for step in steps
         if step.convolves and len(step.arguments) == 2
         for source, added in [step.arguments]
-        if made[added] and last[added] is step and source != added
+        if overwritable[added] and last[added] is step and source != added
     }
 
 

@@ -27,14 +27,14 @@ def takes_exact_bias() -> bool:
     fine = 2.0**-10  # 1 + fine is 1 in bfloat16
     maps, weight = torch.full((1, 16, 4, 4), -1.0), torch.zeros(16, 16, 1, 1)
     weight[:, 0] = 1
-    maps, weight = (each.bfloat16().contiguous(memory_format=torch.channels_last) for each in (maps, weight))
+    maps, weight = (tensor.bfloat16().contiguous(memory_format=torch.channels_last) for tensor in (maps, weight))
     layout: Layout = (0, 0), (1, 1), (1, 1), 1
     bias = torch.full((16,), 1 + fine)
     try:
-        found = torch.ops.mkldnn._convolution_pointwise(maps, weight, bias, *layout, "none", [], "")
+        result = torch.ops.mkldnn._convolution_pointwise(maps, weight, bias, *layout, "none", [], "")
     except RuntimeError:  # this processor has no bfloat16, or this torch takes no such bias
         return False
-    return bool((found == fine).all())
+    return bool((result == fine).all())
 
 
 class Operation(ABC):

@@ -43,8 +43,8 @@ def observe(network: fused.Program, batches: Iterable[torch.Tensor | Sequence[to
     table = np.zeros((len(network.values), 2), np.float32)  # 0 is in every range: borders are padded with it
     row_of = {value: row for row, value in enumerate(network.values)}
 
-    def see(value: Value, found: torch.Tensor) -> None:
-        low, high = (float(each) for each in torch.aminmax(found))
+    def see(value: Value, tensor: torch.Tensor) -> None:
+        low, high = (float(bound) for bound in torch.aminmax(tensor))
         row = table[row_of[value]]
         row[:] = min(row[0], low), max(row[1], high)
 
@@ -121,14 +121,14 @@ class Convolution(packed.Packing):
         self._activation = plain.activation or "none", packed.limits(plain), ""
 
     def __call__(self, x: torch.Tensor, other: torch.Tensor | None = None) -> torch.Tensor:
-        given = (x, *self._source, self.weight(x.shape), self._scales, self._zeros)
+        operands = (x, *self._source, self.weight(x.shape), self._scales, self._zeros)
         ways = (self._bias, *self._layout, *self._result)
         y: torch.Tensor
         if other is None:
-            y = torch.ops.onednn.qconv_pointwise(*given, *ways, *self._activation)
+            y = torch.ops.onednn.qconv_pointwise(*operands, *ways, *self._activation)
         else:
             add = torch.ops.onednn.qconv2d_pointwise.binary
-            y = add(*given, other, *ways, *self._other, "sum", 1.0, *self._activation)
+            y = add(*operands, other, *ways, *self._other, "sum", 1.0, *self._activation)
         return y
 
     def _order(self, shape: torch.Size, threads: int) -> bytes:
@@ -149,8 +149,8 @@ def _order(weight: torch.Size, zero: int, layout: packed.Layout, shape: torch.Si
 def _pack(
     weight: torch.Tensor, scales: torch.Tensor, source: tuple[float, int], layout: packed.Layout, shape: torch.Size
 ) -> torch.Tensor:
-    found: torch.Tensor = torch.ops.onednn.qconv_prepack(weight, scales, *source, *layout, list(shape))
-    return found
+    packed_weight: torch.Tensor = torch.ops.onednn.qconv_prepack(weight, scales, *source, *layout, list(shape))
+    return packed_weight
 
 
 def of_weight(weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -220,11 +220,11 @@ class _Quantiser:
         """A step that has no 8-bit kernel, or that only moves values."""
         moves = step.name is aten.cat and step.result not in self._read_as_floats
         alike = self._affine[step.result]
-        known = {
+        inputs = {
             value: self._like(value, alike) if moves else self._as_floats(value) for value in values(step.arguments)
         }
         ready = fused.ready(step, torch.float32)
-        self._made.append(Step(ready.operation, recording.filled(step.arguments, known), step.result))
+        self._made.append(Step(ready.operation, recording.filled(step.arguments, inputs), step.result))
         (self._integers if moves else self._floats)[step.result] = step.result
 
     def _as_integers(self, value: Value) -> Value:
@@ -262,17 +262,17 @@ def affines(
 
     `given`: of its inputs, where they are integers. Raises RevdistError where the ranges are those of another network.
     """
-    made = [*recorded.inputs, *(step.result for step in steps)]
-    if ranges.table.shape != (len(made), 2):
+    maps = [*recorded.inputs, *(step.result for step in steps)]
+    if ranges.table.shape != (len(maps), 2):
         raise RevdistError(
-            f"engine: ranges of {len(ranges.table)} maps do not fit a network of {len(made)}",
+            f"engine: ranges of {len(ranges.table)} maps do not fit a network of {len(maps)}",
             hint="calibrate for int8 again",
         )
-    spans = {value: (float(low), float(high)) for value, (low, high) in zip(made, ranges.table, strict=True)}
+    spans = {value: (float(low), float(high)) for value, (low, high) in zip(maps, ranges.table, strict=True)}
     for step in steps:
         if step.name is aten.cat:
             together = [step.result, *values(step.arguments)]
             span = min(spans[value][0] for value in together), max(spans[value][1] for value in together)
             spans.update(dict.fromkeys(together, span))
-    known = dict(zip(recorded.inputs, given, strict=True)) if given else {}
-    return {value: QuantParams.of(*span) for value, span in spans.items()} | known
+    given_params = dict(zip(recorded.inputs, given, strict=True)) if given else {}
+    return {value: QuantParams.of(*span) for value, span in spans.items()} | given_params

@@ -1,6 +1,6 @@
 """Teacher features of the training pictures: computed once and kept where they fit, else at each step.
 
-N pictures, B of a step, C H W of a feature map.
+N pictures, B pictures of a step, C H W of a feature map.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from revdist.engines.engine import Engine
 
 log = logging.getLogger("revdist")
 
-CACHE_SHARE = 0.5  # of the memory that is free
+CACHE_SHARE = 0.5  # share of the free memory
 
 
 class Source:
@@ -50,7 +50,7 @@ class Source:
         return len(self._pictures)
 
     def features(self, rows: list[int]) -> Sequence[torch.Tensor]:
-        """Three maps (B, C, H, W), channels last, without gradients."""
+        """Return three maps (B, C, H, W) of these pictures, channels last, without gradients."""
         if self._cache is None:
             return self._engine.features([self._pictures[row] for row in rows])
         index = torch.tensor(rows, device=self._engine.device)
@@ -58,17 +58,17 @@ class Source:
 
 
 def fits(engine: Engine, maps: Sequence[torch.Tensor], pictures: int) -> bool:
-    """Whether features of so many pictures can be kept; `maps`: those of some of them."""
+    """Whether features of so many pictures fit into memory; `maps`: the features of a few pictures."""
     return _bytes(maps) * pictures <= CACHE_SHARE * free_memory_bytes(engine.device)
 
 
 def _bytes(maps: Sequence[torch.Tensor]) -> int:
-    """Of one picture."""
+    """Return the bytes of one picture's maps."""
     return sum(feature_map[0].numel() * feature_map.element_size() for feature_map in maps)
 
 
 def free_memory_bytes(device: torch.device) -> int:
-    """Memory that can be had now: of the CUDA device, else of the machine and its control group."""
+    """Return the free memory in bytes: of the CUDA device, else of the machine and its control group."""
     if device.type == "cuda":
         return int(torch.cuda.mem_get_info(device)[0])
     lines = Path("/proc/meminfo").read_text().splitlines()

@@ -1,4 +1,4 @@
-"""What keeps a run the same whenever it is stopped: deterministic algorithms, and no step that is torn."""
+"""Keep a run the same whenever it is stopped: deterministic algorithms, and only whole steps."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def deterministic() -> Iterator[None]:
 
 @contextlib.contextmanager
 def stop_on_signal() -> Iterator[threading.Event]:
-    """An event that SIGINT and SIGTERM set, so that a step is never torn; a second signal acts at once."""
+    """An event that SIGINT and SIGTERM set, so that a step is never cut; a second signal acts at once."""
     stop = threading.Event()
     if threading.current_thread() is not threading.main_thread():
         yield stop

@@ -1,4 +1,4 @@
-"""What an engine keeps for each product, and what it returns for a batch.
+"""A product as an engine keeps it, and the inspection that an engine returns for a batch.
 
 B pictures of a batch, h w their size.
 """

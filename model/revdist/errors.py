@@ -1,4 +1,4 @@
-"""Mistakes and mishaps that a person can mend. Each says what went wrong, with what, and what to do about it."""
+"""Errors that a person can mend. Each error says what went wrong, with what, and what to do."""
 
 from __future__ import annotations
 

@@ -26,7 +26,7 @@ STRIDE = 32  # of the embedding: height and width of the input must be multiples
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recipe:
-    """Values are checked when it is made; a wrong one raises RecipeError that names it and its bounds."""
+    """A recipe's values are checked when it is made; RecipeError names a wrong value and its bounds."""
 
     teacher: TeacherName = "wide_resnet50_2"
     size: tuple[int, int] = (256, 256)  # (height, width) of the model's input, pixels
@@ -36,8 +36,8 @@ class Recipe:
     steps: int = 2000  # optimiser steps
     epochs: int = 0  # passes over all pictures, which then set the steps; 0: the steps count
     batch: int = 16  # pictures a step
-    student: StudentName = "official"  # the paper's, or a narrow one of the same design
-    bottleneck: BottleneckName = "full"  # what the embedding is made of: see detector.Student
+    student: StudentName = "official"  # the paper's student, or a narrow one of the same design
+    bottleneck: BottleneckName = "full"  # the input of the embedding, see detector.Student
     optimiser: Literal["adam", "adamw"] = "adam"
     learning_rate: float = 5e-3  # the highest
     betas: tuple[float, float] = (0.5, 0.999)
@@ -47,12 +47,12 @@ class Recipe:
     warmup_share: float = 0.0  # share of the steps with a rising learning rate
     gradient_clip: float = 0.0  # largest norm of the whole gradient; 0 switches it off
     masked_share: float = 0.9  # share of best-matched locations whose gradient is scaled down; 0 switches it off
-    masked_factor: float = 0.1  # what their gradient is multiplied with
+    masked_factor: float = 0.1  # factor of their gradient
     masked_ramp_share: float = 0.5  # share of the steps over which masked_share is reached, from 0
     average_share: float = 0.0  # weights are averaged over about this share of the steps, at the end; 0: the last ones
     copies: int = 0  # augmented copies of each picture: light and position a little different
     pasted_share: float = 0.0  # share of the pictures of a batch with a pasted patch, which the student must undo
-    scales: tuple[int, ...] = SCALES  # those that count in the anomaly map; a student is trained with all three
+    scales: tuple[int, ...] = SCALES  # scales that count in the anomaly map; a student is trained with all three
     combine: Combine = "add"  # how the maps of the scales become one
     top_share: float = 0.0  # share of the map's values whose mean is the score; 0: the highest value alone
     holdout: float = 0.2  # share of the good pictures kept out of training, for calibration
@@ -116,20 +116,20 @@ class Recipe:
 
     @property
     def tiles(self) -> Tiles:
-        """The tiles that a picture is seen in, or the whole of it as the only one."""
+        """The tiles that the networks see a picture in; the whole picture may be the only tile."""
         return Tiles.of(self.size, self.tile)
 
     @property
     def reading(self) -> Reading:
-        """How its pictures are read."""
+        """The settings for reading pictures."""
         return Reading(bits=self.bits, fit=self.fit)
 
     def for_pictures(self, count: int) -> Recipe:
-        """The recipe for so many pictures, or tiles, to train with: epochs become steps."""
+        """Return the recipe for so many training pictures, or tiles: epochs become steps."""
         return replace(self, steps=self.epochs * self.steps_of_epoch(count)) if self.epochs else self
 
     def steps_of_epoch(self, pictures: int) -> int:
-        """Steps of one pass over all pictures; the last batch may be smaller."""
+        """Return the steps of one pass over all pictures; the last batch may be smaller."""
         return math.ceil(pictures / self.batch)
 
     def to_json(self) -> dict[str, Any]:
@@ -137,13 +137,13 @@ class Recipe:
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> Recipe:
-        known = {field.name for field in fields(cls)}
-        if set(values) != known:
-            wrong = ", ".join(sorted(set(values) ^ known))
+        names = {field.name for field in fields(cls)}
+        if set(values) != names:
+            wrong = ", ".join(sorted(set(values) ^ names))
             raise RecipeError(f"recipe: unknown or missing: {wrong}", hint="written by another version of revdist?")
         try:
             plain: dict[str, Any] = {
-                key: tuple(each) if isinstance(each, list) else each for key, each in values.items()
+                key: tuple(value) if isinstance(value, list) else value for key, value in values.items()
             }
             return cls(**plain)
         except TypeError as error:
@@ -151,13 +151,13 @@ class Recipe:
 
 
 def check_size(size: tuple[int, int]) -> None:
-    """Raises RecipeError unless both sides are positive multiples of the stride."""
+    """Check an input size. Raises RecipeError unless both sides are positive multiples of the stride."""
     right = len(size) == 2 and all(_whole(side) and STRIDE <= side <= 8192 and side % STRIDE == 0 for side in size)
     _check("size", size, right, f"(height, width), each a multiple of {STRIDE} from {STRIDE} to 8192")
 
 
 def check_product(name: object) -> None:
-    """Raises RecipeError unless it can be a product's name: in file names, metrics and topics."""
+    """Check a product's name, for file names, metrics and topics. Raises RecipeError."""
     if not isinstance(name, str) or not _PRODUCT.fullmatch(name):
         raise RecipeError(
             f"product {name!r} is no name",
@@ -166,7 +166,7 @@ def check_product(name: object) -> None:
 
 
 def default(teacher: str) -> Recipe:
-    """The recipe that goes with a teacher where the user asks for nothing else. Raises RecipeError for an unknown one.
+    """Return a teacher's default recipe. Raises RecipeError for an unknown teacher.
 
     The paper's optimiser with a cosine schedule, masking, pasting and averaging is what the ablation in
     model/FIGURES.md supports. The slim student of efficientnet_lite0 is made to be trained without a GPU.
@@ -178,9 +178,9 @@ def default(teacher: str) -> Recipe:
 
 
 def official(teacher: str) -> Recipe:
-    """What the paper's code does (github.com/hq-deng/RD4AD, main.py), whatever the product: 200 epochs, no selection.
+    """Return the recipe of the paper's code (github.com/hq-deng/RD4AD, main.py): 200 epochs, no selection.
 
-    Its pictures are shuffled by another random generator, and it holds none out.
+    The paper's code shuffles pictures with another random generator, and holds no pictures out.
     """
     return replace(
         Recipe(),

@@ -1,10 +1,10 @@
-"""A bundle: the folder that a trained product is. Read, checked, loaded into an engine, and written atomically.
+"""A bundle: the folder of a trained product, read, checked and loaded into an engine.
 
-bundle.json           everything that explains the rest, with the SHA-256 of every other file
+bundle.json           explains the rest, with the SHA-256 of every other file
 student.safetensors   weights of bottleneck and decoder, float32
 calibration.safetensors   held-out good scores for each engine, float64, ascending
-ranges.safetensors    where it is calibrated for int8: the ranges of the maps of teacher and student
-golden/*.png          prepared pictures whose scores are known; scored again whenever the bundle is loaded
+ranges.safetensors    if calibrated for int8: the ranges of the teacher's and the student's maps
+golden/*.png          prepared pictures with known scores; scored again whenever the bundle is loaded
 """
 
 from __future__ import annotations
@@ -45,56 +45,56 @@ READABLE = (2, 3, 4, 5, SCHEMA)
 STUDENT = "student.safetensors"
 CALIBRATION = "calibration.safetensors"
 RANGES = "ranges.safetensors"
-_TOLERANCES = {"float32": 2e-3}  # relative, one processor against another; weights mixed up differ by far more
-_TOLERANCE_ELSE = 2e-2  # what is rounded to 8 bits of a mantissa, or to 8 bits, falls on the other side now and then
+_TOLERANCES = {"float32": 2e-3}  # relative, between processors; scores of wrong weights differ by far more
+_TOLERANCE_ELSE = 2e-2  # relative, for 8 bits or 8-bit mantissas: now and then a value is rounded to the other side
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Bundle:
-    """What a bundle says about itself. `digest` is the SHA-256 of bundle.json, and so of everything."""
+    """A bundle's manifest, checked. `digest` is the SHA-256 of bundle.json, and through it of all files."""
 
     path: Path
     product: str
     size: tuple[int, int]  # (height, width) of the model's input
     recipe: Recipe
     teacher: TeacherId
-    fingerprint: str  # of all good pictures that training was given
+    fingerprint: str  # of all good pictures that training got
     trained_on: frozenset[str]  # SHA-256 of each picture that the student has seen: never calibrate with those
-    picture_size: tuple[int, int] | None  # (height, width) of most pictures that it was made with; None: not known
-    pixels: Mapping[str, str]  # SHA-256 of a picture's file to that of what is seen in it; empty: not known
-    statistics: Mapping[str, Any]  # of the pictures that it was trained with; empty: not known
+    picture_size: tuple[int, int] | None  # (height, width) of most training pictures; None: not known
+    pixels: Mapping[str, str]  # SHA-256 of a picture's file -> SHA-256 of its pixels; empty: not known
+    statistics: Mapping[str, Any]  # of the training pictures; empty: not known
     quality: Mapping[str, float]
     versions: Mapping[str, str]
     calibrations: Mapping[str, Calibration]  # by engine identity
     golden: tuple[Golden, ...]
-    golden_scores: Mapping[str, Mapping[str, float]]  # by engine and file: where precision changes them
+    golden_scores: Mapping[str, Mapping[str, float]]  # by engine and file, where the precision changes scores
     ranges: Ranges | None  # for int8
-    ranges_from: frozenset[str]  # SHA-256 of unseen pictures that these were taken from: never calibrate with those
+    ranges_from: frozenset[str]  # SHA-256 of unseen pictures that `ranges` came from: never calibrate with those
     digest: str
-    manifest: bytes  # bundle.json as it was read: what is used later is checked by this one
+    manifest: bytes  # bundle.json as it was read: files that are read later are checked against it
     pictures: Mapping[str, bytes]  # the files of the golden pictures, checked
 
     @property
     def trained_appearance(self) -> Appearance:
-        """How the pictures look that it was trained with; empty where it does not say."""
+        """The appearance of the training pictures; empty where the bundle does not say."""
         return appearance.restored(self.statistics.get(appearance.APPEARANCE, {}))
 
     @property
     def held_out_unlike(self) -> tuple[str, ...]:
-        """How the held-out pictures differed from those that it was trained with, in sentences."""
+        """Sentences that say how the held-out pictures differ from the training pictures."""
         return tuple(self.statistics.get(appearance.UNLIKE, ()))
 
     def expected(self, vector: Golden, engine_identity: str) -> float:
-        """The score of a golden picture on an engine."""
+        """Return the score that the bundle gives a golden picture on an engine."""
         return self.golden_scores.get(engine_identity, {}).get(vector.file, vector.score)
 
     def calibration(self, engine_identity: str) -> Calibration:
-        """The calibration for an engine. Raises CalibrationError that names the command where there is none."""
+        """Return the calibration for an engine. Without one, raises CalibrationError that names the command."""
         if engine_identity in self.calibrations:
             return self.calibrations[engine_identity]
-        known = ", ".join(self.calibrations) or "none"
+        calibrated = ", ".join(self.calibrations) or "none"
         raise CalibrationError(
-            f"{self.path}: no calibration for engine {engine_identity}, only for {known}",
+            f"{self.path}: no calibration for engine {engine_identity}, only for {calibrated}",
             hint=f"make one: revdist calibrate {self.path} --good DIR --false-reject-rate "
             f"{self.recipe.false_reject_rate} --engine {engine_identity}",
         )
@@ -103,8 +103,8 @@ class Bundle:
 def read(path: Path, *, weights: bool = True) -> Bundle:
     """Read a bundle and check every file by its SHA-256. Raises BundleError that names the file that is wrong.
 
-    `weights`: those of the student too, which are large, and not kept. `student` reads and checks what it loads in any
-    case. All else is read once: whoever changes the folder afterwards changes nothing of what was checked.
+    `weights`: check the student's weights too, which are large and not kept; `student` reads and checks them in any
+    case. All else is read once, so later changes of the folder do not affect what was checked.
     """
     content = bundle_files.content(path, MANIFEST)
     try:
@@ -146,13 +146,13 @@ def read(path: Path, *, weights: bool = True) -> Bundle:
 
 
 def _check_version(path: Path, manifest: Any) -> None:
-    """Before all else: what other versions write looks otherwise."""
+    """Check the versions first of all, because other versions write other manifests."""
     if not isinstance(manifest, dict) or not {"schema", "preprocessing"} <= manifest.keys():
         raise ValueError("there is no schema in it")
     if manifest["schema"] not in READABLE:
-        known = f"{READABLE[0]} to {READABLE[-1]}"
+        readable = f"{READABLE[0]} to {READABLE[-1]}"
         raise BundleError(
-            f"{path}: written in schema {manifest['schema']}, this revdist reads {known}",
+            f"{path}: written in schema {manifest['schema']}, this revdist reads {readable}",
             hint="use a matching revdist",
         )
     if manifest["preprocessing"] != images.PREPROCESSING:
@@ -163,8 +163,10 @@ def _check_version(path: Path, manifest: Any) -> None:
 
 
 def _recipe(manifest: dict[str, Any]) -> Recipe:
-    """Schema 2 had `fusion` in the place of `bottleneck`, and scored in one way; up to 3 a teacher had one student; up
-    to 4 there were no tiles; up to 5 all bits of a picture counted, and it was stretched.
+    """Read a recipe of any readable schema, and add what older schemas lack.
+
+    Schema 2 had `fusion` instead of `bottleneck`, and one way of scoring. Up to 3 a teacher had one student; up to 4
+    there were no tiles; up to 5 all bits of a picture counted, and pictures were stretched.
 
     Raises RecipeError.
     """
@@ -183,7 +185,7 @@ def _recipe(manifest: dict[str, Any]) -> Recipe:
 
 
 def _statistics(entries: dict[str, Any]) -> Mapping[str, Any]:
-    """Raises ValueError where something else is in the place of what is used of them."""
+    """Check the statistics that are used later. Raises ValueError where one has a wrong type."""
     if not isinstance(kept := entries.get(appearance.APPEARANCE, {}), dict):
         raise ValueError(f"statistics.{appearance.APPEARANCE} is no group")  # noqa: TRY004 - it came from a file
     appearance.restored(kept)
@@ -194,7 +196,7 @@ def _statistics(entries: dict[str, Any]) -> Mapping[str, Any]:
 
 
 def _size(value: Sequence[int], recipe: Recipe) -> tuple[int, int]:
-    """Raises ValueError unless it is what the student was trained for."""
+    """Check the input size. Raises ValueError unless it is the size that the student was trained for."""
     if tuple(value) != recipe.size:
         raise ValueError(f"size is {value}, the recipe's is {list(recipe.size)}")
     return recipe.size
@@ -244,10 +246,10 @@ def load(path: Path, engine: Engine, *, product: str | None = None) -> Bundle:
 
 
 def install(bundle: Bundle, engine: Engine, *, product: str | None = None) -> Bundle:
-    """Put a bundle's student into an engine as `product` (default: its own name) and prove it there.
+    """Put a bundle's student into an engine as `product` (default: the bundle's own name) after a proof.
 
-    The golden pictures are scored on this engine first; a student that was in the place of the product stays until
-    then, and stays where the new one fails. Raises BundleError.
+    The proof: the golden pictures score on this engine as the bundle says. An older student of the product is replaced
+    only if the new one passes. Raises BundleError.
     """
     candidate = f"{bundle.path}@candidate"
     place(bundle, engine, product=candidate)
@@ -261,7 +263,7 @@ def install(bundle: Bundle, engine: Engine, *, product: str | None = None) -> Bu
 
 
 def place(bundle: Bundle, engine: Engine, *, product: str) -> Bundle:
-    """Put a bundle's student into an engine as `product`, unproven: `golden_pictures` are for the proof.
+    """Put a bundle's student into an engine as `product`, without the proof of `install`.
 
     Raises BundleError, also where the engine has another teacher, or CalibrationError.
     """
@@ -272,45 +274,45 @@ def place(bundle: Bundle, engine: Engine, *, product: str) -> Bundle:
             hint="pass the weights file that it was trained with (--teacher-weights), or train it again",
         )
     if engine.needs_ranges:
-        bundle.calibration(engine.identity)  # its error says more than that the ranges are missing
+        bundle.calibration(engine.identity)  # raises an error that says more than "no ranges"
     add(bundle, engine, product=product)
     return bundle
 
 
 def add(bundle: Bundle, engine: Engine, *, product: str, ranges: Ranges | None = None) -> None:
-    """Put a bundle's student into an engine as `product`. `ranges`: in the place of the bundle's own, for int8."""
+    """Put a bundle's student into an engine as `product`. `ranges`: replace the bundle's own, for int8."""
     scoring, tile = detector.Scoring.of(bundle.recipe), bundle.recipe.tile
     engine.add(product, student(bundle), bundle.size, scoring, tile=tile, ranges=ranges or bundle.ranges)
 
 
 def golden_scores(bundle: Bundle, engine: Engine, product: str) -> dict[str, float]:
-    """What the golden pictures score on an engine that holds the bundle's student as `product`, each alone, by file."""
+    """Score the golden pictures, each alone, on an engine that holds the student as `product`; by file."""
     return {
         vector.file: float(engine.inspect([pixels], [product]).scores[0]) for vector, pixels in golden_pictures(bundle)
     }
 
 
 def tolerance(engine_identity: str) -> float:
-    """How far, relative to it, a golden picture's score on this engine may be from what the bundle says."""
+    """Return how far, relatively, a golden picture's score on this engine may be from the bundle's."""
     return _TOLERANCES.get(engine_identity.rpartition("-")[2], _TOLERANCE_ELSE)
 
 
 def check_weights(bundle: Bundle) -> None:
-    """Raises BundleError where the weights on the disk are not those of the manifest."""
+    """Check the weights on the disk. Raises BundleError where they are not those of the manifest."""
     bundle_files.checked(bundle.path, STUDENT, json.loads(bundle.manifest)["files"][STUDENT])
 
 
 def student(bundle: Bundle) -> detector.Student:
-    """The trained student, loaded strictly. Raises BundleError where the weights do not fit or are not finite."""
+    """Load the trained student strictly. Raises BundleError where the weights do not fit or are not finite."""
     sha256 = json.loads(bundle.manifest)["files"][STUDENT]
     content = bundle_files.checked(bundle.path, STUDENT, sha256)
     try:
         weights = safetensors.torch.load(content)
     except (safetensors.SafetensorError, ValueError, KeyError, RuntimeError) as error:
         raise BundleError(f"{bundle.path / STUDENT}: no safetensors: {error}", hint=bundle_files.FOREIGN) from error
-    with torch.device("meta"):  # no weights that are drawn at random first
-        made = bundle.recipe
-        model = detector.Student(bundle.teacher.name, design=made.student, bottleneck=made.bottleneck)
+    with torch.device("meta"):  # do not draw random weights first
+        recipe = bundle.recipe
+        model = detector.Student(bundle.teacher.name, design=recipe.student, bottleneck=recipe.bottleneck)
     for name, wanted in model.state_dict().items():
         if name in weights and weights[name].dtype != wanted.dtype:
             text = f"{bundle.path / STUDENT}: does not fit: {name} is {weights[name].dtype}, expected {wanted.dtype}"
@@ -327,7 +329,7 @@ def student(bundle: Bundle) -> detector.Student:
 
 
 def golden_pictures(bundle: Bundle) -> list[tuple[Golden, npt.NDArray[np.uint8]]]:
-    """The known pictures, uint8 (h, w, 3) prepared for the model. Raises BundleError where one cannot be decoded."""
+    """Return the golden pictures, prepared: uint8 (h, w, 3). Raises BundleError where one cannot be decoded."""
     try:
         return [
             (

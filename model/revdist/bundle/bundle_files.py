@@ -20,7 +20,7 @@ FOREIGN = "copy or train the bundle again, then `revdist show` it"
 
 
 def content(path: Path, name: str) -> bytes:
-    """A file's content, unchecked. Raises BundleError, also where it is no regular file."""
+    """Read a file without a check. Raises BundleError, also where it is no regular file."""
     wrong = trouble.why_not_file(path / name)
     if wrong:
         raise BundleError(f"{trouble.shown(path / name)}: cannot be read: {wrong.cause}", hint=wrong.hint or FOREIGN)
@@ -31,20 +31,20 @@ def content(path: Path, name: str) -> bytes:
 
 
 def checked(path: Path, name: str, sha256: str) -> bytes:
-    """A file's content, if it is what the manifest says. Names must stay inside of the bundle."""
+    """Read a file and check its SHA-256. Raises BundleError, also for a name that leads out of the bundle."""
     pure = PurePosixPath(name)
     if pure.is_absolute() or ".." in pure.parts or "\\" in name or name in ("", MANIFEST):
         raise BundleError(f"{path / MANIFEST}: the file name {name!r} leads out of the bundle", hint="do not use it")
     if not Path(os.path.realpath(path / name)).is_relative_to(os.path.realpath(path)):
         raise BundleError(f"{path / name}: a link that leads out of the bundle", hint="do not use it")
-    found = content(path, name)
-    if hashlib.sha256(found).hexdigest() != sha256:
-        raise BundleError(f"{path / name}: differs from the manifest ({len(found)} bytes)", hint=FOREIGN)
-    return found
+    data = content(path, name)
+    if hashlib.sha256(data).hexdigest() != sha256:
+        raise BundleError(f"{path / name}: differs from the manifest ({len(data)} bytes)", hint=FOREIGN)
+    return data
 
 
 def arrays(content: bytes, name: str) -> dict[str, npt.NDArray[Any]]:
-    """The arrays of real numbers in a file of a bundle. Raises ValueError."""
+    """Read the arrays of real numbers in a file of a bundle. Raises ValueError."""
     try:
         held = safetensors.numpy.load(content)
     except (safetensors.SafetensorError, ValueError, KeyError, TypeError, AttributeError) as error:
@@ -55,7 +55,7 @@ def arrays(content: bytes, name: str) -> dict[str, npt.NDArray[Any]]:
 
 
 def check_place(path: Path, *, replace: bool) -> None:
-    """Raises BundleError unless a bundle may be written there. `replace`: also in the place of one that is there."""
+    """Raises BundleError unless a bundle may be written there. `replace`: also over a bundle."""
     wrong = trouble.why_not_writable(path)
     if wrong:
         hint = wrong.hint or "choose another --output"
@@ -72,7 +72,7 @@ def check_place(path: Path, *, replace: bool) -> None:
 def commit(path: Path, manifest: dict[str, Any], files: dict[str, bytes], *, replace: bool) -> None:
     """Write the files and the manifest, which gets their hashes, in one step, or raise BundleError."""
     check_place(path, replace=replace)
-    manifest["files"] = {name: hashlib.sha256(each).hexdigest() for name, each in sorted(files.items())}
+    manifest["files"] = {name: hashlib.sha256(data).hexdigest() for name, data in sorted(files.items())}
     text = json.dumps(manifest, indent=1, sort_keys=True, allow_nan=False) + "\n"
     try:
         folders.write(path, {**files, MANIFEST: text.encode()})

@@ -1,4 +1,4 @@
-"""What a bundle's manifest must look like: it came from a file, so every value is checked before it is used."""
+"""The schema of a bundle's manifest: it came from a file, so every value is checked before it is used."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _SHOWN = 60  # characters of a wrong value
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class TeacherId:
-    """Which teacher a student was trained with."""
+    """The teacher that a student was trained with."""
 
     name: str
     sha256: str
@@ -31,7 +31,7 @@ class Golden:
     """A prepared picture, and the score that the bundle gives it."""
 
     file: str  # relative to the bundle
-    kind: Literal["good", "scratch"]  # held out of training as it is, or with a painted scratch
+    kind: Literal["good", "scratch"]  # good: a held-out picture; scratch: one with a painted scratch
     score: float
 
 
@@ -79,13 +79,13 @@ _OPTIONAL: dict[str, Any] = {  # older bundles lack them
     "mask": None,
     "score": None,
 }
-_RESERVED = ("mask", "score")  # of schema 6: they change scores, so whoever does not know them must not go on
+_RESERVED = ("mask", "score")  # of schema 6: they change scores, so a reader that does not know them must refuse
 
 
 def check(value: Any) -> dict[str, Any]:
-    """The manifest that a JSON value is. Raises ValueError, which names the place, where it is none.
+    """Check that a JSON value is a manifest, and return it. Raises ValueError that names the wrong place.
 
-    A recipe is checked by Recipe itself. What the manifest has beyond is left as it is.
+    Recipe itself checks a recipe. Further entries of the manifest are left as they are.
     """
     if not isinstance(value, dict):
         raise ValueError("it is no JSON object")  # noqa: TRY004 - it came from a file
@@ -139,7 +139,7 @@ def _check(value: Any, hint: Any, place: str) -> None:
 
 
 def _check_group(value: Any, hint: Any, place: str) -> None:
-    """An object with the fields of a dataclass, neither fewer nor more."""
+    """Check that a JSON object has the fields of a dataclass, neither fewer nor more."""
     fields = typing.get_type_hints(hint)
     _expect(isinstance(value, dict) and value.keys() == fields.keys(), value, place)
     for name, inner in fields.items():
@@ -147,7 +147,7 @@ def _check_group(value: Any, hint: Any, place: str) -> None:
 
 
 def _check_numbers(value: Any, place: str) -> None:
-    """All numbers of a value are finite, and none is so large that nothing can be done with it."""
+    """Check that all numbers of a value are finite and none is too large."""
     if isinstance(value, dict):
         for name, inner in value.items():
             _check_numbers(inner, f"{place}.{name}")

@@ -1,1 +1,1 @@
-"""What is learnt with: pictures, lots, copies, painted defects, tiles of large pictures."""
+"""The data to learn from: pictures, lots, copies, painted defects, tiles of large pictures."""

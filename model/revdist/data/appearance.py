@@ -1,6 +1,6 @@
-"""How pictures look, in a few numbers each: brightness, contrast, sharpness and aspect ratio.
+"""Measure how pictures look, by four numbers each: brightness, contrast, sharpness and aspect ratio.
 
-Measured on prepared pictures, which are what a model sees. A bundle keeps the values of those trained with.
+Prepared pictures are measured, because a model sees those. A bundle keeps the values of the training pictures.
 """
 
 from __future__ import annotations
@@ -19,18 +19,18 @@ from revdist.data.images import Pixels
 from revdist.errors import ImageError
 from revdist.files import trouble
 
-Values: TypeAlias = npt.NDArray[np.float64]  # (n,), one of each picture
-Appearance: TypeAlias = Mapping[str, Values]  # by what was measured
+Values: TypeAlias = npt.NDArray[np.float64]  # (n,), one value for each picture
+Appearance: TypeAlias = Mapping[str, Values]  # by the name of the measure
 
 BRIGHTNESS, CONTRAST, SHARPNESS, ASPECT = "brightness", "contrast", "sharpness", "aspect ratio"
-APPEARANCE = "appearance"  # its place among the statistics of a bundle
-UNLIKE = "held_out_unlike"  # the same: how the held-out pictures differ from those trained with, in sentences
-KEPT_MOST = 200  # values of a measure in a bundle: those of all pictures, or so many quantiles
+APPEARANCE = "appearance"  # its key among the statistics of a bundle
+UNLIKE = "held_out_unlike"  # the key of sentences on how held-out pictures differ from training pictures
+KEPT_MOST = 200  # most values of a measure in a bundle; of more pictures, this many quantiles
 _DIGITS = 5
 
 
 def measure(prepared: Sequence[Pixels], paths: Sequence[Path]) -> Appearance:
-    """Appearance of prepared pictures (h, w, 3) of these files.
+    """Measure the appearance of prepared pictures (h, w, 3) of these files.
 
     Brightness and contrast are mean and standard deviation in grey levels; sharpness is the logarithm of the
     Laplacian's standard deviation over the contrast, so that it tells of blur and not of light; the aspect ratio is
@@ -49,13 +49,13 @@ def _of_pixels(picture: Pixels) -> tuple[float, float, float]:
 
 
 def aspect(path: Path) -> float:
-    """Logarithm of width over height of a picture file. Raises ImageError."""
+    """Return the logarithm of width over height of a picture file. Raises ImageError."""
     width, height = size_of(path)
     return math.log(width / height)
 
 
 def size_of(path: Path) -> tuple[int, int]:
-    """(width, height) as a picture file's header tells. The file was decoded before: only its header is read."""
+    """Return (width, height) from the header of a picture file that was decoded before."""
     try:
         with path.open("rb") as file, Image.open(file, formats=("JPEG", "PNG", "TIFF", "BMP", "WEBP", "PPM")) as image:
             return image.size
@@ -64,7 +64,7 @@ def size_of(path: Path) -> tuple[int, int]:
 
 
 def kept(appearance: Appearance) -> dict[str, list[float]]:
-    """What a bundle keeps: all values ascending, or quantiles of many, with few digits."""
+    """Return the values for a bundle: all of them ascending, or KEPT_MOST quantiles, with few digits."""
     return {name: [float(f"{value:.{_DIGITS}g}") for value in _thinned(values)] for name, values in appearance.items()}
 
 
@@ -75,12 +75,12 @@ def _thinned(values: Values) -> Values:
 
 
 def joined(parts: Sequence[Appearance]) -> Appearance:
-    """Of several lots of pictures together."""
+    """Join the appearances of several lots of pictures."""
     return {name: np.concatenate([part[name] for part in parts]) for name in (parts[0] if parts else {})}
 
 
 def restored(kept_before: Mapping[str, Any]) -> Appearance:
-    """What `kept` gave, from a file. Raises ValueError where it is something else."""
+    """Read an appearance that `kept` made, from a file. Raises ValueError for anything else."""
     for name, values in kept_before.items():
         plain = isinstance(values, list) and 0 < len(values) <= KEPT_MOST
         if not plain or not all(isinstance(value, int | float) and not isinstance(value, bool) for value in values):

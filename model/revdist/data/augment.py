@@ -1,4 +1,4 @@
-"""What training pictures and their features go through, so that the student learns more from few of them.
+"""Augment training pictures and their features, so that the student learns more from few pictures.
 
 B batch, C channels, H W of a feature map, h w the model's input.
 """
@@ -21,16 +21,16 @@ _SMALLEST, _LARGEST = 0.1, 0.4  # sides of a patch, as parts of the picture's
 
 
 def copies(pictures: Sequence[Pixels], count: int, seed: int) -> list[Pixels]:
-    """The pictures, uint8 (h, w, 3), and `count` copies of each whose light and position differ a little.
+    """Return the pictures, uint8 (h, w, 3), and `count` copies of each whose light and position differ a little.
 
-    Gamma, contrast and brightness as from another lamp, a shift of at most 3 % with mirrored borders. No turns, flips
-    or scales: they may be defects.
+    Gamma, contrast and brightness change as with another lamp; the shift is at most 3 %, with mirrored borders. There
+    are no turns, flips or scales, because those may be defects.
     """
-    made = list(pictures)
+    varied = list(pictures)
     for turn in range(count):
         for row, picture in enumerate(pictures):
-            made.append(_varied(picture, np.random.default_rng((seed, turn, row))))
-    return made
+            varied.append(_varied(picture, np.random.default_rng((seed, turn, row))))
+    return varied
 
 
 def _varied(picture: Pixels, rng: np.random.Generator) -> Pixels:
@@ -52,25 +52,25 @@ def _varied(picture: Pixels, rng: np.random.Generator) -> Pixels:
 
 
 def paste(taught: Sequence[torch.Tensor], share: float, rng: np.random.Generator) -> list[torch.Tensor]:
-    """Copies of three feature maps (B, C, H, W) where a `share` of the pictures has a patch from elsewhere.
+    """Copy three feature maps (B, C, H, W); a `share` of the pictures gets a patch from elsewhere.
 
     The patch lies at the same part of the picture in each map and comes from another place of another picture of the
-    batch: something that does not belong there. A student that sees it and must give back what was there before learns
-    not to pass on what it does not know.
+    batch, so it does not belong there. The student sees the patch and must rebuild the original map: so it learns not
+    to pass on features that it does not know.
     """
-    changed = [each.clone() for each in taught]
+    changed = [feature_map.clone() for feature_map in taught]
     count = len(taught[0])
     for row in np.flatnonzero(rng.random(count) < share):
         donor = (row + rng.integers(1, max(2, count))) % count
         size = rng.uniform(_SMALLEST, _LARGEST, 2)
         target, source = (rng.uniform(0, 1 - size) for _ in range(2))
-        for clean, each in zip(taught, changed, strict=True):
-            sides = np.array(each.shape[2:])
+        for clean, pasted in zip(taught, changed, strict=True):
+            sides = np.array(pasted.shape[2:])
             (height, width) = np.maximum(1, np.rint(size * sides)).astype(int)
             (top, left), (down, right) = (
                 np.minimum(place * sides, sides - (height, width)).astype(int) for place in (target, source)
             )
-            each[row, :, top : top + height, left : left + width] = clean[
+            pasted[row, :, top : top + height, left : left + width] = clean[
                 donor, :, down : down + height, right : right + width
             ]
     return changed

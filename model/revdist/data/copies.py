@@ -1,4 +1,4 @@
-"""Copies of a picture among the pictures of a set: equal in what is seen, whatever the file's format or name."""
+"""Find copies of pictures in a set: pictures with equal pixels, whatever the file's format or name."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ log = logging.getLogger("revdist")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Copy:
-    """A picture, and the one before it in the set that it is a copy of."""
+    """A picture, and an earlier picture of the set with the same pixels."""
 
     copy: Look
     original: Look
 
 
 def fold(looks: Sequence[Look]) -> tuple[list[Look], list[Copy]]:
-    """The distinct pictures of a set, in order, and the copies.
+    """Separate the distinct pictures of a set, in order, from the copies.
 
-    Raises DataError where there is one picture alone and copies of it: they would pass for calibration pictures.
+    Raises DataError for one picture and nothing but copies of it, which would pass for calibration pictures.
     """
     first: dict[str, Look] = {}
     copies = []
@@ -41,7 +41,7 @@ def fold(looks: Sequence[Look]) -> tuple[list[Look], list[Copy]]:
 
 
 def tell(copies: Sequence[Copy], distinct: int) -> None:
-    """Say in the log which pictures are copies, in one line."""
+    """Log in one line which pictures are copies."""
     if not copies:
         return
     names = [

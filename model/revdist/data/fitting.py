@@ -1,4 +1,4 @@
-"""How a picture comes to the aspect ratio of a model's input, and a map of the input back over the picture.
+"""Fit a picture to the aspect ratio of a model's input, and a map of the input back to the picture.
 
 H W the picture, h w the input and its map.
 """
@@ -17,7 +17,7 @@ Size = tuple[int, int]  # (height, width)
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """A rectangle, pixels."""
+    """A rectangle in pixels."""
 
     top: int
     left: int
@@ -26,7 +26,7 @@ class Part:
 
 
 def padded_part(shape: tuple[int, ...], size: Size) -> Part:
-    """Where a whole picture (H, W, ...) lies in an input (h, w)."""
+    """Return the part of an input (h, w) that a whole, padded picture (H, W, ...) takes."""
     (rows, columns), (high, wide) = shape[:2], size
     share = min(high / rows, wide / columns)
     height, width = min(high, max(1, round(rows * share))), min(wide, max(1, round(columns * share)))
@@ -34,7 +34,7 @@ def padded_part(shape: tuple[int, ...], size: Size) -> Part:
 
 
 def cut_part(shape: tuple[int, ...], size: Size) -> Part:
-    """Which part of a picture (H, W, ...) an input (h, w) shows."""
+    """Return the part of a picture (H, W, ...) that a cropped input (h, w) shows."""
     (rows, columns), (high, wide) = shape[:2], size
     share = min(rows / high, columns / wide)
     height, width = min(rows, max(1, round(high * share))), min(columns, max(1, round(wide * share)))
@@ -42,15 +42,15 @@ def cut_part(shape: tuple[int, ...], size: Size) -> Part:
 
 
 def cut(pixels: npt.NDArray[np.uint8], size: Size) -> npt.NDArray[np.uint8]:
-    """The middle of a picture (H, W, 3), of the input's aspect ratio: a view."""
+    """Return the middle of a picture (H, W, 3) in the input's aspect ratio: a view."""
     part = cut_part(pixels.shape, size)
     return pixels[part.top : part.top + part.height, part.left : part.left + part.width]
 
 
 def over_picture(anomaly_map: npt.NDArray[np.float32], shape: tuple[int, ...], fit: Fit) -> npt.NDArray[np.float32]:
-    """A map (h, w) of an input as a map of the whole picture (H, W, ...), of which it has the aspect ratio then.
+    """Turn a map (h, w) of an input into a map with the aspect ratio of the whole picture (H, W, ...).
 
-    What was found in the padding counts for the edge beside it, so that the highest value stays. What was cut off is 0.
+    Values in the padding count for the edge beside them, so that the highest value stays. Cut-off parts are 0.
     """
     size = (anomaly_map.shape[0], anomaly_map.shape[1])
     if fit == "stretch" or shape[:2] == size:
@@ -65,7 +65,7 @@ def over_picture(anomaly_map: npt.NDArray[np.float32], shape: tuple[int, ...], f
         inside[:, -1] = np.maximum(inside[:, -1], anomaly_map[part.top : end, right - 1 :].max(1))
         return inside
     part = cut_part(shape, size)
-    high, wide = size[0] / part.height, size[1] / part.width  # of the map, for a pixel of the picture
+    high, wide = size[0] / part.height, size[1] / part.width  # pixels of the map for one pixel of the picture
     rows, columns = max(size[0], round(shape[0] * high)), max(size[1], round(shape[1] * wide))
     top, left = min(round(part.top * high), rows - size[0]), min(round(part.left * wide), columns - size[1])
     whole = np.zeros((rows, columns), np.float32)

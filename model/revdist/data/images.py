@@ -1,7 +1,7 @@
 """Pictures: read them, prepare them, and list the pictures of a data folder.
 
-Everything that meets a model goes through `prepare`: training, calibration, evaluation and service.
-H W height and width of the picture as it comes, h w of the model's input. All pictures are RGB.
+All pictures for a model go through `prepare`: in training, calibration, evaluation and service.
+H W height and width of the original picture, h w of the model's input. All pictures are RGB.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ Size: TypeAlias = tuple[int, int]  # (height, width)
 
 log = logging.getLogger("revdist")
 
-LITTER = (  # what systems put beside pictures, in lower case; hidden files, such as ._picture, are ignored too
+LITTER = (  # files of operating systems, in lower case; hidden files, such as ._picture, are ignored too
     *("thumbs.db", "ehthumbs.db", "desktop.ini", "@eadir", "__macosx", "#recycle", "@recycle"),
     *("$recycle.bin", "system volume information", "lost+found"),
 )
@@ -53,7 +53,7 @@ def read(path: Path, how: Reading = PLAIN) -> Pixels:
 
 
 def decode(content: bytes, path: Path, how: Reading = PLAIN) -> Pixels:
-    """The same of what was read before. `path` is for the error alone: ImageError."""
+    """Decode a picture file's content as `read` does. Raises ImageError with `path`, which is for the error alone."""
     try:
         return pictures.decode(content, _limits(), bits=how.bits)
     except ImageError as error:
@@ -61,7 +61,7 @@ def decode(content: bytes, path: Path, how: Reading = PLAIN) -> Pixels:
 
 
 def values(path: Path) -> pictures.Values:
-    """What stands in a picture file, see pictures.values. Raises ImageError with the path."""
+    """Return the values of a picture file unchanged, see pictures.values. Raises ImageError with the path."""
     content = _content(path)
     try:
         return pictures.values(content, _limits())
@@ -79,7 +79,7 @@ def _content(path: Path) -> bytes:
 
 
 def _limits() -> pictures.Limits:
-    """What REVDIST_MAX_FILE_MB and REVDIST_MAX_MEGAPIXELS allow, for those who work with larger scans."""
+    """Return the limits, which REVDIST_MAX_FILE_MB and REVDIST_MAX_MEGAPIXELS set, for larger scans."""
     return pictures.Limits(
         max_file_mb=_allowed("REVDIST_MAX_FILE_MB", pictures.DEFAULT.max_file_mb),
         max_megapixels=_allowed("REVDIST_MAX_MEGAPIXELS", pictures.DEFAULT.max_megapixels),
@@ -98,9 +98,9 @@ def _allowed(variable: str, default: float) -> float:
 
 
 def to_rgb(pixels: npt.NDArray[np.uint8] | npt.NDArray[np.uint16]) -> Pixels:
-    """Make any camera array, (H, W) or (H, W, 1|3|4) in RGB order, uint8 or uint16, into uint8 (H, W, 3).
+    """Convert a camera array, (H, W) or (H, W, 1|3|4) in RGB order, uint8 or uint16, to uint8 (H, W, 3).
 
-    uint16 is taken as full range: value / 257, rounded. A camera with fewer significant bits scales before.
+    uint16 counts as full range: value / 257, rounded. Scale the values of a camera with fewer bits before.
     """
     if pixels.dtype == np.uint16:
         pixels = pictures.narrow(pixels)
@@ -117,7 +117,7 @@ def to_rgb(pixels: npt.NDArray[np.uint8] | npt.NDArray[np.uint16]) -> Pixels:
 
 
 def prepare(pixels: Pixels, size: Size, fit: Fit = "stretch") -> Pixels:
-    """Bring a picture to the model's input size: THE preprocessing function.
+    """Resize a picture to the model's input: the one preprocessing function.
 
     uint8 (H, W, 3) -> uint8 (h, w, 3), `size` = (h, w); bilinear with antialiasing, `fit` to its aspect ratio, on a
     channels-last view (equals PIL's bilinear within one grey level). The result is C-contiguous and not writeable.
@@ -140,7 +140,7 @@ def prepare(pixels: Pixels, size: Size, fit: Fit = "stretch") -> Pixels:
 
 
 def _padded(pixels: Pixels, size: Size, border: int) -> Pixels:
-    """The whole picture in the middle; `border`: of OpenCV."""
+    """Put the whole picture in the middle and fill the sides; `border`: OpenCV's border type."""
     inside = fitting.padded_part(pixels.shape, size)
     whole = prepare(pixels, (inside.height, inside.width))
     below, right = size[0] - inside.top - inside.height, size[1] - inside.left - inside.width
@@ -148,29 +148,29 @@ def _padded(pixels: Pixels, size: Size, border: int) -> Pixels:
 
 
 def prepare_mask(pixels: Pixels, size: Size, fit: Fit) -> Pixels:
-    """A mask (H, W, 3) as its picture is prepared, but that nothing is defective around it."""
+    """Prepare a mask (H, W, 3) as `prepare` does its picture; the padding around it is not defective."""
     if fit == "pad" and pixels.shape[:2] != size:
         return _padded(pixels, size, cv2.BORDER_CONSTANT)
     return prepare(pixels, size, fit)
 
 
 def _tensor_over(pixels: Pixels) -> torch.Tensor:
-    """A tensor on the array's own memory; torch.from_numpy would warn where the array is not writeable."""
+    """Make a tensor that shares the array's memory; torch.from_numpy would warn if the array is not writeable."""
     memory = (ctypes.c_uint8 * pixels.size).from_address(pixels.ctypes.data)
     return torch.frombuffer(memory, dtype=torch.uint8).view(pixels.shape)
 
 
 def encode_png(pixels: Pixels) -> bytes:
-    """A PNG file of a picture; `read` gives the same pixels back."""
+    """Encode a picture as a PNG file, from which `read` returns the same pixels."""
     encoded = io.BytesIO()
     Image.fromarray(pixels).save(encoded, format="PNG")
     return encoded.getvalue()
 
 
 def pictures_in(folder: Path) -> list[Path]:
-    """All pictures of a folder, sorted by name. Hidden files are ignored; anything else that is no picture is an error.
+    """List all pictures of a folder, by name. Hidden files are ignored; other files that are no pictures are errors.
 
-    Raises DataError for a missing or empty folder, a subfolder, or a file of another kind, named.
+    Raises DataError for a missing or empty folder, or that names a subfolder or a file of another kind.
     """
     entries = _entries(folder)
     for entry in entries:
@@ -200,9 +200,9 @@ def _entries(folder: Path) -> list[Path]:
 
 
 def pictures_below(folder: Path) -> list[Path]:
-    """All pictures of a folder and of its subfolders, which hold a lot each; sorted by path.
+    """List all pictures of a folder and of its subfolders, which hold a lot each; by path.
 
-    Raises DataError as `pictures_in`, which reads each of the folders.
+    Raises DataError as `pictures_in` does for each folder.
     """
     entries = _entries(folder)
     inner = [entry for entry in entries if entry.is_dir()]
@@ -211,11 +211,11 @@ def pictures_below(folder: Path) -> list[Path]:
     beside = [entry for entry in entries if not entry.is_dir()]
     for entry in beside:
         _check_suffix(entry)
-    return sorted(beside + [path for each in inner for path in pictures_in(each)])
+    return sorted(beside + [path for subfolder in inner for path in pictures_in(subfolder)])
 
 
 def good_folder(folder: Path) -> Path:
-    """Where the pictures of good parts lie: a plain folder, or in the root of an MVTec layout its train/good."""
+    """Return the folder of the good parts' pictures: the folder itself, or train/good of an MVTec layout."""
     inner = folder / "train" / "good"
     if os.path.isdir(inner):  # noqa: PTH112 - says False below a closed folder
         return inner
@@ -226,7 +226,7 @@ def good_folder(folder: Path) -> Path:
 
 
 def good_pictures(folder: Path) -> list[Path]:
-    """The pictures of good parts: of a plain folder, or of the root of an MVTec layout."""
+    """List the pictures of good parts in a plain folder or an MVTec layout."""
     return pictures_in(good_folder(folder))
 
 
@@ -244,7 +244,7 @@ class Sample:
 
 
 def labelled_pictures(root: Path) -> list[Sample]:
-    """The test pictures below test/<kind>, with their masks from ground_truth/<kind> (MVTec layout).
+    """List the test pictures below test/<kind>, with their masks from ground_truth/<kind> (MVTec layout).
 
     Either every defective picture has a mask or there is no ground_truth folder. Raises DataError otherwise.
     """
@@ -274,16 +274,16 @@ def labelled_pictures(root: Path) -> list[Sample]:
 
 
 def content_hash(path: Path) -> str:
-    """SHA-256 of a file's content, hexadecimal. Raises ImageError where it cannot be read."""
+    """Return the SHA-256 of a file's content, hexadecimal. Raises ImageError where it cannot be read."""
     return hashlib.sha256(_content(path)).hexdigest()
 
 
 def fingerprint(paths: Sequence[Path]) -> str:
-    """SHA-256 over names and contents of a data set, whatever the order of the list. Hexadecimal."""
+    """Return the SHA-256 over a data set's names and contents, hexadecimal; the order of the list is irrelevant."""
     lines = sorted(f"{path.name}\0{content_hash(path)}\n" for path in paths)
     return hashlib.sha256("".join(lines).encode("utf-8", "surrogateescape")).hexdigest()
 
 
 def fingerprint_of(hashes: Iterable[str]) -> str:
-    """The same over contents alone, where no more than the SHA-256 of each picture is known."""
+    """Return the SHA-256 over contents alone, from the SHA-256 of each picture."""
     return hashlib.sha256("".join(f"{sha256}\n" for sha256 in sorted(hashes)).encode()).hexdigest()

@@ -1,9 +1,10 @@
 """Whether a set of pictures looks like the pictures that a student was trained with.
 
-A threshold's promise holds for parts that look like the held-out ones. Two tests say where it will not, for each
+A threshold's promise holds for parts that look like the held-out ones. Two tests warn where it may not hold, for each
 measure of the appearance: Wilcoxon's rank sum test for a shift, and an exact test of how many pictures lie beyond all
-that were trained with. Neither assumes a distribution. Where the sets are drawn at random from one, a comparison warns
-with a probability of at most FALSE_ALARMS. Differences too small to matter are not told, however sure they are.
+training pictures. Neither test assumes a distribution. If both sets are drawn at random from the same pictures, a
+comparison warns with a probability of at most FALSE_ALARMS. Differences too small to matter are not reported, however
+significant they are.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from revdist.data.appearance import ASPECT, BRIGHTNESS, CONTRAST, SHARPNESS, App
 log = logging.getLogger("revdist")
 
 FALSE_ALARMS = 0.001
-FEWEST = 5  # pictures of a set, to say anything
+FEWEST = 5  # pictures that a set needs for a comparison
 APART = 0.7  # a shift counts from here: the probability that a picture of one set has more than one of the other
 BEYOND = 0.1  # share of the pictures that must lie beyond all others to count
 HINT = "the promise does not hold for them: mend light, lens and position, or train with pictures of both kinds"
@@ -49,7 +50,7 @@ class Difference:
     standardised: float  # difference of medians in robust standard deviations of those trained with
 
     def sentence(self, who: str) -> str:
-        """What a person should know, such as 'the good test pictures are all darker than ...'."""
+        """Say the difference to a person, such as 'the good test pictures are all darker than ...'."""
         if self.measure not in _WORDS:
             return f"{who} look unlike the pictures trained with, as the teacher sees them{self._deviations()}"
         word = _WORDS[self.measure][self.more]
@@ -73,7 +74,7 @@ class Difference:
 
 
 def differences(trained: Appearance, others: Appearance) -> list[Difference]:
-    """In which measures other pictures differ from those trained with; none where either are too few to say."""
+    """Return the measures in which other pictures differ from training pictures; none where a set is too small."""
     named = [name for name in trained if name in others]
     plain = sum(name in _WORDS for name in named)
     told = []
@@ -88,12 +89,12 @@ def differences(trained: Appearance, others: Appearance) -> list[Difference]:
 
 
 def warnings(trained: Appearance, others: Appearance, who: str) -> list[str]:
-    """The same as sentences about `who`."""
+    """Return the differences as sentences about `who`."""
     return [difference.sentence(who) for difference in differences(trained, others)]
 
 
 def warn(told: Sequence[str]) -> None:
-    """Say such sentences in the log, and what to do."""
+    """Log such sentences, and what to do."""
     for sentence in told:
         log.warning("WARNING: %s", sentence)
     if told:
@@ -128,7 +129,7 @@ def _difference(name: str, trained: Values, others: Values, level: float) -> Dif
 
 
 def _rank_sum(trained: Values, others: Values) -> tuple[float, float]:
-    """The probability that one of the others is higher than a trained one, and the p-value of no shift, two-sided.
+    """Return the probability that another value is higher than a trained one, and the two-sided p-value of no shift.
 
     Mann and Whitney 1947; normal approximation, corrected for ties.
     """
@@ -145,6 +146,6 @@ def _rank_sum(trained: Values, others: Values) -> tuple[float, float]:
 
 
 def _p_beyond(count: int, others: int, trained: int) -> float:
-    """The probability that at least `count` of the others lie above all trained ones, where all are of one kind."""
+    """Return the probability that at least `count` other values lie above all trained ones, if all are of one kind."""
     steps: Sequence[float] = [(others - place) / (others + trained - place) for place in range(count)]
     return math.prod(steps)

@@ -1,7 +1,7 @@
-"""Blocks: pictures that belong together, such as those of a lot or a day, as their paths tell.
+"""Blocks: pictures that belong together, such as those of a lot or a day, by their paths.
 
-Pictures of one lot resemble one another more than those of the next. A threshold from pictures of the lots that were
-trained with promises too much for the lots to come, so whole blocks are held out.
+Pictures of one lot resemble one another more than those of the next lot. A threshold from pictures of lots that were
+trained with promises too much for future lots, so whole blocks are held out.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ import numpy as np
 
 from revdist.errors import DataError
 
-FOLDERS = "folders"  # the pattern that takes each folder as a block
+FOLDERS = "folders"  # the pattern that makes each folder a block
 _FOLDERS = re.compile(r"([^/]+)/")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Block:
-    """How the held-out pictures of one block fare at a threshold from the other blocks alone."""
+    """The rejects among one block's held-out pictures at a threshold from the other blocks alone."""
 
     name: str
     pictures: int
@@ -30,7 +30,7 @@ class Block:
 
 
 def usable(pattern: str) -> bool:
-    """Whether it can tell blocks: empty for none, `folders`, or a regular expression with one group."""
+    """Whether a pattern can be used: empty for no blocks, `folders`, or a regular expression with one group."""
     try:
         return pattern in ("", FOLDERS) or re.compile(pattern).groups == 1
     except re.error:
@@ -38,24 +38,26 @@ def usable(pattern: str) -> bool:
 
 
 def names(pattern: str, files: Sequence[PurePath]) -> list[str]:
-    """The block of each file: what the group of a usable pattern finds in its path, relative to the data's folder.
+    """Return the block of each file: the match of the pattern's group in its path, relative to the data's folder.
 
     Raises DataError where a file has no block, or all have the same.
     """
     compiled = _FOLDERS if pattern == FOLDERS else re.compile(pattern)
-    found = []
+    block_names = []
     for file in files:
         match = compiled.search(file.as_posix())
         if not match or not match[1]:
             raise DataError(f"{file}: --blocks {pattern} finds no block in its name", hint="mend the name or --blocks")
-        found.append(match[1])
-    if len(set(found)) < 2:
-        raise DataError(f"--blocks {pattern}: all {len(found)} pictures are in block {found[0]}", hint="two are needed")
-    return found
+        block_names.append(match[1])
+    if len(set(block_names)) < 2:
+        raise DataError(
+            f"--blocks {pattern}: all {len(block_names)} pictures are in block {block_names[0]}", hint="two are needed"
+        )
+    return block_names
 
 
 def hold_out(blocks: Sequence[str], count: int, generator: np.random.Generator) -> frozenset[str]:
-    """Whole blocks, drawn, that hold about `count` pictures together: one at least, and never all."""
+    """Draw whole blocks that hold about `count` pictures together: at least one block, and never all."""
     sizes = Counter(blocks)
     drawn = [sorted(sizes)[row] for row in generator.permutation(len(sizes))]
     taken: list[str] = []
@@ -68,10 +70,10 @@ def hold_out(blocks: Sequence[str], count: int, generator: np.random.Generator) 
 
 
 def joined(blocks: Sequence[str], alike: Sequence[int]) -> list[str]:
-    """Blocks that hold pictures of one group become one block; each picture is its own where there are no blocks.
+    """Join blocks that hold pictures of one group. Without blocks, each picture is a block of its own.
 
-    `alike`: a number for each picture, the same within a group. Returns no blocks where there is nothing to keep
-    together, and the blocks as they are where all would become one.
+    `alike`: a number for each picture, the same within a group. Returns the blocks unchanged (empty without blocks) if
+    no group has two pictures, or if all blocks would become one.
     """
     if len(set(alike)) == len(alike):
         return list(blocks)
@@ -80,5 +82,5 @@ def joined(blocks: Sequence[str], alike: Sequence[int]) -> list[str]:
     for row, group in enumerate(alike):
         old, new = sorted((names[row], first.get(group, names[row])), reverse=True)
         names = [new if name == old else name for name in names]
-        first = {known: new if name == old else name for known, name in first.items()} | {group: new}
+        first = {earlier_group: new if name == old else name for earlier_group, name in first.items()} | {group: new}
     return names if len(set(names)) > 1 else list(blocks)

@@ -1,4 +1,4 @@
-"""Where the mask of a test picture lies, and which folder of test pictures is the good one."""
+"""Find the mask of a test picture, and the folder of good test pictures."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from revdist.files import trouble
 log = logging.getLogger("revdist")
 
 GOOD = "good"
-OTHER_GOOD = ("ok", "normal", "good")  # what people call it, in any case of letters
+OTHER_GOOD = ("ok", "normal", "good")  # usual names of the good folder, in lower case
 GROUND_TRUTH = "ground_truth"
 OTHER_GROUND_TRUTH = ("masks", "mask", "gt", "groundtruth", "ground-truth", "labels", "annotations")
 
 
 def find(root: Path, kind: str, picture: Path) -> Path:
-    """The mask of a defective picture. Raises DataError that tells what is expected and what is there."""
+    """Find the mask of a defective picture. Raises DataError that tells what is expected and what is there."""
     folder = root / GROUND_TRUTH / kind
     there = sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
     for stem in (f"{picture.stem}_mask", picture.stem):
@@ -31,15 +31,15 @@ def find(root: Path, kind: str, picture: Path) -> Path:
         if named:
             raise DataError(f"{trouble.shown(picture)}: has {len(named)} masks: {', '.join(named)}", hint="keep one")
     shown = ", ".join(trouble.shown(Path(name)) for name in there[:3])
-    found = f"in it are {shown}{', ...' if len(there) > 3 else ''}" if there else "it is empty or missing"
+    contents = f"in it are {shown}{', ...' if len(there) > 3 else ''}" if there else "it is empty or missing"
     raise DataError(
-        f"{trouble.shown(picture)}: there is no mask {trouble.shown(folder / f'{picture.stem}_mask.png')}; {found}",
+        f"{trouble.shown(picture)}: there is no mask {trouble.shown(folder / f'{picture.stem}_mask.png')}; {contents}",
         hint=f"name it {picture.stem}_mask.png or {picture.stem}.png, or with another picture suffix",
     )
 
 
 def has_masks(root: Path) -> bool:
-    """Whether a data set has masks. Raises DataError where they seem to lie in a folder of another name."""
+    """Whether a data set has masks. Raises DataError where masks seem to lie in a folder of another name."""
     if (root / GROUND_TRUTH).is_dir():
         return True
     for entry in sorted(root.iterdir()):
@@ -52,9 +52,9 @@ def has_masks(root: Path) -> bool:
 
 
 def good_kind(kinds: Sequence[str], above: str = "test") -> str:
-    """Which folder of pictures holds the good ones: good, or the only one of another usual name, which is told.
+    """Return the folder of good pictures: the only one of a usual name, which is logged, else `good`.
 
-    Raises DataError where it is none of them, or not plain.
+    Raises DataError where several folders have a usual name.
     """
     usual = [kind for kind in kinds if kind.lower() in OTHER_GOOD]
     if usual == [GOOD]:

@@ -1,7 +1,7 @@
-"""Masks of labelled defects: which pixels of a picture are defective, whatever the tool that drew them wrote.
+"""Read masks of labelled defects: which pixels of a picture are defective, from any drawing tool's file.
 
-Background is 0 and any other value is defective, in grey, 16 bits, palettes and colour, where that is plain. All else
-is refused with the file and the reason: a mask read wrongly gives wrong figures without a word.
+Background is 0 and any other value is defective, in grey, 16 bits, palettes and colour, where that is plain. Any other
+mask is refused with the file and the reason, because a misread mask gives wrong figures silently.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ EXPECTED = "a mask is 0 for background, and any other value where it is defectiv
 
 
 def read(path: Path, size: images.Size, picture: tuple[int, int] | None = None, fit: Fit = "stretch") -> Mask:
-    """A mask at the model's input size, bool (h, w): resized like a picture, then over one half.
+    """Read a mask at the model's input size, bool (h, w): resized like a picture, then thresholded at one half.
 
     `picture`: (height, width) of the picture that it belongs to. Raises ImageError that names the file and the reason.
     """
@@ -43,7 +43,7 @@ def read(path: Path, size: images.Size, picture: tuple[int, int] | None = None, 
 
 
 def decode(path: Path) -> Mask:
-    """Which pixels of a mask's file are defective, (H, W). Raises ImageError."""
+    """Return which pixels of a mask's file are defective, (H, W). Raises ImageError."""
     stored = images.values(path)
     content = path.read_bytes()
     levels = (stored if stored.ndim == 2 else stored.max(axis=2)).astype(np.int64)
@@ -54,7 +54,7 @@ def decode(path: Path) -> Mask:
 
 
 def _of_values(path: Path, stored: pictures.Values, levels: npt.NDArray[np.int64]) -> Mask:
-    """Values are labels, or one value with smooth edges."""
+    """Accept values that are labels, or one value with smooth edges."""
     values, counts = np.unique(levels, return_counts=True)
     if len(values) > LEVELS_MOST:
         ends = counts[values == 0].sum() + counts[-1]
@@ -66,7 +66,7 @@ def _of_values(path: Path, stored: pictures.Values, levels: npt.NDArray[np.int64
 
 
 def _of_lossy(path: Path, levels: npt.NDArray[np.int64]) -> Mask:
-    """JPEG leaves noise about two values, which must be far apart."""
+    """Accept a JPEG: noise about two values, which must be far apart."""
     highest = int(levels.max())
     if highest == 0:
         return np.zeros(levels.shape, bool)
@@ -82,7 +82,7 @@ def _lossy(content: bytes) -> bool:
 
 
 def _with_alpha(path: Path, marked: Mask, stored: pictures.Values, content: bytes) -> Mask:
-    """Transparency is the mask where the colour says nothing; where both do they must agree."""
+    """Take transparency as the mask where the colour says nothing; where both mark defects, they must agree."""
     alpha = _alpha(content)
     if alpha is None or alpha.shape != marked.shape or alpha.min() == alpha.max():
         return marked
@@ -96,7 +96,7 @@ def _with_alpha(path: Path, marked: Mask, stored: pictures.Values, content: byte
 
 
 def _alpha(content: bytes) -> npt.NDArray[np.uint8] | None:
-    """The alpha channel (H, W) of a file that was decoded before; None where it has none."""
+    """Return the alpha channel (H, W) of a file that was decoded before; None without one."""
     try:
         with Image.open(io.BytesIO(content), formats=("PNG", "TIFF", "WEBP")) as image:
             if "A" not in image.getbands() and "transparency" not in image.info:

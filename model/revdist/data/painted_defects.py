@@ -1,7 +1,8 @@
-"""Defects painted on good pictures: known bad ones where nobody has photographed any. A probe, no proof.
+"""Paint defects on good pictures, for known bad pictures where nobody has photographed any. A probe, no proof.
 
-Every kind is a covering of the part, blended over it with an opacity: painted = picture + contrast * mask * (covering -
-picture). With black ink on a light part that is the Weber contrast of the defect. H W height and width.
+Every kind of defect is a covering that is blended over the part with an opacity:
+painted = picture + contrast * mask * (covering - picture).
+With black ink on a light part that is the Weber contrast of the defect. H W height and width.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ _SHIFT = 4  # fractional bits of OpenCV's coordinates
 
 
 def paint(kind: Kind, picture: Picture, *, size_px: float, contrast: float, generator: np.random.Generator) -> Picture:
-    """A copy of a picture, uint8 (H, W, 3), with one defect at a place, angle and shape drawn by the generator.
+    """Copy a picture, uint8 (H, W, 3), with one defect at a place, angle and shape drawn by the generator.
 
     scratch: a bent line, `size_px` long and a sixteenth of it wide, at least a pixel; spot: a disc, `size_px` across;
     both of black ink where the part is light and of white ink where it is dark. paste: a square of `size_px` from
@@ -58,7 +59,7 @@ def _covering(
     size_px: float,
     generator: np.random.Generator,
 ) -> npt.NDArray[np.float32]:
-    """What lies over the part, float32 (H, W, 3); it matters only where the mask is not 0."""
+    """Return the covering, float32 (H, W, 3); it matters only where the mask is not 0."""
     whole = picture.astype(np.float32)
     if kind == "blur":
         return np.asarray(cv2.GaussianBlur(whole, (0, 0), size_px / 4, borderType=cv2.BORDER_REFLECT_101), np.float32)
@@ -71,7 +72,7 @@ def _covering(
 def _turned(
     whole: npt.NDArray[np.float32], centre: npt.NDArray[np.float64], generator: np.random.Generator
 ) -> npt.NDArray[np.float32]:
-    """The picture turned about another place, which comes to lie at `centre`; mirrored beyond its edges."""
+    """Turn the picture about another place and move that place to `centre`; edges are mirrored."""
     height, width = whole.shape[:2]
     source = generator.uniform(MARGIN, 1 - MARGIN, 2) * (width, height)
     matrix = np.asarray(cv2.getRotationMatrix2D(source.tolist(), generator.uniform(0, 360), 1.0), np.float64)
@@ -95,7 +96,7 @@ def _line(
 
 
 def _disc(shape: tuple[int, int], centre: npt.NDArray[np.float64], diameter: float) -> Plane:
-    """1 within, 0 outside, and the share of the pixel that is covered between."""
+    """Return a disc: 1 inside, 0 outside, and at the edge the covered share of a pixel."""
     rows, columns = np.indices(shape)
     distance = np.hypot(columns - centre[0], rows - centre[1])
     return np.asarray(np.clip(diameter / 2 - distance + 0.5, 0, 1), np.float32)

@@ -1,7 +1,7 @@
-"""What a picture file says of itself, read before any library decodes it.
+"""Read and check the header of a picture file before any library decodes the file.
 
-A library decodes only what was checked here: one picture, of a known size, without the parts that say nothing of its
-pixels. Profiles, texts and previews are the parts that hostile files are made of, and orientation tags are one of them.
+A library decodes only what was checked here: one picture, of a known size, without the parts that do not describe its
+pixels. Hostile files are made of such parts: profiles, texts and previews. Orientation tags are dropped with them.
 """
 
 from __future__ import annotations
@@ -43,12 +43,12 @@ _BRANDS = {b"avif": "AVIF", b"avis": "AVIF", b"heic": "HEIC", b"heix": "HEIC", b
 
 _PNG_NEEDED = (b"IHDR", b"PLTE", b"IDAT", b"IEND")
 _PNG_CHUNKS_MOST = 100_000  # 800 MB in the usual pieces of 8 KB
-_BMP_PLAIN = (0, 3, 6)  # not compressed: plain, or with masks
+_BMP_PLAIN = (0, 3, 6)  # compression codes of plain files: without or with masks
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Header:
-    """The size of a picture, and the file without what says nothing of its pixels."""
+    """The size of a picture, and the file without parts that do not describe its pixels."""
 
     height: int
     width: int
@@ -57,7 +57,7 @@ class Header:
 
 
 def kind(data: bytes) -> str:
-    """PNG, JPEG, TIFF, BMP, WebP or PNM, by content. Raises ImageError for everything else, with its name if known."""
+    """Return the format by content: PNG, JPEG, TIFF, BMP, WebP or PNM. Raises ImageError for any other format."""
     for signature, name in _SIGNATURES:
         if data.startswith(signature):
             return name
@@ -102,7 +102,7 @@ def png(data: bytes) -> Header:
 
 
 def bmp(data: bytes) -> Header:
-    """The size of a BMP file. Raises ImageError for a compressed one, whose decoder is slow enough to be a weapon."""
+    """Read the size of a BMP file. Raises ImageError for a compressed one, whose decoder is dangerously slow."""
     try:
         (length,) = struct.unpack_from("<I", data, 14)
         if length == 12:
@@ -118,7 +118,7 @@ def bmp(data: bytes) -> Header:
 
 
 def webp(data: bytes) -> Header:
-    """The size of a WebP file. Raises ImageError for one that is cut off or animated."""
+    """Read the size of a WebP file. Raises ImageError for one that is cut off or animated."""
     if int.from_bytes(data[4:8], "little") + 8 > len(data) or len(data) < 30:
         raise ImageError("the WebP is cut off", hint="write the file again")
     name = data[12:16]
@@ -152,7 +152,7 @@ _PLAIN = re.compile(rb"P([56])" + (_BETWEEN + rb"(\d{1,9})") * 3 + rb"\s")
 
 
 def pnm(data: bytes) -> Plain:
-    """The header of a binary PGM or PPM file. Raises ImageError."""
+    """Read the header of a binary PGM or PPM file. Raises ImageError."""
     match = _PLAIN.match(data[:4096])
     if match is None:
         raise ImageError("the PGM or PPM is damaged: there is no header", hint="write the file again")

@@ -1,8 +1,8 @@
-"""A picture file becomes pixels: the one decoder of training and of the service, which must see the same.
+"""Decode picture files: the one decoder of training and of the service, which must see the same pixels.
 
-A file is not trusted. It is a regular file of a limited size, one picture in one of a few formats, known by its
-content, with a limited number of pixels; what is damaged is refused, as far as its format can tell. Orientation tags
-are followed in no format: a line camera is mounted as it is. Nothing here imports torch.
+Files are not trusted. A file must be a regular file of a limited size with one picture, in one of a few formats that
+its content shows, with a limited number of pixels. Damaged files are refused, as far as their format shows damage.
+Orientation tags are ignored in all formats, because a line camera does not turn. Nothing here imports torch.
 """
 
 from __future__ import annotations
@@ -45,12 +45,12 @@ _OTHERS = (
     *(".pbm", ".pnm", ".pcx", ".tga", ".exr", ".psd", ".eps", ".ps", ".svg", ".ico", ".dib", ".mpo"),
 )
 _TEMPORARY = ("~", ".tmp", ".part", ".partial", ".crdownload", ".filepart")
-_SIDE_MOST = 65_535  # what a JPEG can have
-_SCANS_MOST = 100  # usual are 10; each costs a pass over all pixels
+_SIDE_MOST = 65_535  # pixels: the longest side of a JPEG
+_SCANS_MOST = 100  # of a JPEG: 10 are usual, and each costs a pass over all pixels
 _FULL = 65_535  # of 16 bits
 _DEPTHS = (8, 10, 12, 14, 16)
-_ROWS = 64  # narrowed at once, so that it needs little memory beside
-BROKEN = (  # whatever a decoder of PIL raises at a broken file
+_ROWS = 64  # rows that are narrowed at once, to need little memory
+BROKEN = (  # all errors that PIL's decoders raise for a broken file
     *(OSError, SyntaxError, ValueError, EOFError, LookupError, TypeError, ArithmeticError, AttributeError),
     *(AssertionError, MemoryError, struct.error, zlib.error, Image.DecompressionBombError),
 )
@@ -65,11 +65,11 @@ _KINDS = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
-    """How large a file and its picture may be, how deep it is, and what a person does to read a larger one."""
+    """The largest file and picture, the depth of values, and a hint how to read larger ones."""
 
     max_file_mb: float = 2000
     max_megapixels: float = 250
-    bits: int = 0  # of deep values that count, where `decode` is not told otherwise
+    bits: int = 0  # bits of deep values that count, unless `decode` is told otherwise
     larger_file: str = "set REVDIST_MAX_FILE_MB to more"
     larger_picture: str = "set REVDIST_MAX_MEGAPIXELS to more"
 
@@ -78,12 +78,12 @@ class Limits:
         return int(self.max_file_mb * 1e6)
 
     def check_file(self, size: int) -> None:
-        """Raises ImageError for a file of so many bytes that it is too large."""
+        """Check a file's size in bytes. Raises ImageError where it is too large."""
         if size > self.max_bytes:
             raise ImageError(f"the file is larger than {self.max_file_mb:g} MB", hint=self.larger_file)
 
     def check_picture(self, height: int, width: int) -> None:
-        """Raises ImageError for a picture that is too large, or empty."""
+        """Check a picture's size. Raises ImageError where it is too large, or empty."""
         if not (0 < height <= _SIDE_MOST and 0 < width <= _SIDE_MOST):
             raise ImageError(f"a picture of {width} x {height} pixels", hint=f"a side has 1 to {_SIDE_MOST} pixels")
         if height * width > self.max_megapixels * 1e6:
@@ -96,7 +96,7 @@ DEFAULT = Limits()
 
 
 def is_picture(name: str) -> bool:
-    """Whether a file of this name is taken for a picture: by its suffix, neither hidden nor temporary."""
+    """Whether a file is a picture by its name: it has a picture's suffix and is neither hidden nor temporary."""
     return not _passing(name) and Path(name).suffix.lower() in SUFFIXES
 
 
@@ -110,7 +110,7 @@ def _passing(name: str) -> bool:
 
 
 def content(path: Path, limits: Limits = DEFAULT) -> bytes:
-    """The bytes of a regular file. Raises ImageError, without the path, and OSError. Does not wait for pipes."""
+    """Read a regular file. Raises ImageError, without the path, and OSError. Does not wait for pipes."""
     _check_regular(path.stat())  # before it is opened: opening alone can move a device
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY)
     try:
@@ -137,7 +137,7 @@ def _check_regular(status: os.stat_result) -> None:
 
 
 def decode(data: bytes, limits: Limits = DEFAULT, *, bits: int = 0) -> Pixels:
-    """uint8 (H, W, 3) RGB of a PNG, JPEG, TIFF, BMP, WebP, PGM or PPM file.
+    """Decode a PNG, JPEG, TIFF, BMP, WebP, PGM or PPM file to uint8 (H, W, 3) RGB.
 
     Grey is repeated, alpha dropped. `bits`: how many of a deep value carry it, 8 to 16; 0: not stated, and a 16-bit
     value becomes round(value / 257). Raises ImageError, without the path, for what is damaged, too large, not one
@@ -148,7 +148,7 @@ def decode(data: bytes, limits: Limits = DEFAULT, *, bits: int = 0) -> Pixels:
 
 
 def values(data: bytes, limits: Limits = DEFAULT) -> Values:
-    """What stands in a file, as it stands there: uint8 (H, W[, 3]), or deep: uint16 (H, W[, 3]) or int32 (H, W).
+    """Decode a file to its own values: uint8 (H, W[, 3]), or deep: uint16 (H, W[, 3]) or int32 (H, W).
 
     Raises ImageError as `decode` does.
     """
@@ -158,7 +158,7 @@ def values(data: bytes, limits: Limits = DEFAULT) -> Values:
 
 
 def to_rgb8(deep: Values, bits: int) -> Pixels:
-    """uint8 (H, W, 3) of deep values, of which so many bits count. Raises ImageError where they don't fit."""
+    """Convert deep values of `bits` bits to uint8 (H, W, 3). Raises ImageError where values need more bits."""
     highest = (1 << (bits or 16)) - 1
     if deep.dtype != np.uint16 and not bits:
         raise ImageError(
@@ -175,12 +175,12 @@ def to_rgb8(deep: Values, bits: int) -> Pixels:
 
 
 def usual_bits(highest: int) -> int:
-    """The depth of cameras that a highest value points to: 8, 10, 12, 14 or 16."""
+    """Return the usual camera depth for a highest value, in bits: 8, 10, 12, 14 or 16."""
     return next((bits for bits in _DEPTHS if highest < 1 << bits), _DEPTHS[-1])
 
 
 def narrow(deep: npt.NDArray[Any], highest: int = _FULL) -> npt.NDArray[np.uint8]:
-    """round(value * 255 / highest) of whole numbers 0..highest, which are at most 65,535."""
+    """Return round(value * 255 / highest) for whole numbers 0..highest; highest is at most 65,535."""
     narrowed = np.empty(deep.shape, np.uint8)
     for row in range(0, len(deep), _ROWS):
         part = deep[row : row + _ROWS].astype(np.uint32)
@@ -219,7 +219,7 @@ def _with_header(read_header: Callable[[bytes], Header], kind: type[ImageFile]) 
 
 
 def _rgb(kind: type[ImageFile], data: bytes) -> Values:
-    """What a decoder of PIL makes of a file, with one that is named and not with whichever feels responsible."""
+    """Decode a file with a named decoder of PIL, not with whichever decoder accepts it."""
     try:
         with kind(io.BytesIO(data)) as image:
             image.load()  # decodes all of it, so that a truncated file is found here
@@ -231,12 +231,12 @@ def _rgb(kind: type[ImageFile], data: bytes) -> Values:
 
 
 def _deep(grey: npt.NDArray[Any], mode: str) -> Values:
-    """uint16 in the processor's order of bytes; int32 where the format does not say that there are 16 bits."""
+    """Return uint16 in the processor's byte order, or int32 where the format does not say that there are 16 bits."""
     return grey.astype(np.uint16) if mode.startswith("I;16") else grey.astype(np.int32)
 
 
 def _colour16(data: bytes) -> npt.NDArray[np.uint16]:
-    """16-bit colour, of which PIL keeps only the high byte."""
+    """Decode 16-bit colour, of which PIL would keep only the high byte."""
     try:
         decoded = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
     except cv2.error as error:

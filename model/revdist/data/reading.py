@@ -1,4 +1,4 @@
-"""How a picture file becomes a model's input, besides its size: a recipe says so, and a bundle keeps it."""
+"""Settings of how a picture file becomes a model's input, besides its size; recipes have and bundles keep them."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ Fit: TypeAlias = Literal["stretch", "pad", "crop"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reading:
-    """How a picture file becomes a model's input, besides its size."""
+    """The settings of how a picture file becomes a model's input."""
 
     fit: Fit = "stretch"  # how the picture comes to the input's aspect ratio
-    bits: int = 0  # of deep values that count, see pictures.decode; 0: not stated
+    bits: int = 0  # bits of deep values that count, see pictures.decode; 0: not stated
 
 
 PLAIN = Reading()

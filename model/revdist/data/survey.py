@@ -1,7 +1,7 @@
-"""What a set of picture files is, seen before anything is learnt from it: copies, range of values, sizes, oddities.
+"""Survey a set of picture files before anything is learnt from it: copies, range of values, sizes, oddities.
 
-Every file is decoded once. What would spoil a threshold without a word is refused with words; what is only worth
-knowing is one line each.
+Every file is decoded once. Pictures that would silently spoil a threshold are refused with a reason; each oddity that
+is only worth knowing is logged in one line.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ from revdist.files import trouble
 
 log = logging.getLogger("revdist")
 
-NAMED = 3  # files in a line
-NAMED_MOST = 10  # of pictures that cannot be read
+NAMED = 3  # files that a line names
+NAMED_MOST = 10  # unreadable pictures that an error names
 NARROW = 14  # bits: a set of 16-bit pictures that needs no more is data of fewer bits
 SATURATED = 0.98  # share of the values at the highest level
 _ORIENTATION = 274
@@ -39,21 +39,21 @@ _Answer = TypeVar("_Answer")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Look:
-    """What is worth knowing of one picture."""
+    """The facts about one picture that a survey needs."""
 
     path: Path
-    pixels: str  # SHA-256 of what is seen: size and RGB values; the same for copies in any format
+    pixels: str  # SHA-256 of size and RGB values; equal for copies in any format
     size: tuple[int, int]  # (height, width)
     used_bits: int  # of a deep picture: every bit that any value has; 0 for 8 bits
     lowest: int  # of the RGB values, 0..255
     highest: int
     saturated: bool
     grey: bool  # stored as grey
-    orientation: int  # what the camera's tag says, which is not followed; 1: upright, or none
+    orientation: int  # the camera's tag, which is not followed; 1: upright, or no tag
 
 
 def each_of(paths: Sequence[Path], act: Callable[[Path], _Answer]) -> list[_Answer]:
-    """What `act` makes of each file, in order, on all cores. Raises ImageError that names all that cannot be read."""
+    """Call `act` for each file, on all cores; return results in order. Raises one ImageError for unreadable files."""
 
     def attempt(path: Path) -> _Answer | ImageError:
         try:
@@ -70,7 +70,7 @@ def each_of(paths: Sequence[Path], act: Callable[[Path], _Answer]) -> list[_Answ
 
 
 def _together(errors: Sequence[ImageError]) -> ImageError:
-    """One error for pictures that cannot be read, with what is wrong with the first of them."""
+    """Join the errors of unreadable pictures into one, with the reason of the first."""
     if len(errors) == 1:
         return errors[0]
     lines = [f"  {error.message}" for error in errors[:NAMED_MOST]]
@@ -82,7 +82,7 @@ def _together(errors: Sequence[ImageError]) -> ImageError:
 
 
 def read(path: Path, how: Reading) -> images.Pixels:
-    """images.read of a picture that comes alone; a warning where it looks like data of fewer bits."""
+    """Read a single picture as images.read does; warn where it looks like data of fewer bits."""
     stored = images.values(path)
     highest = int(stored.max())
     if stored.dtype == np.uint16 and not how.bits and highest < 1 << NARROW:
@@ -101,7 +101,7 @@ def _seen(stored: pictures.Values, path: Path, how: Reading) -> images.Pixels:
 
 
 def look(path: Path, how: Reading) -> Look:
-    """Decode a picture and tell what it is. Raises ImageError."""
+    """Decode a picture and return the facts about it. Raises ImageError."""
     stored = images.values(path)
     deep = stored.dtype != np.uint8
     seen = _seen(stored, path, how)
@@ -119,12 +119,12 @@ def look(path: Path, how: Reading) -> Look:
 
 
 def pixels_hash(seen: images.Pixels) -> str:
-    """SHA-256 of a picture's size and RGB values (H, W, 3), hexadecimal."""
+    """Return the SHA-256 of a picture's size and RGB values (H, W, 3), hexadecimal."""
     return hashlib.sha256(f"{seen.shape[0]} {seen.shape[1]} ".encode() + seen.tobytes()).hexdigest()
 
 
 def _orientation(path: Path) -> int:
-    """What the orientation tag of a file says, which was decoded before. 1 where there is none, or it is damaged."""
+    """Return the orientation tag of a file that was decoded before; 1 where the tag is missing or damaged."""
     if path.suffix.lower() not in (".jpg", ".jpeg", ".jpe", ".jfif", ".tif", ".tiff"):
         return 1
     try:
@@ -135,19 +135,19 @@ def _orientation(path: Path) -> int:
 
 
 def survey(paths: Sequence[Path], how: Reading) -> list[Look]:
-    """Look at every picture of a set. Raises ImageError that names all that cannot be read."""
+    """Look at every picture of a set. Raises ImageError that names all unreadable pictures."""
     return each_of(paths, lambda path: look(path, how))
 
 
 def check(looks: Sequence[Look], how: Reading) -> None:
-    """Say what is odd about a set. Raises DataError where nothing can be learnt from it, or its range is not known."""
+    """Log what is odd about a set. Raises DataError where nothing can be learnt from it, or its range is unknown."""
     check_depth(looks, how)
     _check_contents(looks)
     _tell_sizes(looks)
 
 
 def check_depth(looks: Sequence[Look], how: Reading) -> None:
-    """Raises DataError where all deep values are so low that they must be data of fewer bits."""
+    """Check the depth of a set. Raises DataError where all deep values are so low that they must have fewer bits."""
     deep = [picture for picture in looks if picture.used_bits]
     used = functools.reduce(operator.or_, (picture.used_bits for picture in deep), 0)
     if not deep or how.bits:
@@ -171,7 +171,7 @@ def check_depth(looks: Sequence[Look], how: Reading) -> None:
 
 
 def _check_contents(looks: Sequence[Look]) -> None:
-    """Black, saturated or plain pictures teach nothing."""
+    """Check that pictures are not black, saturated or plain, because those teach nothing."""
     black = [picture for picture in looks if picture.highest <= 1]
     saturated = [picture for picture in looks if picture.saturated]
     plain = [p for p in looks if p.lowest == p.highest and p not in black and p not in saturated]
@@ -210,18 +210,18 @@ def _tell_sizes(looks: Sequence[Look]) -> None:
 
 
 def size_of(path: Path) -> tuple[int, int]:
-    """(height, width) of a picture. Raises ImageError."""
+    """Return the (height, width) of a picture. Raises ImageError."""
     stored = images.values(path)
     return stored.shape[0], stored.shape[1]
 
 
 def folder_of(looks: Sequence[Look]) -> str:
-    """The folder that holds the pictures, to be shown."""
+    """Return the folder that holds the pictures, to be shown."""
     return trouble.shown(Path(os.path.commonpath([picture.path.parent for picture in looks])))
 
 
 def named(looks: Sequence[Look]) -> str:
-    """The names of the first few."""
+    """Return the names of the first few pictures."""
     more = f" and {len(looks) - NAMED} more" if len(looks) > NAMED else ""
     return ", ".join(trouble.shown(Path(picture.path.name)) for picture in looks[:NAMED]) + more
 

@@ -1,7 +1,7 @@
 """The directory of a TIFF file, read and cut down to what describes the pixels before any library sees it.
 
-A directory points anywhere in the file, as often as it likes: so few bytes can ask for much memory. Among what is left
-out are the orientation tag, which some libraries follow and others don't, and the directories of previews and cameras.
+A directory may point anywhere in the file, any number of times, so few bytes can ask for much memory. The orientation
+tag, which some libraries follow and others don't, and the directories of previews and cameras are left out.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ _AGAIN = "write the file again"
 
 @dataclass(frozen=True, slots=True)
 class _Layout:
-    """Where things stand in a directory: TIFF, or BigTIFF with its numbers of 8 bytes."""
+    """The layout of a directory: TIFF, or BigTIFF with its numbers of 8 bytes."""
 
     order: str
     count: str  # of the tags
@@ -88,7 +88,7 @@ def tiff(data: bytes) -> Header:
 
 
 def _check_values(tags: dict[int, tuple[int, ...]], bits: tuple[int, ...]) -> None:
-    """Only values whose range is known, stored without loss."""
+    """Check that values have a known range and are stored without loss."""
     compression, photometric = _one(tags, _COMPRESSION, 1), _one(tags, _PHOTOMETRIC, 0)
     if compression not in _LOSSLESS:
         raise ImageError(
@@ -124,7 +124,7 @@ def _directory(data: bytes, layout: _Layout, start: int) -> _Directory:
 
 
 def _check_pages(data: bytes, layout: _Layout, at: int) -> None:
-    """What follows the first picture may only be previews of it."""
+    """Check that only previews of the first picture follow it."""
     for _ in range(_PAGES_MOST):
         if at == 0:
             return
@@ -138,7 +138,7 @@ def _check_pages(data: bytes, layout: _Layout, at: int) -> None:
 
 
 def _check_counts(data: bytes, layout: _Layout, entries: dict[int, int]) -> None:
-    """Tags ask for no more bytes than the file has, and have one value where there can be but one."""
+    """Check that tags ask for no more bytes than the file has, and have one value where only one makes sense."""
     total = 0
     for tag, at in entries.items():
         _, kind, count = layout.read(layout.entry, data, at)
@@ -150,7 +150,7 @@ def _check_counts(data: bytes, layout: _Layout, entries: dict[int, int]) -> None
 
 
 def _values(data: bytes, layout: _Layout, at: int) -> tuple[int, ...]:
-    """The values of a tag, where they are whole numbers; their bytes are in the file in any case."""
+    """Return the values of a tag if they are whole numbers; the file was checked to hold their bytes."""
     _, kind, count = layout.read(layout.entry, data, at)
     where, size = at + struct.calcsize("=" + layout.entry), _BYTES[kind] * count
     if size > struct.calcsize("=" + layout.pointer):
@@ -168,7 +168,7 @@ def _one(tags: dict[int, tuple[int, ...]], tag: int, default: int | None = None)
 
 
 def _cut_down(data: bytes, layout: _Layout, directory: _Directory) -> bytes:
-    """The file with a directory of the kept tags alone, in the place of its own."""
+    """Return the file with a directory that has the kept tags alone."""
     kept = [at for tag, at in directory.entries.items() if tag in _KEPT]
     if len(kept) == len(directory.entries) and directory.next == 0:
         return data

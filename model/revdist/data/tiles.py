@@ -109,7 +109,7 @@ class Span:
 
 
 def _along(side: int, part: int) -> list[Span]:
-    """As few tiles as overlap enough, evenly spread; between two of them the seam is in the middle of the overlap."""
+    """Place as few tiles as overlap enough, evenly spread, with seams in the middle of overlaps."""
     whole, length, overlap = side // STRIDE, part // STRIDE, OVERLAP // STRIDE
     count = 1 if whole == length else math.ceil((whole - overlap) / (length - overlap))
     starts = [place * (whole - length) // max(1, count - 1) for place in range(count)]

@@ -1,8 +1,8 @@
 """Where and how the networks of an engine run: by which runtime, on which device, in which precision.
 
 An engine's identity is `RUNTIME-DEVICE-PRECISION`. With torch, maps between networks are float32 or, where the
-precision says so, 16-bit, and int8 is for processors. All of openvino (compiled.py) is, and there a student and its
-teacher are one network, from pixels to distances.
+precision says so, 16-bit; int8 runs on processors only. OpenVINO (compiled.py) runs on processors only; there a student
+and its teacher are one network, from pixels to distances.
 """
 
 from __future__ import annotations
@@ -26,18 +26,18 @@ from revdist.scoring import detector
 TORCH, OPENVINO = "torch", "openvino"
 RUNTIMES = (TORCH, OPENVINO)
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16, "int8": torch.float32}
-_FASTEST = {  # by runtime and device
+_FASTEST = {  # precisions by runtime and device, the fastest first
     (TORCH, "cpu"): ("int8", "bfloat16", "float32"),
     (TORCH, "cuda"): ("float16", "bfloat16", "float32"),
     (OPENVINO, "cpu"): ("int8", "bfloat16", "float32"),
 }
 _NEEDED = {"bfloat16": ("avx512_bf16", "amx_bf16", "bf16"), "int8": ("avx512_vnni", "avx_vnni", "amx_int8")}
-_EXAMPLE = 64  # pixels a side of the picture that a network is recorded on; any would do
+_EXAMPLE = 64  # pixels: side of the picture that a network is recorded on; any size would do
 
 
 @dataclass(frozen=True, slots=True)
 class Name:
-    """What an engine's name says; `auto` is a device too."""
+    """The device, precision and runtime in an engine's name; the device may be `auto`."""
 
     device: str
     precision: str = "float32"
@@ -46,12 +46,12 @@ class Name:
 
 @dataclass(frozen=True, slots=True)
 class Backend:
-    """A device, and a precision and a runtime that it has."""
+    """A device of this machine, with a precision and a runtime that it supports."""
 
     device: torch.device
     precision: str
     runtime: str = TORCH
-    threads: int = field(default_factory=torch.get_num_threads)  # OpenVINO's too
+    threads: int = field(default_factory=torch.get_num_threads)  # of torch and of OpenVINO
 
     @property
     def identity(self) -> str:
@@ -60,7 +60,7 @@ class Backend:
 
     @property
     def dtype(self) -> torch.dtype:
-        """The type of the maps that torch's networks take and give; in int8 they are integers."""
+        """The type of the maps that torch's networks take and return; with int8 the maps are uint8 instead."""
         return PRECISIONS[self.precision]
 
     @property
@@ -70,17 +70,18 @@ class Backend:
 
     @property
     def fuses(self) -> bool:
-        """Whether torch's networks become fused operations, in the place of modules."""
+        """Whether torch's networks run as fused operations instead of modules."""
         return self.runtime == TORCH and self.device.type == "cpu" and packed.available()
 
     def alone(self) -> AbstractContextManager[None]:
-        """What torch has to do between the networks is done in here, so that their threads are not in its way."""
+        """Run torch with one thread in this context, so that its threads do not disturb those of OpenVINO."""
         return lanes.alone() if self.runtime == OPENVINO else contextlib.nullcontext()
 
     def teacher(self, known: Teacher, ranges: quantised.Ranges | None = None) -> nn.Module:
-        """A copy of a teacher that runs here: normalised pictures -> three maps. For OpenVINO a student has its own.
+        """Make a copy of a teacher that runs here: normalised pictures -> three maps.
 
-        `ranges`: of its maps, for int8.
+        With OpenVINO each student contains its own teacher, and this one passes pictures on unchanged.
+        `ranges`: ranges of the teacher's maps, for int8.
         """
         return compiled.Unchanged() if self.runtime == OPENVINO else self._network(known.trunk, [(3, 1)], ranges)
 
@@ -91,10 +92,10 @@ class Backend:
         ranges: tuple[quantised.Ranges, quantised.Ranges] | None = None,
         given: Sequence[quantised.QuantParams] = (),
     ) -> nn.Module:
-        """A copy of a float32 student that runs here: the maps of the `known` teacher -> its own.
+        """Make a copy of a float32 student that runs here: the maps of the `known` teacher -> the student's maps.
 
-        For OpenVINO both in one, from pixels to distances. `ranges`: of the teacher's maps and of its own, and how
-        those that it is `given` stand for values, for int8.
+        With OpenVINO teacher and student are one network, from pixels to distances. For int8, `ranges` are those of the
+        teacher's and the student's maps; `given` says how the integers of the teacher's maps stand for values.
         """
         inputs = list(zip(channels(known.name), detector.STRIDES, strict=True))
         if self.runtime != OPENVINO:
@@ -110,7 +111,7 @@ class Backend:
         ranges: quantised.Ranges | None = None,
         given: Sequence[quantised.QuantParams] = (),
     ) -> nn.Module:
-        """Pictures or maps of `dtype` in, maps out; in int8 maps are uint8. `inputs`: (channels, stride) of each."""
+        """Make a torch network: pictures or maps of `dtype` (int8: uint8) -> maps. `inputs`: (channels, stride)."""
         if not self.fuses:
             return optimise(module, self.device, self.dtype)
         if self.precision != "int8":
@@ -123,37 +124,37 @@ class Backend:
 
 
 def _example(inputs: Sequence[tuple[int, int]]) -> list[torch.Tensor]:
-    """What a network of these inputs, (channels, stride) each, can be recorded on."""
+    """Return zeros to record a network on: one tensor for each of its inputs (channels, stride)."""
     return [torch.zeros(1, channels, _EXAMPLE // stride, _EXAMPLE // stride) for channels, stride in inputs]
 
 
 def target(device: str = "auto", precision: str = "float32", runtime: str = TORCH) -> Backend:
-    """Raises RevdistError for a runtime or device that is not there, or a precision that they have not."""
-    found = Backend(_device(device, runtime), precision, runtime)
+    """Find a backend. Raises RevdistError for a missing runtime or device, or a precision that they do not support."""
+    backend = Backend(_device(device, runtime), precision, runtime)
     if precision not in PRECISIONS:
         hint = f"use one of {', '.join(PRECISIONS)}"
         raise RevdistError(f"engine: precision {precision!r} is not supported", hint=hint)
-    known, kind = _FASTEST[runtime, found.device.type], found.device.type
-    if precision not in known:
+    precisions, kind = _FASTEST[runtime, backend.device.type], backend.device.type
+    if precision not in precisions:
         on = f"{kind} with openvino" if runtime == OPENVINO else kind
-        raise RevdistError(f"engine: there is no {precision} on {on}", hint=f"use one of {', '.join(known)}")
-    if not _computes(found):
+        raise RevdistError(f"engine: there is no {precision} on {on}", hint=f"use one of {', '.join(precisions)}")
+    if not _computes(backend):
         needed = " or ".join(_NEEDED[precision])
         raise RevdistError(f"engine: this processor cannot compute in {precision}: no {needed}", hint="use float32")
-    return found
+    return backend
 
 
 def available(device: str = "auto") -> list[Backend]:
-    """What torch has on a device of this machine, float32 first. Raises RevdistError for a missing device."""
-    found = _device(device, TORCH)
-    every = [Backend(found, precision) for precision in reversed(_FASTEST[TORCH, found.type])]
-    return [each for each in every if _computes(each)]
+    """List torch's backends on a device of this machine, float32 first. Raises RevdistError for a missing device."""
+    torch_device = _device(device, TORCH)
+    backends = [Backend(torch_device, precision) for precision in reversed(_FASTEST[TORCH, torch_device.type])]
+    return [backend for backend in backends if _computes(backend)]
 
 
 def parse(name: str) -> Name:
-    """What an engine's name says: an identity, or without the runtime, which is torch, or the precision: float32.
+    """Parse an engine's name: an identity, where a missing runtime means torch, a missing precision float32.
 
-    Raises RevdistError for what is no name of an engine.
+    Raises RevdistError for any other text.
     """
     parts = name.split("-")
     runtime = parts.pop(0) if parts[0] in RUNTIMES else TORCH
@@ -164,7 +165,7 @@ def parse(name: str) -> Name:
 
 
 def usable(identity: str) -> Name:
-    """The engine of this identity. Raises RevdistError that says why this machine has not got it."""
+    """Return the name of the engine of this identity. Raises RevdistError that says why this machine lacks it."""
     name = parse(identity)
     target(name.device, name.precision, name.runtime)
     if name.device == "cuda" and not torch.cuda.is_available():
@@ -173,15 +174,16 @@ def usable(identity: str) -> Name:
 
 
 def fastest(device: str, calibrated: Iterable[Collection[str]], runtime: str = TORCH) -> str:
-    """The fastest precision that this machine has and that all are calibrated for, by the names of their engines.
+    """Return the fastest precision that this machine supports and that every bundle is calibrated for.
 
-    float32 where there is none, so that the error says which calibration is missing. Raises RevdistError for a runtime
-    or device that is not there.
+    `calibrated`: for each bundle, the identities of the engines that it is calibrated for.
+    Returns float32 where no precision fits, so that a later error names the missing calibration. Raises RevdistError
+    for a missing runtime or device.
     """
-    on, known = _device(device, runtime), list(calibrated)
+    on, calibrations = _device(device, runtime), list(calibrated)
     for precision in _FASTEST[runtime, on.type]:
-        found = Backend(on, precision, runtime)
-        if all(found.identity in each for each in known) and _computes(found):
+        backend = Backend(on, precision, runtime)
+        if all(backend.identity in engines for engines in calibrations) and _computes(backend):
             return precision
     return "float32"
 
@@ -193,7 +195,7 @@ def _computes(wanted: Backend) -> bool:
 
 
 def computes(precision: str) -> bool:
-    """Whether this processor has what a precision needs to be faster, and torch the operations."""
+    """Whether this processor has the instructions that make a precision fast, and torch the operations."""
     if precision not in _NEEDED:
         return precision == "float32"
     there = torch.cpu.get_capabilities()

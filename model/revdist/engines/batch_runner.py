@@ -1,4 +1,4 @@
-"""How a batch goes through the networks of an engine: in parts, side by side or, on a GPU, as graphs.
+"""Run a batch through the networks of an engine: in parts, side by side in lanes or, on a GPU, as CUDA graphs.
 
 B pictures of a batch, h w their size, T tiles of each, h' w' theirs (see tiles.py).
 """
@@ -27,14 +27,14 @@ from revdist.scoring import detector
 
 Made = TypeVar("Made")
 Maps = tuple[torch.Tensor, ...]
-Make = Callable[[LoadedProduct, Sequence[torch.Tensor]], Maps]  # of the distances of pictures of one product
+Make = Callable[[LoadedProduct, Sequence[torch.Tensor]], Maps]  # from the distances of pictures of one product
 
 
 class BatchRunner:
-    """One thread begins batches; `record` may come from another one."""
+    """Runs batches. One thread begins batches; another thread may call `record`."""
 
     def __init__(self, where: Backend, mean: torch.Tensor, std: torch.Tensor, *, graphs: bool = False) -> None:
-        """`mean`, `std`: of the teacher, on the device."""
+        """`mean`, `std`: (3,) of the teacher, on the device."""
         self._target, self._mean, self._std = where, mean, std
         self.parts = Parts.fit(where)
         self._graphs = cuda_graphs.Graphs(cuda_graphs.recorder(where.device) if graphs else None)
@@ -42,14 +42,14 @@ class BatchRunner:
         self._crowd = Crowd()
 
     def upload(self, pictures: Sequence[npt.NDArray[np.uint8]]) -> torch.Tensor:
-        """One transfer, from pinned memory on CUDA; torch's allocator keeps that memory until the copy is done."""
+        """Copy pictures to the device at once; on CUDA from pinned memory, which torch keeps until the copy is done."""
         pinned = self._target.device.type == "cuda"
         staged = torch.empty((len(pictures), *pictures[0].shape), dtype=torch.uint8, pin_memory=pinned)
         np.stack(pictures, out=staged.numpy())
         return staged.to(self._target.device, non_blocking=True)
 
     def normalise(self, pixels: torch.Tensor) -> torch.Tensor:
-        """uint8 (b, h, w, 3) on the device -> (b, 3, h, w) as networks take it; OpenVINO's take them as they are."""
+        """uint8 (b, h, w, 3) on the device -> normalised (b, 3, h, w); OpenVINO's networks take pixels unchanged."""
         if self._target.runtime == OPENVINO:
             return pixels
         return detector.normalise(pixels, self._mean, self._std).to(self._target.pictures)
@@ -57,14 +57,13 @@ class BatchRunner:
     def see(self, batch: torch.Tensor, products: Sequence[str], table: Table, make: Make) -> Later[list[Maps]]:
         """Run teacher and students, and call `make` with the distances of some pictures of one product at a time.
 
-        The results stand in the order of the pictures.
-        `batch`: tiles (b * T, h', w', 3) of pictures that are ordered by product. Distances: fine to coarse,
-        (b', h / stride, w / stride) float32.
+        Results stand in the order of the pictures. `batch`: tiles (b * T, h', w', 3) of pictures that are ordered by
+        product. Distances stand fine to coarse: (b', h / stride, w / stride) float32.
         """
         tiles = table[products[0]].tiles
         if tiles.count == 1:
-            every = self._through(batch, products, table, functools.partial(self._judged, make))
-            return every.then(lambda found: [made for _, made in found])
+            runs = self._through(batch, products, table, functools.partial(self._judged, make))
+            return runs.then(lambda pairs: [maps for _, maps in pairs])
         owners = [product for product in products for _ in range(tiles.count)]
         of_product: dict[str, list[Sequence[torch.Tensor]]] = {}
         for product, distances in self._through(batch, owners, table, LoadedProduct.distances).result():
@@ -95,7 +94,7 @@ class BatchRunner:
             ]
 
         parts = self.in_parts(see, len(owners), first.tiles)
-        return parts.then(lambda every: [each for found in every for each in found])
+        return parts.then(lambda results: [pair for part in results for pair in part])
 
     def _judged(self, make: Make, placed: LoadedProduct, taught: Sequence[torch.Tensor]) -> Maps:
         """Run a student on the teacher's maps. Only scores have CUDA graphs; `scale_maps` is rare and has none."""
@@ -104,7 +103,7 @@ class BatchRunner:
 
     def _teaching(self, placed: LoadedProduct) -> cuda_graphs.Function:
         """The teacher as a function of pixels, uint8 (n, h', w', 3)."""
-        return lambda given: placed.teacher(self.normalise(given[0]))
+        return lambda inputs: placed.teacher(self.normalise(inputs[0]))
 
     def in_parts(self, function: Callable[[slice], Made], count: int, tiles: Tiles) -> Later[list[Made]]:
         """Split so many tiles into parts and call the function for each; results stand in the order of the parts.
@@ -120,21 +119,21 @@ class BatchRunner:
         begun = self._side_by_side().begin(function, parts) if parts else Later.known([])
         if not rest:
             return begun
-        if self._lanes:  # what a team computes beside lanes takes it, and them, several times as long
+        if self._lanes:  # a team beside busy lanes would slow down both several times
             self._lanes.wait()
         computed = begun.result()
         with self._crowd.watching() if teams else contextlib.nullcontext():
             return Later.known(computed + [function(part) for part in rest])
 
     def _side_by_side(self) -> Lanes:
-        """Made when a batch first needs them."""
+        """Return the lanes, which are made when a batch first needs them."""
         self._lanes = self._lanes or Lanes(self.parts.lanes)
         return self._lanes
 
     def warm(self, every: Collection[LoadedProduct], batches: Collection[int]) -> None:
-        """Make students ready for batches of so many pictures, so that no first frame waits for set-up.
+        """Prepare students for batches of so many pictures, so that no first frame waits for set-up.
 
-        Where batches go through in parts, for each size that a part of them can have, in mixed batches too.
+        Where batches are split, students are prepared for each size that a part can have, also in mixed batches.
         """
         for placed in every:
             self.record(placed, batches)
@@ -150,7 +149,7 @@ class BatchRunner:
 
     @torch.inference_mode()
     def record(self, placed: LoadedProduct, batches: Collection[int]) -> None:
-        """Record a student's graphs for batches of up to the largest of these. Tiles are too large to need them."""
+        """Record a student's graphs for all batch sizes up to the largest of these; tiles are too large for graphs."""
         if not self._graphs.recording or placed.tiles.count > 1:
             return
         for count in range(1, min(cuda_graphs.MOST, max(batches, default=0)) + 1):
@@ -160,7 +159,7 @@ class BatchRunner:
             self._graphs.prepare(placed.student, _judging(scored, placed), taught)
 
     def compile(self, student: compiled.Program, tiles: Tiles, batches: Collection[int]) -> None:
-        """Compile a student for batches of so many pictures, before any waits for it."""
+        """Compile a student for batches of so many pictures, before a batch waits for it."""
         for count in self.parts.sizes(batches, tiles):
             student.prepare(count, tiles.tile)
         for count in self.parts.lane_sizes(batches, tiles):
@@ -169,7 +168,8 @@ class BatchRunner:
     def _ready_lanes(self, placed: LoadedProduct, batches: Collection[int]) -> None:
         """Pack the weights for each number of tiles that a lane can get.
 
-        Nothing is run: in float32 with AVX2 the first batch took as long as after a run, which is seconds of the start.
+        No network is run here. A run would take seconds of the start, and in float32 with AVX2 the first batch took
+        as long without one.
         """
 
         if counts := self.parts.lane_sizes(batches, placed.tiles):
@@ -181,23 +181,23 @@ class BatchRunner:
 
 
 def _pack(placed: LoadedProduct, count: int) -> None:
-    """Pack the weights for so many tiles, in the thread that will compute with them. One tile went through before."""
+    """Pack the weights for `count` tiles, in the thread that will compute with them; one tile has run before."""
     for network in (placed.teacher, placed.student):
         if isinstance(network, Program):
             network.prepare(count)
 
 
 def _judging(make: Make, placed: LoadedProduct) -> cuda_graphs.Function:
-    """A function of a teacher's maps: runs the student, and calls `make` with the distances."""
-    return lambda given: make(placed, placed.distances(given))
+    """Return a function of the teacher's maps that runs the student and calls `make` with the distances."""
+    return lambda taught: make(placed, placed.distances(taught))
 
 
 def scored(placed: LoadedProduct, distances: Sequence[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
-    """Smoothed maps (b, h, w) and their scores (b,)."""
+    """Return smoothed maps (b, h, w) and their scores (b,)."""
     maps = placed.spread(distances)
     return maps, detector.scores(maps, placed.top_share)
 
 
 def scaled(placed: LoadedProduct, distances: Sequence[torch.Tensor]) -> tuple[torch.Tensor]:
-    """The smoothed map of each scale of one picture (n, h, w)."""
+    """Return the smoothed map of each scale of one picture (n, h, w)."""
     return (torch.cat(list(placed.spread.scales(distances))),)

@@ -1,9 +1,9 @@
 """Whether other programs use the processors while a team of threads computes.
 
-A team that shares the work of each operation waits at its end for the slowest thread, so one program that wants one of
-two processors makes a picture ten times as slow (efficientnet_lite0: 131 ms in the place of 12), where a single thread
-would move to the free processor and take twice as long. The team itself shows it: the thread that leads it computes all
-the time while the processors are its own, and sleeps most of the time while they are not.
+A team of threads shares the work of each operation and waits at the end of each for its slowest thread. So one other
+program on one of two processors makes a picture ten times as slow (efficientnet_lite0: 131 ms instead of 12 ms), where
+a single thread would move to the free processor and take twice as long. The team's leading thread shows which case
+holds: it computes all the time while no other program uses the processors, and else sleeps most of the time.
 """
 
 from __future__ import annotations
@@ -12,15 +12,15 @@ import contextlib
 import time
 from collections.abc import Callable, Iterator
 
-_COMPUTES = 0.6  # share of its time that the leading thread computes at least while nobody disturbs its team
-_SHORTEST_S = 0.002  # less is not measured
-_IN_A_ROW = 2  # disturbed runs: one may be chance
-_FIRST_PAUSE_S = 5.0  # without a team, before one is tried again
+_COMPUTES = 0.6  # least share of its time that the leading thread computes while its team is undisturbed
+_SHORTEST_S = 0.002  # shorter runs are not measured
+_IN_A_ROW = 2  # disturbed runs before teams pause: one may be chance
+_FIRST_PAUSE_S = 5.0  # s without a team, before a team is tried again
 _LONGEST_PAUSE_S = 60.0
 
 
 class Crowd:
-    """Learns from the runs of a team whether another one is worth it. Owned by the thread that leads the team."""
+    """Learns from a team's runs whether to run a team again. Owned by the thread that leads the team."""
 
     def __init__(
         self, *, clock: Callable[[], float] = time.monotonic, computed_s: Callable[[], float] = time.thread_time
@@ -30,16 +30,16 @@ class Crowd:
         self._computed_s = computed_s
         self._disturbed = 0  # runs in a row
         self._pause_s = _FIRST_PAUSE_S
-        self._until = -1.0  # until then no team computes
+        self._until = -1.0  # no team computes before this time
 
     @property
     def around(self) -> bool:
-        """Whether single threads are better now. After a while a team is tried again."""
+        """Whether single threads are better now; after a pause a team is tried again."""
         return self._clock() < self._until
 
     @contextlib.contextmanager
     def watching(self) -> Iterator[None]:
-        """Run a team in it."""
+        """A context to run a team in; it measures the leading thread."""
         began_s, computed_s = self._clock(), self._computed_s()
         yield
         took_s, computed_s = self._clock() - began_s, self._computed_s() - computed_s

@@ -4,9 +4,9 @@ B pictures of a batch, h w their size, T tiles of each, h' w' theirs (see tiles.
 convolutions, memory is channels last, and the only copy from the device that `inspect` makes is the one of the scores,
 which are float32 in any precision.
 
-On a GPU: it computes while the next batch is begun (copies.py), and small batches can be graphs (graphs.py).
-On a processor: operations are fused (fused.py), 8-bit (quantised.py) or OpenVINO's (compiled.py). A batch goes through
-in parts that the caches hold (parts.py), side by side in lanes, which are threads with one processor each (lanes.py).
+A GPU computes a batch while the next one is begun (copies.py), and small batches can be CUDA graphs (graphs.py).
+On a processor, operations are fused (fused.py), 8-bit (quantised.py) or OpenVINO's (compiled.py). A batch goes through
+in parts that fit into the caches (parts.py), side by side in lanes: threads with one processor each (lanes.py).
 daemon/README.md follows a batch through these files.
 """
 
@@ -49,8 +49,8 @@ from revdist.scoring import detector
 class Engine:
     """Scores batches that mix products.
 
-    One thread calls `inspect` and `begin`, any may ask for the result; `add` and `remove` may come from another one:
-    each swaps the table of students in one step, and a batch that is under way ends with the table that it began with.
+    One thread calls `inspect` and `begin`; any thread may ask for the result. Another thread may call `add` and
+    `remove`: they swap the table of students in one step. A batch keeps the table that it began with.
     """
 
     def __init__(
@@ -62,7 +62,7 @@ class Engine:
         runtime: str = TORCH,
         graphs: bool = False,
     ) -> None:
-        """Raises RevdistError for a runtime or device that is not there, or a precision that they have not.
+        """Raises RevdistError for a missing runtime or device, or a precision that they do not support.
 
         `graphs`: give a GPU small batches as CUDA graphs. Off until a GPU has shown them right (tests/bench/gpu.py).
         """
@@ -71,10 +71,10 @@ class Engine:
         self.identity = self._target.identity
         self.teacher_name = teacher.name
         self.teacher_sha256 = teacher.sha256
-        mean, std = (on_device(each, self.device) for each in (teacher.mean, teacher.std))
+        mean, std = (on_device(values, self.device) for values in (teacher.mean, teacher.std))
         self._passes = BatchRunner(self._target, mean, std, graphs=graphs)
         self._copies = copies(self.device)
-        self._given = teacher  # int8 needs it for each set of ranges
+        self._given = teacher  # int8 makes a teacher from it for each set of ranges
         self._teacher = None if self.needs_ranges else self._make_teacher(None)
         self._warmed: frozenset[int] = frozenset()  # batch sizes
         self._students: Table = MappingProxyType({})
@@ -91,12 +91,12 @@ class Engine:
 
     @property
     def needs_ranges(self) -> bool:
-        """Whether students can only be added with their ranges."""
+        """Whether `add` needs ranges: in int8."""
         return self._target.precision == "int8"
 
     @property
     def teaches(self) -> bool:
-        """Whether `features` can be asked for."""
+        """Whether this engine has `features`."""
         return self._target.runtime == TORCH and self._teacher is not None
 
     def size(self, product: str) -> Size:
@@ -113,10 +113,10 @@ class Engine:
         tile: Size | None = None,
         ranges: Ranges | None = None,
     ) -> None:
-        """Take in a trained student (it is copied), scored as its recipe says; one of the same name is replaced.
+        """Add a copy of a trained student, scored as its recipe says; a product of the same name is replaced.
 
-        `tile`: (h', w') of the tiles that the networks see a picture in; None where they see all of it at once.
-        Raises RevdistError where this engine needs ranges and there are none.
+        `tile`: (h', w') of the tiles that the networks see; None where they see the whole picture at once.
+        Raises RevdistError where this engine needs ranges and `ranges` is None.
         """
         check_size(size)
         tiles = Tiles.of(size, tile)
@@ -128,14 +128,14 @@ class Engine:
         key = "" if ranges is None or self._target.runtime == OPENVINO else ranges.teacher.digest
         there = {placed.teacher_key: placed.teacher for placed in self._students.values()}
         teacher = there[key] if key in there else self._teacher or self._make_teacher(ranges)
-        given = teacher.results if isinstance(teacher, quantised.Program) else ()
+        quant_params = teacher.results if isinstance(teacher, quantised.Program) else ()
         both = None if ranges is None else (ranges.teacher, ranges.student)
-        ready = self._target.student(student, self._given, both, given)
-        # where features are never negative, cosines are those of the integers, whatever their scale
-        if isinstance(ready, quantised.Program) and any(affine.zero for affine in (*given, *ready.results)):
+        ready = self._target.student(student, self._given, both, quant_params)
+        # where features are never negative, cosines of the integers equal those of the values, whatever the scale
+        if isinstance(ready, quantised.Program) and any(affine.zero for affine in (*quant_params, *ready.results)):
             raise RevdistError("engine: by its ranges features are negative", hint="calibrate for int8 again")
         spread = detector.Spread(size, self.device, scoring)
-        if isinstance(ready, compiled.Program):  # here, because the thread that inspects cannot wait for it
+        if isinstance(ready, compiled.Program):  # compile here, because the thread that inspects cannot wait
             self._passes.compile(ready, tiles, self._warmed)
         placed = LoadedProduct(teacher, key, ready, spread, tiles, scoring.top_share)
         with self._writing:
@@ -147,9 +147,9 @@ class Engine:
 
     @torch.inference_mode()
     def observe(self, product: str, pictures: Iterable[npt.NDArray[np.uint8]]) -> Ranges:
-        """The ranges of the networks' maps on prepared pictures (h, w, 3), for int8. This engine is float32 itself.
+        """Measure the ranges of the networks' maps on prepared pictures (h, w, 3), for int8. Needs a float32 engine.
 
-        Raises RevdistError where it has no fused operations.
+        Raises RevdistError where this engine has no fused operations in float32.
         """
         placed = self._placed(self._students, product)
         if self.identity != "torch-cpu-float32" or not isinstance(placed.student, Program):
@@ -164,12 +164,12 @@ class Engine:
         return Ranges(taught, quantised.observe(placed.student, map(placed.teacher, seen())))
 
     def remove(self, product: str) -> None:
-        """Forget a product; nothing happens where there is none of that name."""
+        """Remove a product, if there is one of that name."""
         with self._writing:
             self._students = MappingProxyType({k: v for k, v in self._students.items() if k != product})
 
     def rename(self, old: str, new: str) -> None:
-        """Put the student of `old` in the place of `new`, in one step."""
+        """Move the student of product `old` to product `new`, which it replaces, in one step."""
         with self._writing:
             ready = self._placed(self._students, old)
             rest = {k: v for k, v in self._students.items() if k != old}
@@ -186,86 +186,86 @@ class Engine:
 
     @torch.inference_mode()
     def begin(self, pixels: Sequence[npt.NDArray[np.uint8]], products: Sequence[str]) -> Later[Inspection]:
-        """Start scoring pictures as `inspect` does, and return a result to wait for: lanes may still compute.
+        """Start scoring pictures as `inspect` does, and return a result to wait for.
 
-        With lanes the next batch can be begun before all of them have ended this one, on a GPU as soon as this returns.
+        With lanes the next batch may begin before all lanes have ended this one; on a GPU, as soon as this returns.
         """
         students = self._students
-        every: list[tuple[list[int], Later[list[Maps]]]] = []
+        begun: list[tuple[list[int], Later[list[Maps]]]] = []
         with self._target.alone():
             for tiles, _, rows in self._groups(pixels, products, students):
                 parts = [part for row in rows for part in tiles.cut(pixels[row])]
                 batch = self._passes.upload(parts)  # (b * T, h', w', 3)
-                every.append((rows, self._passes.see(batch, [products[row] for row in rows], students, scored)))
-            if not every:
+                begun.append((rows, self._passes.see(batch, [products[row] for row in rows], students, scored)))
+            if not begun:
                 return Later.known(Inspection(np.empty(0, np.float32), []))
-            rows, last = every.pop()
-            before = [(known, found.result()) for known, found in every]
+            rows, last = begun.pop()
+            before = [(earlier_rows, maps.result()) for earlier_rows, maps in begun]
             groups = last.then(lambda seen: [*before, (rows, seen)])
             to_host = self._copies
             if to_host is None:
-                return groups.then(lambda known: inspection(known, scores_of(known).numpy()))
-            queued = groups.result()  # what the GPU was given to compute: nothing has waited for it
+                return groups.then(lambda computed: inspection(computed, scores_of(computed).numpy()))
+            queued = groups.result()  # the GPU still computes these: nothing has waited for them
             scores = to_host.begin(scores_of(queued))  # the one copy to the host
             return scores.then(lambda copied: inspection(queued, copied.numpy(), to_host.of_finished))
 
     @torch.inference_mode()
     def scale_maps(self, pixels: npt.NDArray[np.uint8], product: str) -> npt.NDArray[np.float32]:
-        """Smoothed maps of the scales that count, of a prepared picture (h, w, 3): float32 (n, h, w), fine to coarse.
+        """Return a smoothed map of each scale that counts, for a prepared picture (h, w, 3): float32 (n, h, w).
 
-        They add up to the map that `inspect` gives, because smoothing is linear. Where scales multiply, the product of
-        their smoothed maps is only near it.
+        Scales stand fine to coarse. Their maps add up to the map of `inspect`, because smoothing is linear. Where
+        scales multiply, the product of the smoothed maps only comes near that map.
         """
         students = self._students
         tiles = self._placed(students, product).tiles
         with self._target.alone():
-            found = self._passes.see(self._passes.upload(tiles.cut(pixels)), [product], students, scaled)
-            ((scales,),) = found.result()
+            pending = self._passes.see(self._passes.upload(tiles.cut(pixels)), [product], students, scaled)
+            ((scales,),) = pending.result()
             return np.asarray(scales.cpu().numpy())
 
     def networks(self, pixels: Sequence[npt.NDArray[np.uint8]], product: str) -> Callable[[], object]:
-        """What runs teacher and student alone, in the parts that `inspect` takes, on prepared pictures: to be timed."""
+        """Return a function to be timed: teacher and student alone on prepared pictures, in the parts of `inspect`."""
         placed = self._placed(self._students, product)
-        every = [each for picture in pixels for each in placed.tiles.cut(picture)]
-        batch = self._passes.normalise(self._passes.upload(every))
+        tiles = [tile for picture in pixels for tile in placed.tiles.cut(picture)]
+        batch = self._passes.normalise(self._passes.upload(tiles))
 
         @torch.inference_mode()
         def see(part: slice) -> None:
             placed.student(placed.teacher(batch[part]))
 
-        return lambda: self._passes.in_parts(see, len(every), placed.tiles).result()
+        return lambda: self._passes.in_parts(see, len(tiles), placed.tiles).result()
 
     @torch.no_grad()
     def features(self, pixels: Sequence[npt.NDArray[np.uint8]]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """The three maps of the teacher for prepared pictures of one size, on the device: what training needs."""
+        """Return the teacher's maps (B, C, H, W) of prepared pictures of one size, on the device, for training."""
         assert self._target.runtime == TORCH, "nothing is trained with OpenVINO"
         assert self._teacher is not None, "nothing is trained in int8"
         return self._teacher(self._passes.normalise(self._passes.upload(pixels)))  # type: ignore[no-any-return]
 
     @torch.inference_mode()
     def maps(self, batch: torch.Tensor, products: Sequence[str]) -> torch.Tensor:
-        """Smoothed anomaly maps of pictures (b,) that are cut alike: float32 (b, h, w) on the device.
+        """Return smoothed anomaly maps of b pictures that are cut alike: float32 (b, h, w) on the device.
 
-        `batch`: their T tiles each, picture by picture, on the device, uint8 (b * T, h', w', 3); those of a product
-        side by side.
+        `batch`: T tiles of each picture, picture by picture, on the device, uint8 (b * T, h', w', 3). Pictures of one
+        product stand next to one another.
         """
         seen = self._passes.see(batch, products, self._students, scored)
         return torch.cat([maps for maps, _ in seen.result()])
 
     def at_once(self, product: str) -> int:
-        """How many pictures run together or side by side: more of them take as many times longer. 0: all."""
+        """Return how many pictures run in parallel; 0 means all. Time grows with the number beyond it."""
         parts = self._passes.parts
         most = parts.lanes if parts.lanes > 1 else parts.most
         return most and max(1, most // self._placed(self._students, product).tiles.count)
 
     def warm(self, batch_sizes: Iterable[int]) -> None:
-        """Make products ready for each batch size, so that no first frame waits for set-up."""
+        """Prepare all products for batches of these sizes, so that no first frame waits for set-up."""
         self._warmed |= frozenset(batch_sizes)
         students = self._students
         self._passes.warm(students.values(), self._warmed)
         for product, placed in students.items():
             whole, counts = np.zeros((*placed.tiles.size, 3), np.uint8), sorted(self._warmed)
-            if self._passes.parts.most:  # these were run; only tiles have still to be joined
+            if self._passes.parts.most:  # parts have run already; only the joining of tiles has not
                 counts = [1] if placed.tiles.count > 1 else []
             for count in counts:
                 self.inspect([whole] * count, [product] * count)
@@ -275,8 +275,8 @@ class Engine:
         try:
             return table[product]
         except KeyError:
-            known = ", ".join(sorted(table)) or "none"
-            raise RevdistError(f"engine: there is no product {product!r}", hint=f"loaded: {known}") from None
+            loaded = ", ".join(sorted(table)) or "none"
+            raise RevdistError(f"engine: there is no product {product!r}", hint=f"loaded: {loaded}") from None
 
     def _groups(
         self,
@@ -284,9 +284,9 @@ class Engine:
         products: Sequence[str],
         students: Table,
     ) -> list[tuple[Tiles, str, list[int]]]:
-        """Rows that go through the teacher together: of one size, cut alike, and in int8 of the same ranges.
+        """Group the rows that go through the teacher together: one size, cut alike, and in int8 equal ranges.
 
-        Those of a product side by side.
+        In a group, rows of one product stand next to one another.
         """
         groups: dict[tuple[Tiles, str], list[int]] = {}
         for product, rows in rows_by_product(products).items():

@@ -1,4 +1,4 @@
-"""A network made ready for inference: a copy on its device, batch norms folded into the convolutions, channels last."""
+"""Copy a network to its device for inference: batch norms folded into the convolutions, channels last."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ Module = TypeVar("Module", bound=nn.Module)
 
 
 def optimise(module: Module, device: torch.device, dtype: torch.dtype = torch.float32) -> Module:
-    """A copy for inference: evaluation mode, batch norms folded in float32, channels last, on the device."""
-    made = copied(module, device).eval()
-    fold_batch_norms(made)
-    for part in made.modules():
+    """Make a copy for inference: evaluation mode, batch norms folded in float32, channels last, on the device."""
+    network = copied(module, device).eval()
+    fold_batch_norms(network)
+    for part in network.modules():
         if isinstance(part, nn.Conv2d | nn.ConvTranspose2d):
             part.weight = _frozen(part.weight.to(dtype).contiguous(memory_format=torch.channels_last))
             part.bias = None if part.bias is None else _frozen(part.bias.to(dtype))
-    return made
+    return network
 
 
 def copied(module: Module, device: torch.device) -> Module:
-    """The module with tensors of its own on the device. Not deepcopy and `to`: those fail in FakeTensorMode."""
+    """Copy a module and its tensors to the device. deepcopy and `to` would fail in FakeTensorMode."""
     twin = copy.copy(module)
     tensors, buffers = module._parameters.items(), module._buffers.items()
-    twin._parameters = {name: None if each is None else _frozen(_twin(each, device)) for name, each in tensors}
-    twin._buffers = {name: None if each is None else _twin(each, device) for name, each in buffers}
+    twin._parameters = {name: None if tensor is None else _frozen(_twin(tensor, device)) for name, tensor in tensors}
+    twin._buffers = {name: None if buffer is None else _twin(buffer, device) for name, buffer in buffers}
     twin._modules = {name: None if part is None else copied(part, device) for name, part in module._modules.items()}
     return twin
 
@@ -60,7 +60,7 @@ def fold_batch_norms(module: nn.Module) -> None:
 
 @torch.no_grad()
 def _fold(convolution: nn.Conv2d | nn.ConvTranspose2d, norm: nn.BatchNorm2d) -> None:
-    """In place: a copy of large weights costs more than the product."""
+    """Fold a batch norm in place: to copy large weights costs more than the multiplication."""
     assert norm.running_mean is not None
     assert norm.running_var is not None
     gain = torch.rsqrt(norm.running_var + norm.eps) * norm.weight  # (out,)
@@ -71,8 +71,8 @@ def _fold(convolution: nn.Conv2d | nn.ConvTranspose2d, norm: nn.BatchNorm2d) -> 
 
 
 def on_device(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
-    """The tensor or a copy of it. Raises RevdistError for a device that is not there."""
+    """Return the tensor, or a copy, on the device. Raises RevdistError for a missing device."""
     try:
         return tensor.to(device)
-    except (RuntimeError, AssertionError) as error:  # torch has no class of its own for that
+    except (RuntimeError, AssertionError) as error:  # torch has no error class for a missing device
         raise RevdistError(f"engine: cannot use device {device}: {error}", hint="use cpu or auto") from error

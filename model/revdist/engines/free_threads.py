@@ -1,4 +1,4 @@
-"""How many threads torch computes with beside other programs: as many as processors are free.
+"""Choose how many threads torch computes with: as many as other programs leave processors free.
 
 A team of threads that shares the work of each operation waits at its end for the slowest thread. Where other programs
 use the processors, a team with a thread for every processor waits most of the time: a training step took eight times as
@@ -18,27 +18,27 @@ from pathlib import Path
 log = logging.getLogger("revdist")
 
 SHORTEST_S = 0.5  # /proc/stat counts in hundredths of a second: a shorter time is not measured
-_TOLERATED = 0.3  # of a processor: where others use no more, its thread is worth waiting for
+_TOLERATED = 0.3  # of a processor: where other programs use no more, its thread is worth waiting for
 _TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 _STAT = Path("/proc/stat")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Use:
-    """How long processors were used, up to a moment."""
+    """How long processors were used up to a moment, in seconds."""
 
     at_s: float
-    by_all_s: float  # by all programs, on the processors that this one may use; with what a hypervisor took
+    by_all_s: float  # by all programs, on the processors that this process may use; with time that a hypervisor took
     by_us_s: float  # by the threads of this process
 
 
 def processors() -> set[int]:
-    """The processors that this process may use."""
+    """Return the processors that this process may use."""
     return os.sched_getaffinity(0)
 
 
 def look() -> Use | None:
-    """The use up to now; None where the system does not tell."""
+    """Measure the use up to now; None where the system does not tell."""
     try:
         text = _STAT.read_text()
     except OSError:
@@ -56,7 +56,7 @@ def _busy_ticks(line: list[str]) -> int:
 
 
 def free(before: Use, now: Use, count: int) -> int:
-    """How many of `count` processors other programs left free between two looks: one at least."""
+    """Return how many of `count` processors other programs left free between two looks; at least one."""
     others_s = (now.by_all_s - before.by_all_s) - (now.by_us_s - before.by_us_s)
     used = max(0.0, others_s) / (now.at_s - before.at_s)
     return max(1, min(count, int(count - used + _TOLERATED)))
@@ -68,7 +68,7 @@ class FreeThreads:
     def __init__(
         self, *, fixed: int = 0, look: Callable[[], Use | None] = look, clock: Callable[[], float] = time.monotonic
     ) -> None:
-        """`fixed`: so many threads, whatever else runs; 0: as many as are free. The first look is taken here."""
+        """`fixed`: number of threads, whatever else runs; 0: as many as are free. The first look is taken here."""
         self._fixed, self._look, self._clock = fixed, look, clock
         self._before = None if fixed else look()
 
@@ -105,6 +105,6 @@ _decides: FreeThreads | None = None
 
 
 def adapt() -> None:
-    """Between two steps of a long computation: threads follow what is free, if a command asked for that."""
+    """Adapt the threads to the free processors between two steps of a computation, if a command asked for that."""
     if _decides is not None:
         _decides.adapt()

@@ -1,14 +1,15 @@
 """Lanes: threads that compute side by side, each on one processor with pictures of its own.
 
-A team that shares the work of each operation waits at its end for the slowest thread. When something else needs a
-processor for a moment, all of the team waits; and there are hundreds of operations in a network. Lanes need not wait
-for one another: the first that has done its part of a batch can begin the next one. On two processors that did nothing
-else, batches of four, one after the other, went through efficientnet_lite0 1.2 times as fast (bfloat16, int8) and
-through a WideResNet50-2 1.03 (bfloat16) to 1.08 times (int8); with a tenth of the processors' time taken by others 1.4
+A team of threads shares the work of each operation and waits at the end of each for its slowest thread. When another
+program needs a processor for a moment, the whole team waits; and a network has hundreds of operations. Lanes do not
+wait for one another: the first lane that has done its part of a batch can begin the next batch. On two idle processors,
+batches of four, one after the other, went through efficientnet_lite0 1.2 times as fast (bfloat16, int8) and through a
+WideResNet50-2 1.03 (bfloat16) to 1.08 times (int8); with a tenth of the processors' time taken by other programs, 1.4
 and 1.15 times.
 
-OpenMP gives each thread that computes a team of its own, and as soon as there are more threads in teams than processors
-it lets all of them sleep after every operation, in the place of spinning for a moment. A thread that is alone has none.
+OpenMP gives each computing thread a team of its own. As soon as all teams together have more threads than there are
+processors, OpenMP lets the threads sleep after every operation instead of spinning. A thread that computes alone has no
+team.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from typing import Any, Generic, ParamSpec, TypeVar
 
 import torch
 
-_APART = 0.2  # of its time that a batch lasts longer, at most, because one lane was later than another
+_APART = 0.2  # share of a batch's time that the lanes' starts may be apart; beyond it, wait for all lanes
 
 Arguments = ParamSpec("Arguments")
 Given = TypeVar("Given")
@@ -36,9 +37,9 @@ Made = TypeVar("Made")
 
 @contextlib.contextmanager
 def alone() -> Iterator[None]:
-    """What torch computes in this thread meanwhile, it computes without threads of its own.
+    """Let torch compute in this thread alone, without a team of threads, while the context lasts.
 
-    Those would go on spinning for a moment after each operation, on the processors that others need.
+    A team would spin for a moment after each operation, on processors that other threads need.
     """
     before = torch.get_num_threads()
     torch.set_num_threads(1)
@@ -52,7 +53,7 @@ _here = threading.local()
 
 
 def in_lane() -> bool:
-    """Whether this thread is one of those that compute side by side."""
+    """Whether this thread is a lane."""
     return getattr(_here, "in_lane", False)
 
 
@@ -68,7 +69,7 @@ class Worker:
     def start(
         self, function: Callable[Arguments, Found], *arguments: Arguments.args, **named: Arguments.kwargs
     ) -> Future[Found]:
-        """Call it behind what was started before. Raises RuntimeError once this is closed."""
+        """Queue a call behind those that were started before. Raises RuntimeError once the worker is closed."""
         done: Future[Found] = Future()
         with self._closing:
             if self._closed:
@@ -79,7 +80,7 @@ class Worker:
     def call(
         self, function: Callable[Arguments, Found], *arguments: Arguments.args, **named: Arguments.kwargs
     ) -> Found:
-        """What the function returns, or raises. Callers wait, so that no more calls wait than there are threads."""
+        """Run the function and return its result, or raise its error. A caller waits, so it queues one call only."""
         return self.start(function, *arguments, **named).result()
 
     def close(self) -> None:
@@ -95,50 +96,50 @@ def _work(calls: SimpleQueue[tuple[Future[Any], Callable[[], Any]] | None]) -> N
         done, call = item
         del item
         try:
-            found = call()
+            result = call()
         except BaseException as error:  # raised again where the result is asked for
             del call
             done.set_exception(error)
         else:
             del call
-            done.set_result(found)
-            del found
+            done.set_result(result)
+            del result
         del done
 
 
 @dataclass(frozen=True, slots=True)
 class Later(Generic[Found]):
-    """What is known, or still computed in lanes."""
+    """A result that is there already, or still computed."""
 
-    result: Callable[[], Found]  # waits for it; raises what the computation raised. To be called once
-    ended_ns: Callable[[], int]  # when it was computed, by the clock `perf_counter`, once the result is there
-    wait_for_room: Callable[[], bool] | None = None  # until a lane can begin something else; whether others go on then
+    result: Callable[[], Found]  # waits for the result, or raises the error of the computation; call it once
+    ended_ns: Callable[[], int]  # when the computation ended, by time.perf_counter_ns; ask after `result`
+    wait_for_room: Callable[[], bool] | None = None  # waits for a free lane; whether others still compute
 
     @classmethod
     def known(cls, found: Found) -> Later[Found]:
-        """What is computed already."""
+        """Return a Later whose result is there already."""
         now = time.perf_counter_ns()
         return cls(lambda: found, lambda: now)
 
     def then(self, function: Callable[[Found], Made]) -> Later[Made]:
-        """What the function makes of the result: at once if that is known, else in the thread that asks for it."""
+        """Apply the function to the result: at once if it is there, else in the thread that asks for it."""
         if self.wait_for_room is None:
             return Later.known(function(self.result()))
         return Later(lambda: function(self.result()), self.ended_ns, self.wait_for_room)
 
 
 class Lanes:
-    """A number of lanes. They end when this object does."""
+    """Lanes: worker threads that end when this object is freed."""
 
     def __init__(self, count: int) -> None:
         self._workers = [Worker(f"lane{number}") for number in range(count)]
-        self._started: list[Future[None]] = []  # last
+        self._started: list[Future[None]] = []  # the calls of the last batch
         helper = Worker("helper")
         usual = helper.call(torch.get_num_threads)
-        for each in self._workers:
-            each.call(_enter_lane)
-            weakref.finalize(self, each.close).atexit = False  # with the process they end anyway
-        # threads that are still to come have as many as the last one was told
+        for worker in self._workers:
+            worker.call(_enter_lane)
+            weakref.finalize(self, worker.close).atexit = False  # lanes end with the process anyway
+        # new threads take the number that torch was told last: restore the usual one for them
         helper.call(torch.set_num_threads, usual)
         helper.close()
 
@@ -149,7 +150,7 @@ class Lanes:
         `wait_for_room` returns when a new batch may start: when one lane is idle. If lanes started far apart, it waits
         until all are idle, because the next batch would be held up as long.
         """
-        found: dict[int, Found] = {}
+        results: dict[int, Found] = {}
         pending, taking, room = iter(range(len(every))), threading.Lock(), threading.Event()
         begun: list[float] = []  # s, by each lane
         ended: list[int] = []  # ns
@@ -163,25 +164,25 @@ class Lanes:
                         place = next(pending, None)
                     if place is None:
                         return
-                    found[place] = function(every[place])
+                    results[place] = function(every[place])
             finally:
                 ended.append(time.perf_counter_ns())
                 room.set()
 
-        started = [each.start(work) for each in self._workers[: len(every)]]
+        started = [worker.start(work) for worker in self._workers[: len(every)]]
 
         def result() -> list[Found]:
             wait(started)
-            for each in started:
-                each.result()
-            return [found[place] for place in range(len(every))]
+            for future in started:
+                future.result()
+            return [results[place] for place in range(len(every))]
 
         def wait_for_room() -> bool:
             room.wait()
             apart_s, taken_s = max(begun) - min(begun), time.monotonic() - min(begun)
             if len(begun) < len(started) or apart_s > _APART * taken_s:
                 wait(started)
-            return not all(each.done() for each in started)
+            return not all(future.done() for future in started)
 
         self._started = started
         return Later(result, lambda: max(ended), wait_for_room)
@@ -197,6 +198,6 @@ def _enter_lane() -> None:
 
 
 def compute_with(threads: int) -> None:
-    """Have torch compute with so many threads where this one computes, whatever it is told in others."""
-    torch.get_num_threads()  # only from then on does torch know that this thread is to have a number of its own
+    """Let torch use `threads` threads for what this thread computes, whatever other threads set."""
+    torch.get_num_threads()  # torch keeps a number for this thread only after this call
     torch.set_num_threads(threads)

@@ -1,4 +1,4 @@
-"""What an engine holds for each product, and what it gives for a batch.
+"""A product as an engine keeps it, and the inspection that an engine returns for a batch.
 
 B pictures of a batch, h w their size.
 """
@@ -21,7 +21,7 @@ from revdist.scoring import detector
 
 @dataclass(frozen=True, slots=True)
 class Ranges:
-    """The ranges of the maps of teacher and student on good pictures of a product, which int8 needs."""
+    """The ranges of the teacher's and the student's maps on good pictures of a product, for int8."""
 
     teacher: quantised.Ranges
     student: quantised.Ranges
@@ -29,26 +29,26 @@ class Ranges:
 
 @dataclass(frozen=True, slots=True)
 class LoadedProduct:
-    """A student in an engine, ready to run, and the teacher that it is run with."""
+    """A student in an engine, ready to run, with its teacher."""
 
     teacher: nn.Module
-    teacher_key: str  # engines have one teacher, but in int8 one for each set of ranges
+    teacher_key: str  # an engine has one teacher, but in int8 one for each set of ranges
     student: nn.Module
     spread: detector.Spread
-    tiles: Tiles  # that it sees a picture in
-    top_share: float  # of the map's values whose mean is the score; 0 for the highest
+    tiles: Tiles  # the tiles that the networks see a picture in
+    top_share: float  # share of the map's values whose mean is the score; 0: the highest value
 
     def distances(self, taught: Sequence[torch.Tensor]) -> Sequence[torch.Tensor]:
-        """Three maps of the teacher (B, C, H, W) -> how far the student's are from them: (B, H, W) float32 each."""
-        found: Sequence[torch.Tensor] = self.student(taught)
-        return found if isinstance(self.student, compiled.Program) else detector.distances(taught, found)
+        """Three maps of the teacher (B, C, H, W) -> distances of the student's maps: (B, H, W) float32 each."""
+        outputs: Sequence[torch.Tensor] = self.student(taught)
+        return outputs if isinstance(self.student, compiled.Program) else detector.distances(taught, outputs)
 
 
 Table = Mapping[str, LoadedProduct]
 
 
 class Inspection:
-    """What `Engine.inspect` found, in the order of the pictures."""
+    """The result of `Engine.inspect`: scores and anomaly maps, in the order of the pictures."""
 
     def __init__(
         self,
@@ -65,27 +65,31 @@ class Inspection:
         return np.asarray(self._to_host(self._maps[index]).numpy())
 
 
-Groups = Sequence[tuple[Sequence[int], Sequence[tuple[torch.Tensor, ...]]]]  # rows, and their smoothed maps and scores
+Groups = Sequence[
+    tuple[Sequence[int], Sequence[tuple[torch.Tensor, ...]]]
+]  # rows, and pairs of smoothed maps and scores
 
 
 def scores_of(groups: Groups) -> torch.Tensor:
-    """The scores of all groups, one after the other (B,), on the device."""
+    """Return the scores of all groups, one group after the other (B,), on the device."""
     return torch.cat([scores for _, seen in groups for _, scores in seen])
 
 
 def inspection(
     groups: Groups, scores: npt.NDArray[np.float32], to_host: Callable[[torch.Tensor], torch.Tensor] = torch.Tensor.cpu
 ) -> Inspection:
-    """The inspection of all groups, in the order of the pictures. `scores`: as `scores_of` gives them, on the host."""
+    """Join all groups in the order of the pictures. `scores`: those of `scores_of`, on the host."""
     order = [row for rows, _ in groups for row in rows]
-    maps = dict(zip(order, (each for _, seen in groups for smoothed, _ in seen for each in smoothed), strict=True))
+    maps = dict(
+        zip(order, (anomaly_map for _, seen in groups for smoothed, _ in seen for anomaly_map in smoothed), strict=True)
+    )
     ordered = np.empty(len(order), np.float32)
     ordered[order] = scores
     return Inspection(ordered, [maps[row] for row in range(len(order))], to_host)
 
 
 def rows_by_product(products: Sequence[str]) -> dict[str, list[int]]:
-    """Which rows of a batch are of which product."""
+    """Return the rows of each product in a batch."""
     rows: dict[str, list[int]] = {}
     for row, product in enumerate(products):
         rows.setdefault(product, []).append(row)

@@ -1,1 +1,1 @@
-"""Files and what can go wrong with them: whole or not there, encodings, and words for every failure."""
+"""Files and their errors: whole writes, encodings, and an explanation of every failure."""

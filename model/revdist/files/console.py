@@ -1,4 +1,4 @@
-"""How a command ends that writes to a terminal, a pipe or a file: both commands of this project end alike."""
+"""Run a command and end it properly, whether it writes to a terminal, a pipe or a file; for both our commands."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ _OUTPUT = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EBADF)
 def prepare() -> None:
     """Make the standard streams take whatever is printed, or nothing where they are closed.
 
-    A name in Latin-1 is printed with escapes. A closed stream would else be given to the next file that is opened, and
-    what a library prints would be written into that file.
+    A name in Latin-1 is printed with escapes. Else the next opened file would get the number of a closed stream,
+    and what a library prints would be written into that file.
     """
     for number in (0, 1, 2):
         try:
@@ -56,7 +56,7 @@ def run(name: str, command: Callable[[], int]) -> int:
 
 
 def _reason(error: OSError) -> str:
-    """What nobody told a person before: a file that no command thought of, or the output, whose errors have no name."""
+    """Explain an error that no command has explained: of an unexpected file, or of the output, which has no name."""
     if isinstance(error.filename, str | bytes):
         path = Path(os.fsdecode(error.filename))
         told = trouble.explain(error, path, "used")
@@ -65,7 +65,7 @@ def _reason(error: OSError) -> str:
 
 
 def _forget_output() -> None:
-    """Nothing more can be written; else Python tries once more at its end, and complains."""
+    """Discard further output; else Python tries to write once more at its end, and complains."""
     try:
         number = sys.stdout.fileno()
     except (AttributeError, OSError, ValueError):

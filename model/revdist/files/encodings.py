@@ -1,4 +1,4 @@
-"""Texts that people wrote with other programs: which encoding a file has that is no UTF-8."""
+"""Texts that people wrote with other programs: guess the encoding of a file that is not UTF-8."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ _MARKS = {
 
 
 def text(content: bytes) -> str:
-    """A text in UTF-8 without its byte order mark.
+    """Decode a text in UTF-8 without its byte order mark.
 
-    Raises UnicodeDecodeError, also where every other byte is null: that is UTF-8, but was meant as UTF-16.
+    Raises UnicodeDecodeError, also where every other byte is null: such a text is valid UTF-8, but meant as UTF-16.
     """
     decoded = content.decode("utf-8-sig")
     if _wide(content):
@@ -26,19 +26,19 @@ def text(content: bytes) -> str:
 
 
 def cause(content: bytes) -> str:
-    """What is wrong with a text that is no UTF-8. The text itself is not shown: it may be a password."""
+    """Say what is wrong with a text that is not UTF-8. The text is not shown, because it may be a password."""
     name, _ = _guess(content)
     return f"is not UTF-8 text, but {name} (line {_line(content)})"
 
 
 def hint(content: bytes) -> str:
-    """How to make UTF-8 of it."""
+    """Say how to convert the text to UTF-8."""
     _, code = _guess(content)
     return f"save it as UTF-8, such as with `iconv -f {code} -t UTF-8`" if code else "save it as UTF-8"
 
 
 def _guess(content: bytes) -> tuple[str, str]:
-    """The probable encoding, for people and for iconv."""
+    """Guess the encoding: its name for people and its name for iconv."""
     for mark, names in _MARKS.items():
         if content.startswith(mark):
             return names
@@ -51,7 +51,7 @@ def _guess(content: bytes) -> tuple[str, str]:
 
 
 def _wide(content: bytes) -> str:
-    """The byte order of a text of plain letters with two bytes for each; empty if this is none."""
+    """Return the byte order of a text of plain letters with two bytes each; empty for any other text."""
     even, odd = content[::2].count(0), content[1::2].count(0)
     if max(even, odd) * 4 <= len(content):
         return ""
@@ -59,7 +59,7 @@ def _wide(content: bytes) -> str:
 
 
 def _line(content: bytes) -> int:
-    """The first line that is no UTF-8."""
+    """Return the number of the first line that is not UTF-8."""
     try:
         text(content)
     except UnicodeDecodeError as error:

@@ -1,4 +1,4 @@
-"""Folders and files that are either whole or not there: written beside their place, synced, then moved in one step."""
+"""Write folders and files wholly or not at all: beside their place, then synced, then moved there in one step."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ _RENAME_EXCHANGE = 2
 
 
 def write(folder: Path, files: Mapping[str, bytes]) -> None:
-    """Write a folder with these files (relative name -> content), in the place of one that is there already.
+    """Write a folder with these files (relative name -> content), and replace an older one.
 
-    Whatever happens - full disk, kill, power cut - the path holds the old folder or the new one, whole. Raises OSError
-    and leaves nothing behind where it cannot write.
+    Whatever happens - full disk, kill, power cut - the path holds the whole old folder or the whole new one. Raises
+    OSError and leaves nothing behind where the folder cannot be written.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
     # mkdtemp gives 0700, but a service under its own user reads what an engineer wrote
@@ -42,7 +42,7 @@ def write(folder: Path, files: Mapping[str, bytes]) -> None:
 
 
 def check_takes_file(path: Path, kind: Kind[AnyError], *, what: str = "no file can", hint: str) -> None:
-    """Raises `kind` unless a file can be written there, as far as one can tell without doing so."""
+    """Check that a file can be written, as far as that shows without writing. Raises `kind`."""
     wrong = trouble.why_not_writable(path)
     if wrong is None and path.is_dir():
         wrong = Trouble(cause="Is a directory")
@@ -51,7 +51,7 @@ def check_takes_file(path: Path, kind: Kind[AnyError], *, what: str = "no file c
 
 
 def write_file(path: Path, content: bytes) -> None:
-    """Write a file in the place of one that is there already, as `write` does with folders. Raises OSError."""
+    """Write a file and replace an older one, as `write` does with folders. Raises OSError."""
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f".{path.name}.part")
     try:

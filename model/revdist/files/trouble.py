@@ -1,4 +1,4 @@
-"""Says what failed, with which file, why, and what a person can do: for every operation on a file, in both packages.
+"""Explain failed file operations in both packages: what failed, with which file, why, and what a person can do.
 
     try:
         content = path.read_bytes()
@@ -22,7 +22,7 @@ from typing import Any, Protocol, TypeVar
 from revdist.files import encodings
 
 FILE_ERRORS = (OSError, ValueError)  # ValueError: a null byte in the name, or text that is no UTF-8
-TEXT_BYTES = 16 * 1024**2  # more is no text file that a person wrote
+TEXT_BYTES = 16 * 1024**2  # a larger file is no text that a person wrote
 
 _SHARE = (errno.ESTALE, errno.ETIMEDOUT, errno.ENOTCONN, errno.EHOSTDOWN, errno.EHOSTUNREACH, errno.ECONNRESET)
 _KINDS = {stat.S_IFDIR: "a folder", stat.S_IFIFO: "a named pipe", stat.S_IFSOCK: "a socket"}
@@ -39,33 +39,33 @@ class Kind(Protocol[AnyError]):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Trouble:
-    """Why an operation failed. `hint` may be empty: then the caller knows better what to do."""
+    """Why an operation failed. With an empty `hint`, the caller knows better what to do."""
 
     cause: str
     hint: str = ""
 
 
 def error(kind: Kind[AnyError], cause: Exception, path: Path, operation: str, *, hint: str = "") -> AnyError:
-    """The error of a failed operation, for a person. `operation`: read, listed, written, made.
+    """Make the error of a failed operation, for a person. `operation`: read, listed, written, made.
 
-    `hint`: what to do where the cause itself does not say so.
+    `hint`: what to do if the cause itself does not suggest anything.
     """
     told = explain(cause, path, operation)
     return kind(f"{shown(path)}: cannot be {operation}: {told.cause}", hint=told.hint or hint)
 
 
 def shown(path: Path | str) -> str:
-    """A path that can be printed: bytes that are no UTF-8, and what a terminal would obey, are escaped."""
+    """Return a path that can be printed: bytes that are not UTF-8, and terminal commands, are escaped."""
     name = os.fspath(path)
     try:
         text = name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
-    except UnicodeEncodeError:  # half a character, which no name of a file holds
+    except UnicodeEncodeError:  # half a character, which no file name holds
         text = name
     return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in text)
 
 
 def explain(cause: Exception, path: Path, operation: str = "read") -> Trouble:
-    """Why an operation on a path failed: in the system's words, which people search for, then what they mean here."""
+    """Say why an operation on a path failed: the system's words, which people search for, and their meaning here."""
     if isinstance(cause, UnicodeDecodeError):
         return Trouble(cause=encodings.cause(bytes(cause.object)), hint=encodings.hint(bytes(cause.object)))
     if isinstance(cause, json.JSONDecodeError):
@@ -80,7 +80,7 @@ def explain(cause: Exception, path: Path, operation: str = "read") -> Trouble:
 
 
 def _meaning(number: int, path: Path, operation: str) -> Trouble:
-    """What an error of the system means for this path; the cause is empty where there is no more to say."""
+    """Say what a system error means for this path; the cause is empty if there is no more to say."""
     if number in (errno.EACCES, errno.EPERM):
         return _denied(path, operation)
     if number in (errno.ENOENT, errno.ENOTDIR):
@@ -97,7 +97,7 @@ def _meaning(number: int, path: Path, operation: str) -> Trouble:
 
 
 def _of_the_place(number: int, mount: str) -> Trouble:
-    """What is wrong with a file system."""
+    """Say what is wrong with a file system."""
     if number == errno.EROFS:
         return Trouble(cause=f"{mount} can only be read", hint="choose another place, or mount it for writing")
     if number == errno.ENOSPC:
@@ -112,7 +112,7 @@ def _of_the_place(number: int, mount: str) -> Trouble:
 
 
 def _denied(path: Path, operation: str) -> Trouble:
-    """Which folder on the way is closed, or that the file itself is."""
+    """Say which folder of the path may not be entered, or that the file itself may not be opened."""
     user = _user()
     for folder in reversed(path.absolute().parents):
         if os.path.lexists(folder) and not os.access(folder, os.X_OK, effective_ids=True):
@@ -129,7 +129,7 @@ def _denied(path: Path, operation: str) -> Trouble:
 
 
 def _missing(path: Path) -> Trouble:
-    """The first part of the path that is not there, or is no folder."""
+    """Say which part of the path is the first that is missing or is not a folder."""
     whole = path.absolute()
     for part in (*reversed(whole.parents), whole):
         if not os.path.lexists(part):
@@ -150,12 +150,12 @@ def _too_long(path: Path) -> Trouble:
 
 
 def _nearest(path: Path) -> Path:
-    """The nearest folder above that is there."""
+    """Return the nearest existing folder above a path."""
     return next((folder for folder in path.absolute().parents if os.path.lexists(folder)), Path("/"))
 
 
 def _mount(path: Path) -> str:
-    """Where the file system of a path is mounted."""
+    """Return where the file system of a path is mounted."""
     whole = path.absolute()
     return shown(next(part for part in (whole, *whole.parents) if os.path.ismount(part)))
 
@@ -168,7 +168,7 @@ def _user() -> str:
 
 
 def why_not_file(path: Path) -> Trouble | None:
-    """Why a path cannot be read as a regular file; None where it can."""
+    """Say why a path cannot be read as a regular file; None where it can."""
     try:
         mode = path.stat().st_mode
         if stat.S_ISREG(mode):
@@ -180,7 +180,7 @@ def why_not_file(path: Path) -> Trouble | None:
 
 
 def why_not_folder(path: Path) -> Trouble | None:
-    """Why a path cannot be listed as a folder; None where it can."""
+    """Say why a path cannot be listed as a folder; None where it can."""
     try:
         with os.scandir(path):
             pass
@@ -190,7 +190,7 @@ def why_not_folder(path: Path) -> Trouble | None:
 
 
 def why_not_writable(path: Path) -> Trouble | None:
-    """Why nothing can be written at a path, as far as one can tell without doing so; None where it can."""
+    """Say why nothing can be written at a path, as far as that shows without writing; None where it can."""
     try:
         path.stat()
     except (FileNotFoundError, NotADirectoryError):
@@ -211,7 +211,7 @@ def _refused() -> OSError:
 
 
 def read_text(path: Path, kind: Kind[AnyError], *, hint: str = "") -> str:
-    """The text of a small regular file in UTF-8, without a byte order mark. Raises `kind`."""
+    """Read a small regular text file in UTF-8, without a byte order mark. Raises `kind`."""
     wrong = why_not_file(path)
     if wrong:
         raise kind(f"{shown(path)}: cannot be read: {wrong.cause}", hint=wrong.hint or hint)
@@ -224,7 +224,7 @@ def read_text(path: Path, kind: Kind[AnyError], *, hint: str = "") -> str:
 
 
 def decode(content: bytes, path: Path, kind: Kind[AnyError], *, hint: str = "") -> str:
-    """The text of a file's content in UTF-8, without a byte order mark. Raises `kind`."""
+    """Decode a file's content as UTF-8, without a byte order mark. Raises `kind`."""
     if len(content) > TEXT_BYTES:
         raise kind(f"{shown(path)}: cannot be read: it has more than {TEXT_BYTES} bytes", hint=hint)
     try:
@@ -234,7 +234,7 @@ def decode(content: bytes, path: Path, kind: Kind[AnyError], *, hint: str = "") 
 
 
 def parse_json(content: bytes, path: Path, kind: Kind[AnyError], *, hint: str = "") -> Any:
-    """What a file's content says as JSON. Raises `kind`."""
+    """Parse a file's content as JSON. Raises `kind`."""
     try:
         return json.loads(encodings.text(content))
     except ValueError as cause:

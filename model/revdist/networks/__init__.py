@@ -1,1 +1,1 @@
-"""What is learnt from, and what learns: teachers and their weights; bottleneck, decoder, loss, moving average."""
+"""The networks: teachers and their weights; the student's bottleneck and decoder; loss, moving average."""

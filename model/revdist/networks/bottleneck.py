@@ -1,8 +1,8 @@
 """The bottleneck: multi-scale feature fusion (MFF) and one-class embedding (OCE), section 3.2 of the paper.
 
 B batch, e expansion of the teacher's blocks (4 with bottleneck blocks, 1 with basic blocks), H W the picture.
-`Bottleneck` is the official graph under the official names, without its unused layers conv4 and bn4. `Frozen` is what
-the paper's ablation puts in its place.
+`Bottleneck` is the official graph under the official names, without its unused layers conv4 and bn4. `Frozen` replaces
+it in the paper's ablation.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ Features = Sequence[torch.Tensor]
 
 
 class Bottleneck(nn.Module):
-    """Three feature maps, a ResNet teacher's have 64e, 128e, 256e channels -> (B, 512e, H/32, W/32)."""
+    """Three feature maps (of a ResNet 64e, 128e, 256e channels) -> (B, 512e, H/32, W/32)."""
 
     def __init__(self, block: resnet.Block, blocks: int, base_width: int, channels: tuple[int, int, int]) -> None:
         super().__init__()
@@ -85,7 +85,7 @@ class CoarseBottleneck(nn.Module):
 class Frozen(nn.Module):
     """The last stage of a pretrained network, fed with the coarsest map alone: the baseline "Pre" of the ablation.
 
-    Always in evaluation mode, never with gradients, whatever is done to the student that it is part of.
+    The stage stays in evaluation mode and without gradients, whatever is done to the student that contains it.
     """
 
     def __init__(self, stage: nn.Module) -> None:
@@ -99,6 +99,6 @@ class Frozen(nn.Module):
         return self
 
     def forward(self, features: Features) -> torch.Tensor:
-        """Three maps, the last at H/16 -> what the stage gives at H/32."""
+        """Three maps, the last at H/16 -> the output of the stage at H/32."""
         embedded: torch.Tensor = self.stage(features[2])
         return embedded

@@ -75,7 +75,7 @@ Block = type[BasicBlock | BottleneckBlock]
 class Decoder(nn.Module):
     """For a ResNet teacher: (B, 512e, H/32, W/32) -> 64e at H/4, 128e at H/8, 256e at H/16, as the teacher's order.
 
-    `embedded` channels may be others than 512e.
+    `embedded`: number of input channels, if not 512e.
     """
 
     def __init__(
@@ -100,17 +100,18 @@ class Decoder(nn.Module):
 
 
 class Heads(nn.Module):
-    """For a decoder of other channels than the teacher's: a 1x1 convolution and ReLU behind each scale."""
+    """For a decoder with other channels than the teacher: a 1x1 convolution and ReLU behind each scale."""
 
     def add_heads(self, inputs: Sequence[int], channels: Sequence[int]) -> None:
-        """Channels of what they take and give, fine to coarse."""
+        """Add the heads; `inputs` and `channels`: numbers of input and output channels, fine to coarse."""
         self.head1, self.head2, self.head3 = (
-            nn.Conv2d(taken, given, 1) for taken, given in zip(reversed(inputs), reversed(channels), strict=True)
+            nn.Conv2d(width_in, width_out, 1)
+            for width_in, width_out in zip(reversed(inputs), reversed(channels), strict=True)
         )
         self.relu = nn.ReLU()
 
     def headed(self, features: Features) -> Features:
-        """Three maps, fine to coarse, with the teacher's channels."""
+        """Return three maps with the teacher's channels, fine to coarse."""
         fine, middle, coarse = features
         return self.relu(self.head3(fine)), self.relu(self.head2(middle)), self.relu(self.head1(coarse))
 

@@ -1,4 +1,4 @@
-"""EfficientNet-Lite0 up to its stride of 16, and apart what comes behind, in the weights' own (lukemelas) names.
+"""EfficientNet-Lite0 up to its stride of 16, and its last stage apart, under the weights' own (lukemelas) names.
 
 B batch, H W the picture. The expansion convolution that closes each resolution, the last layer before the next stride,
 gives the features: ReLU6, 144/240/672 channels at strides 4/8/16. The linear projections gave maps ruled by background
@@ -37,10 +37,10 @@ _BLOCKS = (
     _Block(80, 6, 5, 1, 112),
     _Block(112, 6, 5, 1, 112),
     _Block(112, 6, 5, 1, 112),
-    _Block(112, 6, 5, 2, 192),  # of this one the expansion alone
+    _Block(112, 6, 5, 2, 192),  # only the expansion of this block is used
 )
-_CLOSING = (3, 5, 11)  # the first block of strides 8, 16 and 32: its expansion still has the resolution before
-_LAST_STAGE = {  # by the blocks' numbers; of the first the expansion is made already: its features are the coarsest map
+_CLOSING = (3, 5, 11)  # first blocks of strides 8, 16 and 32: their expansions have the finer resolution
+_LAST_STAGE = {  # by number; the coarsest map is the expansion of block 11
     "11": _Block(672, 1, 5, 2, 192),
     "12": _Block(192, 6, 5, 1, 192),
     "13": _Block(192, 6, 5, 1, 192),

@@ -1,4 +1,4 @@
-"""What the student learns from: the flattened cosine distance, with hard-normal gradient masking as an option.
+"""The student's loss: the flattened cosine distance, with hard-normal gradient masking as an option.
 
 B batch, C channels, H W feature pixels.
 """
@@ -28,9 +28,9 @@ def flattened_cosine(taught: Sequence[torch.Tensor], rebuilt: Sequence[torch.Ten
 def mask_easy(taught: torch.Tensor, rebuilt: torch.Tensor, share: float, factor: float) -> torch.Tensor:
     """Return `rebuilt` (B, C, H, W) with a hook that scales the gradient of its best-matched locations by `factor`.
 
-    Best matched is the `share` (0..1) of the batch's locations with the smallest 1 - cos, so that training goes on at
-    what is still hard: hard-normal mining as in ReContrast (arXiv 2306.02602) with the soft factor of Dinomaly
-    (arXiv 2405.14325). A share of 0 changes nothing.
+    The best-matched locations are the `share` (0..1) of the batch with the smallest 1 - cos, so that training goes on
+    where the student is still wrong: hard-normal mining as in ReContrast (arXiv 2306.02602) with the soft factor of
+    Dinomaly (arXiv 2405.14325). A share of 0 changes nothing.
     """
     if share <= 0 or not rebuilt.requires_grad:
         return rebuilt
@@ -45,5 +45,5 @@ def mask_easy(taught: torch.Tensor, rebuilt: torch.Tensor, share: float, factor:
 
 
 def _exact(features: torch.Tensor) -> torch.Tensor:
-    """In float32 at least: 1 - cos of bfloat16 would keep three distinct values."""
+    """Convert to float32 at least: in bfloat16, 1 - cos would keep three distinct values."""
     return features.to(torch.promote_types(features.dtype, torch.float32))

@@ -12,7 +12,7 @@ from torch import nn
 
 
 class Average:
-    """`module` is the average of what `update` was given, over about the last `horizon` times; buffers as well."""
+    """`module` holds the average of the weights and buffers of about the last `horizon` calls of `update`."""
 
     def __init__(self, module: nn.Module, horizon: float) -> None:
         self.module = copy.deepcopy(module)
@@ -20,7 +20,7 @@ class Average:
 
     @torch.no_grad()
     def update(self, module: nn.Module, step: int) -> None:
-        """Take in the weights after a step (counted from 0). Early on it forgets faster: the first ones are random."""
+        """Take in the weights after a step (counted from 0). At first it forgets faster: weights are random."""
         decay = min(self._decay, (1 + step) / (10 + step))
         for kept, new in zip(self.module.state_dict().values(), module.state_dict().values(), strict=True):
             if kept.is_floating_point():

@@ -1,6 +1,6 @@
 """Residual networks (He et al. 2016, arXiv 1512.03385) under torchvision's names, as far as Reverse Distillation needs.
 
-Written here because to import torchvision.models takes longer than all else at the start of a service. B batch, C
+They are written here because importing torchvision.models would take longest at the start of a service. B batch, C
 channels, H W the input.
 """
 
@@ -75,12 +75,12 @@ NAMES = tuple(_LAYOUTS)
 
 
 def layout(name: str) -> tuple[Block, tuple[int, int, int, int], int]:
-    """Kind of block, blocks of each of the four layers, and base width."""
+    """Return the kind of block, the number of blocks in each of the four layers, and the base width."""
     return _LAYOUTS[name]
 
 
 def layer(block: Block, inputs: int, planes: int, blocks: int, stride: int, base_width: int) -> nn.Sequential:
-    """So many blocks; the first one has the stride and brings `inputs` channels to `planes * expansion`."""
+    """Make a layer of blocks; the first block has the stride and turns `inputs` into `planes * expansion` channels."""
     outputs = planes * block.expansion
     downsample = None
     if stride != 1 or inputs != outputs:
@@ -114,7 +114,7 @@ class Trunk(nn.Module):
 
 
 class LastStage(nn.Module):
-    """layer4 of a ResNet, under its own name: what comes behind `Trunk`."""
+    """layer4 of a ResNet, under its own name: the stage behind `Trunk`."""
 
     def __init__(self, name: str) -> None:
         super().__init__()

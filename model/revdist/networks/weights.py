@@ -1,4 +1,4 @@
-"""Weights files: read without executing a pickle, and compared with what a network wants, tensor by tensor."""
+"""Read weights files without executing a pickle, and check them against a network, tensor by tensor."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ Kind = type[RevdistError]
 
 
 def read(path: Path, kind: Kind) -> tuple[bytes, Any]:
-    """A .safetensors, .pth or .pt file: its bytes, and what is in it. Raises `kind`, for a pickle with code too."""
-    import safetensors.torch  # here: an engine that reads no file need not have it
+    """Read a .safetensors, .pth or .pt file: its bytes and its value. Raises `kind`, also for a pickle with code."""
+    import safetensors.torch  # imported here: an engine that reads no file does not need it
 
     if wrong := trouble.why_not_file(path):
         raise kind(f"{trouble.shown(path)}: cannot read the weights: {wrong.cause}", hint=wrong.hint)
@@ -36,8 +36,8 @@ def read(path: Path, kind: Kind) -> tuple[bytes, Any]:
 
 
 def state_dict(value: Any, what: str, kind: Kind) -> dict[str, torch.Tensor]:
-    """The value, if it is a state dict. Raises `kind`."""
-    if not isinstance(value, dict) or not all(isinstance(each, torch.Tensor) for each in value.values()):
+    """Return the value as a state dict. Raises `kind` if it is none."""
+    if not isinstance(value, dict) or not all(isinstance(tensor, torch.Tensor) for tensor in value.values()):
         raise kind(f"{what}: not a state dict", hint="names and tensors are expected")
     return value
 
@@ -45,9 +45,9 @@ def state_dict(value: Any, what: str, kind: Kind) -> dict[str, torch.Tensor]:
 def fill(
     module: nn.Module, state: Mapping[str, torch.Tensor], what: str, kind: Kind, *, unused: tuple[str, ...], hint: str
 ) -> None:
-    """Load strictly: of what the module does not want, only names that begin with one of `unused` are dropped.
+    """Load strictly: of unexpected names, only those that begin with one of `unused` are dropped.
 
-    The module may be on torch's meta device, and so without weights that nobody needs; it takes the tensors over.
+    The module may be on torch's meta device, without weights of its own; it takes over the tensors of `state`.
     Raises `kind`, with the names of tensors that are missing, unexpected, of a wrong shape or not finite.
     """
     wanted = module.state_dict()
@@ -64,11 +64,11 @@ def fill(
     if odd:
         raise kind(f"{what}: wrong shapes: {_some(odd)}", hint=hint)
     check_finite(kept, what, kind, hint="the file is damaged, or its training failed")
-    module.load_state_dict({key: each.to(wanted[key].dtype) for key, each in kept.items()}, assign=True)
+    module.load_state_dict({key: tensor.to(wanted[key].dtype) for key, tensor in kept.items()}, assign=True)
 
 
 def check_finite(state: Mapping[str, torch.Tensor], what: str, kind: Kind, *, hint: str) -> None:
-    """Raises `kind` for a weight that is no number, which a fused ReLU would hide: its maximum of NaN and 0 is 0."""
+    """Check that weights are finite, else raise `kind`: a fused ReLU would hide NaN, its maximum of NaN and 0 is 0."""
     suspects = {key: value for key, value in state.items() if not value.sum().isfinite()}  # or a sum that overflows
     odd = sorted(key for key, value in suspects.items() if not value.isfinite().all())
     if odd:

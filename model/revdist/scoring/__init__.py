@@ -1,1 +1,1 @@
-"""Maps and numbers: how two sets of features become an anomaly map and a score."""
+"""Turn two sets of features into an anomaly map and a score."""

@@ -1,4 +1,4 @@
-"""The parts assembled: what goes into the teacher, and how two sets of features become an anomaly map and a score.
+"""The student, the teacher's input, and how two sets of features become an anomaly map and a score.
 
 B batch, C channels, h w the model's input. Everything stays on the device of its arguments, in float32.
 """
@@ -26,19 +26,19 @@ SIGMA = 4.0
 TRUNCATE = 4.0
 RADIUS = int(TRUNCATE * SIGMA + 0.5)  # 16: a kernel of 33 taps, as scipy's gaussian_filter
 EPSILON = 1e-8
-_BAND = 256  # rows of a map that are made at once
+_BAND = 256  # rows of a map that are computed at once
 STRIDES = (4, 8, 16)  # pixels of the input for one location of each scale
 
 
 class Student(nn.Module):
     """Bottleneck and decoder: the teacher's three maps -> three maps of the same shapes.
 
-    `official` is the paper's; for a teacher that is no ResNet that of ResNet18, with a 1x1 convolution behind each map.
-    `slim` is narrower: few channels and one block a scale. None is what the teacher has by default.
+    `official` is the paper's student; a teacher that is no ResNet gets that of ResNet18, with a 1x1 convolution behind
+    each map. `slim` is narrower: few channels and one block a scale. None is the teacher's default.
 
-    The `full` bottleneck is MFF and OCE. The paper's ablation has two more: `oce` is given zeros in the place of all
-    but the coarsest map, and `pretrained` is the teacher's last stage, frozen; its weights are those of
-    `teacher.load_last_stage`. `coarse` is what is left of `oce` without the layers that see zeros.
+    The `full` bottleneck is MFF and OCE. The paper's ablation has two more: `oce` gets zeros instead of all maps but
+    the coarsest, and `pretrained` is the teacher's last stage, frozen, with the weights of `teacher.load_last_stage`.
+    `coarse` is `oce` without the layers that see zeros.
     """
 
     def __init__(self, teacher: str, *, design: StudentName | None = None, bottleneck: BottleneckName = "full") -> None:
@@ -61,33 +61,33 @@ class Student(nn.Module):
 def _bottleneck(teacher: str, name: BottleneckName, *, slim: bool) -> nn.Module:
     if name == "pretrained":
         return bottleneck.Frozen(build_last_stage(teacher))
-    given = channels(teacher)
+    teacher_channels = channels(teacher)
     block, (_, _, _, last), width = _mirrored(teacher)
     if name == "coarse":
-        embedding = resnet.layer(block, given[2], 512, last, 2, width)
+        embedding = resnet.layer(block, teacher_channels[2], 512, last, 2, width)
         return initialise(bottleneck.CoarseBottleneck(_slim_embedding(teacher) if slim else embedding))
     if slim:
-        return initialise(bottleneck.SlimBottleneck(given, _slim_width(teacher)))
-    return initialise(bottleneck.Bottleneck(block, last, width, given))
+        return initialise(bottleneck.SlimBottleneck(teacher_channels, _slim_width(teacher)))
+    return initialise(bottleneck.Bottleneck(block, last, width, teacher_channels))
 
 
 def _decoder(teacher: str, name: BottleneckName, *, slim: bool) -> nn.Module:
-    given = channels(teacher)
+    teacher_channels = channels(teacher)
     block, (layer1, layer2, layer3, _), base = _mirrored(teacher)
     width = _slim_width(teacher)
     embedded = 2 * width if slim else 512 * block.expansion
     if name == "pretrained":
         embedded = last_channels(teacher)
     if slim:
-        return initialise(decoder.SlimDecoder(embedded, given, width))
+        return initialise(decoder.SlimDecoder(embedded, teacher_channels, width))
     if teacher not in resnet.NAMES:
-        return initialise(decoder.FittedDecoder(embedded, given))
+        return initialise(decoder.FittedDecoder(embedded, teacher_channels))
     mirrored = decoder.BasicBlock if block is resnet.BasicBlock else decoder.BottleneckBlock
     return initialise(decoder.Decoder(mirrored, (layer1, layer2, layer3), base, embedded=embedded))
 
 
 def _mirrored(teacher: str) -> tuple[resnet.Block, tuple[int, int, int, int], int]:
-    """The layout of the ResNet that the official student is made after."""
+    """Return the layout of the ResNet that the official student mirrors."""
     return resnet.layout(teacher if teacher in resnet.NAMES else "resnet18")
 
 
@@ -98,12 +98,12 @@ def _slim_embedding(teacher: str) -> nn.Module:
 
 
 def _slim_width(teacher: str) -> int:
-    """The width of the coarsest map; twice as wide for teachers as wide as a ResNet of bottleneck blocks."""
+    """Return the width of the coarsest map; double for teachers as wide as a ResNet of bottleneck blocks."""
     return 256 if channels(teacher)[2] == 1024 else 128
 
 
 def initialise(module: nn.Module) -> nn.Module:
-    """As the official code: normal of He et al. with fan-out for convolutions, 1 and 0 for batch norms.
+    """Initialise as the official code: normal of He et al. with fan-out for convolutions, 1 and 0 for batch norms.
 
     Transposed convolutions keep torch's default, because `nn.ConvTranspose2d` is no `nn.Conv2d`. Where there are no
     weights, on torch's meta device, none are drawn: torch would import its compiler for that, which takes a second.
@@ -124,37 +124,37 @@ def normalise(pixels: torch.Tensor, mean: torch.Tensor, std: torch.Tensor) -> to
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scoring:
-    """How the distances of the three scales become an anomaly map, and a map a score; the paper's way by default.
+    """How distances of the three scales become an anomaly map, and a map becomes a score; by default as in the paper.
 
-    `scales` leaves scales out of the map alone, as the paper's ablation does (github.com/hq-deng/RD4AD/issues/1): the
-    loss and the student have all three.
+    `scales` selects scales for the map alone, as the paper's ablation does (github.com/hq-deng/RD4AD/issues/1); the
+    loss and the student always have all three.
     """
 
-    scales: tuple[int, ...] = SCALES  # those that count: 1 fine, 2 middle, 3 coarse
+    scales: tuple[int, ...] = SCALES  # scales that count: 1 fine, 2 middle, 3 coarse
     combine: Combine = "add"
-    top_share: float = 0.0  # of the map's values whose mean is the score; 0 for the highest
+    top_share: float = 0.0  # share of the map's values whose mean is the score; 0: the highest value
 
     @classmethod
     def of(cls, recipe: Recipe) -> Scoring:
-        """What a recipe says of it."""
+        """Return the scoring of a recipe."""
         return cls(scales=recipe.scales, combine=recipe.combine, top_share=recipe.top_share)
 
     @property
     def strides(self) -> tuple[int, ...]:
-        """The strides of the scales that count: pixels of the input for one location."""
+        """The strides of the scales that count, in pixels of the input for one location."""
         return tuple(STRIDES[scale - 1] for scale in self.scales)
 
     def chosen(self, distances: Sequence[Each]) -> list[Each]:
-        """The distances of the scales that count, fine to coarse."""
+        """Return the distances of the scales that count, fine to coarse."""
         return [distances[scale - 1] for scale in self.scales]
 
     def combined(self, maps: Sequence[torch.Tensor]) -> torch.Tensor:
-        """The maps of the scales that count, as one: (B, h, w) each -> (B, h, w)."""
+        """Combine the maps of the scales that count: (B, h, w) each -> (B, h, w)."""
         stacked = torch.stack(list(maps))
         return stacked.sum(0) if self.combine == "add" else stacked.prod(0)
 
     def level_of_a_scale(self, level: float) -> float:
-        """What each scale has where all have the same and together they have `level`, such as the threshold."""
+        """Return the equal level of each scale at which all scales together reach `level`, such as the threshold."""
         return level / len(self.scales) if self.combine == "add" else level ** (1 / len(self.scales))
 
 
@@ -167,9 +167,9 @@ def anomaly_maps(
     size: tuple[int, int],
     scoring: Scoring = PLAIN,
 ) -> torch.Tensor:
-    """The `distances` that count, each brought to `size`, combined: (B, h, w) float32. `Spread` is the fast way.
+    """Resize the `distances` that count to `size` and combine them: (B, h, w) float32. `Spread` does so faster.
 
-    Each is 0..2, so that a sum of n is 0..2n and a product 0..2^n.
+    Each distance is 0..2, so that a sum of n is 0..2n and a product 0..2^n.
     """
     return scoring.combined(
         [
@@ -180,8 +180,7 @@ def anomaly_maps(
 
 
 def distances(taught: Sequence[torch.Tensor], rebuilt: Sequence[torch.Tensor]) -> list[torch.Tensor]:
-    """For each scale `cosine_distance`, in float32 whatever the features are in: three distinct values are all that
-    1 - cos in bfloat16 would keep."""
+    """Return the `cosine_distance` of each scale, always in float32: in bfloat16, 1 - cos would keep three values."""
     return [cosine_distance(t.float(), r.float()) for t, r in zip(taught, rebuilt, strict=True)]
 
 
@@ -209,10 +208,10 @@ def smooth(maps: torch.Tensor) -> torch.Tensor:
 class Spread:
     """Distances of the three scales -> the smoothed anomaly map.
 
-    Interpolation and smoothing are linear and separable, so that both together are a matrix on each side of a scale's
-    distances. Maps that add up are made with these alone, a band of rows after the other, because far rows have no part
-    in it; those that multiply are interpolated by matrices, multiplied and then smoothed. Equal to `smooth` of
-    `anomaly_maps` by rounding; for a sum at a tenth of its time.
+    Interpolation and smoothing are linear and separable, so both together are a matrix on each side of a scale's
+    distances. Maps that are added need only these matrices, one band of rows after the other, because distant rows do
+    not contribute. Maps that are multiplied are interpolated by matrices, multiplied and then smoothed. The result
+    differs from `smooth` of `anomaly_maps` by rounding; a sum takes a tenth of the time.
     """
 
     def __init__(self, size: tuple[int, int], device: torch.device, scoring: Scoring = PLAIN) -> None:
@@ -227,15 +226,15 @@ class Spread:
         pairs = list(zip(self.sides, self._scoring.chosen(distances), strict=True))
         if self._adds:
             wide = [distance @ sides.columns for sides, distance in pairs]  # (B, H, w) each
-            made = [
-                rows @ torch.cat([each[:, seen] for each, seen in zip(wide, places, strict=True)], 1)
+            bands = [
+                rows @ torch.cat([distance[:, reached] for distance, reached in zip(wide, places, strict=True)], 1)
                 for places, rows in self._bands
             ]
-            return made[0] if len(made) == 1 else torch.cat(made, 1)
+            return bands[0] if len(bands) == 1 else torch.cat(bands, 1)
         return smooth(self._scoring.combined([sides(distance) for sides, distance in pairs]))
 
     def _banded(self, height: int) -> Iterator[tuple[list[slice], torch.Tensor]]:
-        """For each band of a map: which rows of each scale's distances it is made of, and the matrix for them."""
+        """Yield for each band of a map the rows of each scale's distances that it depends on, and their matrix."""
         for begin in range(0, height, _BAND):
             end = min(height, begin + _BAND)
             places = [_reached(begin, end, sides.rows.shape[1], height) for sides in self.sides]
@@ -243,7 +242,7 @@ class Spread:
             yield places, torch.cat(rows, 1)
 
     def scales(self, distances: Sequence[torch.Tensor]) -> Iterator[torch.Tensor]:
-        """The smoothed map of each scale that counts, fine to coarse: (B, h, w). Those of a sum add up to its map."""
+        """Yield the smoothed map (B, h, w) of each scale that counts, fine to coarse; maps of a sum add up."""
         for sides, distance in zip(self.sides, self._scoring.chosen(distances), strict=True):
             yield sides(distance) if self._adds else smooth(sides(distance))
 
@@ -263,7 +262,7 @@ class _Sides:
 
 
 def _reached(begin: int, end: int, inputs: int, outputs: int) -> slice:
-    """Which inputs of `spreading` the outputs from `begin` to `end` are made of."""
+    """Return the inputs of `spreading` that the outputs from `begin` to `end` depend on."""
     step = (inputs - 1) / (outputs - 1)
     first, last = math.floor((begin - RADIUS) * step), math.ceil((end - 1 + RADIUS) * step)
     return slice(max(0, first), min(inputs, last + 1))
@@ -287,9 +286,9 @@ def _wide(inputs: int, outputs: int) -> torch.Tensor:
 
 
 def scores(maps: torch.Tensor, top_share: float = 0.0) -> torch.Tensor:
-    """The mean of the highest `top_share` of each smoothed map's values, or of 0 the highest: (B, h, w) -> (B,).
+    """Return the mean of the highest `top_share` of each smoothed map's values; 0: the highest. (B, h, w) -> (B,).
 
-    Raw: neither clamped nor normalised. The highest finds small defects; a mean of many finds large faint ones.
+    Scores are neither clamped nor normalised. The highest value finds small defects, a mean large faint ones.
     """
     if not top_share:
         return maps.amax(dim=(1, 2))
@@ -297,7 +296,7 @@ def scores(maps: torch.Tensor, top_share: float = 0.0) -> torch.Tensor:
 
 
 def top_count(top_share: float, values: int) -> int:
-    """How many of a map's values make its score: one at least."""
+    """Return how many of a map's values make its score: at least one."""
     return max(1, round(top_share * values))
 
 
@@ -309,6 +308,6 @@ def _taps(device: torch.device) -> torch.Tensor:
 
 
 def _mirror(length: int, device: torch.device) -> torch.Tensor:
-    """Which element stands at each place of the padded axis: ... 1 0 | 0 1 ... n-1 | n-1 n-2 ...; any length."""
+    """Return the element at each place of the padded axis: ... 1 0 | 0 1 ... n-1 | n-1 n-2 ...; any length."""
     place = torch.arange(-RADIUS, length + RADIUS, device=device) % (2 * length)
     return torch.minimum(place, 2 * length - 1 - place)

@@ -1,1 +1,1 @@
-"""What a number promises: conformal thresholds, the Pareto tail, outliers among good pictures."""
+"""Thresholds and what they promise: conformal prediction, the Pareto tail, outliers among good pictures."""

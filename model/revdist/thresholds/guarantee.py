@@ -1,4 +1,4 @@
-"""What a false-reject rate promises, apart from the arithmetic: a command's options need the names and no SciPy."""
+"""The guarantees of a false-reject rate, without arithmetic: a command's options need the names but no SciPy."""
 
 from __future__ import annotations
 

@@ -12,7 +12,7 @@ from revdist.thresholds import pareto_tail
 
 SHOWN = 5
 FENCE = 3.0  # interquartile ranges over the upper quartile: Tukey's "far out"
-SURPRISE = 0.05  # how many pictures as high are expected among as many good ones, at most
+SURPRISE = 0.05  # largest expected number of pictures as high among as many good ones
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,7 +27,7 @@ class Suspect:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Excluded:
-    """A picture that somebody left out by hand, and what it would have scored."""
+    """A picture that somebody left out by hand, and its score."""
 
     file: str
     sha256: str
@@ -35,10 +35,10 @@ class Excluded:
 
 
 def outliers(scores: npt.NDArray[np.float64]) -> npt.NDArray[np.bool_]:
-    """Which scores (n,) are far from all others.
+    """Return which scores (n,) are far from all others.
 
-    Those beyond Tukey's far-out fence (1977), and, where the others are enough to fit a tail, so far out that fewer
-    than one in twenty sets of n good pictures would have one: a skewed law has many scores beyond a fence.
+    These are scores beyond Tukey's far-out fence (1977). A skewed distribution has many of those, so where the other
+    scores suffice to fit a tail, fewer than one in twenty sets of n good pictures must have a score so far out.
     """
     low, high = np.quantile(scores, (0.25, 0.75))
     beyond = scores > high + FENCE * (high - low)
@@ -52,7 +52,7 @@ def outliers(scores: npt.NDArray[np.float64]) -> npt.NDArray[np.bool_]:
 
 
 def find(files: Sequence[str], hashes: Sequence[str], scores: npt.NDArray[np.float64]) -> tuple[Suspect, ...]:
-    """The pictures with the highest scores, the highest first."""
+    """Return the pictures with the highest scores, the highest first."""
     far = outliers(scores)
     return tuple(
         Suspect(file=files[row], sha256=hashes[row], score=float(scores[row]), outlier=bool(far[row]))

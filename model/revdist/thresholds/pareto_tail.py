@@ -23,25 +23,25 @@ from scipy import special
 Numbers = npt.NDArray[np.float64]
 
 FEWEST = 50  # scores
-FEWEST_EXCESSES = 10  # different ones
+FEWEST_EXCESSES = 10  # different excesses
 MOST_EXCESSES = 200  # more only cost time
-SHARE = 0.1  # of the scores are in the tail, within those two limits
+SHARE = 0.1  # share of the scores that is in the tail, within those two limits
 PRIOR = 0.2  # standard deviation of xi about 0, which is an exponential tail
 FURTHEST = 10  # how many times rarer than one in n + 1 a rate may be to be estimated from n scores
 _SHAPES = np.linspace(-0.9, 0.9, 60)  # xi; 0 is not among them
-_STEPS = 41  # of the scale, about its likely value for each shape
-_SLICES = (np.arange(15) + 0.5) / 15  # of the law of the tail's share
-_HALVINGS = 60  # of where a score is looked for: to the last digits; scipy.optimize takes long to import
+_STEPS = 41  # steps of the scale, about its likely value for each shape
+_SLICES = (np.arange(15) + 0.5) / 15  # slices of the distribution of the tail's share
+_HALVINGS = 60  # halvings of the search for a score: to the last digits; scipy.optimize takes long to import
 _UNLIKELY = 1e-7  # weight of a pair that is dropped
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Estimate:
-    """What a tail says of a threshold. The intervals hold 95 % of the posterior."""
+    """A tail's estimate for a threshold. The intervals hold 95 % of the posterior."""
 
     rate: float  # share of good parts over the threshold, on average
     rate_interval: tuple[float, float]
-    threshold_interval: tuple[float, float]  # of the score that the wanted share is over
+    threshold_interval: tuple[float, float]  # of the score that the wanted share exceeds
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> Estimate:
@@ -63,11 +63,11 @@ class Tail:
     weights: Numbers  # (P,) adding up to 1
 
     def rate(self, score: float) -> float:
-        """The share of good parts over a score that is not less than `start`: the mean over pairs."""
+        """Return the share of good parts over a score >= `start`: the mean over pairs."""
         return self.excesses / (self.scores + 1) * float(self.weights @ self._over(score))
 
     def score(self, rate: float) -> float:
-        """The score that a share of good parts is over on average; `start` where that share is more than the tail."""
+        """Return the score that a share of good parts exceeds on average; `start` if the share exceeds the tail."""
         low, high = self.start, float(self._scores(rate, np.ones(1)).max())  # there even the longest tail has the rate
         if self.rate(low) <= rate:
             return low
@@ -77,11 +77,11 @@ class Tail:
         return high
 
     def score_with(self, rate: float, confidence: float) -> float:
-        """The score that at most this share of good parts is over with a confidence such as 0.95."""
+        """Return the score that at most this share of good parts exceeds, with a confidence such as 0.95."""
         return self._quantiles(self._scores(rate, self._shares), (confidence,))[0]
 
     def estimate(self, threshold: float, rate: float) -> Estimate:
-        """How sure this tail is of the rate at a threshold, and of the threshold for a rate."""
+        """Estimate the rate at a threshold, and the intervals of that rate and of the threshold for a rate."""
         rates = self._quantiles(self._shares[:, None] * self._over(threshold), (0.025, 0.975))
         scores = self._quantiles(self._scores(rate, self._shares), (0.025, 0.975))
         return Estimate(
@@ -90,22 +90,22 @@ class Tail:
 
     @property
     def _shares(self) -> Numbers:
-        """Equally likely shares (slices,) of good parts over `start`, an order statistic: a beta law."""
+        """Return equally likely shares (slices,) of good parts over `start`, an order statistic with a beta law."""
         return np.asarray(special.betaincinv(self.excesses, self.scores + 1 - self.excesses, _SLICES))
 
     def _over(self, score: float) -> Numbers:
-        """P(excess > score - start) of each pair (P,)."""
+        """Return P(excess > score - start) of each pair (P,)."""
         inner = np.maximum(0.0, 1 + self.shapes * max(0.0, score - self.start) / self.scales)
         with np.errstate(divide="ignore"):  # beyond the end of a tail: log 0 is -inf, and its share 0
             return np.asarray(np.exp(-np.log(inner) / self.shapes))
 
     def _scores(self, rate: float, shares: Numbers) -> Numbers:
-        """The score with this rate for each share and pair (shares, P); `start` where the rate exceeds the share."""
+        """Return the scores with this rate by share and pair (shares, P); `start` if the rate exceeds the share."""
         ratio = np.maximum(0.0, np.log(shares / rate))[:, None]
         return np.asarray(self.start + self.scales / self.shapes * np.expm1(self.shapes * ratio))
 
     def _quantiles(self, values: Numbers, levels: tuple[float, ...]) -> list[float]:
-        """Quantiles of values (shares, P), where each row is as likely and pairs have their weights."""
+        """Return quantiles of values (shares, P), where rows are equally likely and pairs have their weights."""
         order = np.argsort(values, axis=None)
         heights = np.cumsum(np.broadcast_to(self.weights / len(values), values.shape).ravel()[order])
         rows = np.minimum(np.searchsorted(heights, levels), values.size - 1)
@@ -113,7 +113,7 @@ class Tail:
 
 
 def fit(ordered: Numbers) -> Tail | None:
-    """The tail of scores (n,), ascending; None where they are too few or too many in the tail are equal."""
+    """Fit the tail of scores (n,), ascending; None where they are too few or too many in the tail are equal."""
     n = len(ordered)
     if n < FEWEST:
         return None
@@ -126,12 +126,12 @@ def fit(ordered: Numbers) -> Tail | None:
 
 
 def lowest_rate(n: int) -> float:
-    """The least rate that is estimated from n scores: further out, a tail is a guess."""
+    """Return the least rate that is estimated from n scores: further out, a tail is a guess."""
     return 1 / (FURTHEST * (n + 1))
 
 
 def _posterior(excesses: Numbers) -> tuple[Numbers, Numbers, Numbers]:
-    """Shapes, scales and weights (P,): likelihood times a prior normal in the shape, flat in the log of the scale."""
+    """Return shapes, scales and weights (P,): likelihood times a prior, normal in the shape, flat in log scale."""
     m, mean = len(excesses), excesses.mean()
     spread = 5 * math.sqrt(2 / m)  # five standard deviations of the log of the scale
     shapes = np.repeat(_SHAPES, _STEPS)

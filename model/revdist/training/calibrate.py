@@ -1,7 +1,7 @@
 """Set a bundle's threshold anew: for another false-reject rate, with more good pictures, or for another engine.
 
-Pictures are added to those that the engine's calibration is made of already. An outlier among them moves nothing until
-a person confirms that it is a good part: one bad part among the good ones raises the threshold for all.
+New pictures are added to those of the engine's earlier calibration. An outlier among the new pictures changes nothing
+until a person confirms that it is a good part: one bad part among the good ones raises the threshold for all.
 """
 
 from __future__ import annotations
@@ -33,40 +33,40 @@ from revdist.training.packing import Observed
 
 log = logging.getLogger("revdist")
 
-OBSERVED = 32  # pictures for the ranges, and to compare with float32
-TOO_FAR = 0.25
+OBSERVED = 32  # pictures to take ranges from, and to compare with float32
+TOO_FAR = 0.25  # largest median deviation of scores from float32, relative
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
-    """What to calibrate for, and with which pictures."""
+    """The wanted false-reject rate, and the pictures to calibrate with."""
 
     good: Path  # pictures of good parts, or the root of an MVTec layout
     false_reject_rate: float
     guarantee: Guarantee = "average"
     blocks: str = ""  # as in a recipe
     exclude: tuple[Path, ...] = ()
-    share: Path | None = None  # for int8: a bundle whose teacher's ranges are taken, so that both share one teacher
-    replace_held_out: bool = False  # the pictures that the calibration is made of, in the place of adding to them
-    confirm_all: bool = False  # outliers are good parts, as a person has seen
-    confirm: tuple[Path, ...] = ()  # these are
+    share: Path | None = None  # for int8: take the teacher's ranges from this bundle, so that both share one teacher
+    replace_held_out: bool = False  # use only the new pictures, do not add them to the earlier ones
+    confirm_all: bool = False  # a person has seen that all outliers are good parts
+    confirm: tuple[Path, ...] = ()  # outliers that a person has confirmed as good parts
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recalibration:
-    """The bundle with its new calibration, and what became of the pictures that it was not made of."""
+    """The bundle with its new calibration, and what became of the pictures."""
 
     bundle: Bundle
-    left_out: int  # because the student was trained on them
-    added: int  # pictures that the calibration was not made of before
-    observed: int  # unseen ones that int8 took the ranges of maps from
-    deviations: npt.NDArray[np.float64]  # (n,) of scores from those in float32, relative; empty for float32 itself
+    left_out: int  # pictures left out because the student was trained on them
+    added: int  # pictures that are new to the calibration
+    observed: int  # unseen pictures that int8 took the ranges of maps from
+    deviations: npt.NDArray[np.float64]  # (n,) relative, of scores from those in float32; empty for float32
 
 
 def engines(found: Bundle) -> tuple[list[backend.Name], dict[str, str]]:
-    """The engines that a bundle is calibrated for and this machine has; and those that it has not, with the reason.
+    """Return the engines of a bundle's calibrations that this machine has, and the missing ones with the reason.
 
-    Raises CalibrationError where there is none that it has.
+    Raises CalibrationError where this machine has none of them.
     """
     names, left = [], {}
     for identity in found.calibrations:
@@ -83,12 +83,13 @@ def engines(found: Bundle) -> tuple[list[backend.Name], dict[str, str]]:
 
 
 def recalibrate(path: Path, request: Request, engine: Engine, plain: Engine) -> Recalibration:
-    """Calibrate the bundle at `path` on `engine`, which then holds its product. `plain`: in float32, or the same one.
+    """Calibrate the bundle at `path` on `engine`, which then holds its product.
 
-    Pictures that the student was trained on score too low to be of use: they are recognised by their content and left
-    out; but int8 takes the ranges of maps from them, or from some unseen ones, which are of no other use then.
-    Pictures that an older calibration excludes stay on record unless they are used now.
-    Raises CalibrationError where nothing remains or this precision is too coarse, RecipeError, BundleError, DataError
+    `plain`: an engine in float32; it may be `engine` itself.
+    Pictures that the student was trained on score too low for a threshold: they are recognised by their content and
+    left out. int8 takes the ranges of maps from them; without them, from some unseen pictures, which then do not count
+    for the threshold. Pictures that an older calibration excludes stay on record unless they are used now.
+    Raises CalibrationError where no picture remains or the precision is too coarse, RecipeError, BundleError, DataError
     or ImageError.
     """
     loaded = bundle.load(path, plain)
@@ -105,11 +106,11 @@ def recalibrate(path: Path, request: Request, engine: Engine, plain: Engine) -> 
     usable = {sha256: path for path, sha256 in identities if sha256 not in of_ranges}
     who = f"the unseen pictures in {good.root}"
     look.unlike(plain, loaded.trained_appearance, list(usable.values()), loaded.recipe, who)
-    added, made = _calibration(loaded, before, engine, good, usable, request)
+    added, calibration = _calibration(loaded, before, engine, good, usable, request)
     golden = bundle.golden_scores(loaded, engine, loaded.product)
     deviations = np.empty(0) if engine is plain else _deviations(engine, plain, loaded, list(usable.values()))
     return Recalibration(
-        bundle=packing.recalibrate(loaded, made, golden, observed, packing.seen_pixels(good)),
+        bundle=packing.recalibrate(loaded, calibration, golden, observed, packing.seen_pixels(good)),
         left_out=len(good.used) - len(unseen),
         added=added,
         observed=len(unseen) - len(usable),
@@ -125,7 +126,7 @@ def _calibration(
     usable: Mapping[str, Path],
     request: Request,
 ) -> tuple[int, Calibration]:
-    """How many pictures are new to the threshold, and the calibration with them. `usable`: by SHA-256."""
+    """Return how many pictures are new, and the calibration with them. `usable`: unseen pictures by SHA-256."""
     kept, waiting = _kept(before, good, usable)
     of_before = {picture.sha256 for picture in kept}
     added = [path for sha256, path in usable.items() if sha256 not in of_before]
@@ -138,7 +139,7 @@ def _calibration(
         guarantee=request.guarantee,
         blocks=request.blocks,
     )
-    made = holdout.settle(
+    calibration = holdout.settle(
         [picture for picture in scored if picture not in unconfirmed],
         wanted,
         engine=engine.identity,
@@ -148,17 +149,19 @@ def _calibration(
     for picture in excluded:
         if picture.sha256 in loaded.trained_on:
             log.warning("%s is excluded, but the student was trained on it: train again without it", picture.file)
-    made = dataclasses.replace(made, excluded=excluded)
-    return len(added), dataclasses.replace(made, excluded=excluded + _still_excluded(loaded, set(usable), made))
+    calibration = dataclasses.replace(calibration, excluded=excluded)
+    return len(added), dataclasses.replace(
+        calibration, excluded=excluded + _still_excluded(loaded, set(usable), calibration)
+    )
 
 
 def _held_out(loaded: Bundle) -> frozenset[str]:
-    """The pictures that thresholds in force are made of, by SHA-256."""
-    return frozenset(sha256 for made in loaded.calibrations.values() for sha256 in made.held_out)
+    """Return the SHA-256 of each picture that a threshold of the bundle is made of."""
+    return frozenset(sha256 for calibration in loaded.calibrations.values() for sha256 in calibration.held_out)
 
 
 def _before(loaded: Bundle, request: Request, engine: Engine) -> Calibration | None:
-    """The calibration to whose pictures others are added. Raises CalibrationError where that cannot be done."""
+    """Return the calibration to add pictures to, if any. Raises CalibrationError where none can be added."""
     before = loaded.calibrations.get(engine.identity)
     if before is None or request.replace_held_out:
         return None
@@ -176,9 +179,9 @@ def _before(loaded: Bundle, request: Request, engine: Engine) -> Calibration | N
 def _observe(
     loaded: Bundle, request: Request, plain: Engine, good: GoodPictures, unseen: Sequence[Path]
 ) -> Observed | None:
-    """The ranges of maps for int8; None where the bundle's own are to be kept, as its scores were made with them.
+    """Observe the ranges of maps for int8; None keeps the bundle's own ranges, which its scores were made with.
 
-    Raises CalibrationError where they take all pictures.
+    Raises CalibrationError where the ranges take all unseen pictures.
     """
     if loaded.ranges is not None and request.share is None and not request.replace_held_out:
         return None
@@ -198,9 +201,9 @@ def _observe(
 def _kept(
     before: Calibration | None, good: GoodPictures, usable: Mapping[str, Path]
 ) -> tuple[list[Scored], list[Scored]]:
-    """The pictures of the calibration before with their scores, and its outliers that nobody has confirmed yet.
+    """Return the pictures of the earlier calibration with their scores, and its unconfirmed outliers.
 
-    Those that are excluded now are gone. Names and blocks are those of now, where the picture is there.
+    Pictures that are excluded now are dropped. A picture that is among the new ones has its new name and block.
     """
     if before is None:
         return [], []
@@ -215,11 +218,11 @@ def _kept(
 
     scores = zip(before.held_out, before.scores.tolist(), strict=True)
     kept = [scored(sha256, value) for sha256, value in scores if sha256 not in gone]
-    return kept, [scored(each.sha256, each.score) for each in before.unconfirmed if each.sha256 not in gone]
+    return kept, [scored(outlier.sha256, outlier.score) for outlier in before.unconfirmed if outlier.sha256 not in gone]
 
 
 def _unconfirmed(scored: Sequence[Scored], accepted: Collection[str], request: Request) -> list[Scored]:
-    """Outliers that no threshold is made of yet, and that nobody has confirmed. Raises ImageError."""
+    """Return the outliers that no threshold uses yet and nobody has confirmed. Raises ImageError."""
     confirmed = {images.content_hash(path) for path in request.confirm}
     if not scored or request.confirm_all:
         return []
@@ -232,12 +235,12 @@ def _unconfirmed(scored: Sequence[Scored], accepted: Collection[str], request: R
 
 
 def _representative(pictures: Sequence[Path]) -> list[Path]:
-    """Some of the pictures, from all over the list."""
+    """Choose at most OBSERVED pictures and at most a quarter of them, evenly from the whole list."""
     return list(pictures[:: max(4, math.ceil(len(pictures) / OBSERVED))])
 
 
 def _shared(path: Path, loaded: Bundle) -> quantised.Ranges:
-    """The teacher's ranges of another bundle: products with the same ones are inspected in one pass."""
+    """Return the teacher's ranges of another bundle: products with equal ranges share one pass of the teacher."""
     other = bundle.read(path)
     if other.ranges is None:
         raise CalibrationError(f"{path}: has no ranges to share", hint="calibrate it for int8 first")
@@ -248,8 +251,10 @@ def _shared(path: Path, loaded: Bundle) -> quantised.Ranges:
 
 def _deviations(engine: Engine, plain: Engine, loaded: Bundle, pictures: Sequence[Path]) -> npt.NDArray[np.float64]:
     compared = _representative(pictures)
-    exact, found = (evaluate.scores(each, loaded.product, compared, loaded.recipe.reading) for each in (plain, engine))
-    deviations = np.abs(found / exact - 1)
+    exact, rounded = (
+        evaluate.scores(scorer, loaded.product, compared, loaded.recipe.reading) for scorer in (plain, engine)
+    )
+    deviations = np.abs(rounded / exact - 1)
     if not np.median(deviations) <= TOO_FAR:
         raise CalibrationError(
             f"{loaded.path}: scores on {engine.identity} are {np.median(deviations):.0%} off those in float32",
@@ -259,7 +264,7 @@ def _deviations(engine: Engine, plain: Engine, loaded: Bundle, pictures: Sequenc
 
 
 def _still_excluded(loaded: Bundle, used: set[str], made: Calibration) -> tuple[Excluded, ...]:
-    """What older calibrations exclude, each once, and neither used nor excluded by the new one."""
-    known = used | {each.sha256 for each in made.excluded}
-    older = [each for calibration in loaded.calibrations.values() for each in calibration.excluded]
-    return tuple({each.sha256: each for each in older if each.sha256 not in known}.values())
+    """Return the pictures that only older calibrations exclude, each once; the new one does not use them either."""
+    used_or_excluded = used | {picture.sha256 for picture in made.excluded}
+    older = [picture for calibration in loaded.calibrations.values() for picture in calibration.excluded]
+    return tuple({picture.sha256: picture for picture in older if picture.sha256 not in used_or_excluded}.values())

@@ -1,6 +1,6 @@
 """The state of a stopped training run: a folder beside the bundle-to-be, without pickle.
 
-state.json says what the run is and how far it came; state.safetensors holds student, their average and optimiser.
+state.json: what the run is, and its progress; state.safetensors: student, moving average and optimiser.
 """
 
 from __future__ import annotations
@@ -31,14 +31,14 @@ _TENSORS = "state.safetensors"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sides:
-    """Which pictures a run trains with and which it holds out: SHA-256 by name."""
+    """The pictures that a run trains with and those that it holds out: SHA-256 by name."""
 
     trained: dict[str, str]
     held_out: dict[str, str]
-    seen: frozenset[str] = frozenset()  # SHA-256 of what the student was trained with before, and is not any more
+    seen: frozenset[str] = frozenset()  # SHA-256 of pictures that only earlier steps were trained with
 
     def differences(self, now: Sides) -> str:
-        """In which pictures the run differs now, named."""
+        """Name the pictures that have changed, gone or come since."""
         before, after = self.trained | self.held_out, now.trained | now.held_out
         kinds = (
             ("changed", [name for name in before if name in after and before[name] != after[name]]),
@@ -57,7 +57,7 @@ def _named(names: list[str], most: int = 5) -> str:
 
 
 def sides_of_stopped(folder: Path) -> Sides | None:
-    """The pictures of a run whose state is kept; None where there is none, or one that says nothing of them."""
+    """Return the pictures of a stopped run; None where there is no such run, or its state does not name them."""
     try:
         sides = json.loads((folder / _JSON).read_text())["sides"]
         return Sides(trained=dict(sides["trained"]), held_out=dict(sides["held_out"]), seen=frozenset(sides["seen"]))
@@ -66,7 +66,7 @@ def sides_of_stopped(folder: Path) -> Sides | None:
 
 
 def recipe_of_stopped(folder: Path) -> dict[str, Any]:
-    """What a stopped run says it is; empty where there is none."""
+    """Return what identifies a stopped run, such as its recipe; empty where there is no such run."""
     try:
         run = json.loads((folder / _JSON).read_text())["run"]
     except (OSError, KeyError, TypeError, ValueError, RecursionError):
@@ -76,12 +76,12 @@ def recipe_of_stopped(folder: Path) -> dict[str, Any]:
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
-    """Where a run keeps its state, and what identifies the run: recipe, data, teacher, device."""
+    """The folder of a run's state, and what identifies the run: recipe, data, teacher, device."""
 
     folder: Path
     run: dict[str, Any]
     sides: Sides | None = None
-    go_on: bool = False  # though pictures are not those that the run was stopped with
+    go_on: bool = False  # even if the pictures have changed since the run was stopped
 
     def save(self, models: Mapping[str, nn.Module], optimiser: torch.optim.Optimizer, losses: list[float]) -> None:
         """Write the state after `len(losses)` steps, in one step. Raises TrainError where the disk is full."""
@@ -100,7 +100,7 @@ class Checkpoint:
             ) from error
 
     def restore(self, models: Mapping[str, nn.Module], optimiser: torch.optim.Optimizer) -> list[float]:
-        """Take up the state and return the losses so far; an empty list where there is none.
+        """Load the state and return the losses so far; an empty list where there is no state.
 
         Raises TrainError for the state of another run, or a damaged one.
         """
@@ -138,7 +138,7 @@ class Checkpoint:
         }
 
     def _check_data(self, delete: str) -> None:
-        """Which pictures differ. Raises TrainError unless the run is to go on with those of now."""
+        """Name the pictures that differ from the stopped run's: in a warning if `go_on`, else in a TrainError."""
         before = sides_of_stopped(self.folder)
         told = before.differences(self.sides) if before and self.sides else ""
         if self.go_on:
@@ -168,7 +168,9 @@ class Checkpoint:
 
 
 def _below(prefix: str, tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    return {name.removeprefix(f"{prefix}."): each for name, each in tensors.items() if name.startswith(f"{prefix}.")}
+    return {
+        name.removeprefix(f"{prefix}."): tensor for name, tensor in tensors.items() if name.startswith(f"{prefix}.")
+    }
 
 
 def _optimiser_state(tensors: dict[str, torch.Tensor]) -> dict[int, dict[str, torch.Tensor]]:

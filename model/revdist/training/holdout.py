@@ -1,5 +1,6 @@
-"""Pictures of good parts: which there are, which are left out by hand, which lot each is of; and the calibration of
-a product with those that its student has not seen. Training and `revdist calibrate` share it.
+"""Gather pictures of good parts, without those left out by hand and with their blocks, and calibrate a product.
+
+A calibration uses pictures that the student has not seen. Training and `revdist calibrate` share this module.
 """
 
 from __future__ import annotations
@@ -39,32 +40,32 @@ class GoodPictures:
 
     root: Path
     used: tuple[Path, ...]
-    excluded: tuple[Path, ...]  # by hand
-    blocks: tuple[str, ...]  # of each of the used; empty where no blocks are asked for
-    looks: tuple[Look, ...] = ()  # at each of the used
-    copies: tuple[Path, ...] = ()  # of those used, which are left out
+    excluded: tuple[Path, ...]  # left out by hand
+    blocks: tuple[str, ...]  # the block of each used picture; empty without blocks
+    looks: tuple[Look, ...] = ()  # one for each used picture
+    copies: tuple[Path, ...] = ()  # copies of used pictures, which are left out
 
     @property
     def given(self) -> list[Path]:
-        """All that are not excluded by hand, copies too."""
+        """All pictures that are not excluded by hand, copies too."""
         return sorted((*self.used, *self.copies))
 
     def name(self, path: Path) -> str:
-        """A picture's path relative to the folder; its own name where it lies elsewhere."""
+        """Return a picture's path relative to the folder, or its file name where it lies elsewhere."""
         return path.relative_to(self.root).as_posix() if path.is_relative_to(self.root) else path.name
 
 
 def gather(
     good: Path, pattern: str, exclude: Sequence[Path], known: Collection[str] = (), how: Reading = PLAIN
 ) -> GoodPictures:
-    """Look at the pictures of good parts in a folder (or its train/good); with blocks, in its subfolders too.
+    """Gather the pictures of good parts in a folder (or its train/good); with blocks, in its subfolders too.
 
     Copies of a picture count once: a copy on the other side of a split would make every promise worthless.
 
     `exclude`: files, also relative to the folder; pictures of the same content are left out, wherever they lie.
-    `known`: SHA-256 of pictures that may be excluded too, though they do not lie there.
-    Raises DataError where nothing is left, nothing can be learnt from the set or an excluded file is none of the
-    pictures; ImageError where one is missing or cannot be read.
+    `known`: SHA-256 of pictures outside of the folder that may be excluded too.
+    Raises DataError where no picture is left, nothing can be learnt from the set or an excluded file is none of the
+    pictures; ImageError where a picture is missing or cannot be read.
     """
     root = images.good_folder(good)
     pictures = images.pictures_below(root) if pattern else images.pictures_in(root)
@@ -98,7 +99,7 @@ def gather(
 
 
 def identities(loaded: Bundle, pictures: Sequence[Path]) -> list[str]:
-    """SHA-256 of each picture: of the file that a bundle was made with where this one is a copy of it, else its own.
+    """Return the SHA-256 of each picture, or for a copy that of the bundle's picture that it is a copy of.
 
     Raises ImageError where a file cannot be read.
     """
@@ -114,15 +115,15 @@ def identities(loaded: Bundle, pictures: Sequence[Path]) -> list[str]:
 
 
 def trained_with(loaded: Bundle, pictures: Sequence[Path]) -> list[Path]:
-    """Those of the pictures that a bundle's student was trained on, or copies of them. Raises ImageError."""
+    """Return the pictures that a bundle's student was trained on, also copies of those. Raises ImageError."""
     hashes = identities(loaded, pictures)
     return [path for path, sha256 in zip(pictures, hashes, strict=True) if sha256 in loaded.trained_on]
 
 
 def check_tests(loaded: Bundle, pictures: Sequence[Path]) -> None:
-    """Look at test pictures before they are inspected; say which of them a bundle's student was trained on.
+    """Check test pictures before they are inspected; warn of those that a bundle's student was trained on.
 
-    Raises DataError where their depth is not the bundle's, ImageError that names all that cannot be read.
+    Raises DataError where their depth is not the bundle's, ImageError that names all unreadable pictures.
     """
     looks = survey.survey(pictures, loaded.recipe.reading)
     survey.check_depth(looks, loaded.recipe.reading)
@@ -136,24 +137,25 @@ def check_tests(loaded: Bundle, pictures: Sequence[Path]) -> None:
 
 
 def unseen(loaded: Bundle, pictures: Sequence[Path]) -> list[Path]:
-    """Those of the pictures that a bundle's student was not trained on, nor on copies of them.
+    """Return the pictures that a bundle's student was trained on neither itself nor in a copy.
 
     Raises CalibrationError where none is left, ImageError where a file cannot be read.
     """
     seen = set(trained_with(loaded, pictures))
-    found = [picture for picture in pictures if picture not in seen]
-    if not found:
+    unseen_pictures = [picture for picture in pictures if picture not in seen]
+    if not unseen_pictures:
         raise CalibrationError(
             f"{pictures[0].parent}: the student was trained on all {len(pictures)} pictures",
             hint="take pictures that it has not seen",
         )
-    return found
+    return unseen_pictures
 
 
 def keep_sides(good: GoodPictures, before: Sides) -> tuple[list[Path], list[Path]]:
-    """Pictures to train with and held out, as a stopped run had them: nothing that was trained with is held out.
+    """Split pictures as a stopped run did: return those to train with, and those held out.
 
-    New ones are trained with. Raises TrainError where no held-out picture is left.
+    A picture that was trained with is never held out; new pictures are trained with. Raises TrainError where
+    no held-out picture is left.
     """
     fitted: list[Path] = []
     held_out: list[Path] = []
@@ -197,18 +199,18 @@ def calibrate(
 
     Raises CalibrationError, DataError or ImageError.
     """
-    made = settle(score(engine, product, good, held_out, recipe.reading), recipe, engine=engine.identity)
-    return dataclasses.replace(made, excluded=excluded(engine, product, good, recipe.reading))
+    calibration = settle(score(engine, product, good, held_out, recipe.reading), recipe, engine=engine.identity)
+    return dataclasses.replace(calibration, excluded=excluded(engine, product, good, recipe.reading))
 
 
 def settle(scored: Sequence[Scored], recipe: Recipe, *, engine: str, unconfirmed: Sequence[Scored] = ()) -> Calibration:
-    """Set the threshold from scores. `unconfirmed` ones are shown among the highest, and move nothing.
+    """Set the threshold from scores. `unconfirmed` pictures are listed among the suspects, but do not count.
 
     Raises CalibrationError.
     """
     _tell_ties(scored)
     scores = np.array([picture.score for picture in scored])
-    made = conformal.calibrate(
+    calibration = conformal.calibrate(
         scores,
         recipe.false_reject_rate,
         engine=engine,
@@ -217,8 +219,8 @@ def settle(scored: Sequence[Scored], recipe: Recipe, *, engine: str, unconfirmed
     )
     shown = [*scored, *unconfirmed]
     return dataclasses.replace(
-        made,
-        blocks=_fare([picture for picture in scored if picture.block], made),
+        calibration,
+        blocks=_fare([picture for picture in scored if picture.block], calibration),
         suspects=outliers.find(
             [picture.file for picture in shown],
             [picture.sha256 for picture in shown],
@@ -232,7 +234,7 @@ def settle(scored: Sequence[Scored], recipe: Recipe, *, engine: str, unconfirmed
 
 
 def _tell_ties(scored: Sequence[Scored]) -> None:
-    """Equal scores of different pictures: they look the same to the model, and count as one for a promise."""
+    """Warn of pictures with equal scores: they look the same to the model, and prove no more than one picture."""
     files: dict[float, list[str]] = {}
     for picture in scored:
         files.setdefault(picture.score, []).append(picture.file)
@@ -246,7 +248,7 @@ def _tell_ties(scored: Sequence[Scored]) -> None:
 
 
 def _fare(scored: Sequence[Scored], calibration: Calibration) -> tuple[Block, ...]:
-    """Each block's rejects at a threshold from the other blocks; none where there is only one."""
+    """Count each block's rejects at a threshold from the other blocks; empty where there is only one block."""
     counts = Counter(picture.block for picture in scored)
     if len(counts) == 1:
         log.warning("all held-out pictures are of block %s: nothing to compare it with", scored[0].block)
@@ -269,7 +271,7 @@ def _fare(scored: Sequence[Scored], calibration: Calibration) -> tuple[Block, ..
 
 
 def excluded(engine: Engine, product: str, good: GoodPictures, how: Reading = PLAIN) -> tuple[Excluded, ...]:
-    """What pictures that were left out by hand would have scored; those that cannot be read have no record."""
+    """Score the pictures that were left out by hand; those that cannot be read get no record."""
     records = []
     for path in good.excluded:
         try:
@@ -284,7 +286,7 @@ def excluded(engine: Engine, product: str, good: GoodPictures, how: Reading = PL
 def write_suspects(
     folder: Path, engine: Engine, product: str, calibration: Calibration, good: Path, how: Reading = PLAIN
 ) -> None:
-    """Overlays of a calibration's suspects as <place>-<stem>.png, 1 the highest. Raises RevdistError."""
+    """Write overlays of a calibration's suspects as <place>-<stem>.png; place 1 scores highest. Raises RevdistError."""
     root = images.good_folder(good)
     for place, suspect in enumerate(calibration.suspects, 1):
         if not (root / suspect.file).is_file():

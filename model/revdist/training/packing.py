@@ -40,20 +40,20 @@ GOLDEN_SCRATCHED = 2
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Parts:
-    """What a new bundle is made of."""
+    """The parts of a new bundle."""
 
     product: str
     recipe: Recipe
     teacher: TeacherId
     fingerprint: str
     trained_on: Sequence[str]
-    picture_size: tuple[int, int] | None  # (height, width) of most pictures, as they came
-    pixels: Mapping[str, str]  # SHA-256 of a picture's file to that of what is seen in it
+    picture_size: tuple[int, int] | None  # (height, width) of most pictures before preparation
+    pixels: Mapping[str, str]  # SHA-256 of a picture's file -> SHA-256 of its pixels
     statistics: Mapping[str, Any]  # of the pictures that it was trained with
     quality: Mapping[str, float]
     versions: Mapping[str, str]
     calibration: Calibration
-    golden: Sequence[tuple[Golden, npt.NDArray[np.uint8]]]  # with its prepared picture (h, w, 3)
+    golden: Sequence[tuple[Golden, npt.NDArray[np.uint8]]]  # each with its prepared picture (h, w, 3)
     student: nn.Module
 
 
@@ -72,12 +72,11 @@ def pack(
     statistics: Mapping[str, Any] = MappingProxyType({}),
     replace: bool = False,
 ) -> Bundle:
-    """Write the bundle of a student. `fitted` are the pictures that it was trained with, where they are known,
-    `seen_before` the SHA-256 of others that it has seen.
+    """Calibrate a student and write its bundle.
 
-    `replace`: in the place of one that is there.
-
-    Raises CalibrationError, ImageError, or BundleError where it cannot be written.
+    `fitted`: the pictures that the student was trained with, where they are known; `seen_before`: SHA-256 of other
+    pictures that the student has seen; `replace`: overwrite a bundle at `output`.
+    Raises CalibrationError, ImageError, or BundleError where the bundle cannot be written.
     """
     engine.add(product, student, recipe.size, Scoring.of(recipe), tile=recipe.tile)
     calibration = holdout.calibrate(engine, product, good, held_out, recipe)
@@ -88,7 +87,7 @@ def pack(
         recipe.seed,
     )
     caught = [vector.score > calibration.threshold for vector, _ in golden if vector.kind == "scratch"]
-    found = {"pictures_held_out": len(calibration.scores), "scratches_caught": float(np.mean(caught))}
+    held_out_quality = {"pictures_held_out": len(calibration.scores), "scratches_caught": float(np.mean(caught))}
     parts = Parts(
         product=product,
         recipe=recipe,
@@ -98,7 +97,7 @@ def pack(
         picture_size=_usual_size(held_out[:GOLDEN_GOOD], recipe.reading),
         pixels=seen_pixels(good),
         statistics=statistics,
-        quality={**quality, **found, "pictures_trained": len(fitted)},
+        quality={**quality, **held_out_quality, "pictures_trained": len(fitted)},
         versions={name: importlib.metadata.version(name) for name in VERSIONS},
         calibration=calibration,
         golden=golden,
@@ -109,18 +108,18 @@ def pack(
 
 
 def seen_pixels(good: GoodPictures) -> dict[str, str]:
-    """SHA-256 of each picture's file to that of what is seen in it, so that copies are known in any format."""
+    """Map the SHA-256 of each picture's file to that of its pixels, so that copies are recognised in any format."""
     return {images.content_hash(look.path): look.pixels for look in good.looks}
 
 
 def _usual_size(pictures: Sequence[Path], how: Reading) -> tuple[int, int] | None:
-    """(height, width) of most of these pictures."""
+    """Return the (height, width) that most of these pictures have."""
     sizes = Counter(images.read(path, how).shape[:2] for path in pictures)
     return next(((height, width) for (height, width), _ in sizes.most_common(1)), None)
 
 
 def _typical(held_out: Sequence[Path], calibration: Calibration) -> list[Path]:
-    """Known good pictures are of the lower half of the scores, so that a lower threshold does not soon reject them."""
+    """Choose golden pictures from the lower half of the scores, so that a lower threshold does not reject them soon."""
     low = set(calibration.held_out[: max(GOLDEN_GOOD, len(calibration.held_out) // 2)])
     return [path for path in held_out if images.content_hash(path) in low][:GOLDEN_GOOD]
 
@@ -128,10 +127,12 @@ def _typical(held_out: Sequence[Path], calibration: Calibration) -> list[Path]:
 def _golden(
     engine: Engine, product: str, pictures: list[images.Pixels], seed: int
 ) -> list[tuple[Golden, images.Pixels]]:
-    """Held-out pictures as they are, and some with a scratch painted on, with their scores when inspected alone."""
-    scratched = [painted_defects.scratch(each, seed + row) for row, each in enumerate(pictures[:GOLDEN_SCRATCHED])]
-    named = [(f"golden/good-{row}.png", "good", each) for row, each in enumerate(pictures)]
-    named += [(f"golden/scratch-{row}.png", "scratch", each) for row, each in enumerate(scratched)]
+    """Score held-out pictures as they are, and some with a painted scratch, each picture inspected alone."""
+    scratched = [
+        painted_defects.scratch(picture, seed + row) for row, picture in enumerate(pictures[:GOLDEN_SCRATCHED])
+    ]
+    named = [(f"golden/good-{row}.png", "good", picture) for row, picture in enumerate(pictures)]
+    named += [(f"golden/scratch-{row}.png", "scratch", picture) for row, picture in enumerate(scratched)]
     golden = []
     for file, kind, pixels in named:
         score = float(engine.inspect([pixels], [product]).scores[0])
@@ -140,9 +141,9 @@ def _golden(
 
 
 def write(path: Path, parts: Parts, *, replace: bool) -> None:
-    """Write a bundle in one step. It holds no time: equal parts, equal bytes.
+    """Write a bundle in one step. A bundle holds no time, so equal parts give equal bytes.
 
-    Raises BundleError where the disk is full or the place is taken by something else; nothing is left behind then.
+    Raises BundleError where the disk is full or something else is at `path`; nothing is left behind then.
     """
     state = {key: value.detach().cpu().contiguous() for key, value in parts.student.state_dict().items()}
     files = {bundle.STUDENT: safetensors.torch.save(state), bundle.CALIBRATION: _scores([parts.calibration])}
@@ -169,7 +170,7 @@ def write(path: Path, parts: Parts, *, replace: bool) -> None:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Observed:
-    """The ranges of maps for int8, and the unseen pictures that they were taken from, by SHA-256."""
+    """The ranges of maps for int8, and the SHA-256 of the unseen pictures that they were taken from."""
 
     ranges: Ranges
     pictures: frozenset[str]
@@ -182,10 +183,10 @@ def recalibrate(
     observed: Observed | None = None,
     pixels: Mapping[str, str] = MappingProxyType({}),
 ) -> Bundle:
-    """Put a calibration into a bundle, in the place of an older one for the same engine; every other byte stays.
+    """Put a calibration into a bundle and replace an older one for the same engine; all else in the bundle stays.
 
-    `golden`: what the golden pictures score there, by file; `observed`: where the engine is int8 and its ranges are
-    new, and calibrations of other int8 engines go then, for their scores no longer hold; `pixels`: see `seen_pixels`.
+    `golden`: scores of the golden pictures on that engine, by file; `pixels`: see `seen_pixels`. `observed`: new ranges
+    for int8; calibrations of other int8 engines are removed then, because their scores no longer hold.
     """
     if bundle_files.content(old.path, MANIFEST) != old.manifest:
         raise BundleError(f"{old.path}: was changed meanwhile, and is as it was left", hint="calibrate it again")
@@ -196,12 +197,12 @@ def recalibrate(
         tables = {"teacher": observed.ranges.teacher.table, "student": observed.ranges.student.table}
         content = safetensors.numpy.save(tables)
         if content != files.get(bundle.RANGES):
-            kept = {engine: made for engine, made in kept.items() if not engine.endswith("-int8")}
+            kept = {engine: earlier for engine, earlier in kept.items() if not engine.endswith("-int8")}
         files[bundle.RANGES] = content
         manifest["ranges_from"] = sorted(observed.pictures)
     calibrations = {**kept, calibration.engine: calibration}
     files[bundle.CALIBRATION] = _scores(list(calibrations.values()))
-    manifest["calibrations"] = {engine: made.to_json() for engine, made in calibrations.items()}
+    manifest["calibrations"] = {engine: entry.to_json() for engine, entry in calibrations.items()}
     scores = {engine: scores for engine, scores in old.golden_scores.items() if engine in kept}
     manifest["pixels"] = dict(old.pixels) | {sha: pixels[sha] for sha in calibration.held_out if sha in pixels}
     manifest["golden_scores"] = {**scores, calibration.engine: dict(golden)}
@@ -210,4 +211,4 @@ def recalibrate(
 
 
 def _scores(calibrations: Sequence[Calibration]) -> bytes:
-    return safetensors.numpy.save({each.engine: np.array(each.scores) for each in calibrations})
+    return safetensors.numpy.save({calibration.engine: np.array(calibration.scores) for calibration in calibrations})

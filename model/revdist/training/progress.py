@@ -1,4 +1,4 @@
-"""How a training run tells how far it is."""
+"""Report the progress of a training run."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ LOG_EVERY_S = 15.0  # where there is no terminal for a progress bar
 
 
 class Progress:
-    """A bar with loss, images/s and time left on a terminal; elsewhere a line of log now and then."""
+    """Shows a bar with loss, images/s and time left on a terminal; elsewhere logs a line every LOG_EVERY_S seconds."""
 
     def __init__(self, *, steps: int, batch: int, done: int) -> None:
         self._steps, self._batch, self._done, self._first = steps, batch, done, done

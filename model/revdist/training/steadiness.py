@@ -1,4 +1,4 @@
-"""What keeps a run the same whenever it is stopped: deterministic algorithms, and no step that is torn."""
+"""Keep a run the same whenever it is stopped: deterministic algorithms, and only whole steps."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def deterministic() -> Iterator[None]:
 
 @contextlib.contextmanager
 def stop_on_signal() -> Iterator[threading.Event]:
-    """An event that SIGINT and SIGTERM set, so that a step is never torn; a second signal acts at once."""
+    """An event that SIGINT and SIGTERM set, so that a step is never cut; a second signal acts at once."""
     stop = threading.Event()
     if threading.current_thread() is not threading.main_thread():
         yield stop
@@ -32,11 +32,11 @@ def stop_on_signal() -> Iterator[threading.Event]:
 
     def request(_number: int, _frame: FrameType | None) -> None:
         stop.set()
-        for each in before:
-            signal.signal(each, signal.default_int_handler)
+        for signal_number in before:
+            signal.signal(signal_number, signal.default_int_handler)
 
-    for each in (signal.SIGINT, signal.SIGTERM):
-        before[each] = signal.signal(each, request)
+    for signal_number in (signal.SIGINT, signal.SIGTERM):
+        before[signal_number] = signal.signal(signal_number, request)
     try:
         yield stop
     finally:

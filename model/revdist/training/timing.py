@@ -1,6 +1,6 @@
-"""How long training will take on this machine, and what can be trained in a given time.
+"""Measure how long training will take on this machine, and plan what can be trained in a given time.
 
-Time does not depend on what pictures show: one teacher pass and two steps on noise tell the rest.
+Time does not depend on what pictures show, so one teacher pass and two steps on noise are measured.
 """
 
 from __future__ import annotations
@@ -20,19 +20,19 @@ from revdist.evaluation.look import ASKED
 from revdist.recipe import STRIDE, Recipe
 from revdist.training import feature_cache
 
-STEPS_SHARE = 1 / 3  # of the recipe's steps: with fewer, a smaller student or size is tried first
-SMALLEST_SIDE = 128  # pixels, to which a budget may bring the size down
+STEPS_SHARE = 1 / 3  # of the recipe's steps: before fewer, a smaller student or size is tried
+SMALLEST_SIDE = 128  # pixels: smallest side that a budget may choose
 FEWEST_STEPS = 10
-PLANNED = 0.85  # of a budget; the rest is for what was measured badly
+PLANNED = 0.85  # share of a budget that is planned; the rest is for errors of measurement
 _PASSES = 8  # pictures of a measured teacher pass
-_ENDING_S = 3.0  # golden pictures, and files
+_ENDING_S = 3.0  # s for golden pictures and files
 
 Step = Callable[[Sequence[torch.Tensor]], float]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pictures:
-    """How many there are."""
+    """The numbers of pictures."""
 
     trained: int
     held_out: int
@@ -40,12 +40,12 @@ class Pictures:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Duration:
-    """What a run will take."""
+    """The time that a run will take, by phase."""
 
-    before_s: float  # the teacher's features, and the comparison of sets
+    before_s: float  # for the teacher's features and the comparison of sets
     step_s: float
     steps: int
-    after_s: float  # calibration
+    after_s: float  # for calibration
 
     @property
     def whole_s(self) -> float:
@@ -57,14 +57,14 @@ class Duration:
 
 
 def shown(seconds: float) -> str:
-    """A time as a person says it: 40 s, 12 min, 3.5 h."""
+    """Format a time as a person says it: 40 s, 12 min, 3.5 h."""
     if seconds < 90:
         return f"{max(1, round(seconds))} s"
     return f"{round(seconds / 60)} min" if seconds < 90 * 60 else f"{seconds / 3600:.1f} h"
 
 
 def duration(engine: Engine, recipe: Recipe, pictures: Pictures, step: Step) -> Duration:
-    """Measure a recipe. `step` makes an optimiser step with a batch of features, of a student that is not used."""
+    """Measure a recipe. `step` runs an optimiser step of a throw-away student on a batch of features."""
     height, width = recipe.tile or recipe.size
     tiles = recipe.tiles.count
     noise = np.random.default_rng(0).integers(0, 256, (_PASSES, height, width, 3), np.uint8)
@@ -75,7 +75,7 @@ def duration(engine: Engine, recipe: Recipe, pictures: Pictures, step: Step) -> 
     _wait(engine)
     pass_s = (time.perf_counter() - begun_s) / _PASSES
     rows = torch.arange(recipe.batch, device=engine.device) % _PASSES
-    taught = [each[rows] for each in maps]
+    taught = [feature_map[rows] for feature_map in maps]
     step(taught)
     begun_s = time.perf_counter()
     for _ in range(2):
@@ -100,11 +100,10 @@ def _wait(engine: Engine) -> None:
 
 
 def plan(recipe: Recipe, budget_s: float, asked: frozenset[str], measure: Callable[[Recipe], Duration]) -> Recipe:
-    """A recipe that can be trained in a time that begins now; `asked` are the settings that stay as they are.
+    """Plan a recipe that can be trained within `budget_s` from now; settings in `asked` stay as they are.
 
-    Steps are given up first, down to a third of them; then the student becomes slim; then the sides of the input become
-    smaller by 32 pixels at a time, down to 128; then more steps are given up. Raises TrainError where even that is too
-    long.
+    First the steps shrink, down to a third; then the student becomes slim; then the sides of the input shrink by 32
+    pixels at a time, down to 128; then the steps shrink further. Raises TrainError where even that takes too long.
     """
     begun_s = time.monotonic()
     steps, chosen, took = 0, recipe, None
@@ -127,7 +126,7 @@ def plan(recipe: Recipe, budget_s: float, asked: frozenset[str], measure: Callab
 
 
 def _smaller(recipe: Recipe, asked: frozenset[str]) -> Iterator[Recipe]:
-    """The recipe, then the next smaller ones."""
+    """Yield the recipe, then smaller and smaller ones."""
     yield recipe
     if "student" not in asked and recipe.student != "slim":
         recipe = dataclasses.replace(recipe, student="slim")

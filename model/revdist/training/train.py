@@ -1,6 +1,6 @@
 """Train the student of one product from pictures of good parts, calibrate it, and pack the bundle.
 
-N pictures or tiles to train with, B of a step, C H W of a feature map.
+N pictures or tiles to train with, B pictures of a step, C H W of a feature map.
 """
 
 from __future__ import annotations
@@ -39,26 +39,26 @@ from revdist.training.timing import Pictures
 log = logging.getLogger("revdist")
 
 FEWEST_PICTURES = 10
-SAVE_EVERY_S = 300.0  # a power cut, or a full disk in the end, costs at most this much
+SAVE_EVERY_S = 300.0  # a power cut, or a full disk at the end, loses at most this much work
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Job:
-    """What to train, from what, and where to put it."""
+    """One training: the pictures, the recipe, and the folder of the bundle."""
 
     good: Path  # pictures of good parts, or the root of an MVTec layout
     product: str
     output: Path  # the bundle's folder
     recipe: Recipe
-    exclude: tuple[Path, ...] = ()  # pictures that are left out, though they lie there
-    replace: bool = False  # a bundle that is at `output`
-    budget_s: float | None = None  # for all of it; steps, student and size are planned for it
+    exclude: tuple[Path, ...] = ()  # pictures of the folder that are left out
+    replace: bool = False  # overwrite a bundle at `output`
+    budget_s: float | None = None  # time for the whole job, for which steps, student and size are planned
     asked: frozenset[str] = frozenset()  # settings that a budget must not change
-    go_on: bool = False  # with a stopped run, though pictures have changed since
+    go_on: bool = False  # continue a stopped run even if pictures have changed since
 
 
 def train(job: Job, teacher: Teacher, *, device: str = "auto") -> Bundle:
-    """Run a job to its end, or on from where it was stopped: the result is the same bundle, byte for byte.
+    """Run a job to its end, or continue it where it was stopped; the bundle is the same, byte for byte.
 
     Ctrl-C or SIGTERM keeps the state in `<output>.training` and raises KeyboardInterrupt. Raises RevdistError.
     """
@@ -82,7 +82,7 @@ def train(job: Job, teacher: Teacher, *, device: str = "auto") -> Bundle:
             seen=before.all_seen if before else frozenset(),
         )
         checkpoint = Checkpoint(stopped, run | recipe.to_json(), sides, job.go_on)
-        readable = evaluate.read_prepared(  # held out ones too: not after hours
+        readable = evaluate.read_prepared(  # read held-out pictures too, so that an error does not come after hours
             [*fitted, *held_out], recipe.size, recipe.reading
         )
         pictures = readable[: len(fitted)]
@@ -91,11 +91,11 @@ def train(job: Job, teacher: Teacher, *, device: str = "auto") -> Bundle:
         likeness.warn(unlike := likeness.warnings(trained, unseen, "the held-out pictures"))
         del readable
         seen = [tile for picture in pictures for tile in recipe.tiles.cut(picture)]
-        made = fit(engine, student, seen, recipe, checkpoint, stop)
+        fit_result = fit(engine, student, seen, recipe, checkpoint, stop)
 
     packed = packing.pack(
         engine,
-        made.average,
+        fit_result.average,
         recipe,
         product=job.product,
         output=job.output,
@@ -103,7 +103,7 @@ def train(job: Job, teacher: Teacher, *, device: str = "auto") -> Bundle:
         fitted=fitted,
         held_out=held_out,
         seen_before=sides.seen,
-        quality={"final_loss": float(np.mean(made.losses[-50:]))},
+        quality={"final_loss": float(np.mean(fit_result.losses[-50:]))},
         statistics={appearance.APPEARANCE: appearance.kept(trained), appearance.UNLIKE: unlike},
         replace=job.replace,
     )
@@ -112,7 +112,7 @@ def train(job: Job, teacher: Teacher, *, device: str = "auto") -> Bundle:
 
 
 def _planned(job: Job, engine: Engine, teacher: Teacher, pictures: Pictures, stopped: Path) -> Recipe:
-    """The recipe, within the budget where there is one, and a word on how long it will take. Raises TrainError."""
+    """Fit the recipe to the pictures and the budget, and log how long training will take. Raises TrainError."""
 
     def measure(recipe: Recipe) -> timing.Duration:
         student = make_student(recipe, teacher, engine.device)
@@ -141,7 +141,7 @@ def _check(job: Job, teacher: Teacher) -> None:
 
 
 def split(pictures: Sequence[Path], recipe: Recipe, block_of: Sequence[str] = ()) -> tuple[list[Path], list[Path]]:
-    """Pictures to train with, and those held out for calibration; drawn by the recipe's seed.
+    """Draw pictures to train with and pictures to hold out for calibration, by the recipe's seed.
 
     `block_of` names the block of each picture: blocks stay whole.
     """
@@ -163,7 +163,7 @@ def split(pictures: Sequence[Path], recipe: Recipe, block_of: Sequence[str] = ()
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fitted:
-    """What the training loop ends with."""
+    """The result of the training loop."""
 
     last: nn.Module  # the student after the last step
     average: nn.Module  # the student to be used: the average, where the recipe asks for one
@@ -171,7 +171,7 @@ class Fitted:
 
 
 def make_student(recipe: Recipe, teacher: Teacher, device: torch.device) -> detector.Student:
-    """A student to train, by the recipe's seed. Raises TeacherError where it needs weights that the teacher lacks."""
+    """Make a student to train, by the recipe's seed. Raises TeacherError where the teacher lacks weights for it."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(recipe.seed)
         student = detector.Student(recipe.teacher, design=recipe.student, bottleneck=recipe.bottleneck)
@@ -188,7 +188,7 @@ def fit(
     checkpoint: Checkpoint,
     stop: threading.Event,
 ) -> Fitted:
-    """The training loop: `recipe.steps` steps from the start or the checkpoint. `pictures`: or their tiles."""
+    """Train for `recipe.steps` steps, from the start or the checkpoint. `pictures`: whole pictures or their tiles."""
     source = Source(engine, augment.copies(pictures, recipe.copies, recipe.seed))
     optimiser = _optimiser(student, recipe)
     average = Average(student, recipe.average_share * recipe.steps)
@@ -220,7 +220,7 @@ def fit(
 def _step(
     student: nn.Module, optimiser: torch.optim.Optimizer, taught: Sequence[torch.Tensor], recipe: Recipe, step: int
 ) -> float:
-    """One optimiser step; returns the loss. `taught`: three maps (B, C, H, W) without gradients."""
+    """Make one optimiser step; returns the loss. `taught`: three maps (B, C, H, W) without gradients."""
     for group in optimiser.param_groups:
         group["lr"] = learning_rate(recipe, step)
     seen = taught
@@ -245,12 +245,12 @@ def _step(
 def _optimiser(student: detector.Student, recipe: Recipe) -> torch.optim.Optimizer:
     parameters = [*student.decoder.parameters(), *student.bottleneck.parameters()]  # the official order
     kind = torch.optim.AdamW if recipe.optimiser == "adamw" else torch.optim.Adam
-    learning = [each for each in parameters if each.requires_grad]
+    learning = [parameter for parameter in parameters if parameter.requires_grad]
     return kind(learning, lr=recipe.learning_rate, betas=recipe.betas, weight_decay=recipe.weight_decay)
 
 
 def learning_rate(recipe: Recipe, step: int) -> float:
-    """Rises linearly, then stays or falls along a cosine to `final_share` of the highest."""
+    """Return the learning rate: it rises linearly, then stays or falls along a cosine to `final_share` of the top."""
     warmup = round(recipe.warmup_share * recipe.steps)
     if step < warmup:
         return recipe.learning_rate * (step + 1) / warmup
@@ -261,15 +261,15 @@ def learning_rate(recipe: Recipe, step: int) -> float:
 
 
 def masked_share(recipe: Recipe, step: int) -> float:
-    """Share of locations whose gradient is masked at a step: rises linearly from 0."""
+    """Return the share of locations whose gradient is masked at a step; it rises linearly from 0."""
     ramp = recipe.masked_ramp_share * recipe.steps
     return recipe.masked_share * min(1.0, step / ramp if ramp else 1.0)
 
 
 def batch_rows(recipe: Recipe, pictures: int, step: int) -> list[int]:
-    """Rows of a step's batch (B), a function of the seed: shuffled passes over all pictures, one after the other.
+    """Return the rows of a step's batch (B), by the seed: shuffled passes over all pictures, one after the other.
 
-    A recipe in epochs ends each pass with a smaller batch where they do not divide; else the passes flow on endlessly.
+    With epochs, the last batch of a pass may be smaller; without, a batch may span two passes.
     """
     first, end = step * recipe.batch, (step + 1) * recipe.batch
     if recipe.epochs:

@@ -1,1 +1,1 @@
-"""What only a GPU has: results that are copied while it goes on computing, and CUDA graphs."""
+"""For GPUs only: copies of results while the GPU goes on computing, and CUDA graphs."""

@@ -1,6 +1,6 @@
-"""Copies from a GPU to the host that nothing waits for but who asks for what was copied.
+"""Copies from a GPU to the host, which only the caller waits for who asks for the result.
 
-`tensor.cpu()` waits for all that the stream was given before; where the next batch was begun already, for that one too.
+`tensor.cpu()` waits for all earlier work of the stream, so also for the next batch if that was begun already.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ class Copies:
         self._stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]  # torch has no types here
 
     def begin(self, tensor: torch.Tensor) -> Later[torch.Tensor]:
-        """Copy what is computed by then, behind all that computes it. The next batch can be begun at once.
+        """Start a copy behind all work that computes the tensor. The next batch may begin at once.
 
-        Asking for the copy waits for it, and raises RuntimeError if the GPU failed.
+        `result` waits for the copy, and raises RuntimeError if the GPU failed.
         """
         staged = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=tensor.is_cuda)
         staged.copy_(tensor, non_blocking=True)
@@ -38,11 +38,11 @@ class Copies:
         return Later(result, lambda: ended_ns[0], lambda: not done.query())  # type: ignore[no-untyped-call]
 
     def of_finished(self, tensor: torch.Tensor) -> torch.Tensor:
-        """A copy on the host of what a batch made whose results were waited for: beside the batch that runs by now."""
+        """Copy a tensor of a batch that has ended to the host, beside the batch that runs now."""
         with torch.cuda.stream(self._stream):
             return tensor.cpu()
 
 
 def copies(device: torch.device) -> Copies | None:
-    """None where what is computed lies on the host."""
+    """Return the copies of a device; None where results lie on the host already."""
     return Copies(device) if device.type == "cuda" and torch.cuda.is_available() else None

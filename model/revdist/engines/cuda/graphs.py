@@ -1,9 +1,9 @@
-"""What a GPU does for a small batch, recorded once as a CUDA graph and then launched as a whole.
+"""CUDA graphs: the kernels of a small batch are recorded once and then launched as a whole.
 
 By arithmetic, not measured: a detector is some 300 kernels, and a processor needs about 4 us to launch one. A
 WideResNet50-2 computes 61 GFLOP for a picture of 256x256: at 400 TFLOP/s (less than half of an H100's peak in bfloat16)
-that is 0.15 ms, so that up to eight pictures wait for their launches; a small GPU of 30 TFLOP/s computes longer than it
-is launched from the first picture on.
+that is 0.15 ms, so that up to eight pictures wait for their launches. A small GPU of 30 TFLOP/s computes longer than
+the launches take, even for one picture.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from torch import nn
 
 log = logging.getLogger(__name__)
 
-MOST = 8  # pictures: graphs for more of them would only take memory
-_CLOSE = 0.02  # relative to the largest value: what a graph may differ by from what it was recorded from
+MOST = 8  # pictures: for larger batches graphs would only take memory
+_CLOSE = 0.02  # relative to the largest value: how far a graph's outputs may be from the function's
 
 Function = Callable[[Sequence[torch.Tensor]], Sequence[torch.Tensor]]
 Shapes = tuple[torch.Size, ...]
@@ -30,7 +30,7 @@ Record = Callable[[Callable[[], Sequence[torch.Tensor]]], tuple[Callable[[], Non
 
 @dataclass(frozen=True, slots=True)
 class Graph:
-    """A function recorded with the tensors that it reads, and those that each replay fills anew."""
+    """A recorded function: the tensors that it reads, and the tensors that each replay fills."""
 
     given: Sequence[torch.Tensor]
     replay: Callable[[], None]
@@ -40,15 +40,15 @@ class Graph:
 class Graphs:
     """Runs functions of tensors: as a graph where one was recorded for arguments of these shapes.
 
-    One thread runs them, others may prepare more meanwhile. Graphs share what lies between their inputs and outputs:
-    they run one after the other, on one stream. A function's graphs end with their owner.
+    One thread runs functions; other threads may prepare graphs meanwhile. Graphs share the memory between their inputs
+    and outputs, so they run one after the other, on one stream. Graphs are freed with their owner.
     """
 
     def __init__(self, record: Record | None) -> None:
-        """`record`: how; None where there are no graphs."""
+        """`record`: records a function, see `recorder`; None where there are no graphs."""
         self._record = record
         self._graphs: weakref.WeakKeyDictionary[nn.Module, dict[Shapes, Graph]] = weakref.WeakKeyDictionary()
-        self._given: dict[Shapes, list[torch.Tensor]] = {}  # inputs of all graphs of these shapes
+        self._given: dict[Shapes, list[torch.Tensor]] = {}  # the shared inputs of all graphs with these shapes
         self._running = threading.Lock()
 
     @property
@@ -59,20 +59,20 @@ class Graphs:
     def __call__(
         self, owner: nn.Module, function: Function, given: Sequence[torch.Tensor], *, keep: bool = True
     ) -> Sequence[torch.Tensor]:
-        """What the owner's function makes of the tensors; without `keep` only until the owner's next call."""
+        """Call the owner's function. Without `keep`, the result is valid until the owner's next call only."""
         graph = self._graphs[owner].get(_shapes(given)) if owner in self._graphs else None
         if graph is None:
             return function(given)
         with self._running:
-            for own, each in zip(graph.given, given, strict=True):
-                own.copy_(each)
+            for stored, tensor in zip(graph.given, given, strict=True):
+                stored.copy_(tensor)
             graph.replay()
-            return [each.clone() for each in graph.found] if keep else graph.found
+            return [output.clone() for output in graph.found] if keep else graph.found
 
     def prepare(self, owner: nn.Module, function: Function, given: Sequence[torch.Tensor]) -> None:
-        """Record the owner's function for arguments of these shapes, unless it was.
+        """Record the owner's function for arguments of these shapes, unless there is a graph already.
 
-        Where that fails, or computes something else, nothing is recorded any more, and a warning says so.
+        If recording fails, or a graph computes something else, a warning says so and nothing is recorded any more.
         """
         shapes = _shapes(given)
         if self._record is None or shapes in self._graphs.get(owner, {}):
@@ -80,14 +80,14 @@ class Graphs:
         function(given)  # outside of the lock: libraries set themselves up for new shapes
         try:
             with self._running:
-                own = self._given.setdefault(shapes, [each.clone() for each in given])
-                for mine, each in zip(own, given, strict=True):
-                    mine.copy_(each)
-                wanted = function(own)
-                graph = Graph(own, *self._record(lambda: function(own)))
+                inputs = self._given.setdefault(shapes, [tensor.clone() for tensor in given])
+                for stored, tensor in zip(inputs, given, strict=True):
+                    stored.copy_(tensor)
+                expected = function(inputs)
+                graph = Graph(inputs, *self._record(lambda: function(inputs)))
                 graph.replay()
-                for one, other in zip(wanted, graph.found, strict=True):
-                    _check(one.float(), other.float())
+                for computed, replayed in zip(expected, graph.found, strict=True):
+                    _check(computed.float(), replayed.float())
         except RuntimeError as error:
             self._record = None
             log.warning("the GPU launches each kernel: recording CUDA graphs failed: %s", error)
@@ -96,12 +96,12 @@ class Graphs:
 
 
 def recorder(device: torch.device) -> Record | None:
-    """How graphs are recorded on a device; None where it has none."""
+    """Return a recorder of graphs for a device; None where the device has no graphs."""
     return _Recorder(device) if device.type == "cuda" and torch.cuda.is_available() else None
 
 
 class _Recorder:
-    """Records on a stream of its own, into memory that all its graphs share."""
+    """Records graphs on a stream of its own, into memory that all its graphs share."""
 
     def __init__(self, device: torch.device) -> None:
         self._stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]  # torch has no types here
@@ -110,7 +110,7 @@ class _Recorder:
     def __call__(
         self, function: Callable[[], Sequence[torch.Tensor]]
     ) -> tuple[Callable[[], None], Sequence[torch.Tensor]]:
-        """Once for real, because libraries set themselves up for a stream too, and once to record."""
+        """Run the function once, because libraries set themselves up for each stream, then record it."""
         torch.cuda.synchronize(self._stream.device)  # no graph runs meanwhile
         graph = torch.cuda.CUDAGraph()
         with torch.cuda.stream(self._stream):
@@ -118,17 +118,17 @@ class _Recorder:
             self._stream.synchronize()
             graph.capture_begin(pool=self._pool, capture_error_mode="thread_local")
             try:
-                found = function()
+                outputs = function()
             except BaseException:
-                with contextlib.suppress(RuntimeError):  # it says again that recording failed
+                with contextlib.suppress(RuntimeError):  # this call fails too where recording failed
                     graph.capture_end()
                 raise
             graph.capture_end()
-        return graph.replay, found
+        return graph.replay, outputs
 
 
 def _shapes(given: Sequence[torch.Tensor]) -> Shapes:
-    return tuple(each.shape for each in given)
+    return tuple(tensor.shape for tensor in given)
 
 
 def _check(wanted: torch.Tensor, found: torch.Tensor) -> None:

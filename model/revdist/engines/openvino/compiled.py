@@ -1,12 +1,12 @@
 """A network compiled by OpenVINO, an optional dependency: the other runtime for processors.
 
-It costs less than torch for each operation, which counts where operations are many and small. Here a detector is one
-network, from pixels to the distances of the three scales: to hand over the teacher's maps took OpenVINO as long as a
-fifth of efficientnet_lite0. So each student has a teacher of its own, in memory and in time; but pictures go through
-one at a time, or side by side in lanes (lanes.py), which is fastest, and so one pass of a shared teacher would save
-nothing. Networks are handed over as ONNX, compiled once for each shape of their input, and share memory with torch.
+OpenVINO costs less than torch for each operation, which counts where operations are many and small. Here a detector is
+one network, from pixels to the distances of the three scales: to hand over the teacher's maps took OpenVINO a fifth of
+the time of efficientnet_lite0. So each student has a teacher of its own, which costs memory and time. But pictures go
+through one at a time, or side by side in lanes (lanes.py), which is fastest, so one pass of a shared teacher would save
+nothing. OpenVINO gets networks as ONNX, compiles them once for each shape of their input, and shares memory with torch.
 
-Side by side each picture has one thread: on two processors 1.13 times as many go through efficientnet_lite0.
+In lanes each picture has one thread: on two processors 1.13 times as many pictures go through efficientnet_lite0.
 
 B pictures, H W a map, h w the picture.
 """
@@ -33,18 +33,18 @@ from revdist.engines.processor.quantised import Ranges
 from revdist.engines.recording import Recording
 from revdist.errors import RevdistError
 
-HINTS = {"float32": "f32", "bfloat16": "bf16", "int8": "f32"}  # of OpenVINO, for what is not integers
-MOST = 24  # compiled shapes that a network keeps
+HINTS = {"float32": "f32", "bfloat16": "bf16", "int8": "f32"}  # OpenVINO's names; int8: for what is no integer
+MOST = 24  # largest number of compiled shapes that a network keeps
 PIXELS = "pixels"
-_LARGE = 1 << 12  # bytes of a constant that OpenVINO reads where it lies
+_LARGE = 1 << 12  # bytes: OpenVINO reads constants from this size on in place, without a copy
 
 Shape = tuple[int, ...]  # (B, h, w, 3)
 
 
 def openvino_package() -> ModuleType:
-    """The package `openvino`. Raises RevdistError that says how to install it, and what it needs.
+    """Import the package `openvino`. Raises RevdistError that says how to install the package and what is missing.
 
-    Its telemetry is not let in: it reports to a host on the Internet, from a forked process, which can end in a
+    OpenVINO's telemetry is kept out: it reports to a host on the Internet from a forked process, which can end in a
     deadlock where another thread reads stdin.
     """
     sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]  # an import of it fails then
@@ -60,7 +60,7 @@ def openvino_package() -> ModuleType:
 
 
 def computes(precision: str) -> bool:
-    """Whether OpenVINO has what a precision needs on this processor. Raises RevdistError where it is not installed."""
+    """Whether OpenVINO supports a precision on this processor. Raises RevdistError where OpenVINO is not installed."""
     there = _core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
     needed = {"bfloat16": "BF16", "int8": "INT8"}
     return precision in HINTS and (precision == "float32" or needed[precision] in there)
@@ -74,7 +74,7 @@ class Ways:
     threads: int
 
     def settings(self, *, side_by_side: bool) -> dict[str, object]:
-        """In OpenVINO's words. `side_by_side`: each thread for a picture of its own."""
+        """Return OpenVINO's settings. `side_by_side`: each thread runs a picture of its own."""
         how = {"PERFORMANCE_HINT": "THROUGHPUT", "NUM_STREAMS": self.threads}
         return (how if side_by_side else {"PERFORMANCE_HINT": "LATENCY"}) | {
             "INFERENCE_PRECISION_HINT": HINTS[self.precision],
@@ -87,31 +87,31 @@ class Program(nn.Module):
     """A compiled network, which has no weights that torch sees."""
 
     def __init__(self, graph: Graph, outputs: Sequence[str], ways: Ways) -> None:
-        """`graph`: from PIXELS to these outputs."""
+        """`graph`: computes these outputs from PIXELS."""
         super().__init__()
         self._model, self._weights = _read(graph, outputs), graph.apart  # whose memory the model shares
         self._ways = ways
-        self._compiled: dict[tuple[Shape, bool], _Compiled] = {}  # and whether side by side; the last used is the last
+        self._compiled: dict[tuple[Shape, bool], _Compiled] = {}  # by shape and side_by_side; the last used last
         self._choosing = threading.Lock()
 
     def forward(self, seen: Sequence[torch.Tensor]) -> tuple[torch.Tensor, ...]:
-        """The pictures alone, uint8 (B, h, w, 3) -> three distances (B, H, W) float32. For any number of threads."""
+        """Take one tensor uint8 (B, h, w, 3), return three distances (B, H, W) float32. Any thread may call this."""
         tensor = openvino_package().Tensor
-        (pixels,) = (each.contiguous() for each in seen)
+        (pixels,) = (batch.contiguous() for batch in seen)
         compiled = self._for(tuple(pixels.shape), side_by_side=in_lane())
-        outputs = tuple(torch.empty(shape) for shape in compiled.outputs)  # the caller's: the next call has others
-        request = compiled.requests.get()  # there is one for each lane; others wait until it is given back
+        outputs = tuple(torch.empty(shape) for shape in compiled.outputs)  # new for each call: the caller keeps them
+        request = compiled.requests.get()  # one for each lane; further callers wait until one is put back
         try:
             request.set_input_tensor(0, tensor(pixels.numpy(), shared_memory=True))
-            for place, each in enumerate(outputs):
-                request.set_output_tensor(place, tensor(each.numpy(), shared_memory=True))
+            for place, output in enumerate(outputs):
+                request.set_output_tensor(place, tensor(output.numpy(), shared_memory=True))
             request.infer()
         finally:
             compiled.requests.put(request)
         return outputs
 
     def prepare(self, count: int, size: tuple[int, int], *, side_by_side: bool = False) -> None:
-        """Compile for so many pictures of a size (h, w), so that no call, or none in a lane, waits for it."""
+        """Compile for `count` pictures of a size (h, w), so that no call waits. `side_by_side`: for calls in lanes."""
         self._for((count, *size, 3), side_by_side=side_by_side)
 
     @property
@@ -120,19 +120,19 @@ class Program(nn.Module):
         return [shape for shape, _ in self._compiled]
 
     def _for(self, shape: Shape, *, side_by_side: bool) -> _Compiled:
-        """The network for this shape. Where two threads compile for the same one, the first one's is kept."""
+        """Return the network for this shape. If two threads compile for the same shape, the first result is kept."""
         key = shape, side_by_side
         with self._choosing:
-            found = self._compiled.pop(key, None)
-            if found is not None:
-                self._compiled[key] = found
-                return found
-        made = self._compile(*key)  # takes a tenth of a second and more: meanwhile others may run
+            kept = self._compiled.pop(key, None)
+            if kept is not None:
+                self._compiled[key] = kept
+                return kept
+        new = self._compile(*key)  # takes a tenth of a second and more: meanwhile others may run
         with self._choosing:
-            found = self._compiled.setdefault(key, made)
+            kept = self._compiled.setdefault(key, new)
             while len(self._compiled) > MOST:
                 del self._compiled[next(iter(self._compiled))]
-        return found
+        return kept
 
     def _compile(self, shape: Shape, side_by_side: bool) -> _Compiled:
         model = self._model.clone()  # shares the weights
@@ -141,12 +141,12 @@ class Program(nn.Module):
         requests: SimpleQueue[Any] = SimpleQueue()
         for _ in range(self._ways.threads if side_by_side else 1):
             requests.put(compiled.create_infer_request())
-        return _Compiled(requests, [tuple(each.shape) for each in compiled.outputs])
+        return _Compiled(requests, [tuple(output.shape) for output in compiled.outputs])
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Compiled:
-    """A network for one shape."""
+    """A network that is compiled for one shape."""
 
     requests: SimpleQueue[Any]  # openvino.InferRequest that are free; each runs once at a time
     outputs: list[tuple[int, ...]]  # shapes (B, H, W)
@@ -158,7 +158,7 @@ def _core() -> Any:
 
 
 class Unchanged(nn.Module):
-    """In the place of a teacher: the pictures go on as they are."""
+    """Stands in for a teacher and returns the pictures unchanged."""
 
     def forward(self, pixels: torch.Tensor) -> tuple[torch.Tensor]:
         return (pixels,)
@@ -170,11 +170,11 @@ def detector(
     ways: Ways,
     ranges: tuple[Ranges, Ranges] | None = None,
 ) -> Program:
-    """Teacher and student, with what goes before and comes behind: pixels -> three distances.
+    """Make one network of normalisation, teacher, student and distances: pixels -> three distances.
 
     `normalisation`: mean and std (3,); `ranges`: of both networks' maps, for int8. Distances are computed in float32 in
-    any precision: OpenVINO keeps what comes behind the last convolution in it. Raises RevdistError for an operation
-    that has no translation.
+    any precision, because OpenVINO keeps all operations behind the last convolution in float32. Raises RevdistError for
+    an operation that has no translation.
     """
     if ways.precision == "bfloat16":
         networks = bfloat16.with_sums(networks[0]), bfloat16.with_sums(networks[1])
@@ -185,19 +185,19 @@ def detector(
         rebuilt = graph.network(student, taught)
     else:
         first = onnx_quantised.Network(graph, teacher, ranges[0])
-        taught, given = first.integers(first.add([picture]))
-        second = onnx_quantised.Network(graph, student, ranges[1], given)
+        taught, quant_params = first.integers(first.add([picture]))
+        second = onnx_quantised.Network(graph, student, ranges[1], quant_params)
         rebuilt, taught = second.add(taught), second.inputs
     pairs = zip(taught, rebuilt, strict=True)
     return Program(graph, [onnx_detector.distance(graph, *pair) for pair in pairs], ways)
 
 
 def _read(graph: Graph, outputs: Sequence[str]) -> Any:
-    """The graph of PIXELS as OpenVINO's model. Constants that are kept apart are inputs on the way there."""
+    """Convert the graph to OpenVINO's model. Constants that are kept apart are inputs of the ONNX model meanwhile."""
     onnx, openvino = onnx_package(), openvino_package()
     describe, types = onnx.helper.make_tensor_value_info, onnx.TensorProto
     kinds = {name: onnx.helper.np_dtype_to_tensor_dtype(values.dtype) for name, values in graph.apart.items()}
-    made = onnx.helper.make_model(
+    onnx_model = onnx.helper.make_model(
         onnx.helper.make_graph(
             graph.nodes,
             "detector",
@@ -211,7 +211,7 @@ def _read(graph: Graph, outputs: Sequence[str]) -> Any:
         opset_imports=[onnx.helper.make_opsetid("", OPSET)],
         ir_version=FORMAT,
     )
-    model = _core().read_model(made.SerializeToString())
+    model = _core().read_model(onnx_model.SerializeToString())
     for parameter in model.get_parameters():
         if parameter.get_friendly_name() in graph.apart:
             values = graph.apart[parameter.get_friendly_name()]

@@ -1,4 +1,4 @@
-"""What goes before the teacher and comes behind the student, as nodes of an ONNX graph.
+"""ONNX nodes for normalisation before the teacher, distances behind the student, and tiles.
 
 B pictures, T tiles of each, C channels, H W of a map, h w of the picture, h' w' of a tile.
 """
@@ -13,22 +13,27 @@ from revdist.scoring import detector
 
 
 def normalised(graph: Graph, pixels: str, mean: torch.Tensor, std: torch.Tensor) -> str:
-    """As `detector.normalise`: uint8 (B, h, w, 3) -> (B, 3, h, w)."""
-    floats = graph.add("Cast", pixels, to=onnx_package().TensorProto.FLOAT)  # at once: TensorRT takes uint8 only so
+    """Add `detector.normalise`: uint8 (B, h, w, 3) -> (B, 3, h, w)."""
+    floats = graph.add(
+        "Cast", pixels, to=onnx_package().TensorProto.FLOAT
+    )  # TensorRT takes uint8 as input of a Cast alone
     centred = graph.add("Sub", floats, graph.floats(mean))
     return graph.add("Transpose", graph.add("Div", centred, graph.floats(std)), perm=[0, 3, 1, 2])
 
 
 def distance(graph: Graph, taught: str, rebuilt: str) -> str:
-    """As `detector.cosine_distance`: two (B, C, H, W) -> (B, H, W)."""
+    """Add `detector.cosine_distance`: two (B, C, H, W) -> (B, H, W)."""
     dot = graph.add("ReduceSum", graph.add("Mul", taught, rebuilt), graph.integers([1]), keepdims=0)
     least = graph.floats(detector.EPSILON)
-    norms = [graph.add("Max", graph.add("ReduceL2", each, axes=[1], keepdims=0), least) for each in (taught, rebuilt)]
+    norms = [
+        graph.add("Max", graph.add("ReduceL2", feature_map, axes=[1], keepdims=0), least)
+        for feature_map in (taught, rebuilt)
+    ]
     return graph.add("Sub", graph.floats(1.0), graph.add("Div", dot, graph.add("Mul", *norms)))
 
 
 def cut(graph: Graph, pictures: str, tiles: Tiles) -> str:
-    """(B, C, h, w) -> (T * B, C, h', w'): unlike the engine tile by tile, because ONNX can part that again evenly."""
+    """Cut tiles: (B, C, h, w) -> (T * B, C, h', w'), tile by tile, unlike the engine: ONNX can split that evenly."""
     if tiles.count == 1:
         return pictures
     high, wide = tiles.tile
@@ -42,7 +47,7 @@ def cut(graph: Graph, pictures: str, tiles: Tiles) -> str:
 
 
 def join(graph: Graph, distances: str, tiles: Tiles, stride: int) -> str:
-    """As `Tiles.join`, of what came of `cut`: (T * B, H, W) -> (B, h / stride, w / stride)."""
+    """Add `Tiles.join` for tiles of `cut`: (T * B, H, W) -> (B, h / stride, w / stride)."""
     if tiles.count == 1:
         return distances
     rows, columns = tiles.spans
@@ -63,6 +68,8 @@ def _ends(along: slice) -> tuple[int, int]:
 
 
 def _slice(graph: Graph, x: str, down: tuple[int, int], along: tuple[int, int], *, axis: int) -> str:
-    """From and to, along two axes from `axis` on."""
-    starts, ends, axes = (graph.integers(each) for each in ([down[0], along[0]], [down[1], along[1]], [axis, axis + 1]))
+    """Add a slice along `axis` and the next axis; `down` and `along`: (start, end)."""
+    starts, ends, axes = (
+        graph.integers(numbers) for numbers in ([down[0], along[0]], [down[1], along[1]], [axis, axis + 1])
+    )
     return graph.add("Slice", x, starts, ends, axes)

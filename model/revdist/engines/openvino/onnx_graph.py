@@ -1,6 +1,6 @@
 """An ONNX graph that grows, and recorded networks translated into it. None of torch's exporters is needed.
 
-A string stands for a tensor of the graph: an input, what a node gives, or a constant. `onnx` is an optional dependency.
+A string names a tensor of the graph: an input, a result or a constant. `onnx` is an optional dependency.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ import torch
 from revdist.engines.recording import Convolution, Recording, Step, aten, doubles, filled, flattened
 from revdist.errors import RevdistError
 
-OPSET, FORMAT = 17, 8  # of 2022: runtimes on a line are seldom new
+OPSET, FORMAT = 17, 8  # both of 2022: runtimes on a production line are seldom new
 
 
 def onnx_package() -> ModuleType:
-    """The package `onnx`. Raises RevdistError that says how to install it."""
+    """Import the package `onnx`. Raises RevdistError that says how to install it."""
     try:
         import onnx
     except ImportError as error:
@@ -33,8 +33,8 @@ def onnx_package() -> ModuleType:
 class Graph:
     """Nodes and constants, in the order in which they were added.
 
-    What is `apart`, by its name, is not written into the graph: large constants, for a runtime in the same process that
-    can read them where they lie. To write half a gigabyte takes seconds and several times the memory.
+    `apart` holds large constants by name, which are not written into the graph, for a runtime in the same process that
+    can read them in place. To write half a gigabyte would take seconds and several times the memory.
     """
 
     def __init__(self, *, keep_from: int = 0) -> None:
@@ -47,29 +47,29 @@ class Graph:
         self.constants: list[Any] = []  # onnx.TensorProto
 
     def add(self, operation: str, *inputs: str, results: Sequence[str] = (), **attributes: Any) -> str:
-        """A node of an ONNX operation, which names its results; the first of them."""
+        """Add a node of an ONNX operation; return the name of its first result."""
         names = list(results) or [f"{operation}_{len(self.nodes)}"]
         self.nodes.append(self._make_node(operation, inputs, names, name=names[0], **attributes))
         return names[0]
 
     def floats(self, values: torch.Tensor | float) -> str:
-        """A float32 constant."""
+        """Add a float32 constant."""
         return self.constant(torch.as_tensor(values, dtype=torch.float32).detach().numpy())
 
     def integers(self, values: Sequence[int]) -> str:
-        """An int64 constant (n,): what ONNX wants of axes, paddings and counts."""
+        """Add an int64 constant (n,), as ONNX takes axes, paddings and counts."""
         return self.constant(np.array(values, np.int64))
 
     def network(self, recorded: Recording, inputs: Sequence[str]) -> list[str]:
-        """Add a recorded network that reads `inputs`; its outputs. Raises RevdistError for what has no translation."""
-        known = dict(zip(recorded.inputs, inputs, strict=True))
+        """Add a recorded network that reads `inputs`; return its outputs. Raises RevdistError as `translated` does."""
+        names = dict(zip(recorded.inputs, inputs, strict=True))
         for step in recorded.steps:
-            arguments = filled(step.arguments, known)
-            known[step.result] = self.translated(step, arguments)
-        return [known[value] for value in recorded.outputs]
+            arguments = filled(step.arguments, names)
+            names[step.result] = self.translated(step, arguments)
+        return [names[value] for value in recorded.outputs]
 
     def translated(self, step: Step, arguments: tuple[Any, ...]) -> str:
-        """The result of a recorded step. Raises RevdistError for what has no translation."""
+        """Add a recorded step; return its result. Raises RevdistError for an operation without translation."""
         if step.convolves:
             return self._convolved(step.operation, *arguments)
         if step.name not in _TRANSLATIONS:
@@ -77,16 +77,16 @@ class Graph:
         return _TRANSLATIONS[step.name](self, *arguments)
 
     def convolution(self, plain: Convolution, x: str, weight: str | None = None) -> str:
-        """Not transposed, without its activation. `weight`: in the place of its own."""
+        """Add a convolution that is not transposed, without its activation. `weight`: replaces its own weight."""
         weights = [weight or self.floats(plain.weight), *([] if plain.bias is None else [self.floats(plain.bias)])]
         return self.add("Conv", x, *weights, **_layout(plain))
 
     def squares(self, x: str) -> str:
-        """Channels (2, 2, out) as squares of 2x2 locations: what `recording.flattened` leaves to be done."""
+        """Put channels (2, 2, out) into squares of 2x2 locations, behind a convolution of `recording.flattened`."""
         return self.add("DepthToSpace", x, blocksize=2, mode="DCR")
 
     def activated(self, x: str, name: str) -> str:
-        """`name`: of the activation as fused.py has it, or empty."""
+        """Add an activation; `name` as in packed.py, empty for none."""
         if not name:
             return x
         return self.add("Relu", x) if name == "relu" else self.add("Clip", x, self.floats(0.0), self.floats(6.0))
@@ -94,14 +94,14 @@ class Graph:
     def _convolved(self, plain: Convolution, x: str) -> str:
         if not plain.transposed:
             return self.convolution(plain, x)
-        if doubles(plain):  # as 1x1 and a move of its outputs, which OpenVINO runs faster
+        if doubles(plain):  # OpenVINO runs a 1x1 convolution and a move of its outputs faster
             return self.squares(self.convolution(flattened(plain), x))
-        weights = [self.floats(each) for each in (plain.weight, plain.bias) if each is not None]
+        weights = [self.floats(tensor) for tensor in (plain.weight, plain.bias) if tensor is not None]
         extra = list(plain.output_padding)
         return self.add("ConvTranspose", x, *weights, output_padding=extra, **_layout(plain))
 
     def constant(self, values: npt.NDArray[Any]) -> str:
-        """A constant of any type."""
+        """Add a constant of any type."""
         name = f"constant_{len(self.constants) + len(self.apart)}"
         values = np.asarray(values, order="C")
         if self._keep_from and values.nbytes >= self._keep_from:
@@ -121,7 +121,7 @@ def _layout(plain: Convolution) -> dict[str, Any]:
 
 
 def _pad(graph: Graph, x: str, sides: Sequence[int], value: float = 0.0) -> str:
-    """torch's sides: before and after of the last axis, then of the one before it."""
+    """`sides` as in torch: before and after the last axis, then before and after the axis in front of it."""
     rest = [0] * (4 - len(sides) // 2)
     before, after = ([*rest, *reversed(sides[begin::2])] for begin in (0, 1))
     return graph.add("Pad", x, graph.integers([*before, *after]), graph.floats(value))
@@ -150,7 +150,7 @@ def _clip(graph: Graph, x: str, low: float = -1.0, high: float = 1.0) -> str:
 
 
 def _zeros(graph: Graph, x: str) -> str:
-    """As large as x, whatever its batch; float32, as ONNX has it where nothing is said."""
+    """Add zeros in the shape of x, for any batch size; float32, which is ONNX's default."""
     return graph.add("ConstantOfShape", graph.add("Shape", x))
 
 

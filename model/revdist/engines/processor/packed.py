@@ -27,18 +27,18 @@ def takes_exact_bias() -> bool:
     fine = 2.0**-10  # 1 + fine is 1 in bfloat16
     maps, weight = torch.full((1, 16, 4, 4), -1.0), torch.zeros(16, 16, 1, 1)
     weight[:, 0] = 1
-    maps, weight = (each.bfloat16().contiguous(memory_format=torch.channels_last) for each in (maps, weight))
+    maps, weight = (tensor.bfloat16().contiguous(memory_format=torch.channels_last) for tensor in (maps, weight))
     layout: Layout = (0, 0), (1, 1), (1, 1), 1
     bias = torch.full((16,), 1 + fine)
     try:
-        found = torch.ops.mkldnn._convolution_pointwise(maps, weight, bias, *layout, "none", [], "")
+        result = torch.ops.mkldnn._convolution_pointwise(maps, weight, bias, *layout, "none", [], "")
     except RuntimeError:  # this processor has no bfloat16, or this torch takes no such bias
         return False
-    return bool((found == fine).all())
+    return bool((result == fine).all())
 
 
 class Operation(ABC):
-    """What a fused network's step does with its input and, where it takes one, with a map that is added."""
+    """The operation of a fused network's step: takes an input and, optionally, a map that is added."""
 
     @abstractmethod
     def __call__(self, x: torch.Tensor, other: torch.Tensor | None = None) -> torch.Tensor:
@@ -46,14 +46,14 @@ class Operation(ABC):
 
     @abstractmethod
     def prepare(self, count: int) -> None:
-        """Pack the weights for so many pictures, of each size that one picture was seen in."""
+        """Pack the weights for batches of `count` pictures, in each size in which one picture ran alone."""
 
 
 class Packing(Operation):
-    """Weights that are packed for each shape of the input and number of threads: oneDNN's best order depends on both.
+    """Weights that are packed for each input shape and number of threads: oneDNN's best order depends on both.
 
-    In another order they would be packed again at every call. Those of the same order are shared. Two threads may pack
-    at once: both get the same weights.
+    In another order oneDNN would pack the weights again at every call. Weights of one order are shared. Two threads may
+    pack at once: both get the same weights.
     """
 
     def __init__(self) -> None:
@@ -61,7 +61,7 @@ class Packing(Operation):
         self._orders: dict[bytes, torch.Tensor] = {}
 
     def weight(self, shape: torch.Size) -> torch.Tensor:
-        """Packed for an input of this shape and as many threads as this one computes with."""
+        """Return the weights packed for an input of this shape and the number of threads of this thread's team."""
         key = shape, torch.get_num_threads()
         if key not in self._packed:
             order = self._order(*key)
@@ -72,14 +72,14 @@ class Packing(Operation):
 
     @abstractmethod
     def _order(self, shape: torch.Size, threads: int) -> bytes:
-        """The order that is best for an input of this shape."""
+        """Return the best order for an input of this shape and this number of threads."""
 
     @abstractmethod
     def _pack(self, shape: torch.Size) -> torch.Tensor:
-        """Pack for an input of this shape."""
+        """Pack the weights for an input of this shape."""
 
     def prepare(self, count: int) -> None:
-        """Pack for so many pictures, of each size that one picture was seen in."""
+        """Pack the weights for batches of `count` pictures, in each size in which one picture ran alone."""
         for shape in {shape for shape, _ in self._packed if shape[0] == 1}:
             self.weight(torch.Size((count, *shape[1:])))
 
@@ -88,12 +88,12 @@ class Convolution(Packing):
     """A convolution with bias, then optionally + `other`, then an activation: (B, in, H, W) -> (B, out, H', W')."""
 
     def __init__(self, plain: recording.Convolution, dtype: torch.dtype, *, overwrites: bool = False) -> None:
-        """`overwrites`: nobody else reads `other` any more, and the result takes its memory."""
+        """`overwrites`: no later step reads `other`, and the result takes its memory."""
         super().__init__()
         self._overwrites = overwrites
         kept = torch.float32 if dtype is torch.bfloat16 and takes_exact_bias() else dtype
         self._bias = None if plain.bias is None else plain.bias.detach().to(kept)
-        self._bias_of_sum = None if self._bias is None else self._bias.to(dtype)  # torch takes no other one there
+        self._bias_of_sum = None if self._bias is None else self._bias.to(dtype)  # torch takes no other type there
         self._activation, self._limits = plain.activation, limits(plain)
         self._layout: Layout = tuple(plain.padding), tuple(plain.stride), tuple(plain.dilation), plain.groups
         self._shape = plain.weight.shape
@@ -123,23 +123,23 @@ class Convolution(Packing):
 
 @functools.lru_cache(maxsize=10_000)
 def order(weight: torch.Size, dtype: torch.dtype, layout: Layout, shape: torch.Size, threads: int) -> bytes:
-    """How oneDNN lays out weights (out, in, k, k) for an input of this shape. `threads`: of this thread's team."""
+    """Return oneDNN's layout of weights (out, in, k, k) for an input shape. `threads`: those of this thread's team."""
     assert threads == torch.get_num_threads()
     return laid_out(_reordered(torch.empty(weight, dtype=dtype), layout, shape))
 
 
 def laid_out(packed: torch.Tensor) -> bytes:
-    """How oneDNN has laid out packed weights."""
+    """Return how oneDNN has laid out packed weights."""
     return bytes(torch.ops.mkldnn._get_mkldnn_serialized_md(packed).numpy().tobytes())
 
 
 def _reordered(weight: torch.Tensor, layout: Layout, shape: torch.Size) -> torch.Tensor:
-    """A weight (out, in, k, k), packed for maps of this shape."""
+    """Pack a weight (out, in, k, k) for maps of this shape."""
     channels_last = weight.contiguous(memory_format=torch.channels_last)
     packed: torch.Tensor = torch.ops.mkldnn._reorder_convolution_weight(channels_last, *layout, list(shape))
     return packed
 
 
 def limits(plain: recording.Convolution) -> list[float]:
-    """What the operations want to know beside the name of the activation."""
+    """Return the limits that oneDNN needs for this activation: 0 and 6 for ReLU6, else none."""
     return [0.0, 6.0] if plain.activation == RELU6 else []

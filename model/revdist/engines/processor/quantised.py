@@ -1,7 +1,7 @@
 """A network of 8-bit operations: oneDNN's integer convolutions, for processors with instructions for them.
 
 Weights are symmetric int8 with a scale for each output channel; maps are uint8 with one scale and zero point, from the
-range that the map had on good pictures; sums are exact. The first, narrow convolutions stay float32. After Jacob et
+range of the map on good pictures; sums are exact. The first, narrow convolutions stay float32. After Jacob et
 al., "Quantization and Training of Neural Networks for Efficient Integer-Arithmetic-Only Inference", CVPR 2018 (arXiv
 1712.05877), post-training.
 """
@@ -34,17 +34,17 @@ class Ranges:
 
     @property
     def digest(self) -> str:
-        """Networks with the same weights and the same digest are the same."""
+        """The SHA-256 of the table: networks with equal weights and equal digests are equal."""
         return hashlib.sha256(self.table.tobytes()).hexdigest()
 
 
 def observe(network: fused.Program, batches: Iterable[torch.Tensor | Sequence[torch.Tensor]]) -> Ranges:
-    """The ranges of a float32 network's maps on what is representative: some good pictures, or their features."""
+    """Measure the ranges of a float32 network's maps on representative good pictures, or on their features."""
     table = np.zeros((len(network.values), 2), np.float32)  # 0 is in every range: borders are padded with it
     row_of = {value: row for row, value in enumerate(network.values)}
 
-    def see(value: Value, found: torch.Tensor) -> None:
-        low, high = (float(each) for each in torch.aminmax(found))
+    def see(value: Value, tensor: torch.Tensor) -> None:
+        low, high = (float(bound) for bound in torch.aminmax(tensor))
         row = table[row_of[value]]
         row[:] = min(row[0], low), max(row[1], high)
 
@@ -60,13 +60,13 @@ class Program(fused.Program):
     def __init__(
         self, steps: Sequence[Step], inputs: Sequence[Value], outputs: Sequence[Value], results: Sequence[QuantParams]
     ) -> None:
-        """`results`: how the integers that it gives stand for values."""
+        """`results`: how the integers of each output stand for values."""
         super().__init__(steps, inputs, outputs)
         self.results = tuple(results)
 
 
 def quantise(recorded: Recording, ranges: Ranges, given: Sequence[QuantParams] = ()) -> Program:
-    """The network of 8-bit operations: float32 pictures, or uint8 maps that stand for values as `given`, -> uint8 maps.
+    """Make an 8-bit network: float32 pictures, or uint8 maps that stand for values as `given` says, -> uint8 maps.
 
     Raises RevdistError where the ranges are those of another network.
     """
@@ -108,7 +108,7 @@ class Convolution(packed.Packing):
         result: QuantParams | None,
         other: QuantParams | None = None,
     ) -> None:
-        """`source`, `result`, `other`: of the maps; without a `result` it is float32."""
+        """`source`, `result`, `other`: parameters of these maps; without `result` the result is float32."""
         super().__init__()
         integers, self._scales = of_weight(plain.weight.detach())
         self._weight = integers.contiguous(memory_format=torch.channels_last)
@@ -121,14 +121,14 @@ class Convolution(packed.Packing):
         self._activation = plain.activation or "none", packed.limits(plain), ""
 
     def __call__(self, x: torch.Tensor, other: torch.Tensor | None = None) -> torch.Tensor:
-        given = (x, *self._source, self.weight(x.shape), self._scales, self._zeros)
+        operands = (x, *self._source, self.weight(x.shape), self._scales, self._zeros)
         ways = (self._bias, *self._layout, *self._result)
         y: torch.Tensor
         if other is None:
-            y = torch.ops.onednn.qconv_pointwise(*given, *ways, *self._activation)
+            y = torch.ops.onednn.qconv_pointwise(*operands, *ways, *self._activation)
         else:
             add = torch.ops.onednn.qconv2d_pointwise.binary
-            y = add(*given, other, *ways, *self._other, "sum", 1.0, *self._activation)
+            y = add(*operands, other, *ways, *self._other, "sum", 1.0, *self._activation)
         return y
 
     def _order(self, shape: torch.Size, threads: int) -> bytes:
@@ -140,7 +140,7 @@ class Convolution(packed.Packing):
 
 @functools.lru_cache(maxsize=10_000)
 def _order(weight: torch.Size, zero: int, layout: packed.Layout, shape: torch.Size, threads: int) -> bytes:
-    """How oneDNN lays out weights (out, in, k, k) for an input of this shape. `threads`: of this thread's team."""
+    """Return oneDNN's layout of weights (out, in, k, k) for an input shape. `threads`: those of this thread's team."""
     assert threads == torch.get_num_threads()
     blank = torch.zeros(weight, dtype=torch.int8).contiguous(memory_format=torch.channels_last)
     return packed.laid_out(_pack(blank, torch.ones(weight[0]), (1.0, zero), layout, shape))
@@ -149,12 +149,12 @@ def _order(weight: torch.Size, zero: int, layout: packed.Layout, shape: torch.Si
 def _pack(
     weight: torch.Tensor, scales: torch.Tensor, source: tuple[float, int], layout: packed.Layout, shape: torch.Size
 ) -> torch.Tensor:
-    found: torch.Tensor = torch.ops.onednn.qconv_prepack(weight, scales, *source, *layout, list(shape))
-    return found
+    packed_weight: torch.Tensor = torch.ops.onednn.qconv_prepack(weight, scales, *source, *layout, list(shape))
+    return packed_weight
 
 
 def of_weight(weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """float32 (out, in, k, k) -> int8 of the same shape, and the scale of each output channel (out,)."""
+    """Quantise weights: float32 (out, in, k, k) -> int8 of the same shape, and a scale for each output (out,)."""
     scales = (weight.abs().amax((1, 2, 3)) / 127).clamp_min(1e-12)
     return (weight / scales[:, None, None, None]).round().clamp(-127, 127).to(torch.int8), scales
 
@@ -169,13 +169,13 @@ class _Quantiser:
         affine: dict[Value, QuantParams],
         integers: bool,
     ) -> None:
-        """`integers`: whether the inputs are."""
+        """`integers`: whether the inputs are integers."""
         self._recorded, self._given, self._affine = recorded, steps, affine
         there = {value: value for value in recorded.inputs}
         self._floats, self._integers = ({}, there) if integers else (there, {})
         self._last = {value: number for number, step in enumerate(steps) for value in values(step.arguments)}
         self._read_as_floats: set[Value] = set()
-        for step in reversed(steps):  # a concatenation's parts are read as it is
+        for step in reversed(steps):  # the parts of a concatenation are read as its result is
             if step.name is aten.cat:
                 if step.result in self._read_as_floats:
                     self._read_as_floats.update(values(step.arguments))
@@ -210,21 +210,21 @@ class _Quantiser:
         (self._floats if result is None else self._integers)[value] = value
 
     def _to_add(self, value: Value, source: Value, number: int, *, floats: bool) -> Value:
-        """The map that the convolution of `source` adds in place, so a copy where it is read once more."""
+        """Return the map that the convolution of `source` adds in place; a copy where the map is read again."""
         there = self._as_floats(value) if floats else self._as_integers(value)
         again = value == source or self._last[value] > number
         again |= value in (*self._recorded.inputs, *self._recorded.outputs)
         return self._step(torch.clone, there) if again else there
 
     def _other(self, step: Step) -> None:
-        """A step that has no 8-bit kernel, or that only moves values."""
+        """Write a step that has no 8-bit kernel, or that only moves values."""
         moves = step.name is aten.cat and step.result not in self._read_as_floats
         alike = self._affine[step.result]
-        known = {
+        inputs = {
             value: self._like(value, alike) if moves else self._as_floats(value) for value in values(step.arguments)
         }
         ready = fused.ready(step, torch.float32)
-        self._made.append(Step(ready.operation, recording.filled(step.arguments, known), step.result))
+        self._made.append(Step(ready.operation, recording.filled(step.arguments, inputs), step.result))
         (self._integers if moves else self._floats)[step.result] = step.result
 
     def _as_integers(self, value: Value) -> Value:
@@ -238,7 +238,7 @@ class _Quantiser:
         return self._floats[value]
 
     def _like(self, value: Value, alike: QuantParams) -> Value:
-        """A map's integers as they stand for values elsewhere: they move side by side with others."""
+        """Return a map's integers with the parameters `alike`, to be put side by side with other maps."""
         if self._affine[value] == alike:
             return self._as_integers(value)
         return self._step(alike.quantise, self._as_floats(value))
@@ -251,28 +251,29 @@ class _Quantiser:
 
 
 def is_integer(step: Step) -> bool:
-    """Whether a step has an 8-bit kernel here."""
+    """Whether a step runs as an 8-bit kernel: a convolution that is not narrow."""
     return step.convolves and not recording.narrow(step.operation)
 
 
 def affines(
     recorded: Recording, steps: Sequence[Step], ranges: Ranges, given: Sequence[QuantParams] = ()
 ) -> dict[Value, QuantParams]:
-    """One for each map of a network whose steps are joined, and the same for all that is put side by side.
+    """Return the parameters of each map of a network whose steps are joined.
 
-    `given`: of its inputs, where they are integers. Raises RevdistError where the ranges are those of another network.
+    Maps that are put side by side share their parameters. `given`: parameters of integer inputs. Raises RevdistError
+    where the ranges are those of another network.
     """
-    made = [*recorded.inputs, *(step.result for step in steps)]
-    if ranges.table.shape != (len(made), 2):
+    maps = [*recorded.inputs, *(step.result for step in steps)]
+    if ranges.table.shape != (len(maps), 2):
         raise RevdistError(
-            f"engine: ranges of {len(ranges.table)} maps do not fit a network of {len(made)}",
+            f"engine: ranges of {len(ranges.table)} maps do not fit a network of {len(maps)}",
             hint="calibrate for int8 again",
         )
-    spans = {value: (float(low), float(high)) for value, (low, high) in zip(made, ranges.table, strict=True)}
+    spans = {value: (float(low), float(high)) for value, (low, high) in zip(maps, ranges.table, strict=True)}
     for step in steps:
         if step.name is aten.cat:
             together = [step.result, *values(step.arguments)]
             span = min(spans[value][0] for value in together), max(spans[value][1] for value in together)
             spans.update(dict.fromkeys(together, span))
-    known = dict(zip(recorded.inputs, given, strict=True)) if given else {}
-    return {value: QuantParams.of(*span) for value, span in spans.items()} | known
+    given_params = dict(zip(recorded.inputs, given, strict=True)) if given else {}
+    return {value: QuantParams.of(*span) for value, span in spans.items()} | given_params

@@ -126,7 +126,7 @@ class Inspector:
         self._settings = settings
         self._loaded: dict[str, Model] = {}  # by key
         self._changing = threading.Lock()
-        read = {name: self._read(name, product.bundle) for name, product in products.items()}
+        read_bundles = {name: self._read(name, product.bundle) for name, product in products.items()}
         self.models: Mapping[str, Model] = {}  # in force, by product
         self._device = Worker("device")  # ended by `close`, so only now that the bundles are known to be readable
         try:
@@ -134,8 +134,8 @@ class Inspector:
             self._device.call(compute_with, settings.threads or _processors())
             torch.set_num_threads(1)  # for this thread, and all that are still to come: cameras prepare pictures
             starting("loading the teacher")
-            self._engine = self._device.call(self._start, read)
-            for name, bundle in read.items():
+            self._engine = self._device.call(self._start, read_bundles)
+            for name, bundle in read_bundles.items():
                 starting(f"loading product {name} from {shown(bundle.path)} and proving its golden pictures")
                 self.use(self._device.call(self._put, name, bundle, bundles.install))
         except BaseException:
@@ -180,16 +180,16 @@ class Inspector:
 
         try:
             self._engine.warm(sizes)
-            found = {}
+            time_ns_of = {}
             for size in sorted(sizes):
                 part = self._engine.at_once(model.key) or size
-                parts, rest = divmod(size, part)
-                found[size] = (parts and parts * elapsed_ns(part)) + (rest and elapsed_ns(rest))
+                parts, remainder = divmod(size, part)
+                time_ns_of[size] = (parts and parts * elapsed_ns(part)) + (remainder and elapsed_ns(remainder))
         except (RevdistError, RuntimeError) as error:
             raise InspectorError(
                 f"the engine fails: {error}", hint="try engine.device: cpu, engine.precision: float32"
             ) from error
-        return found
+        return time_ns_of
 
     def inspect(self, frames: Sequence[Frame], *, maps: bool = True) -> list[Result]:
         """Scores of a mixed batch, and, unless there is no time for `maps`, the anomaly maps of rejects.
@@ -254,13 +254,13 @@ class Inspector:
             calibration = bundle.calibration(self._engine.identity)
             golden = [
                 GoldenPicture(
-                    kind=each.kind,
+                    kind=vector.kind,
                     pixels=pixels,
                     expected=expected,
                     tolerance=bundles.tolerance(self._engine.identity) * abs(expected),
                 )
-                for each, pixels in bundles.golden_pictures(bundle)
-                for expected in (bundle.expected(each, self._engine.identity),)
+                for vector, pixels in bundles.golden_pictures(bundle)
+                for expected in (bundle.expected(vector, self._engine.identity),)
             ]
         except (RevdistError, RuntimeError) as error:
             raise InspectorError(f"product {product}: {error}") from error
@@ -309,22 +309,22 @@ class Inspector:
         """The engine with the teacher that the bundles, by product, were trained with."""
         names = {bundle.teacher.name for bundle in read.values()}
         if len(names) > 1:
-            which = ", ".join(f"{name}: {bundle.teacher.name}" for name, bundle in read.items())
+            teachers_of = ", ".join(f"{name}: {bundle.teacher.name}" for name, bundle in read.items())
             hint = "train them with the same --teacher, or run one service for each teacher"
-            raise InspectorError(f"the products need different teachers ({which})", hint=hint)
+            raise InspectorError(f"the products need different teachers ({teachers_of})", hint=hint)
         try:
             teacher = teachers.load(names.pop(), self._settings.teacher_weights)
             device, precision = str(self._settings.device), str(self._settings.precision)
             runtime = str(self._settings.runtime)
             if precision == "auto":
                 precision = backend.fastest(device, [bundle.calibrations for bundle in read.values()], runtime)
-            made = Engine(teacher, device=device, precision=precision, runtime=runtime)
+            engine = Engine(teacher, device=device, precision=precision, runtime=runtime)
         except (RevdistError, RuntimeError) as error:
             hint = "" if isinstance(error, RevdistError) else "set engine.device to one that is there"
             raise InspectorError(f"the engine cannot start: {error}", hint=hint) from error
         if runtime == backend.OPENVINO:  # it has threads of its own, and torch's would only be in their way
             torch.set_num_threads(1)
-        return made
+        return engine
 
     def _read(self, name: str, path: Path) -> bundles.Bundle:
         """Without the weights: these are read once, when they are checked and put into the engine."""

@@ -230,11 +230,11 @@ class Line:
 
     def _take_up(self) -> None:
         """What an earlier run could not write: verdicts that went out, and frames in flight, which end as stopping."""
-        left = self.inflight.left
-        self.metrics.recovered.inc(len(left))
-        if left:
-            log.warning("an earlier run was killed: %d of its frames go into the journal now", len(left))
-        self.recorder.take_up(left)
+        verdicts = self.inflight.left
+        self.metrics.recovered.inc(len(verdicts))
+        if verdicts:
+            log.warning("an earlier run was killed: %d of its frames go into the journal now", len(verdicts))
+        self.recorder.take_up(verdicts)
 
     def _metrics(self) -> Metrics:
         return Metrics(

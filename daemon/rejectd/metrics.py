@@ -226,10 +226,10 @@ class Metrics:
         for product in products:
             self.ratio.labels(product)
             self.threshold.labels(product)
-        for what in ("shortened", "given_up"):
-            self.too_large.labels(what)
-        for what in ("map", "evidence", "journal"):
-            self.sacrificed.labels(what)
+        for label in ("shortened", "given_up"):
+            self.too_large.labels(label)
+        for label in ("map", "evidence", "journal"):
+            self.sacrificed.labels(label)
         for certificate in CERTIFICATES:
             self.certificate.labels(certificate)
 

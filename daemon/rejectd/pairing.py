@@ -68,12 +68,12 @@ class Pairing:
         """A part that nobody has shown before. Its number is 0 if nobody can know it."""
         alone = number is None and self._tolerance_ns is None
         if number is None:
-            number, given = (0 if alone else self._last + 1), None
+            number, picture_number = (0 if alone else self._last + 1), None
         else:
-            given = number
+            picture_number = number
         trace = Trace(
             number=number,
-            given=given,
+            given=picture_number,
             exposed_ns=exposed_ns,
             earliest_ns=exposed_ns,
             latest_ns=exposed_ns,
@@ -82,8 +82,8 @@ class Pairing:
         if alone:
             return trace
         self._last = number
-        if given is not None:
-            self._by_number[given] = trace
+        if picture_number is not None:
+            self._by_number[picture_number] = trace
         if self._tolerance_ns is not None:
             least_ns = self._pitch_ns - self._tolerance_ns
             trace.crowded = bool(self._between(exposed_ns - least_ns + 1, exposed_ns + least_ns - 1))
@@ -110,9 +110,9 @@ class Pairing:
         if trace is None or not self._came_again(trace, camera, number, exposed_ns):
             return trace
         self._by_number = {
-            other: old
-            for other, old in self._by_number.items()
-            if other < number or not old.ended or exposed_ns < old.deadline_ns + self._lifetime_ns
+            old_number: old_trace
+            for old_number, old_trace in self._by_number.items()
+            if old_number < number or not old_trace.ended or exposed_ns < old_trace.deadline_ns + self._lifetime_ns
         }
         return None
 
@@ -125,8 +125,8 @@ class Pairing:
             return True  # nobody exposes a part once more when its time is over: this one must not pass unseen
         if since_ns < self._lifetime_ns:
             return False
-        fell = number < self._newest.get(camera, 0) and not self._is_behind(camera, number)
-        return fell and since_ns > _BEGUN_AGAIN_NS
+        began_again = number < self._newest.get(camera, 0) and not self._is_behind(camera, number)
+        return began_again and since_ns > _BEGUN_AGAIN_NS
 
     def _is_behind(self, camera: str, number: int) -> bool:
         """Whether a number is one that the camera has passed by, rather than one of a count that began again."""
@@ -154,10 +154,10 @@ class Pairing:
         while self._traces[0].ended and (
             len(self._traces) > _REMEMBERED_PARTS or self._traces[0].exposed_ns < now_ns - _REMEMBERED_NS
         ):
-            old = self._traces.pop(0)
-            self._forgotten_ns = old.exposed_ns
-            if old.given is not None and self._by_number.get(old.given) is old:
-                del self._by_number[old.given]
+            oldest = self._traces.pop(0)
+            self._forgotten_ns = oldest.exposed_ns
+            if oldest.given is not None and self._by_number.get(oldest.given) is oldest:
+                del self._by_number[oldest.given]
 
 
 def _exposed(trace: Trace) -> int:

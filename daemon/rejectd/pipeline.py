@@ -199,11 +199,11 @@ class Pipeline:
         memory = self._stages.memory
         if picture.pixels is not None:
             memory.count(picture.pixels)
-        kept = memory.has_room(EVIDENCE)
+        affordable = memory.has_room(EVIDENCE)
         viewable = memory.has_room(VIEW)
         self.latest[frame.camera] = picture if viewable else dataclasses.replace(picture, pixels=None, fault=_NO_VIEW)
-        pixels = picture.pixels if kept else None
-        return dataclasses.replace(frame, picture=pixels, given_up=picture.pixels is not None and not kept)
+        pixels = picture.pixels if affordable else None
+        return dataclasses.replace(frame, picture=pixels, given_up=picture.pixels is not None and not affordable)
 
     def enter(self, frame: Frame) -> None:
         """Queue a frame that no camera took; the ledger has opened it."""

@@ -81,7 +81,7 @@ def pictures(
     silence_s = SILENCE_S + _own_timeouts_s(settings)
     device.start()
     try:
-        heard = asked = time.monotonic()
+        heard = reopened_at = time.monotonic()
         while True:
             stopping = stop.is_set()
             if stopping:
@@ -107,10 +107,10 @@ def pictures(
                 picture = check(_read(exposure, frame, stop))
                 if frame.due_ns > heard * 1e9:
                     state.saw(picture)
-                frozen_s = min(check.frozen_for_s(picture.captured_ns), heard - asked)
+                frozen_s = min(check.frozen_for_s(picture.captured_ns), heard - reopened_at)
                 if _reconnects(settings) and frozen_s > REOPEN_FROZEN_S:
                     device.reopen.set()
-                    asked = heard
+                    reopened_at = heard
                 yield frame, picture
             else:
                 _take_note(message, state, remark)

@@ -149,33 +149,33 @@ class V4l2:
             raise CameraError(f"{device}: permission denied", hint="put the service's user into the group `video`")
 
     def _set_up(self, capture: Capture) -> None:
-        asked = self._settings
-        if asked.pixel_format is not None:  # first: the sizes and rates on offer depend on it
-            capture.set(cv2.CAP_PROP_FOURCC, _fourcc(asked.pixel_format))
-        wanted = {cv2.CAP_PROP_FRAME_WIDTH: asked.width, cv2.CAP_PROP_FRAME_HEIGHT: asked.height}
-        for prop, value in {**wanted, cv2.CAP_PROP_FPS: asked.rate_hz}.items():
+        settings = self._settings
+        if settings.pixel_format is not None:  # first: the sizes and rates on offer depend on it
+            capture.set(cv2.CAP_PROP_FOURCC, _fourcc(settings.pixel_format))
+        sizes = {cv2.CAP_PROP_FRAME_WIDTH: settings.width, cv2.CAP_PROP_FRAME_HEIGHT: settings.height}
+        for prop, value in {**sizes, cv2.CAP_PROP_FPS: settings.rate_hz}.items():
             if value is not None:
                 capture.set(prop, value)
         capture.set(cv2.CAP_PROP_CONVERT_RGB, 1)
-        wrong = []
+        refusals = []
         for name, prop, size in (
-            ("width", cv2.CAP_PROP_FRAME_WIDTH, asked.width),
-            ("height", cv2.CAP_PROP_FRAME_HEIGHT, asked.height),
+            ("width", cv2.CAP_PROP_FRAME_WIDTH, settings.width),
+            ("height", cv2.CAP_PROP_FRAME_HEIGHT, settings.height),
         ):
-            if size is not None and (given := round(capture.get(prop))) != size:
-                wrong.append(f"{name} {given} instead of {size}")
-        if asked.rate_hz is not None:
+            if size is not None and (given_size := round(capture.get(prop))) != size:
+                refusals.append(f"{name} {given_size} instead of {size}")
+        if settings.rate_hz is not None:
             rate_hz = capture.get(cv2.CAP_PROP_FPS)
-            if abs(rate_hz - asked.rate_hz) > _RATE_TOLERANCE * asked.rate_hz:
-                wrong.append(f"rate_hz {rate_hz:g} instead of {asked.rate_hz:g}")
-        if asked.pixel_format is not None:
+            if abs(rate_hz - settings.rate_hz) > _RATE_TOLERANCE * settings.rate_hz:
+                refusals.append(f"rate_hz {rate_hz:g} instead of {settings.rate_hz:g}")
+        if settings.pixel_format is not None:
             code = round(capture.get(cv2.CAP_PROP_FOURCC))
-            if code != _fourcc(asked.pixel_format):
+            if code != _fourcc(settings.pixel_format):
                 given_format = code.to_bytes(4, "little", signed=code < 0).decode("ascii", "replace")
-                wrong.append(f"pixel_format {given_format!r} instead of {asked.pixel_format!r}")
-        if wrong:
+                refusals.append(f"pixel_format {given_format!r} instead of {settings.pixel_format!r}")
+        if refusals:
             raise CameraError(
-                f"{asked.device}: the device gives {', '.join(wrong)}",
+                f"{settings.device}: the device gives {', '.join(refusals)}",
                 hint="choose what `v4l2-ctl --list-formats-ext` offers",
             )
 

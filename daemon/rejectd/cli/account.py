@@ -99,8 +99,8 @@ def account(journal: Path, since_unix_ns: int, until_unix_ns: int, *, travel_ns:
                 _add(cameras.setdefault(row["camera"], Camera()), row)
             for row in db.execute(_RUNS, window).fetchall():
                 bounds = (row["run"], row["camera"], row["low"], row["high"])
-                (found,) = db.execute(_BETWEEN, bounds).fetchone()
-                cameras[row["camera"]].missing += row["high"] - row["low"] + 1 - found
+                (recorded,) = db.execute(_BETWEEN, bounds).fetchone()
+                cameras[row["camera"]].missing += row["high"] - row["low"] + 1 - recorded
             for name, camera in cameras.items():
                 camera.actuator = _actuator(db, name, window, travel_ns)
     except sqlite3.Error as error:

@@ -46,7 +46,7 @@ def build(cls: type[_G], values: Mapping[str, Any], seen: Callable[[str], Seen])
     try:
         group = cls.model_validate({name: values[name] for name in values if name in cls.model_fields})
     except ValidationError as error:
-        first = {str(one["loc"][0]): _kind(one) for one in reversed(error.errors(include_url=False))}
+        first = {str(detail["loc"][0]): _kind(detail) for detail in reversed(error.errors(include_url=False))}
         return [*unknown, *_complaints(cls, {name: first[name] for name in cls.model_fields if name in first}, seen)]
     return unknown or group
 
@@ -74,20 +74,20 @@ def _complaints(cls: type[Group], errors: Mapping[str, str], seen: Callable[[str
 
 def _refusal(error: str, field: FieldInfo, value: Seen) -> tuple[str, str]:
     """What is refused, and what to give instead."""
-    about, wanted = declared(field), kind(field)
-    if typing.get_origin(wanted) is tuple:
-        return _several(error, wanted, about, value)
+    about, setting_type = declared(field), kind(field)
+    if typing.get_origin(setting_type) is tuple:
+        return _several(error, setting_type, about, value)
     if value.several:
         return "a group or list", f"give one value. {about.help}"
     if error in _BOUNDS:
         return value.raw[:LONGEST], f"give {about.range()}"
-    if wanted in (int, float):
-        number = "a whole number" if wanted is int else "a number"
+    if setting_type in (int, float):
+        number = "a whole number" if setting_type is int else "a number"
         return value.shown, f"give {number}{' without quotes' if value.quoted else ''}, {about.range()}"
-    if wanted is bool:
+    if setting_type is bool:
         return value.shown, "give true or false, without quotes"
-    if isinstance(wanted, type) and issubclass(wanted, StrEnum):
-        return value.shown, f"choose {', '.join(wanted)}"
+    if isinstance(setting_type, type) and issubclass(setting_type, StrEnum):
+        return value.shown, f"choose {', '.join(setting_type)}"
     return value.shown, _text_hint(error, about, value)
 
 

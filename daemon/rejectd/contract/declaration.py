@@ -102,13 +102,13 @@ class Reader:
                 values[name] = self._value(cls.model_fields[name], value_node, _join(key, name))
             elif not (name == "type" and hasattr(cls, "type")):
                 values[name] = None
-        told = {mistake.key for mistake in self.mistakes[before:]}
+        mistaken_keys = {mistake.key for mistake in self.mistakes[before:]}
         group = complaints.build(cls, values, lambda name: _seen(entries[name][1]))
         if isinstance(group, list):
-            for wrong in group:
-                place = _join(key, wrong.name)
-                if not any(known == place or known.startswith(f"{place}.") for known in told):
-                    self._add(_line(wrong, cls, entries, node), place, wrong.problem, wrong.hint)
+            for complaint in group:
+                place = _join(key, complaint.name)
+                if not any(mistaken == place or mistaken.startswith(f"{place}.") for mistaken in mistaken_keys):
+                    self._add(_line(complaint, cls, entries, node), place, complaint.problem, complaint.hint)
             self.mistakes[before:] = sorted(self.mistakes[before:], key=lambda mistake: mistake.line)
         if isinstance(group, list) or len(self.mistakes) > before:
             return None
@@ -118,15 +118,15 @@ class Reader:
     def _entries(self, node: yaml.Node, key: str) -> dict[str, tuple[int, yaml.Node]] | None:
         """The keys of a mapping with their lines; twice the same key is a mistake."""
         if not isinstance(node, yaml.MappingNode):
-            found = _shown(node)
+            shown = _shown(node)
             text = str(getattr(node, "value", ""))
             colon = isinstance(node, yaml.ScalarNode) and re.match(r"[a-z_]+:\S", text)
             hint = "put a space after the colon" if colon else "write `name: value` lines, indented below the key"
-            self._add(node.start_mark.line + 1, key or "file", f"{found} is not a group of settings", hint)
+            self._add(node.start_mark.line + 1, key or "file", f"{shown} is not a group of settings", hint)
             return None
         if node in self._known:  # merged keys are in it already
             return self._known[node]
-        seen: dict[str, int] = {}
+        first_lines: dict[str, int] = {}
         for name_node, _ in node.value:
             if not isinstance(name_node, yaml.ScalarNode):
                 self._add(
@@ -137,9 +137,11 @@ class Reader:
                 )
                 return None
             name, line = str(name_node.value), name_node.start_mark.line + 1
-            if name in seen:
-                self._add(line, _join(key, name), f"is given twice, first in line {seen[name]}", "keep one of the two")
-            seen.setdefault(name, line)
+            if name in first_lines:
+                self._add(
+                    line, _join(key, name), f"is given twice, first in line {first_lines[name]}", "keep one of the two"
+                )
+            first_lines.setdefault(name, line)
         assert self._loader is not None
         try:
             self._loader.flatten_mapping(node)
@@ -157,18 +159,18 @@ class Reader:
 
     def _value(self, field: FieldInfo, node: yaml.Node, key: str) -> Any:
         """What the model checks: the value that the author of this node means, None where that was refused here."""
-        wanted = kind(field)
+        setting_type = kind(field)
         if is_optional(field) and node.tag == _NULL:
             return None
-        if typing.get_origin(wanted) is dict:
-            return self._named(typing.get_args(wanted)[1], node, key)
-        if isinstance(wanted, type) and issubclass(wanted, Group):
-            return self.group(wanted, node, key)
+        if typing.get_origin(setting_type) is dict:
+            return self._named(typing.get_args(setting_type)[1], node, key)
+        if isinstance(setting_type, type) and issubclass(setting_type, Group):
+            return self.group(setting_type, node, key)
         if isinstance(node, yaml.ScalarNode):
-            return self._scalar(wanted, node, key, declared(field))
-        if typing.get_origin(wanted) is tuple and isinstance(node, yaml.SequenceNode):
-            item = int if typing.get_args(wanted)[-1] is not Ellipsis else str
-            return tuple(_item(item, value) for value in node.value)
+            return self._scalar(setting_type, node, key, declared(field))
+        if typing.get_origin(setting_type) is tuple and isinstance(node, yaml.SequenceNode):
+            item_type = int if typing.get_args(setting_type)[-1] is not Ellipsis else str
+            return tuple(_item(item_type, value) for value in node.value)
         return {}
 
     def _named(self, hint: Any, node: yaml.Node, key: str) -> Any:

@@ -112,8 +112,8 @@ def declared(field: FieldInfo) -> Declared:
 def kind(field: FieldInfo) -> Any:
     """The type of a field's value where there is one: without None, and without what is known about it besides."""
     options = typing.get_args(field.annotation) if _is_union(field.annotation) else (field.annotation,)
-    wanted = next(option for option in options if option is not type(None))
-    return typing.get_args(wanted)[0] if typing.get_origin(wanted) is Annotated else wanted
+    field_type = next(option for option in options if option is not type(None))
+    return typing.get_args(field_type)[0] if typing.get_origin(field_type) is Annotated else field_type
 
 
 def is_optional(field: FieldInfo) -> bool:

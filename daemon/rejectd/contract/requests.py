@@ -148,10 +148,10 @@ def _seen(value: Any) -> Seen:
 def request_id(body: bytes) -> str | None:
     """What the answer to a request carries, also where the rest of it is wrong."""
     try:
-        found = _object(body).get("request_id") if len(body) <= LARGEST_BYTES else None
+        identifier = _object(body).get("request_id") if len(body) <= LARGEST_BYTES else None
     except RequestError:
         return None
-    return found[:200] if isinstance(found, str) else None
+    return identifier[:200] if isinstance(identifier, str) else None
 
 
 def _number(text: str) -> float | int:
@@ -162,11 +162,11 @@ def _number(text: str) -> float | int:
 
 def _object(body: bytes) -> dict[str, Any]:
     try:
-        found = json.loads(body or b"{}", parse_float=_number)
+        request = json.loads(body or b"{}", parse_float=_number)
     except (ValueError, RecursionError) as error:
         raise RequestError(
             f"not JSON: {str(error)[:100]}", hint='send an object such as {"product": "cell"}'
         ) from error
-    if not isinstance(found, dict):
+    if not isinstance(request, dict):
         raise RequestError("not a JSON object", hint='send one such as {"product": "cell"}')
-    return found
+    return request

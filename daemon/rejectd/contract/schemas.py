@@ -33,9 +33,9 @@ def line() -> Schema:
     """The line's status. A last will has four fields alone: nobody is left to count."""
     status = _message("line", LineBody)
     will: list[str] = described(WillBody)["required"]
-    rest = [name for name in status["required"] if name not in will]
+    other_fields = [name for name in status["required"] if name not in will]
     last_will: Schema = {"maxProperties": len(will), "properties": {"state": {"const": "offline"}}}
-    return status | {"required": will, "anyOf": [{"required": rest}, last_will]}
+    return status | {"required": will, "anyOf": [{"required": other_fields}, last_will]}
 
 
 def camera() -> Schema:

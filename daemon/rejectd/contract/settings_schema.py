@@ -41,13 +41,13 @@ def _group(cls: type[Group], of_type: str = "") -> Schema:
 
 
 def _field(field: FieldInfo, plain: Schema) -> Schema:
-    wanted = kind(field)
+    setting_type = kind(field)
     about = {"description": plain["description"]}
-    if typing.get_origin(wanted) is dict:
-        return about | _named(typing.get_args(wanted)[1])
-    if isinstance(wanted, type) and issubclass(wanted, Group):
-        return _group(wanted) | about
-    schema = plain | _as_yaml_reads(wanted, plain)
+    if typing.get_origin(setting_type) is dict:
+        return about | _named(typing.get_args(setting_type)[1])
+    if isinstance(setting_type, type) and issubclass(setting_type, Group):
+        return _group(setting_type) | about
+    schema = plain | _as_yaml_reads(setting_type, plain)
     if schema.pop("format", "") == "path":
         schema["pattern"] = r"\S"
     if "prefixItems" in schema:  # which draft 7 does not know; all of them are alike

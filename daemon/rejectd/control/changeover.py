@@ -53,8 +53,8 @@ class Changeover:
             model = self._inspector.set_threshold(model.key, threshold.value)
             self._golden.warm(model, self._max_batch, stop)
             outcomes = self._golden.challenge(model, stop)
-            if wrong := complaint(outcomes, decisions=True):
-                raise ChangeoverError(f"no changeover: {wrong}", hint="the line goes on with what it had")
+            if failure := complaint(outcomes, decisions=True):
+                raise ChangeoverError(f"no changeover: {failure}", hint="the line goes on with what it had")
             switched = self._orders.change_over(model, threshold, cameras, path.name)
         except RejectdError:
             if model.key not in loaded_before:

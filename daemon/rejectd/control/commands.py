@@ -113,20 +113,20 @@ class Commands:
         except Exception as mistake:  # the line goes on whatever a command does
             log.critical("command %s failed", name, exc_info=True)
             error = f"failed: {mistake!r}; see the service's log"
-        asked = {"request_id": request_id(incoming.payload), "answer_to": incoming.answer_to}
-        log.info("command %s", name, extra={"fields": {"ok": not error, "error": error[:500], **asked}})
+        requester = {"request_id": request_id(incoming.payload), "answer_to": incoming.answer_to}
+        log.info("command %s", name, extra={"fields": {"ok": not error, "error": error[:500], **requester}})
         self._keep(name, incoming)
         self._answer(name, incoming, result=result, error=error)
 
     def _keep(self, name: str, incoming: Incoming) -> None:
         """Log and journal what the command has changed, and who asked, as far as he said."""
-        asked = {"request_id": request_id(incoming.payload), "answer_to": incoming.answer_to}
+        requester = {"request_id": request_id(incoming.payload), "answer_to": incoming.answer_to}
         for changed in self._changed:
             level = logging.WARNING if changed.why else logging.INFO
             text = f"{changed.what} of {changed.of} changed by command {name}"
-            fields = {"before": changed.before, "after": changed.after, "why": changed.why, **asked}
+            fields = {"before": changed.before, "after": changed.after, "why": changed.why, **requester}
             log.log(level, "%s", text, extra={"fields": fields})
-            self._controls.recorder.note(journalled(changed, name, **asked))
+            self._controls.recorder.note(journalled(changed, name, **requester))
 
     def _check(self, incoming: Incoming) -> None:
         if self._stop.is_set():
@@ -147,8 +147,8 @@ class Commands:
     def _answer(
         self, name: str, incoming: Incoming, *, result: Mapping[str, Any] | None = None, error: str = ""
     ) -> None:
-        wanted = incoming.answer_to
-        topic = wanted if wanted and self._allowed(wanted) else answer_topic(self._line)
+        response_topic = incoming.answer_to
+        topic = response_topic if response_topic and self._allowed(response_topic) else answer_topic(self._line)
         payload = answer_payload(
             self._line,
             name[:64],
@@ -165,21 +165,21 @@ class Commands:
         controls = self._controls
         path = self._bundle_path(request)
         cameras = self._cameras_of(request)
-        done = controls.changeover.carry_out(request.product, path, cameras, self._stop)
-        self._changed += done.switched.changed(done.model)
+        changeover = controls.changeover.carry_out(request.product, path, cameras, self._stop)
+        self._changed += changeover.switched.changed(changeover.model)
         controls.models_changed()
-        before = done.switched.products
+        before = changeover.switched.products
         return {
             "cameras": {camera: {"before": before[camera], "after": request.product} for camera in cameras},
-            "bundle": done.model.digest,
+            "bundle": changeover.model.digest,
             "threshold": {
-                "before": done.switched.before.threshold,
-                "after": done.threshold.value,
-                "calibrated": done.model.calibration.threshold,
-                "source": done.threshold.source,
-                "why": done.switched.why or None,
+                "before": changeover.switched.before.threshold,
+                "after": changeover.threshold.value,
+                "calibrated": changeover.model.calibration.threshold,
+                "source": changeover.threshold.source,
+                "why": changeover.switched.why or None,
             },
-            "golden": [_shown(outcome) for outcome in done.outcomes],
+            "golden": [_shown(outcome) for outcome in changeover.outcomes],
         }
 
     def _cameras_of(self, request: ProductRequest) -> tuple[str, ...]:
@@ -189,22 +189,22 @@ class Commands:
         products = self._controls.pipeline.products
         passed = tuple(name for name in self._controls.settings.cameras if products[name] == request.product)
         if not passed:
-            known = ", ".join(self._controls.settings.cameras)
-            hint = f"name those that it passes from now on, such as cameras=[{known}]"
+            camera_names = ", ".join(self._controls.settings.cameras)
+            hint = f"name those that it passes from now on, such as cameras=[{camera_names}]"
             raise RequestError(f"product {request.product} passes no camera now", hint=hint)
         return passed
 
     def _bundle_path(self, request: ProductRequest) -> Path:
         configured = self._controls.settings.products.get(request.product)
         if configured is None:
-            known = f"known products: {', '.join(self._controls.settings.products)}"
-            raise RequestError(f"there is no product {request.product!r}", hint=known)
+            hint = f"known products: {', '.join(self._controls.settings.products)}"
+            raise RequestError(f"there is no product {request.product!r}", hint=hint)
         name = request.bundle or self._controls.orders.bundle_name(request.product)
         path = configured.bundle.with_name(name)
-        wrong = trouble.why_not_file(path / "bundle.json")
-        if wrong and wrong.hint:
-            raise RequestError(f"{path} cannot be read: {wrong.cause}", hint=wrong.hint)
-        if wrong:
+        obstacle = trouble.why_not_file(path / "bundle.json")
+        if obstacle and obstacle.hint:
+            raise RequestError(f"{path} cannot be read: {obstacle.cause}", hint=obstacle.hint)
+        if obstacle:
             raise RequestError(f"{path} is not a bundle", hint="copy it there first")
         return path
 
@@ -238,8 +238,8 @@ class Commands:
             for outcome in self._controls.golden.challenge(self._model(product), self._stop)
         ]
         result = {"pictures": [_shown(outcome) for outcome in outcomes]}
-        if wrong := complaint(outcomes, decisions=True):
-            raise FailedError(wrong, result)
+        if failure := complaint(outcomes, decisions=True):
+            raise FailedError(failure, result)
         return result
 
     def _snapshot(self, request: SnapshotRequest) -> Mapping[str, Any]:
@@ -250,11 +250,11 @@ class Commands:
         return replay(self._controls, request)
 
     def _cameras(self, names: tuple[str, ...] | None) -> tuple[str, ...]:
-        known = tuple(self._controls.settings.cameras)
+        all_cameras = tuple(self._controls.settings.cameras)
         for name in names or ():
-            if name not in known:
-                raise RequestError(f"there is no camera {name!r}", hint=f"known cameras: {', '.join(known)}")
-        return known if names is None else names
+            if name not in all_cameras:
+                raise RequestError(f"there is no camera {name!r}", hint=f"known cameras: {', '.join(all_cameras)}")
+        return all_cameras if names is None else names
 
     def _model(self, product: str) -> Model:
         models = self._controls.inspector.models

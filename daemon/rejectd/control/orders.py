@@ -213,20 +213,20 @@ class Orders:
         """
         with self._lock:
             models = {name: model for name, model in self._inspector.models.items() if self._stays(name, products)}
-            kept = {
+            lasting_orders = {
                 name: order
                 for name, order in self._standing.thresholds.items()
                 if name not in models or products[name].threshold == order.configured
             }
-            chosen = {name: choose(products[name], model, kept.get(name)) for name, model in models.items()}
+            chosen = {name: choose(products[name], model, lasting_orders.get(name)) for name, model in models.items()}
             for name in models:
                 configured = products[name]
                 self._configured[name] = self._configured[name].model_copy(
                     update={"threshold": configured.threshold, "threshold_for": configured.threshold_for}
                 )
             after = {name: self._put(model, chosen[name]) for name, model in models.items()}
-            if kept != self._standing.thresholds:
-                self._standing.thresholds = kept
+            if lasting_orders != self._standing.thresholds:
+                self._standing.thresholds = lasting_orders
                 self._keeper.keep(self._standing)
         return [
             Changed(
@@ -240,8 +240,8 @@ class Orders:
         """What is in force by somebody's will, and a person should look at."""
         problems = []
         for name, model in self._inspector.models.items():
-            if strange := doubt(model.threshold, model):
-                problems.append(f"product {name}: the threshold {model.threshold:.4g} {strange}")
+            if strangeness := doubt(model.threshold, model):
+                problems.append(f"product {name}: the threshold {model.threshold:.4g} {strangeness}")
             if why := self._why.get(name):
                 problems.append(f"product {name}: {why}")
         passing = sorted(name for name in list(self._pipeline.paused) if self._passes(name))
@@ -260,12 +260,12 @@ class Orders:
 
     def _stays(self, name: str, products: Mapping[str, Product]) -> bool:
         """Whether changed settings mean the same bundle."""
-        same = name in products and products[name].bundle == self._settings.products[name].bundle
-        if name in products and not same:
+        same_bundle = name in products and products[name].bundle == self._settings.products[name].bundle
+        if name in products and not same_bundle:
             log.warning(
                 "product %s: its bundle is another now, its threshold holds with it from the next start on", name
             )
-        return same
+        return same_bundle
 
     def _put(self, model: Model, threshold: Threshold) -> Model:
         self._why[model.product] = threshold.why

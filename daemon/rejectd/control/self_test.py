@@ -46,8 +46,8 @@ class Outcome:
     @property
     def right(self) -> tuple[Decision, ...]:
         """The decisions that are right."""
-        kind, other = (Decision.PASS, Decision.REJECT) if self.kind == "good" else (Decision.REJECT, Decision.PASS)
-        return (kind, other) if self.calibrated_otherwise else (kind,)
+        usual, opposite = (Decision.PASS, Decision.REJECT) if self.kind == "good" else (Decision.REJECT, Decision.PASS)
+        return (usual, opposite) if self.calibrated_otherwise else (usual,)
 
     @property
     def good(self) -> bool:
@@ -76,9 +76,9 @@ class Golden:
 
     def delivered(self, verdict: Verdict, now_ns: int) -> None:
         """The broker has a verdict."""
-        waiting = self._delivered.pop(verdict.event_id, None)
-        if waiting:
-            waiting.set_result(now_ns)
+        delivered_future = self._delivered.pop(verdict.event_id, None)
+        if delivered_future:
+            delivered_future.set_result(now_ns)
 
     def _outcome(self, model: Model, picture: GoldenPicture, stop: threading.Event) -> Outcome:
         frame, verdict_future, delivered_future = self._send(model, picture)
@@ -100,9 +100,9 @@ class Golden:
     def _send(self, model: Model, picture: GoldenPicture) -> tuple[Frame, Future[Verdict], Future[int]]:
         verdict: Future[Verdict] = Future()
         delivered: Future[int] = Future()
-        shown = Exposure(captured_ns=time.monotonic_ns(), captured_unix_ns=time.time_ns(), source=picture.kind)
+        exposure = Exposure(captured_ns=time.monotonic_ns(), captured_unix_ns=time.time_ns(), source=picture.kind)
         frame = self._ledger.open(
-            shown,
+            exposure,
             camera=GOLDEN,
             product=model.product,
             policy=Policy.PASS,
@@ -140,14 +140,17 @@ def _calibrated_otherwise(picture: GoldenPicture, threshold: float) -> bool:
 
 def complaint(outcomes: Sequence[Outcome], *, decisions: bool) -> str:
     """What is wrong with the outcomes, for people; empty if nothing is. `decisions`: whether they count too."""
-    for each in outcomes:
-        if each.score is None:
-            return f"the {each.kind} picture of {each.product} was not judged"
-        if not each.agrees:
+    for outcome in outcomes:
+        if outcome.score is None:
+            return f"the {outcome.kind} picture of {outcome.product} was not judged"
+        if not outcome.agrees:
             return (
-                f"the {each.kind} picture of {each.product} scores {each.score:.6g} instead of {each.expected:.6g}; "
-                "this machine computes otherwise than the one that trained"
+                f"the {outcome.kind} picture of {outcome.product} scores {outcome.score:.6g} instead of "
+                f"{outcome.expected:.6g}; this machine computes otherwise than the one that trained"
             )
-        if decisions and not each.good:
-            return f"the {each.kind} picture of {each.product} ended as {each.decision} with score {each.score:.4g}"
+        if decisions and not outcome.good:
+            return (
+                f"the {outcome.kind} picture of {outcome.product} ended as {outcome.decision} "
+                f"with score {outcome.score:.4g}"
+            )
     return ""

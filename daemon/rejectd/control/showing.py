@@ -28,7 +28,7 @@ def snapshot(controls: Controls, camera: str) -> dict[str, Any]:
         fault = picture.fault if picture else "no picture yet"
         raise RequestError(f"camera {camera}: {fault}", hint="try again when a part has passed")
     evidence, pixels = controls.evidence, picture.pixels
-    kept = controls.recorder.ask(lambda: evidence.snapshot(camera, picture), _DISK_S) if evidence else None
+    evidence_path = controls.recorder.ask(lambda: evidence.snapshot(camera, picture), _DISK_S) if evidence else None
     height, width = pixels.shape[:2]
     result = {
         "camera": camera,
@@ -36,14 +36,14 @@ def snapshot(controls: Controls, camera: str) -> dict[str, Any]:
         "source": picture.source or None,
         "width": width,
         "height": height,
-        "evidence": kept or None,
+        "evidence": evidence_path or None,
     }
     most = controls.largest_packet()
     room = None if most is None else (most - _AROUND - len(encode(result))) * 3 // 4
     jpeg = thumbnail(pixels, most_bytes=room)
     if not jpeg:
         hint = "raise the broker's limit (mosquitto: max_packet_size)"
-        hint += f"; it is kept as evidence: {kept}" if kept else ""
+        hint += f"; it is kept as evidence: {evidence_path}" if evidence_path else ""
         raise RequestError(f"no picture fits into the {most} bytes that the broker takes", hint=hint)
     return {**result, "jpeg": base64.b64encode(jpeg).decode()}
 
@@ -54,13 +54,13 @@ def replay(controls: Controls, request: ReplayRequest) -> dict[str, Any]:
     Raises:
         RejectdError: if the request bounds nothing, or the disk is too busy.
     """
-    given = {
+    requested = {
         "from_seq": request.from_seq,
         "to_seq": request.to_seq,
         "since_unix_ns": _unix_ns(request.since),
         "until_unix_ns": _unix_ns(request.until),
     }
-    bounds = {name: value for name, value in given.items() if value is not None}
+    bounds = {name: value for name, value in requested.items() if value is not None}
     if not bounds:
         raise RequestError("which events?", hint="give from_seq, to_seq, since or until")
     count, first, last = controls.recorder.ask(lambda: controls.outbox.replay(Replay(**bounds)), _DISK_S)

@@ -98,9 +98,9 @@ class Standing:
         """End the orders of bundles that are no longer there."""
         for product, order in list(self.bundles.items()):
             path = settings.products[product].bundle.with_name(str(order.value))
-            if wrong := trouble.why_not_file(path / "bundle.json"):
+            if obstacle := trouble.why_not_file(path / "bundle.json"):
                 text = "product %s: the bundle %s that a command put in force is gone: %s"
-                log.error(text, product, path, wrong.cause)
+                log.error(text, product, path, obstacle.cause)
                 del self.bundles[product]
 
 

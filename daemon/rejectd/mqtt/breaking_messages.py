@@ -65,8 +65,8 @@ class Suspects:
             self._breaks[identity] = self._breaks.get(identity, 0) + 1
         while len(self._breaks) > _REMEMBERED:
             del self._breaks[next(iter(self._breaks))]
-        (first, *others) = candidates
-        if others or self._breaks[_identity(first.message)] < 2:
+        (first, *other_candidates) = candidates
+        if other_candidates or self._breaks[_identity(first.message)] < 2:
             return None
         del self._breaks[_identity(first.message)]
         return first

@@ -68,7 +68,7 @@ class Events:
         if len(self._under_way) >= _UNDER_WAY:
             return None
         now = time.monotonic()
-        for topic in [topic for topic, until in self._held.items() if until <= now]:
+        for topic in [topic for topic, retry_at in self._held.items() if retry_at <= now]:
             del self._held[topic]
             self._more = True
         if not self._ready:

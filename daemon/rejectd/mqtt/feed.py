@@ -51,14 +51,14 @@ class Feed:
         while True:
             with self._condition:
                 self._condition.wait_for(lambda: self._question or self._ended, timeout=1.0)
-                asked, self._question = self._question, None
+                request, self._question = self._question, None
                 if self._ended:
                     break
-            if asked is None:
+            if request is None:
                 continue
-            question, limit, busy, held = asked
+            question, limit, busy, held_topics = request
             try:
-                events = reader.waiting(limit, busy=busy, held=held)
+                events = reader.waiting(limit, busy=busy, held=held_topics)
             except OutboxError as error:
                 if str(error) != trouble:
                     trouble = str(error)

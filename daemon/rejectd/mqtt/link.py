@@ -207,9 +207,9 @@ class Link:
         if self._reason == reasons.TAKEN_OVER:
             fault, hint = reasons.another_client(self._client_id, self._settings)
             return LostError(f"{where}: {fault}", hint=hint, reason=self._reason, closed=True)
-        what = f"ends the connection: {self._reason}" if self._reason else "connection lost"
+        ending = f"ends the connection: {self._reason}" if self._reason else "connection lost"
         hint = reasons.hint_for_end(self._reason)
-        return LostError(f"{where}: {what}", hint=hint, reason=self._reason, closed=self._closed)
+        return LostError(f"{where}: {ending}", hint=hint, reason=self._reason, closed=self._closed)
 
 
 def connect(settings: Mqtt, *, client_id: str, will: Message | None = None) -> Link:

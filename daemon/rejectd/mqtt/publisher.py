@@ -146,8 +146,8 @@ class Publisher:
             f"the broker refuses {topic}" for topic in sorted(topics.union(self._events.refused_topics)) if topic
         ]
         denied = self._deaf() if self._denied else ""
-        others = (denied, self._trouble, self._patience.problem(time.monotonic()), self._fitting.problem())
-        return refused + [problem for problem in others if problem]
+        other_problems = (denied, self._trouble, self._patience.problem(time.monotonic()), self._fitting.problem())
+        return refused + [problem for problem in other_problems if problem]
 
     def largest_packet(self) -> int | None:
         """How many bytes of a message the broker takes, topic and all; None if it names no limit."""
@@ -218,8 +218,8 @@ class Publisher:
     def _pause(self, seconds: float) -> None:
         """Wait for the next attempt; what expires meanwhile is counted."""
         until = time.monotonic() + seconds
-        while (left := until - time.monotonic()) > 0 and not self._over():
-            self._rest(min(left, 0.2))
+        while (remaining_s := until - time.monotonic()) > 0 and not self._over():
+            self._rest(min(remaining_s, 0.2))
             self._waiting.expire(time.monotonic_ns())
 
     def _rest(self, seconds: float) -> None:
@@ -260,17 +260,17 @@ class Publisher:
 
     def _farewell(self, link: Link) -> None:
         """The last word, after which the connection is closed in order."""
-        said = self._under_way.send(link, self._status("offline"))
+        farewell_sent = self._under_way.send(link, self._status("offline"))
         while self._under_way and not self._over():
             link.wait(0.1)
             self._take_acknowledgements(link)
-        self._said_goodbye = said and not self._under_way
+        self._said_goodbye = farewell_sent and not self._under_way
         log.info("broker has everything")
         self._stop_at = time.monotonic()
 
     def _deaf(self) -> str:
-        what = "commands" if self._settings.hears_commands else "counts of actuators"
-        return f"the broker refuses to let us hear {what}"
+        messages = "commands" if self._settings.hears_commands else "counts of actuators"
+        return f"the broker refuses to let us hear {messages}"
 
     def _hear(self, link: Link) -> None:
         received, link.received = link.received, []

@@ -41,14 +41,14 @@ class Patience:
     def ended(self, error: LostError, held_s: float, now: float) -> float:
         """A connection that held for so long is gone; returns how long to wait before the next."""
         taken_over = error.reason == TAKEN_OVER
-        held = held_s >= max(_HELD_S, 3 * self._last_pause_s) and not taken_over
-        self._broken = 0 if held else self._broken + error.closed
+        lasted = held_s >= max(_HELD_S, 3 * self._last_pause_s) and not taken_over
+        self._broken = 0 if lasted else self._broken + error.closed
         if taken_over:
             self._note(str(error), now)
         elif error.closed and self._broken > 1:
             why = "" if error.reason else f", {_UNEXPLAINED.format(client_id=self._client_id)}"
             self._note(f"{error}, again and again{why}", now)
-        if held:
+        if lasted:
             self._failures, self._last_pause_s = 0, 0.0
             return 0.0
         return self.failed()

@@ -30,9 +30,9 @@ def try_rights(link: Link, line: str, settings: Mqtt) -> str:
         RightsError: with every topic that the broker refuses.
         LinkError: if the broker does not answer, or is gone.
     """
-    wanted = [command_topic(line, "+")] if settings.hears_commands else []
-    wanted += [actuator_topic(line, "+")] if settings.hears_counts else []
-    subscribe(link, wanted, settings)
+    topics_to_hear = [command_topic(line, "+")] if settings.hears_commands else []
+    topics_to_hear += [actuator_topic(line, "+")] if settings.hears_counts else []
+    subscribe(link, topics_to_hear, settings)
     refused = _refusals(link, line, settings)
     if refused:
         who = f"user {settings.username}" if settings.username else "a client without user"
@@ -41,7 +41,7 @@ def try_rights(link: Link, line: str, settings: Mqtt) -> str:
         raise RightsError(f"the broker does not let {who} publish on {topics}", hint=f"its access list needs: {rules}")
     if not link.v5:
         return "does not say what may be published"
-    return "lets the service publish" + (" and hear" if wanted else "")
+    return "lets the service publish" + (" and hear" if topics_to_hear else "")
 
 
 def _refusals(link: Link, line: str, settings: Mqtt) -> dict[str, str]:
@@ -54,8 +54,8 @@ def _refusals(link: Link, line: str, settings: Mqtt) -> dict[str, str]:
         if time.monotonic() > until:
             raise LinkError(f"broker {settings.host}:{settings.port}: has not acknowledged within {_ANSWER_S:g} s")
         link.wait(0.1)
-        done, link.acknowledged = link.acknowledged, []
-        for acknowledgement in done:
+        acknowledgements, link.acknowledged = link.acknowledged, []
+        for acknowledgement in acknowledgements:
             kind = kinds.pop(acknowledgement.mid, "")
             if kind and acknowledgement.refusal:
                 refused[kind] = acknowledgement.refusal

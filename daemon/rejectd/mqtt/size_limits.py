@@ -73,8 +73,8 @@ class Fitting:
         if most is None or self._largest <= most:
             return ""
         counts = {"given up": self._given_up, "shortened": self._shortened}
-        what = ", ".join(f"{count} {done}" for done, count in counts.items() if count)
-        return f"the broker takes messages of {most} bytes at most: {what}, the last {self._last}; {_HINT}"
+        summary = ", ".join(f"{count} {fate}" for fate, count in counts.items() if count)
+        return f"the broker takes messages of {most} bytes at most: {summary}, the last {self._last}; {_HINT}"
 
     def _tell(self, message: Message, size: int, most: int, *, given_up: bool) -> None:
         self._given_up += given_up
@@ -86,9 +86,9 @@ class Fitting:
 
     def _say(self, message: Message, size: int, most: int, done: str) -> None:
         topic = message.topic
-        what = f"event {message.event_seq}" if message.event_seq is not None else "a message"
+        subject = f"event {message.event_seq}" if message.event_seq is not None else "a message"
         text = "%s: %s of %d bytes is %s, the broker takes %d; %s"
-        self._rarely.say(logging.ERROR, f"{done} {topic}", text, topic, what, size, done, most, _HINT)
+        self._rarely.say(logging.ERROR, f"{done} {topic}", text, topic, subject, size, done, most, _HINT)
 
 
 def packet_bytes(message: Message) -> int:

@@ -45,18 +45,18 @@ def context(settings: Mqtt) -> ssl.SSLContext:
     Raises:
         TlsError: that names the file and what is wrong with it.
     """
-    made = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    made.sslsocket_class = _Socket
+    tls_context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    tls_context.sslsocket_class = _Socket
     if settings.tls_ca is None:
-        made.load_default_certs()
+        tls_context.load_default_certs()
     else:
         ca = settings.tls_ca
-        _load("mqtt.tls_ca", ca, "CERTIFICATE", lambda: made.load_verify_locations(cafile=ca))
+        _load("mqtt.tls_ca", ca, "CERTIFICATE", lambda: tls_context.load_verify_locations(cafile=ca))
     if settings.tls_cert and settings.tls_key:
         cert, key = settings.tls_cert, settings.tls_key
         _load("mqtt.tls_cert", cert, "CERTIFICATE", lambda: None)
-        _load("mqtt.tls_key", key, "PRIVATE KEY", lambda: made.load_cert_chain(cert, key, password=_refuse))
-    return made
+        _load("mqtt.tls_key", key, "PRIVATE KEY", lambda: tls_context.load_cert_chain(cert, key, password=_refuse))
+    return tls_context
 
 
 def hint(error: OSError, settings: Mqtt) -> str:
@@ -122,13 +122,13 @@ def alert(settings: Mqtt) -> str:
 
 def speaks_tls(settings: Mqtt) -> bool:
     """Whether something on the broker's port answers in TLS."""
-    anyhow = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # only asked whether it is TLS: nothing is said over it
-    anyhow.check_hostname = False
-    anyhow.verify_mode = ssl.CERT_NONE
+    unverified = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # only asked whether it is TLS: nothing is said over it
+    unverified.check_hostname = False
+    unverified.verify_mode = ssl.CERT_NONE
     try:
         with (
             socket.create_connection((settings.host, settings.port), _PROBE_S) as plain,
-            anyhow.wrap_socket(plain, server_hostname=settings.host),
+            unverified.wrap_socket(plain, server_hostname=settings.host),
         ):
             return True
     except ssl.SSLError as error:
@@ -152,8 +152,8 @@ def _hint_for_certificate(code: int, settings: Mqtt) -> str:
         return "set this machine's clock, or wait until the broker's certificate is valid"
     if code == _REVOKED:
         return "give the broker a new certificate"
-    other = f", which {settings.tls_ca} is not, or have the broker send its whole chain" if settings.tls_ca else ""
-    return f"set mqtt.tls_ca to the authority that signed the broker's certificate{other}"
+    chain_hint = f", which {settings.tls_ca} is not, or have the broker send its whole chain" if settings.tls_ca else ""
+    return f"set mqtt.tls_ca to the authority that signed the broker's certificate{chain_hint}"
 
 
 def _load(setting: str, file: Path, kind: str, load: Callable[[], None]) -> None:
@@ -164,8 +164,8 @@ def _load(setting: str, file: Path, kind: str, load: Callable[[], None]) -> None
     except ssl.SSLError as error:
         raise TlsError(f"{setting}: {file}: {_wrong(content, kind, error)}", hint=_format_hint(content, kind)) from None
     except OSError as error:
-        told = trouble.explain(error, file)
-        raise TlsError(f"{setting}: {file}: cannot be read: {told.cause}", hint=told.hint) from error
+        explanation = trouble.explain(error, file)
+        raise TlsError(f"{setting}: {file}: cannot be read: {explanation.cause}", hint=explanation.hint) from error
     except ValueError as error:
         raise TlsError(f"{setting}: {file}: {error}", hint="give a file in PEM format") from error
     if f"{kind}-----".encode() not in content:

@@ -48,18 +48,18 @@ class UnderWay:
         Raises:
             LostError: if the connection is gone.
         """
-        fitting = self._fitting.fit(message)
-        if fitting is None:
+        fitted = self._fitting.fit(message)
+        if fitted is None:
             return False
-        mid = link.publish(fitting, time.monotonic_ns())
-        self._sent[mid] = Sent(message=message, size=packet_bytes(fitting), at=time.monotonic())
+        mid = link.publish(fitted, time.monotonic_ns())
+        self._sent[mid] = Sent(message=message, size=packet_bytes(fitted), at=time.monotonic())
         return True
 
     def acknowledged(self, link: Link) -> list[tuple[Message, str]]:
         """What the broker has acknowledged or refused since the last call, with the reason of a refusal."""
-        done, link.acknowledged = link.acknowledged, []
+        acknowledgements, link.acknowledged = link.acknowledged, []
         messages = []
-        for acknowledgement in done:
+        for acknowledgement in acknowledgements:
             sent = self._sent.pop(acknowledgement.mid, None)
             if sent is None:
                 continue

@@ -201,12 +201,12 @@ class MetricsServer:
         """Make a page for those who ask for the same, unless the last one was so dear that it is others' turn."""
         if not self._waiting or now < self._next_page:
             return
-        asked = self._waiting[0].asks
-        assert asked is not None
-        status, headers, body = _page(self._app, dict(asked))
+        request = self._waiting[0].asks
+        assert request is not None
+        status, headers, body = _page(self._app, dict(request))
         self._next_page = now + (time.monotonic() - now) / _SHARE
-        alike = [client for client in self._waiting if client.asks == asked]
-        self._waiting = [client for client in self._waiting if client.asks != asked]
+        alike = [client for client in self._waiting if client.asks == request]
+        self._waiting = [client for client in self._waiting if client.asks != request]
         for client in alike:
             self._answer(client, status, body, headers, head=client.head)
 

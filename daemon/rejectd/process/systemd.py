@@ -78,7 +78,7 @@ class Formatter(logging.Formatter):
         if record.exc_info:
             message += " | " + self.formatException(record.exc_info)
         message = " | ".join((message + fields).splitlines())
-        message = "".join(each if each.isprintable() else ascii(each)[1:-1] for each in message)
+        message = "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in message)
         if self._journal:
             return f"<{_PRIORITIES.get(record.levelno, 6)}>{message}"
         return f"{self.formatTime(record, '%H:%M:%S')} {record.levelname.lower():7} {message}"

@@ -68,11 +68,11 @@ def open_to_write(path: Path) -> sqlite3.Connection:
     """
     db = sqlite3.connect(path, timeout=5, isolation_level=None, check_same_thread=False)
     try:
-        found = db.execute("PRAGMA user_version").fetchone()[0]
-        if found > VERSION:
+        version = db.execute("PRAGMA user_version").fetchone()[0]
+        if version > VERSION:
             raise NewerError  # noqa: TRY301 - the file is closed below, and left as it is
         _set_up(db)
-        if found == 1:
+        if version == 1:
             db.executescript(_FROM_1.format(schema=SCHEMA))
         db.executescript(SCHEMA)
         db.execute(f"PRAGMA user_version={VERSION}")
@@ -115,8 +115,8 @@ def complaint(path: Path) -> str:
     db = connect_if_there(path)
     try:
         if path.stat().st_size < _SMALL_BYTES:
-            (found,) = db.execute("PRAGMA quick_check(1)").fetchone()
-            return "" if found == "ok" else str(found)
+            (finding,) = db.execute("PRAGMA quick_check(1)").fetchone()
+            return "" if finding == "ok" else str(finding)
         for table in ("verdict", "event", "actuator"):
             db.execute(f"SELECT * FROM {table} LIMIT 1").fetchone()  # noqa: S608 - our own names
     except sqlite3.Error as error:

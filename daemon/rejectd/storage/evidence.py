@@ -166,8 +166,8 @@ def reduced(pixels: Pixels, longest: int) -> Pixels:
 def _encoded(suffix: str, pixels: Pixels, options: list[int]) -> Pixels:
     """A file's bytes. A picture beyond what its format can hold is an error of the picture, not ours."""
     try:
-        good, data = cv2.imencode(suffix, cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR), options)
-        complaint = "" if good else f"{suffix} cannot hold it"
+        encodable, data = cv2.imencode(suffix, cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR), options)
+        complaint = "" if encodable else f"{suffix} cannot hold it"
     except cv2.error as error:
         complaint = error.err
     if complaint:

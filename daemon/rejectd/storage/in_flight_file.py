@@ -265,16 +265,16 @@ def _mapped(file: int, slots: int) -> mmap.mmap:
 def _content(path: Path, size: int) -> bytes:
     """What a file holds, at least so many bytes; a damaged file is set aside."""
     try:
-        found = path.read_bytes()
-        if found and (found[: len(_MAGIC)] != _MAGIC or len(found) % _SLOT):
+        content = path.read_bytes()
+        if content and (content[: len(_MAGIC)] != _MAGIC or len(content) % _SLOT):
             log.error("%s: not an in-flight file; set aside as %s", path, state_folders.set_aside(path).name)
-            found = b""
+            content = b""
     except FileNotFoundError:
-        found = b""
+        content = b""
     except OSError as error:
         log.error("%s: cannot be read: %s", path, error.strerror)
-        found = b""
-    return found.ljust(size, b"\0")
+        content = b""
+    return content.ljust(size, b"\0")
 
 
 def _shortened(body: bytes) -> bytes:

@@ -49,8 +49,8 @@ class JournalFile:
         try:
             if self._open is None or self._was_replaced():
                 self._open = self._connect()
-                there = self.path.stat()
-                self._identity = there.st_dev, there.st_ino
+                status = self.path.stat()
+                self._identity = status.st_dev, status.st_ino
         except (OSError, sqlite3.Error) as error:
             hint = "let the service's user write there, or free disk space"
             raise OutboxError(f"{self.path}: the journal cannot be opened: {error}", hint=hint) from error
@@ -82,9 +82,9 @@ class JournalFile:
     def last_number_aside(self) -> int:
         """The highest number of an event in files that were set aside; 0 if none tells one."""
         numbers = []
-        for path in sorted(self.path.parent.glob(f"{self.path.name}.damaged-*"), reverse=True)[:_ASIDE_MOST]:
+        for aside in sorted(self.path.parent.glob(f"{self.path.name}.damaged-*"), reverse=True)[:_ASIDE_MOST]:
             with contextlib.suppress(OSError):
-                numbers += list(_numbers_in(path))
+                numbers += list(_numbers_in(aside))
         return max(numbers, default=0)
 
     def close(self) -> None:
@@ -108,13 +108,13 @@ class JournalFile:
     def _was_replaced(self) -> bool:
         """Whether somebody has moved the file away: what is written to it would be found by nobody."""
         try:
-            there = self.path.stat()
+            status = self.path.stat()
         except FileNotFoundError:
             identity = (0, 0)
         except OSError:
             return False  # the next write says why
         else:
-            identity = there.st_dev, there.st_ino
+            identity = status.st_dev, status.st_ino
         if identity == self._identity:
             return False
         log.error("%s: somebody has moved the journal away; a new one begins", self.path)

@@ -239,9 +239,9 @@ class Outbox:
         db.execute("DELETE FROM change WHERE at_unix_ns < ?", (old,))
         while _used_bytes(db) > self._max_bytes:
             for statement in _SHRINK:
-                gone = db.execute(statement).rowcount
-                if gone:
-                    lost += gone if statement is _SHRINK[-1] else 0
+                deleted = db.execute(statement).rowcount
+                if deleted:
+                    lost += deleted if statement is _SHRINK[-1] else 0
                     break
             else:
                 break

@@ -69,12 +69,12 @@ class Reader:
         self._open = None
 
     def _connection(self) -> sqlite3.Connection:
-        there = self._path.stat()
-        if self._open and self._identity != (there.st_dev, there.st_ino):
+        status = self._path.stat()
+        if self._open and self._identity != (status.st_dev, status.st_ino):
             self.close()
         if self._open is None:
             self._open = database.connect_if_there(self._path)
-            self._identity = there.st_dev, there.st_ino
+            self._identity = status.st_dev, status.st_ino
         return self._open
 
 

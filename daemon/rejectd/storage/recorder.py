@@ -107,19 +107,21 @@ class Recorder:
     def verdict(self, verdict: Verdict, body: Mapping[str, Any], frame: Frame) -> None:
         """Keep a verdict, and what there is to see of a part that did not pass."""
         waiting = self._items.qsize()
-        seen = verdict.decision is not Decision.PASS and verdict.cause is not Cause.PAUSED
+        worth_seeing = verdict.decision is not Decision.PASS and verdict.cause is not Cause.PAUSED
         shown = frame.picture is not None or frame.given_up
         affordable = verdict.cause is not Cause.OVERLOAD and waiting < _WITH_PICTURES and not frame.given_up
         affordable = affordable and self._memory.has_room(EVIDENCE)
-        if seen and shown and self._evidence and not affordable:
+        if worth_seeing and shown and self._evidence and not affordable:
             self._metrics.sacrificed.labels("evidence").inc()
         unwritten = waiting + self._backlog.items
         if unwritten >= (_WITH_PASSES if verdict.decision is Decision.PASS else _WAITING):
             self._give_up(verdict)
             return
-        kept = frame if seen and affordable else None
+        shown_frame = frame if worth_seeing and affordable else None
         try:
-            self._items.put_nowait(Record(verdict=self._lightened(verdict, frame=kept), body=body, frame=kept))
+            self._items.put_nowait(
+                Record(verdict=self._lightened(verdict, frame=shown_frame), body=body, frame=shown_frame)
+            )
         except queue.Full:
             self._give_up(verdict)
 

@@ -101,21 +101,21 @@ def within(patience_s: float, work: Callable[[], None]) -> None:
     Raises:
         TimeoutError: if it goes on without us.
     """
-    failed: list[BaseException] = []
+    errors: list[BaseException] = []
 
     def carry_out() -> None:
         try:
             work()
         except BaseException as error:  # whoever waits is told
-            failed.append(error)
+            errors.append(error)
 
     thread = threading.Thread(target=carry_out, name="state", daemon=True)
     thread.start()
     thread.join(patience_s)
     if thread.is_alive():
         raise TimeoutError
-    if failed:
-        raise failed[0]
+    if errors:
+        raise errors[0]
 
 
 def make(directory: Path) -> None:
@@ -164,16 +164,16 @@ def set_aside(path: Path, companions: tuple[str, ...] = ()) -> Path:
 
 def _bases() -> Iterator[Path]:
     """Where a folder in memory may be made: the same places at each start, so that the next one finds it."""
-    given = os.environ.get("RUNTIME_DIRECTORY", "").split(":")[0]
-    if given:
-        yield Path(given)
+    systemd_directory = os.environ.get("RUNTIME_DIRECTORY", "").split(":")[0]
+    if systemd_directory:
+        yield Path(systemd_directory)
     yield _SHARED_MEMORY / f"rejectd-{os.geteuid()}"
 
 
 def _is_private(directory: Path) -> bool:
     """Whether nobody but this user can write there: in /dev/shm anybody could have made it."""
-    there = directory.lstat()
-    return stat.S_ISDIR(there.st_mode) and there.st_uid == os.geteuid() and not there.st_mode & 0o022
+    status = directory.lstat()
+    return stat.S_ISDIR(status.st_mode) and status.st_uid == os.geteuid() and not status.st_mode & 0o022
 
 
 def _file_system(directory: Path) -> str:

@@ -82,8 +82,8 @@ class Decoder:
         """
         packets = self._container.demux(self._video)
         started, last_pts = False, None
-        while (came := self._packet(packets)) is not None:
-            packet, waited_s, lost = came
+        while (arrival := self._packet(packets)) is not None:
+            packet, waited_s, lost = arrival
             if packet.pts is not None and packet.pts == last_pts and self._may_be_in_parts:
                 raise CameraError(
                     f"{self.name}: it sends parts of one picture as pictures of their own",

@@ -30,15 +30,15 @@ def demand_lengths(settings: VideoCamera) -> bool:
     Raises:
         CameraError: if they are not told.
     """
-    told = _told(settings)
-    if told is False:
+    lengths_told = _told(settings)
+    if lengths_told is False:
         raise CameraError(
             f"{shown(settings.url)}: it sends pictures without Content-Length: each is whole only when the next one "
             "begins, and would be taken for the next part",
             hint="let the camera send Content-Length, or use its RTSP stream; `timestamps: arrival` takes such pictures"
             " all the same, each one picture late",
         )
-    return bool(told)
+    return bool(lengths_told)
 
 
 def _told(settings: VideoCamera) -> bool | None:

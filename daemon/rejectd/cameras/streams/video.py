@@ -101,10 +101,12 @@ class Stream:
             if settled or arrived_s - connected_s < self._settings.open_timeout_s:
                 continue
             if pictures < _FEW:
-                few = (
+                problem = (
                     f"{source.name}: {pictures} pictures in {arrived_s - connected_s:.1f} s do not tell if they are new"
                 )
-                raise CameraError(few, hint=f"raise `open_timeout_s` to more than {_FEW} times the time between two")
+                raise CameraError(
+                    problem, hint=f"raise `open_timeout_s` to more than {_FEW} times the time between two"
+                )
             raise self._trouble(source)
 
     def _tell_of_jump(self, source: Decoder) -> None:

@@ -77,10 +77,10 @@ class Incoming:
             return
         try:
             for _ in range(_READS_MOST if self._inotify else 0):
-                seen = look()
+                looked_at = look()
                 events = self._inotify.read() if self._inotify else []
                 if not events:
-                    self._before = seen
+                    self._before = looked_at
                     break
                 now = look()
                 for event in events:
@@ -109,19 +109,19 @@ class Incoming:
             for name, stamp in listing.items():
                 if self._names.has(name, stamp):
                     continue
-                at = completed(self._listed, now, self._written(stamp))
+                completed_at = completed(self._listed, now, self._written(stamp))
                 if stamp.is_file and not stamp.size:
-                    self._take_empty(name, at)
+                    self._take_empty(name, completed_at)
                     continue
-                seen = self._settling.get(name)
-                if seen is None or seen.stamp[:3] != stamp[:3]:
-                    seen = _Settling(stamp, at, now)
-                elif self._complete(name, stamp, now.monotonic_ns - seen.since.monotonic_ns, settled_s):
-                    settled.append((seen.at, name, stamp))
+                candidate = self._settling.get(name)
+                if candidate is None or candidate.stamp[:3] != stamp[:3]:
+                    candidate = _Settling(stamp, completed_at, now)
+                elif self._complete(name, stamp, now.monotonic_ns - candidate.since.monotonic_ns, settled_s):
+                    settled.append((candidate.at, name, stamp))
                     continue
-                settling[name] = seen
-            for at, name, stamp in sorted(settled):
-                self._show(name, stamp, at)
+                settling[name] = candidate
+            for completed_at, name, stamp in sorted(settled):
+                self._show(name, stamp, completed_at)
             self._settling = settling
             self._writing &= listing.keys() | self._lately
             self._names.listed(listing, self._lately, now.monotonic_ns)

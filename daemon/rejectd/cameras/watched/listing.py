@@ -71,10 +71,17 @@ class Entry(NamedTuple):
 def stamp_of(path: Path) -> Stamp | None:
     """The stamp of a file, None if there is none or nobody may look."""
     try:
-        at = path.stat()
+        status = path.stat()
     except OSError:
         return None
-    return Stamp(at.st_ino, at.st_size, at.st_mtime_ns, at.st_ctime_ns, at.st_nlink, stat.S_ISREG(at.st_mode))
+    return Stamp(
+        status.st_ino,
+        status.st_size,
+        status.st_mtime_ns,
+        status.st_ctime_ns,
+        status.st_nlink,
+        stat.S_ISREG(status.st_mode),
+    )
 
 
 def kind_of(name: str) -> Kind:
@@ -125,10 +132,10 @@ def file_system(path: Path, mounts: Path = _MOUNTS) -> str:
     except OSError:
         return ""
     for line in lines:
-        fields, _, rest = line.partition(" - ")
-        point = _ESCAPED.sub(lambda escape: chr(int(escape[1], 8)), fields.split(" ")[4])
+        mount_fields, _, type_fields = line.partition(" - ")
+        point = _ESCAPED.sub(lambda escape: chr(int(escape[1], 8)), mount_fields.split(" ")[4])
         if len(point) >= len(best) and (target + "/").startswith(point.rstrip("/") + "/"):
-            best, kind = point, rest.split(" ")[0]
+            best, kind = point, type_fields.split(" ")[0]
     return kind
 
 

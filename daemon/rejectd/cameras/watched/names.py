@@ -99,13 +99,13 @@ class Names:
         if part is None or self._is_free(part, at.monotonic_ns) or self._was_growing(part, stamp):
             return self._new(name, stamp, at), Outcome.NEW
         changed = part.touched or not stamp.same(part.stamp, shared=self.shared)
-        same = not changed or part.writing or self._settles(part, at.monotonic_ns)
+        same_part = not changed or part.writing or self._settles(part, at.monotonic_ns)
         part.touched, part.writing, part.gone_ns = False, False, None
-        if not same and self._new_part:
+        if not same_part and self._new_part:
             return self._new(name, stamp, at), Outcome.NEW
         part.stamp = stamp
-        part.lost = part.lost or not same
-        return part, Outcome.SAME if same else Outcome.REWRITTEN
+        part.lost = part.lost or not same_part
+        return part, Outcome.SAME if same_part else Outcome.REWRITTEN
 
     def renamed(self, old: str, new: str, stamp: Stamp) -> bool:
         """A file got another name. Returns whether it shows a part that has been taken in.
@@ -155,9 +155,11 @@ class Names:
             elif part.gone_ns is not None and self.has(name, listing[name]):
                 part.gone_ns = None
         if len(self._parts) > 2 * len(listing) + _FORGET_BEYOND:
-            kept = listing.keys() | lately
+            current_names = listing.keys() | lately
             self._parts = {
-                name: part for name, part in self._parts.items() if name in kept and not self._is_free(part, now_ns)
+                name: part
+                for name, part in self._parts.items()
+                if name in current_names and not self._is_free(part, now_ns)
             }
 
     def _new(self, name: str, stamp: Stamp, at: Instant) -> Part:

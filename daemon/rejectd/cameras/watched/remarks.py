@@ -56,10 +56,10 @@ class Remarks:
     def other(self, name: str) -> None:
         """A file that may be a picture is of a kind that is not shown."""
         suffix = PurePath(name).suffix.lower()
-        what = f"files that end in {suffix}" if suffix else "files without a suffix"
+        files = f"files that end in {suffix}" if suffix else "files without a suffix"
         hint = "PNG, JPEG, BMP, TIFF and WebP files are shown, by these suffixes"
         unseen = not suffix or looks_like_a_picture(name)
-        self._say(f"suffix {suffix}", f"{self._path / name}: {what} are not shown; {hint}", unseen=unseen)
+        self._say(f"suffix {suffix}", f"{self._path / name}: {files} are not shown; {hint}", unseen=unseen)
 
     def subfolder(self, name: str) -> None:
         """Pictures came into a subfolder that is not watched."""

@@ -69,8 +69,8 @@ class Settled:
         before, after = self._stamps[path]
         if before is None or after is None:
             return picture
-        same = before[:3] == after[:3] and after.same(part.stamp, shared=self._incoming.shared)
-        return picture if same else None
+        unchanged = before[:3] == after[:3] and after.same(part.stamp, shared=self._incoming.shared)
+        return picture if unchanged else None
 
     def _read_stamped(self, path: Path, limits: Limits) -> Pixels:
         """In the reader's thread, for a share that does not answer does not tell the stamp of a file either."""

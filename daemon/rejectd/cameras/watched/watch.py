@@ -202,9 +202,9 @@ class Watch:
         raise self._closed_to_us(error.strerror or "unknown")
 
     def _closed_to_us(self, why: str) -> CameraError:
-        wrong = trouble.why_not_folder(self._path)  # it says which folder on the way is closed
+        obstacle = trouble.why_not_folder(self._path)  # it says which folder on the way is closed
         return CameraError(
-            f"{self._path}: the folder cannot be watched: {wrong.cause if wrong else why}",
+            f"{self._path}: the folder cannot be watched: {obstacle.cause if obstacle else why}",
             hint="the service's user must be allowed to list it and to read its files; see also "
             "fs.inotify.max_user_watches and max_user_instances",
         )
@@ -249,10 +249,10 @@ class Watch:
         raise CameraError(f"{self._path}: the folder is gone", hint="create it again; new files will be shown")
 
     def _identity(self) -> tuple[int, int]:
-        at = self._path.stat()
-        if not stat.S_ISDIR(at.st_mode):
+        status = self._path.stat()
+        if not stat.S_ISDIR(status.st_mode):
             raise NotADirectoryError(self._path)
-        return at.st_dev, at.st_ino
+        return status.st_dev, status.st_ino
 
 
 def whose_clock(kind: str) -> str:

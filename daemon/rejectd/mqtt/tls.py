@@ -1,4 +1,4 @@
-"""TLS as the settings want it, and what to do when it fails: each cause has words of its own."""
+"""Sets up TLS as the settings say, and explains for each cause of failure what to do."""
 
 from __future__ import annotations
 
@@ -28,7 +28,10 @@ class TlsError(RejectdError):
 
 
 class _Socket(ssl.SSLSocket):
-    """Is closed when the handshake fails or takes long; paho would leave it open, or wait for a whole keep alive."""
+    """A socket that closes when the handshake fails or takes too long.
+
+    paho would leave it open, or wait for a whole keep alive.
+    """
 
     def do_handshake(self, block: bool = False) -> None:
         self.settimeout(_HANDSHAKE_S)
@@ -40,10 +43,10 @@ class _Socket(ssl.SSLSocket):
 
 
 def context(settings: Mqtt) -> ssl.SSLContext:
-    """How to speak TLS with the broker.
+    """Build the TLS context for the broker from the settings.
 
     Raises:
-        TlsError: that names the file and what is wrong with it.
+        TlsError: with the file and what is wrong with it.
     """
     tls_context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     tls_context.sslsocket_class = _Socket
@@ -60,7 +63,7 @@ def context(settings: Mqtt) -> ssl.SSLContext:
 
 
 def hint(error: OSError, settings: Mqtt) -> str:
-    """What to do about a connection with TLS that could not be made."""
+    """What to do about a TLS connection that could not be opened."""
     if isinstance(error, ssl.SSLCertVerificationError):
         return _hint_for_certificate(error.verify_code, settings)
     reason = (error.reason if isinstance(error, ssl.SSLError) else "") or reason_in(str(error))
@@ -70,7 +73,7 @@ def hint(error: OSError, settings: Mqtt) -> str:
 
 
 def cause(error: OSError) -> str:
-    """Why TLS failed, without the place in a source file."""
+    """Why TLS failed, in words; without OpenSSL's place in its source file."""
     if isinstance(error, ssl.SSLCertVerificationError):
         return f"the broker's certificate is not trusted: {error.verify_message}"
     reason = error.reason if isinstance(error, ssl.SSLError) else None
@@ -78,13 +81,13 @@ def cause(error: OSError) -> str:
 
 
 def reason_in(text: str) -> str:
-    """OpenSSL's name of a reason in the text of an error; empty if there is none."""
+    """OpenSSL's name of the reason in the text of an error; empty if there is none."""
     match = _REASON.search(text)
     return match[1] if match else ""
 
 
 def hint_for_reason(reason: str, settings: Mqtt) -> str:
-    """What to do about a reason of OpenSSL, such as an alert of the broker."""
+    """What to do about an error, by OpenSSL's name of its reason, such as an alert of the broker."""
     if any(part in reason for part in _NOT_TLS):
         return _no_tls(settings)
     if any(part in reason for part in _OLD):
@@ -103,9 +106,9 @@ def hint_for_reason(reason: str, settings: Mqtt) -> str:
 
 
 def alert(settings: Mqtt) -> str:
-    """OpenSSL's name of what the broker has against us; empty if it does not say.
+    """OpenSSL's name of the alert with which the broker refuses us; empty if it sends none.
 
-    With TLS 1.3 that comes after the handshake, and is lost when we have begun to talk; so here we do not.
+    With TLS 1.3 the alert comes after the handshake, and is lost once we have sent anything; so this sends nothing.
     """
     try:
         with (
@@ -122,7 +125,7 @@ def alert(settings: Mqtt) -> str:
 
 def speaks_tls(settings: Mqtt) -> bool:
     """Whether something on the broker's port answers in TLS."""
-    unverified = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # only asked whether it is TLS: nothing is said over it
+    unverified = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # only to see whether it is TLS: nothing is sent over it
     unverified.check_hostname = False
     unverified.verify_mode = ssl.CERT_NONE
     try:
@@ -157,7 +160,7 @@ def _hint_for_certificate(code: int, settings: Mqtt) -> str:
 
 
 def _load(setting: str, file: Path, kind: str, load: Callable[[], None]) -> None:
-    """Have OpenSSL read a file, and say in words what it finds wrong."""
+    """Have OpenSSL read a file. Raises TlsError with what is wrong with it, in words."""
     try:
         content = file.read_bytes()
         load()

@@ -1,8 +1,8 @@
-"""Carries out what the line is asked over MQTT, and answers every request. Who may ask is up to the broker's lists.
+"""Carries out the commands that the line gets over MQTT, and answers each. The broker's access list says who may send.
 
-Requests come in on `command/<name>` and wait in a short queue; one thread carries them out. The answer goes to the
-response topic of the request (MQTT 5), or to `answer` where it names none. What a command changes holds at once and is
-an order that stands: see `orders`. Each change is in the log and in the journal, with who asked as far as he said.
+Commands arrive on `command/<name>` and wait in a short queue; one thread carries them out. The answer goes to the
+response topic of the request (MQTT 5), or to `answer` if the request names none. A change holds at once, and as a
+standing order (orders.py). Each change is in the log and in the journal, with the sender's `request_id` and topic.
 """
 
 from __future__ import annotations
@@ -42,11 +42,11 @@ from revdist.files import trouble
 log = logging.getLogger(__name__)
 
 _WAITING = 16
-_SAVE_AGAIN_S = 10.0  # between two attempts to write down what the disk has not taken
+_SAVE_AGAIN_S = 10.0  # between two attempts to write orders that the disk has not taken
 
 
 class FailedError(RequestError):
-    """A command was carried out, and what came of it is not good."""
+    """A command was carried out, and its result is not good."""
 
     def __init__(self, message: str, result: Mapping[str, Any]) -> None:
         super().__init__(message)
@@ -54,14 +54,14 @@ class FailedError(RequestError):
 
 
 class Commands:
-    """`hear` may be called by any thread and never blocks; `run` is one thread's life."""
+    """Carries out commands in one thread, `run`. Any thread may call `hear`, which never blocks."""
 
     def __init__(self, controls: Controls) -> None:
         self._controls = controls
         self._line = controls.settings.line
         self._waiting: queue.Queue[tuple[str, Incoming] | None] = queue.Queue(maxsize=_WAITING)
         self._stop = threading.Event()
-        self._changed: list[Changed] = []  # by the command under way
+        self._changed: list[Changed] = []  # changes made by the command under way
         self._save_again_at = 0.0
         self._do: dict[type[AnyRequest], Callable[[Any], Mapping[str, Any]]] = {
             ProductRequest: self._product,
@@ -74,7 +74,7 @@ class Commands:
         }
 
     def hear(self, incoming: Incoming) -> None:
-        """Take in a request. It is refused at once if too many wait."""
+        """Queue a request. If too many requests wait, refuse it at once."""
         name = incoming.topic.removeprefix(command_topic(self._line, ""))
         try:
             self._waiting.put_nowait((name, incoming))
@@ -86,7 +86,7 @@ class Commands:
         self._stop.set()
 
     def run(self) -> None:
-        """The life of the command thread."""
+        """Run the command thread until `stop`."""
         while True:
             try:
                 item = self._waiting.get(timeout=0 if self._stop.is_set() else 0.2)
@@ -119,7 +119,7 @@ class Commands:
         self._answer(name, incoming, result=result, error=error)
 
     def _keep(self, name: str, incoming: Incoming) -> None:
-        """Log and journal what the command has changed, and who asked, as far as he said."""
+        """Log and journal the changes that the command made, with the sender's `request_id` and response topic."""
         requester = {"request_id": request_id(incoming.payload), "answer_to": incoming.answer_to}
         for changed in self._changed:
             level = logging.WARNING if changed.why else logging.INFO
@@ -139,7 +139,7 @@ class Commands:
             raise RequestError("the response topic is not allowed", hint=hint)
 
     def _allowed(self, topic: str) -> bool:
-        """Whether an answer may go there: nobody can have us say something in the place of a verdict."""
+        """Whether an answer may go to this topic: it must not look like a verdict or status of ours."""
         if not topic or any(letter in topic for letter in "+#\0") or topic.startswith("$"):
             return False
         return topic.startswith(f"{answer_topic(self._line)}/") or topic.partition("/")[0] != "rejectd"
@@ -183,7 +183,7 @@ class Commands:
         }
 
     def _cameras_of(self, request: ProductRequest) -> tuple[str, ...]:
-        """The cameras to move: without names those that the product passes already."""
+        """The cameras to change over: those of the request, else those that the product passes already."""
         if request.cameras is not None:
             return self._cameras(request.cameras)
         products = self._controls.pipeline.products

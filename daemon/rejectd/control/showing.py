@@ -1,4 +1,4 @@
-"""What commands show of the past, and change nothing by: the latest picture of a camera, and events once more."""
+"""The commands that show the past and change nothing: the latest picture of a camera, and defect events once more."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from rejectd.control.controls import Controls
 from rejectd.storage.evidence import thumbnail
 from rejectd.storage.outbox import Replay
 
-_AROUND = 2000  # bytes of an answer, beside its result, at most: topics, request_id, correlation
+_AROUND = 2000  # bytes; an answer has at most so many beside its result: topics, request_id, correlation data
 _DISK_S = 30.0
 
 
@@ -21,7 +21,7 @@ def snapshot(controls: Controls, camera: str) -> dict[str, Any]:
     """Keep the latest picture of a camera as evidence, and show it as small as the broker takes it.
 
     Raises:
-        RejectdError: if there is none, or it cannot be kept or shown.
+        RejectdError: if there is no picture, or it cannot be kept or shown.
     """
     picture = controls.pipeline.latest.get(camera)
     if picture is None or picture.pixels is None:

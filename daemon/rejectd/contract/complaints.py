@@ -1,4 +1,4 @@
-"""What is said of a group of fields that is wrong: every mistake at once, each with what to do about it."""
+"""Describes the mistakes in a group of fields: all of them at once, each with what to do about it."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ class Seen:
 
     shown: str  # for people
     raw: str  # a scalar as it was written, a list as [a, b]
-    quoted: bool  # a text, certainly
+    quoted: bool  # the author wrote quotes, so the value is certainly a text
     several: bool  # a list or a group
-    as_text: str  # what to do where a text was meant, as the language of the file has it
+    as_text: str  # how to write the value as a text in this language (YAML or JSON)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Complaint:
-    """What is wrong with one field."""
+    """One mistake in one field."""
 
     name: str
     problem: str
@@ -41,7 +41,7 @@ class Complaint:
 
 
 def build(cls: type[_G], values: Mapping[str, Any], seen: Callable[[str], Seen]) -> _G | list[Complaint]:
-    """The group that these values make, or all that is wrong with them."""
+    """The group with these values, or every mistake in them. `seen(name)` gives a value as its author wrote it."""
     unknown = [_unknown(cls, name) for name in values if name not in cls.model_fields]
     try:
         group = cls.model_validate({name: values[name] for name in values if name in cls.model_fields})
@@ -52,7 +52,7 @@ def build(cls: type[_G], values: Mapping[str, Any], seen: Callable[[str], Seen])
 
 
 def _kind(error: ErrorDetails) -> str:
-    """The type of an error. An item that is missing in a field does not mean that the field is."""
+    """The type of a pydantic error. `missing` inside a field means too few items, not a missing field."""
     return "too_short" if error["type"] == "missing" and len(error["loc"]) > 1 else error["type"]
 
 
@@ -73,7 +73,7 @@ def _complaints(cls: type[Group], errors: Mapping[str, str], seen: Callable[[str
 
 
 def _refusal(error: str, field: FieldInfo, value: Seen) -> tuple[str, str]:
-    """What is refused, and what to give instead."""
+    """The refused value for people, and what to give instead."""
     about, setting_type = declared(field), kind(field)
     if typing.get_origin(setting_type) is tuple:
         return _several(error, setting_type, about, value)

@@ -1,8 +1,7 @@
-"""Turns a YAML file into groups of settings, and collects every mistake with its line, so that a person sees all of
-them at once.
+"""Turns a YAML file into groups of settings, and collects all mistakes with their lines, so that a person sees them all.
 
-What a setting may be is declared in `settings` and checked there. What stands here is YAML: the line of each key, and
-what its author means by `yes`, `07` or `"5"`.
+settings.py declares the type and bounds of each setting, and complaints.py checks them. This module knows YAML: the
+line of each key, and what the author means by `yes`, `07` or `"5"`.
 """
 
 from __future__ import annotations
@@ -57,12 +56,12 @@ class Reader:
         self.file = file
         self.mistakes: list[Mistake] = []
         self.lines: dict[str, int] = {}
-        self.groups: dict[str, Any] = {}  # by key, those without a mistake
+        self.groups: dict[str, Any] = {}  # by key, only groups without a mistake
         self._known: dict[yaml.Node, dict[str, tuple[int, yaml.Node]]] = {}
         self._loader: yaml.SafeLoader | None = None
 
     def root(self, text: str) -> yaml.Node | None:
-        """Parse the text; a syntax error is a mistake like any other."""
+        """Parse the text. Returns None if it is empty or has a syntax error, which is noted like any mistake."""
         try:
             self._loader = yaml.SafeLoader(text)
             node = self._loader.get_single_node()
@@ -90,7 +89,7 @@ class Reader:
         self._add(self.lines.get(place, 1), key, problem, hint)
 
     def group(self, cls: type[Group], node: yaml.Node, key: str = "") -> Any:
-        """One group from one mapping; None if anything in it is wrong."""
+        """Turn a YAML mapping into a group; None if there is any mistake in it."""
         entries = self._entries(node, key)
         if entries is None:
             return None
@@ -116,7 +115,7 @@ class Reader:
         return group
 
     def _entries(self, node: yaml.Node, key: str) -> dict[str, tuple[int, yaml.Node]] | None:
-        """The keys of a mapping with their lines; twice the same key is a mistake."""
+        """The keys of a mapping with their lines and values; None after a mistake. A repeated key is a mistake."""
         if not isinstance(node, yaml.MappingNode):
             shown = _shown(node)
             text = str(getattr(node, "value", ""))
@@ -158,7 +157,7 @@ class Reader:
         return self._known[node]
 
     def _value(self, field: FieldInfo, node: yaml.Node, key: str) -> Any:
-        """What the model checks: the value that the author of this node means, None where that was refused here."""
+        """The value that the author of a node means, for the model to check; None if it was refused here already."""
         setting_type = kind(field)
         if is_optional(field) and node.tag == _NULL:
             return None
@@ -174,7 +173,7 @@ class Reader:
         return {}
 
     def _named(self, hint: Any, node: yaml.Node, key: str) -> Any:
-        """A mapping from names to groups; a union of groups is told apart by its `type`."""
+        """Read a mapping from names to groups. If groups of several types are allowed, their `type` says which."""
         entries = self._entries(node, key)
         if entries is None:
             return None
@@ -229,7 +228,7 @@ class Reader:
             return None
 
     def _wrong(self, node: yaml.Node, key: str, found: str | None, hint: str) -> Any:
-        """Note a mistake in a value and stand in for it with None; the group is not made then."""
+        """Note a mistake in a value. Returns None in place of the value; its group is not built then."""
         problem = "is missing" if found is None else f"{found} is not allowed"
         self._add(node.start_mark.line + 1, key, problem, hint)
         return None
@@ -241,7 +240,7 @@ class Reader:
 
 
 def _syntax_hint(problem: str) -> str:
-    """What most often lies behind a complaint of the YAML parser."""
+    """The most likely cause of a complaint of the YAML parser, as a hint."""
     hints = {
         "\\t": "indent with spaces, not tabs",
         "mapping values": "is the line indented right? put a text with a colon in quotes",
@@ -252,7 +251,7 @@ def _syntax_hint(problem: str) -> str:
 
 
 def _line(wrong: Complaint, cls: type[Group], entries: dict[str, tuple[int, yaml.Node]], group: yaml.Node) -> int:
-    """Where a complaint belongs: at the value, at a name that is unknown, at the group that lacks it."""
+    """The line of a complaint: that of the value, of the unknown name, or of the group in which a field is missing."""
     if wrong.name not in entries:
         return group.start_mark.line + 1
     line, value = entries[wrong.name]
@@ -267,7 +266,7 @@ def _option(wanted: type[StrEnum], raw: str) -> Any:
 
 
 def _number(wanted: Any, node: yaml.ScalarNode) -> Any:
-    """A number; or the text, where the author wrote none: quoted, a truth value or something else."""
+    """The number in a node; its text if the author wrote no number, but a quoted text, a truth value or the like."""
     if node.style is not None or node.tag == _BOOL:
         return node.value
     try:

@@ -1,4 +1,4 @@
-"""Reads the settings file of one line and checks it, so that every mistake is said before anything starts."""
+"""Reads and checks the settings file of one line, so that every mistake is reported before anything starts."""
 
 from __future__ import annotations
 
@@ -42,9 +42,9 @@ def load(file: Path) -> Settings:
 
 
 def load_for_operator(file: Path, username: str | None = None, password_file: Path | None = None) -> Settings:
-    """The settings for somebody who talks to a running line, with the user of operators in the place of the service's.
+    """The settings for a person who talks to a running line, with the operators' user in the place of the service's.
 
-    What only the service must be able to read is not looked at: others may well not be allowed to.
+    Files that only the service must read are not checked, since other users may not be allowed to read them.
 
     Args:
         file: the settings file.
@@ -66,7 +66,7 @@ def load_for_operator(file: Path, username: str | None = None, password_file: Pa
         return settings
     secret = password_file or (None if username else mqtt.operator_password_file)
     mqtt = mqtt.model_copy(update={"username": user, "password_file": secret})
-    if mqtt.tls_key and trouble.why_not_file(mqtt.tls_key):  # the service's own, and rightly closed to others
+    if mqtt.tls_key and trouble.why_not_file(mqtt.tls_key):  # the service's key, which others rightly cannot read
         mqtt = mqtt.model_copy(update={"tls_cert": None, "tls_key": None})
     return settings.model_copy(update={"mqtt": mqtt})
 
@@ -112,7 +112,7 @@ def state_directory(settings: Settings, file: Path) -> Path:
 
 
 def _check(reader: Reader) -> None:
-    """What one setting demands of another, as far as both could be read."""
+    """Check settings that depend on each other, as far as both could be read."""
     mqtt = reader.groups.get("mqtt") if "mqtt" in reader.lines else Mqtt()
     _check_cameras(reader, mqtt)
     _check_stations(reader, mqtt)
@@ -156,7 +156,7 @@ def _check_cameras(reader: Reader, mqtt: Mqtt | None) -> None:
 
 
 def _deadline_ms(camera: Camera, name: str, reader: Reader) -> int:
-    """The camera's own, or that of its station."""
+    """The deadline of a camera's frames in ms: that of its station, else the camera's own."""
     stations = (group for group in reader.groups.values() if isinstance(group, Station) and name in group.cameras)
     return next((station.deadline_ms for station in stations), camera.deadline_ms)
 
@@ -191,7 +191,7 @@ def _check_stations(reader: Reader, mqtt: Mqtt | None) -> None:
 
 
 def _check_pairing(station: Station, key: str, reader: Reader) -> None:
-    """Whether the views of a part can be told from those of its neighbours, whatever a camera misses."""
+    """Check that the views of a part can be told from those of its neighbours, even if a camera misses some."""
     several = len(station.cameras) > 1
     by_time = False
     for name in station.cameras:

@@ -1,4 +1,4 @@
-"""Turns a YAML file into groups of settings, and collects all mistakes with their lines, so that a person sees them all.
+"""Turns a YAML file into groups of settings, and collects all mistakes with their lines, for a person to see at once.
 
 settings.py declares the type and bounds of each setting, and complaints.py checks them. This module knows YAML: the
 line of each key, and what the author means by `yes`, `07` or `"5"`.

@@ -26,7 +26,7 @@ _RATE_TOLERANCE = 0.02  # drivers answer 29.97 for 30
 
 
 class Capture(Protocol):
-    """What is used of cv2.VideoCapture."""
+    """The part of cv2.VideoCapture that is used here."""
 
     def isOpened(self) -> bool:  # noqa: N802 - the name that OpenCV gave it
         """Whether the device is open."""
@@ -55,13 +55,13 @@ def _device(path: str) -> Capture:
 class V4l2:
     """A Video4Linux device.
 
-    A picture was captured when the driver says so, by the monotonic clock: what waited in the driver's queue while this
-    process could not read keeps its true time. Drivers that stamp by another clock or not at all are seen by stamps
-    that lie before the device was opened or in the future; then waiting bounds the age (arrivals.py), and a picture
-    that may be older than 0.5 s is faulty ("stale").
+    The driver's stamp, by the monotonic clock, is the time of capture. So a picture that waited in the driver's queue
+    keeps its true time. A driver that stamps by another clock, or not at all, is recognised by stamps that lie in the
+    future or before the device was opened. Then waiting bounds the age (arrivals.py), and a picture that may be older
+    than 0.5 s is faulty ("stale").
 
-    OpenCV waits for a picture in whole seconds, and the same for all devices of the process: the first camera's
-    `read_timeout_s`, rounded up, holds. OpenCV reads it when the first device is opened.
+    OpenCV waits for a picture in whole seconds, with one timeout for all devices of the process: the first camera's
+    `read_timeout_s`, rounded up. OpenCV reads it when the first device is opened.
     """
 
     def __init__(self, settings: V4l2Camera, capture: Callable[[str], Capture] = _device) -> None:
@@ -89,7 +89,7 @@ class V4l2:
         self._arrivals = Arrivals(self._standstill.began_s)
 
     def close(self) -> None:
-        """Give the device back."""
+        """Close the device."""
         capture, self._capture = self._capture, None
         if capture is not None:
             capture.release()
@@ -127,7 +127,7 @@ class V4l2:
         )
 
     def _age(self, capture: Capture, arrived_s: float, waited_s: float) -> Age:
-        """By the driver's stamp if the monotonic clock can have given it, else by the wait for the picture."""
+        """The age of a picture: by the driver's stamp if it can be of the monotonic clock, else by the wait for it."""
         by_waiting = self._arrivals.age(None, arrived_s, waited_s)
         stamp_s = capture.get(cv2.CAP_PROP_POS_MSEC) / 1000
         if self._opened_s - _EARLY_S <= stamp_s <= arrived_s + _AHEAD_S:
@@ -135,7 +135,7 @@ class V4l2:
         return by_waiting
 
     def _look(self) -> None:
-        """Find the causes that OpenCV does not tell."""
+        """Raise CameraError for causes that OpenCV does not report: no device, or no permission."""
         device = self._settings.device
         try:
             mode = device.stat().st_mode

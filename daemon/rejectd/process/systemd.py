@@ -1,4 +1,4 @@
-"""What systemd wants to hear: readiness, progress, and log lines with a priority. See sd_notify(3) and sd-daemon(3)."""
+"""Tells systemd of readiness and progress, and writes log lines with a priority: sd_notify(3) and sd-daemon(3)."""
 
 from __future__ import annotations
 

@@ -187,8 +187,8 @@ def remarks(cameras: Mapping[str, Camera], *, views: Collection[str] = ()) -> It
             unjudged.update(camera.unjudged)
     captured = sum(camera.captured for name, camera in cameras.items() if name not in views and name != GOLDEN)
     if unjudged:
-        ((cause, count), *others) = unjudged.most_common()
-        why = f"mostly {cause} ({count})" if others else f"all {cause}"
+        ((cause, count), *other_causes) = unjudged.most_common()
+        why = f"mostly {cause} ({count})" if other_causes else f"all {cause}"
         yield f"{unjudged.total()} of {captured} parts were not inspected, {why}"
     for name, camera in cameras.items():
         if (name in views or name == GOLDEN) and camera.unjudged:

@@ -1,4 +1,4 @@
-"""Builds the defect event of a part that did not pass, with its evidence. An event is sent even if its evidence fails."""
+"""Builds the defect event of a part that did not pass, with its evidence. An event is sent even without evidence."""
 
 from __future__ import annotations
 

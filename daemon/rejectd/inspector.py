@@ -69,7 +69,7 @@ class Model:
 
 
 def check_depth(name: str, camera: AnyCamera, model: Model) -> None:
-    """Raises InspectorError where a camera's deep pictures are not read as a model's training read them."""
+    """Raises InspectorError if a camera reads deep pictures (over 8 bits) otherwise than the model's training did."""
     bits = camera.bits if isinstance(camera, FolderCamera) else model.bits  # others give 8 bits
     if model.bits and bits != model.bits:
         raise InspectorError(
@@ -109,8 +109,8 @@ class Begun:
 class Inspector:
     """One teacher, any number of students, and for each product the model in force.
 
-    A frame names the model that judges it, so that a changeover happens between two frames: those under way are judged
-    by the model that they were prepared for. Whichever thread calls: networks run in one of their own, or in its lanes.
+    A frame names the model that judges it, so that a changeover happens between two frames: frames in flight are judged
+    by the model that they were prepared for. Any thread may call; the networks run in a device thread or its lanes.
     """
 
     def __init__(self, settings: EngineSettings, products: Mapping[str, Product]) -> None:
@@ -118,7 +118,7 @@ class Inspector:
 
         Args:
             settings: where the models run.
-            products: what is made.
+            products: the products of the line, by name.
 
         Raises:
             InspectorError: with the product, the cause and what to do.
@@ -126,7 +126,7 @@ class Inspector:
         self._settings = settings
         self._loaded: dict[str, Model] = {}  # by key
         self._changing = threading.Lock()
-        read = {name: self._read(name, product.bundle) for name, product in products.items()}
+        read_bundles = {name: self._read(name, product.bundle) for name, product in products.items()}
         self.models: Mapping[str, Model] = {}  # in force, by product
         self._device = Worker("device")  # ended by `close`, so only now that the bundles are known to be readable
         try:
@@ -134,8 +134,8 @@ class Inspector:
             self._device.call(compute_with, settings.threads or _processors())
             torch.set_num_threads(1)  # for this thread, and all that are still to come: cameras prepare pictures
             starting("loading the teacher")
-            self._engine = self._device.call(self._start, read)
-            for name, bundle in read.items():
+            self._engine = self._device.call(self._start, read_bundles)
+            for name, bundle in read_bundles.items():
                 starting(f"loading product {name} from {shown(bundle.path)} and proving its golden pictures")
                 self.use(self._device.call(self._put, name, bundle, bundles.install))
         except BaseException:
@@ -143,11 +143,11 @@ class Inspector:
             raise
 
     def close(self) -> None:
-        """Nothing is inspected any more."""
+        """End the device thread; nothing is inspected any more."""
         self._device.close()
 
     def prepare(self, pixels: Pixels, product: str) -> tuple[Pixels, str]:
-        """Resize a picture (H, W, 3) to the input of the model in force, exactly as training did; and that model's key.
+        """Resize a picture (H, W, 3) to the input of the model in force, as training did; also returns the model's key.
 
         Raises:
             InspectorError: if it is no picture that a model can see.
@@ -159,9 +159,9 @@ class Inspector:
             raise InspectorError(str(error)) from error
 
     def warm(self, sizes: Iterable[int]) -> dict[int, int]:
-        """Make ready for batches of these sizes, so that the first parts do not wait. Returns the ns that each takes.
+        """Prepare for batches of these sizes, so that the first parts do not wait. Returns the time in ns by size.
 
-        Of a batch that goes through in parts one is run, and what is left over; the time of all follows from these.
+        If the engine runs a batch in several parts, one part and the remainder are timed; the sum is calculated.
 
         Raises:
             InspectorError: if the device fails.
@@ -180,16 +180,16 @@ class Inspector:
 
         try:
             self._engine.warm(sizes)
-            found = {}
+            time_ns_of = {}
             for size in sorted(sizes):
                 part = self._engine.at_once(model.key) or size
-                parts, rest = divmod(size, part)
-                found[size] = (parts and parts * elapsed_ns(part)) + (rest and elapsed_ns(rest))
+                parts, remainder = divmod(size, part)
+                time_ns_of[size] = (parts and parts * elapsed_ns(part)) + (remainder and elapsed_ns(remainder))
         except (RevdistError, RuntimeError) as error:
             raise InspectorError(
                 f"the engine fails: {error}", hint="try engine.device: cpu, engine.precision: float32"
             ) from error
-        return found
+        return time_ns_of
 
     def inspect(self, frames: Sequence[Frame], *, maps: bool = True) -> list[Result]:
         """Scores of a mixed batch, and, unless there is no time for `maps`, the anomaly maps of rejects.
@@ -237,7 +237,7 @@ class Inspector:
         return begun.then(results)
 
     def load(self, product: str, path: Path) -> Model:
-        """Load a bundle beside what is in force, unless it is there already. It is not in force yet, and not proven.
+        """Load a bundle beside those in force, unless it is loaded already. It is neither proven nor in force yet.
 
         Raises:
             InspectorError: with the cause and what to do.
@@ -254,13 +254,13 @@ class Inspector:
             calibration = bundle.calibration(self._engine.identity)
             golden = [
                 GoldenPicture(
-                    kind=each.kind,
+                    kind=vector.kind,
                     pixels=pixels,
                     expected=expected,
                     tolerance=bundles.tolerance(self._engine.identity) * abs(expected),
                 )
-                for each, pixels in bundles.golden_pictures(bundle)
-                for expected in (bundle.expected(each, self._engine.identity),)
+                for vector, pixels in bundles.golden_pictures(bundle)
+                for expected in (bundle.expected(vector, self._engine.identity),)
             ]
         except (RevdistError, RuntimeError) as error:
             raise InspectorError(f"product {product}: {error}") from error
@@ -290,7 +290,7 @@ class Inspector:
         return model
 
     def unload(self, key: str) -> None:
-        """Forget a model that is not in force and that no frame under way names."""
+        """Unload a model that is not in force and that no frame in flight names."""
         with self._changing:
             if any(model.key == key for model in self.models.values()):
                 return
@@ -298,7 +298,7 @@ class Inspector:
         self._engine.remove(key)
 
     def set_threshold(self, key: str, threshold: float) -> Model:
-        """Set the threshold of a loaded model, for frames that are under way too. Returns the model as it is now."""
+        """Set the threshold of a loaded model, also for frames in flight. Returns the changed model."""
         with self._changing:
             model = self._loaded[key] = replace(self._loaded[key], threshold=threshold)
             if self.models.get(model.product, model).key == key:
@@ -306,28 +306,28 @@ class Inspector:
         return model
 
     def _start(self, read: Mapping[str, bundles.Bundle]) -> Engine:
-        """The engine with the teacher that the bundles, by product, were trained with."""
+        """Start the engine with the teacher that all bundles, `read` by product, were trained with."""
         names = {bundle.teacher.name for bundle in read.values()}
         if len(names) > 1:
-            which = ", ".join(f"{name}: {bundle.teacher.name}" for name, bundle in read.items())
+            teachers_of = ", ".join(f"{name}: {bundle.teacher.name}" for name, bundle in read.items())
             hint = "train them with the same --teacher, or run one service for each teacher"
-            raise InspectorError(f"the products need different teachers ({which})", hint=hint)
+            raise InspectorError(f"the products need different teachers ({teachers_of})", hint=hint)
         try:
             teacher = teachers.load(names.pop(), self._settings.teacher_weights)
             device, precision = str(self._settings.device), str(self._settings.precision)
             runtime = str(self._settings.runtime)
             if precision == "auto":
                 precision = backend.fastest(device, [bundle.calibrations for bundle in read.values()], runtime)
-            made = Engine(teacher, device=device, precision=precision, runtime=runtime)
+            engine = Engine(teacher, device=device, precision=precision, runtime=runtime)
         except (RevdistError, RuntimeError) as error:
             hint = "" if isinstance(error, RevdistError) else "set engine.device to one that is there"
             raise InspectorError(f"the engine cannot start: {error}", hint=hint) from error
         if runtime == backend.OPENVINO:  # it has threads of its own, and torch's would only be in their way
             torch.set_num_threads(1)
-        return made
+        return engine
 
     def _read(self, name: str, path: Path) -> bundles.Bundle:
-        """Without the weights: these are read once, when they are checked and put into the engine."""
+        """Read a bundle without its weights: these are read once, when they are checked and put into the engine."""
         try:
             return bundles.read(path, weights=False)
         except RevdistError as error:
@@ -336,10 +336,10 @@ class Inspector:
 
 @functools.cache
 def _processors() -> int:
-    """How many threads torch has by itself, before any was told otherwise."""
+    """How many threads torch uses by default, asked before anybody sets another number."""
     return torch.get_num_threads()
 
 
 def _give_way() -> None:
-    """What computes leaves the processors to what answers. The threads that this one starts are as nice as it is."""
+    """Make the device thread nice, so that threads that must answer go first. Threads that it starts are as nice."""
     os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), os.getpriority(os.PRIO_PROCESS, 0) + _NICE)

@@ -1,7 +1,7 @@
-"""Whether parts are judged: looks at how the last parts ended that each camera or station answered for.
+"""Tells whether parts are judged at all, from how the last parts of each camera or station ended.
 
-A line whose parts all end `late` keeps its promise, and inspects nothing. So a share of unjudged parts is a problem
-that names the likely cause, and while it goes on the line does not say that it judges.
+A line whose parts all end as `late` answers in time, but inspects nothing. So too large a share of unjudged parts is a
+problem, which names the likely cause. While most parts are unjudged, the line's status does not say `judging`.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ from rejectd.contract.settings import Judging as JudgingSettings
 
 log = logging.getLogger(__name__)
 
-_FEW = 3  # fewer unjudged parts, or judged ones in a row, say nothing yet
-_GOES_ON = 0.5  # share of unjudged parts from which on a camera, or the line, does not judge
-_NOT_COUNTED = (Cause.PAUSED, Cause.STOPPING)  # somebody wanted them so
-_OF_THE_ENGINE = (Cause.LATE, Cause.OVERLOAD, Cause.ENGINE_FAULT)  # what befalls all cameras
+_FEW = 3  # fewer unjudged parts, or fewer judged parts in a row, prove nothing yet
+_GOES_ON = 0.5  # with this share of unjudged parts or more, a camera or the line does not judge
+_NOT_COUNTED = (Cause.PAUSED, Cause.STOPPING)  # parts that somebody wanted unjudged
+_OF_THE_ENGINE = (Cause.LATE, Cause.OVERLOAD, Cause.ENGINE_FAULT)  # causes that hit all cameras
 _HELP = {
     Cause.LATE: "the processors may be busy with other programs: free them, set engine.threads: 1 or engine.runtime: "
     "openvino, or raise deadline_ms",
@@ -32,18 +32,18 @@ _HELP = {
 
 
 class Judged:
-    """The ends of the last parts. Safe for any number of threads."""
+    """How the last parts of each camera or station ended. Safe for any number of threads."""
 
     def __init__(self, settings: JudgingSettings, cameras: Iterable[str], stations: Iterable[str] = ()) -> None:
-        """`cameras`: those in no station, whose frames are parts; `stations` answer for the parts of their cameras."""
+        """`cameras`: those in no station, since each of their frames is a part; `stations`: for all other cameras."""
         self._share = settings.unjudged_share
         self._names = {name: f"camera {name}" for name in cameras} | {name: f"station {name}" for name in stations}
         self._ends: dict[str, deque[Cause | None]] = {name: deque(maxlen=settings.parts) for name in self._names}
         self._lock = threading.Lock()
-        self._said: set[str] = set()  # whose problem the log has
+        self._said: set[str] = set()  # cameras and stations whose problem was logged
 
     def ended(self, verdict: Verdict) -> None:
-        """Take in the verdict of a part; known pictures and the single views of a station do not count."""
+        """Note the verdict of a part; known pictures and the single views of a station do not count."""
         if verdict.camera not in self._ends or verdict.cause in _NOT_COUNTED:
             return
         with self._lock:
@@ -61,7 +61,7 @@ class Judged:
         return not (busy and _many(unjudged, _GOES_ON) and sum(unjudged) > _GOES_ON * len(unjudged))
 
     def problems(self) -> list[str]:
-        """One for each camera or station with too large a share of unjudged parts: the cause, and what may help."""
+        """A problem for each camera or station with too many unjudged parts: the likely cause, and what may help."""
         with self._lock:
             ends = {camera: list(causes) for camera, causes in self._ends.items()}
         problems = {name: _problem(self._names[name], causes, self._share) for name, causes in ends.items()}

@@ -1,7 +1,7 @@
 """The account of frames: captured = pass + reject + unjudged + in flight, at every instant.
 
-`Ledger.open` makes every frame, and `Ledger.close` ends it. Several threads may try to end the same frame: the one that
-has its score, and the deadline watch that answers what would be late. `close` returns True to the first of them alone,
+`Ledger.open` makes every frame, and `Ledger.close` ends it. Two threads may try to end the same frame: the thread that
+has its score, and the deadline watch, which answers frames that would be late. `close` returns True only to the first,
 and only the first publishes its verdict.
 """
 
@@ -43,20 +43,21 @@ class Snapshot:
 
 
 class Book(Protocol):
-    """Notes each frame when it is opened, and its verdict before that is published: the in-flight file."""
+    """Notes each frame when it is opened, and its verdict before it is published. The in-flight file is one."""
 
     def open(self, frame: Frame) -> None:
-        """A frame is in flight."""
+        """Note that a frame is in flight."""
 
     def end(self, event_id: str, body: bytes) -> None:
-        """A frame has got its verdict."""
+        """Note the verdict of a frame."""
 
 
 class Margin:
-    """How long before its deadline a frame must have its end, so that the broker has the verdict in time.
+    """How long before its deadline a frame must have its verdict, so that the verdict reaches the broker in time.
 
-    The least is a setting. Where the way from the decision to the broker's acknowledgement was seen to take longer, it
-    is the longest such time, which fades by a hundredth with each verdict; never more than a quarter of a frame's time.
+    The smallest margin is a setting. If verdicts took longer from decision to acknowledgement by the broker, the margin
+    is 1.25 times the longest such time, which fades by a hundredth with each verdict. The learned margin is at most a
+    quarter of a frame's time.
     """
 
     def __init__(self, least_ns: int) -> None:
@@ -64,11 +65,11 @@ class Margin:
         self._seen_ns = 0.0
 
     def learn(self, took_ns: int) -> None:
-        """Take in how long a verdict took from the decision to the acknowledgement."""
+        """Learn how many ns a verdict took from the decision to the acknowledgement."""
         self._seen_ns = max(float(took_ns), self._seen_ns * 0.99)
 
     def of(self, lifetime_ns: int) -> int:
-        """The margin in ns of a frame that has so much time from its exposure to its deadline."""
+        """The margin in ns of a frame, from the time in ns between its exposure and its deadline."""
         return max(self._least_ns, min(int(self._seen_ns * 1.25), lifetime_ns // 4))
 
 
@@ -149,7 +150,7 @@ class Ledger:
             return True
 
     def hasten(self, frame: Frame, exposure: Exposure) -> Frame:
-        """A part in flight was exposed earlier than was known: everything that counts from that comes earlier too."""
+        """Give a part in flight an earlier exposure; its deadline comes earlier by as much. Returns the new frame."""
         earlier_ns = frame.captured_ns - exposure.captured_ns
         hastened = dataclasses.replace(
             frame,
@@ -184,7 +185,7 @@ class Ledger:
             return True
 
     def wait_due(self, timeout_s: float) -> list[Frame]:
-        """Frames that must be answered now, waiting at most `timeout_s` for one. They stay open until closed."""
+        """Wait at most `timeout_s` for frames that must be answered now. They stay open until closed."""
         until = self._clock() + int(timeout_s * 1e9)
         with self._lock:
             while True:
@@ -196,7 +197,7 @@ class Ledger:
                 self._earlier.wait((self._wakes_ns - now) / 1e9)
 
     def end(self) -> None:
-        """Say that no more frames will come, and wake the threads that wait for some."""
+        """Note that no more frames will come, and wake the threads that wait for frames."""
         with self._lock:
             self._ended = True
             self._earlier.notify_all()

@@ -1,4 +1,4 @@
-"""One line: all its stages, made from the settings and tied to each other. `service` has the threads."""
+"""Builds the stages of one line from the settings and connects them. service.py runs the threads."""
 
 from __future__ import annotations
 
@@ -48,10 +48,10 @@ _DISK_S = 5.0  # how long a start waits for the disk of the state directory
 
 
 class Line:
-    """The stages of one line. What they own is closed by the stack."""
+    """The stages of one line. An exit stack closes everything that they own."""
 
     def __init__(self, settings: Settings, file: Path, run: str, stack: ExitStack) -> None:
-        """Load the models, and read what a killed run left. What a disk may hold up the record thread opens.
+        """Load the models, and read what a killed run left. The record thread opens files for which a disk may be slow.
 
         Raises:
             RejectdError: with what to do about it.
@@ -229,12 +229,12 @@ class Line:
         )
 
     def _take_up(self) -> None:
-        """What an earlier run could not write: verdicts that went out, and frames in flight, which end as stopping."""
-        left = self.inflight.left
-        self.metrics.recovered.inc(len(left))
-        if left:
-            log.warning("an earlier run was killed: %d of its frames go into the journal now", len(left))
-        self.recorder.take_up(left)
+        """Hand the verdicts that a killed run left to the recorder; frames that were in flight end as `stopping`."""
+        verdicts = self.inflight.left
+        self.metrics.recovered.inc(len(verdicts))
+        if verdicts:
+            log.warning("an earlier run was killed: %d of its frames go into the journal now", len(verdicts))
+        self.recorder.take_up(verdicts)
 
     def _metrics(self) -> Metrics:
         return Metrics(

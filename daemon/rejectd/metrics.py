@@ -30,7 +30,7 @@ SERIES = {"the service": 143, "a camera": 55, "a station": 42, "a product": 24} 
 
 
 class _Counts(Protocol):
-    """What the ledger knows at one instant."""
+    """The counts of a ledger at one instant."""
 
     @property
     def captured(self) -> Mapping[str, int]: ...
@@ -199,13 +199,13 @@ class Metrics:
         self._create_children(cameras, (GOLDEN, *stations), products)
 
     def camera_state(self, camera: str, state: CameraState) -> None:
-        """Take note of a camera's new state."""
+        """Note a camera's new state."""
         self.camera_up.labels(camera).set(1 if state is CameraState.UP else 0)
         if state in (CameraState.DOWN, CameraState.DEGRADED):
             self.camera_faults.labels(camera).inc()
 
     def batch_ended(self, frames: int, elapsed_ns: int) -> None:
-        """Take note of a batch that the engine has inspected."""
+        """Note a batch that the engine has inspected."""
         self.batch.observe(frames)
         self.stage.labels("inspect").observe(elapsed_ns / 1e9)
         self.expected.inc(self.engine_at_start(frames) / 1e9)
@@ -226,16 +226,16 @@ class Metrics:
         for product in products:
             self.ratio.labels(product)
             self.threshold.labels(product)
-        for what in ("shortened", "given_up"):
-            self.too_large.labels(what)
-        for what in ("map", "evidence", "journal"):
-            self.sacrificed.labels(what)
+        for label in ("shortened", "given_up"):
+            self.too_large.labels(label)
+        for label in ("map", "evidence", "journal"):
+            self.sacrificed.labels(label)
         for certificate in CERTIFICATES:
             self.certificate.labels(certificate)
 
 
 class Names(NamedTuple):
-    """What the three families of a ledger are called."""
+    """The names and meanings of a ledger's three metric families."""
 
     opened: tuple[str, str]  # name, meaning
     verdicts: tuple[str, str]
@@ -260,7 +260,7 @@ VIEWS = "rejectd_part_views"
 
 
 class _Ledger(Collector):
-    """What a ledger counts, read at one instant."""
+    """Collects the counts of a ledger, all read at one instant."""
 
     def __init__(self, names: Names, owners: tuple[str, ...], snapshot: Callable[[], _Counts]) -> None:
         self._names = names
@@ -285,7 +285,7 @@ class _Ledger(Collector):
 
 
 class _Views(Collector):
-    """What became of the views of parts."""
+    """Collects the number of views by camera and fate."""
 
     def __init__(self, views: Callable[[], Mapping[tuple[str, str], int]]) -> None:
         self._views = views

@@ -1,9 +1,9 @@
-"""Which part a view shows: by the number that came with the picture, else by the time of the exposure.
+"""Finds the part that a view shows: by the number that came with the picture, else by the time of the exposure.
 
-A number names its part. Without one, a view belongs to the part whose exposures are near its own: all exposures of one
-part lie within the station's tolerance of each other, and those of two parts do not, since the tolerance is at most
-half the time between two parts. What a camera missed, or brought late or in another order, changes nothing in that.
-Parts that have their verdict are remembered for a while, so that a view that comes later opens no second one.
+A number names its part. Without a number, a view belongs to the part whose exposures are near in time. All exposures
+of one part lie within the station's tolerance of each other. Exposures of two parts do not, since the tolerance is at
+most half the time between two parts. So pictures that a camera missed, or brought late or in another order, do no harm.
+Parts that have their verdict are remembered for a while, so that a later view does not open a second part.
 """
 
 from __future__ import annotations
@@ -16,28 +16,28 @@ from rejectd.contract.settings import Station
 
 _REMEMBERED_PARTS = 5_000
 _REMEMBERED_NS = 3600 * 10**9
-_BEGUN_AGAIN_NS = 60 * 10**9  # a number that falls so long after its part is the first of a new count, not a late view
+_BEGUN_AGAIN_NS = 60 * 10**9  # a smaller number so long after its part begins a new count, and is no late view
 
 
 @dataclass(slots=True, eq=False, kw_only=True)
 class Trace:
-    """What is remembered of a part, also after its verdict."""
+    """A part as pairing remembers it, also after its verdict."""
 
     number: int
     given: int | None  # the number that came with a picture
-    exposed_ns: int  # of the view that opened it
-    earliest_ns: int  # of all its views
-    latest_ns: int
+    exposed_ns: int  # exposure of the view that opened the part
+    earliest_ns: int  # earliest exposure of its views
+    latest_ns: int  # latest exposure of its views
     deadline_ns: int
     crowded: bool = False  # closer to another part than the station says
     ended: bool = False
-    decided: bool = False  # it ended by what its views showed, not because its time was over
-    shown: Counter[str] = field(default_factory=Counter)  # views by camera
-    late: Counter[str] = field(default_factory=Counter)  # those of them that came after the part's time
+    decided: bool = False  # its views decided it; False while it is open, or if its time was over first
+    shown: Counter[str] = field(default_factory=Counter)  # number of views by camera
+    late: Counter[str] = field(default_factory=Counter)  # number of views by camera that came after the part's time
 
 
 class Pairing:
-    """The parts of one station, as far as it is known which exposures show them. Not safe for several threads."""
+    """The parts of one station, and which views show them. Not safe for several threads."""
 
     def __init__(self, station: Station) -> None:
         self._frames = station.frames
@@ -50,7 +50,7 @@ class Pairing:
                 self._tolerance_ns = min(self._tolerance_ns, (self._pitch_ns - 1) // 2)
         self._traces: list[Trace] = []  # in the order of their exposure
         self._by_number: dict[int, Trace] = {}  # by the number that came with a picture
-        self._newest: dict[str, int] = {}  # number that each camera has come to
+        self._newest: dict[str, int] = {}  # by camera: the highest number of its current count
         self._last = 0  # number of the part that was opened last
         self._forgotten_ns: int | None = None  # exposure of the newest part that is no longer remembered
 
@@ -65,15 +65,15 @@ class Pairing:
         return timed and self._forgotten_ns is not None and exposed_ns <= self._forgotten_ns
 
     def open(self, number: int | None, exposed_ns: int) -> Trace:
-        """A part that nobody has shown before. Its number is 0 if nobody can know it."""
+        """Open a part that no view has shown before. Its number is 0 if nobody can know it."""
         alone = number is None and self._tolerance_ns is None
         if number is None:
-            number, given = (0 if alone else self._last + 1), None
+            number, picture_number = (0 if alone else self._last + 1), None
         else:
-            given = number
+            picture_number = number
         trace = Trace(
             number=number,
-            given=given,
+            given=picture_number,
             exposed_ns=exposed_ns,
             earliest_ns=exposed_ns,
             latest_ns=exposed_ns,
@@ -82,8 +82,8 @@ class Pairing:
         if alone:
             return trace
         self._last = number
-        if given is not None:
-            self._by_number[given] = trace
+        if picture_number is not None:
+            self._by_number[picture_number] = trace
         if self._tolerance_ns is not None:
             least_ns = self._pitch_ns - self._tolerance_ns
             trace.crowded = bool(self._between(exposed_ns - least_ns + 1, exposed_ns + least_ns - 1))
@@ -105,36 +105,36 @@ class Pairing:
             self._newest[camera] = number
 
     def _numbered(self, camera: str, number: int, exposed_ns: int) -> Trace | None:
-        """The part with a number, unless its count has begun again since."""
+        """The part with a number; None if there is none, or if the count has begun again since."""
         trace = self._by_number.get(number)
         if trace is None or not self._came_again(trace, camera, number, exposed_ns):
             return trace
         self._by_number = {
-            other: old
-            for other, old in self._by_number.items()
-            if other < number or not old.ended or exposed_ns < old.deadline_ns + self._lifetime_ns
+            old_number: old_trace
+            for old_number, old_trace in self._by_number.items()
+            if old_number < number or not old_trace.ended or exposed_ns < old_trace.deadline_ns + self._lifetime_ns
         }
         return None
 
     def _came_again(self, trace: Trace, camera: str, number: int, exposed_ns: int) -> bool:
-        """Whether a number that an ended part had is that of a new part, since counters wrap and begin again."""
+        """Whether the number of an ended part now names a new part, since counters wrap and begin again."""
         since_ns = exposed_ns - trace.deadline_ns
         if not trace.ended or since_ns < 0:
             return False
         if trace.shown[camera] >= self._frames:
-            return True  # nobody exposes a part once more when its time is over: this one must not pass unseen
+            return True  # no camera exposes a part again after its time: this is a new part, and must not pass unseen
         if since_ns < self._lifetime_ns:
             return False
-        fell = number < self._newest.get(camera, 0) and not self._is_behind(camera, number)
-        return fell and since_ns > _BEGUN_AGAIN_NS
+        began_again = number < self._newest.get(camera, 0) and not self._is_behind(camera, number)
+        return began_again and since_ns > _BEGUN_AGAIN_NS
 
     def _is_behind(self, camera: str, number: int) -> bool:
-        """Whether a number is one that the camera has passed by, rather than one of a count that began again."""
+        """Whether the camera has counted past a number, so that the number is late and does not begin a new count."""
         newest = self._newest.get(camera, 0)
         return newest // 2 < number < newest
 
     def _near(self, exposed_ns: int, number: int | None) -> Trace | None:
-        """The part whose exposures all lie within the tolerance of this one."""
+        """The part whose exposures all lie within the tolerance of this exposure; None if there is none."""
         if self._tolerance_ns is None:
             return None
         fitting = [
@@ -150,14 +150,14 @@ class Pairing:
         return self._traces[first : bisect_right(self._traces, to_ns, lo=first, key=_exposed)]
 
     def _forget(self, now_ns: int) -> None:
-        """The oldest parts, when they are many or long ago."""
+        """Forget the oldest parts that have ended, when they are too many or too long ago."""
         while self._traces[0].ended and (
             len(self._traces) > _REMEMBERED_PARTS or self._traces[0].exposed_ns < now_ns - _REMEMBERED_NS
         ):
-            old = self._traces.pop(0)
-            self._forgotten_ns = old.exposed_ns
-            if old.given is not None and self._by_number.get(old.given) is old:
-                del self._by_number[old.given]
+            oldest = self._traces.pop(0)
+            self._forgotten_ns = oldest.exposed_ns
+            if oldest.given is not None and self._by_number.get(oldest.given) is oldest:
+                del self._by_number[oldest.given]
 
 
 def _exposed(trace: Trace) -> int:

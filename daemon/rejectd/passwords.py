@@ -11,11 +11,11 @@ _LONGEST = 65_535  # bytes: MQTT can send no more
 
 
 class PasswordError(RejectdError):
-    """A password file cannot be used. Nothing of what it holds is in the message."""
+    """A password file cannot be used. The message holds nothing of its content."""
 
 
 def read_password(file: Path) -> str:
-    """What a password file holds, without a byte order mark and without the end of its line.
+    """The password in a file, without byte order mark and line end.
 
     Raises:
         PasswordError: if it cannot be read, or is no UTF-8 text.

@@ -73,7 +73,7 @@ class Inspected:
 
 @dataclass(frozen=True, slots=True)
 class _Running:
-    """A batch that the device has."""
+    """A batch that the device computes."""
 
     frames: Sequence[Frame]
     maps: bool  # whether they are wanted
@@ -83,7 +83,7 @@ class _Running:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stages:
-    """What a frame passes through. Each is owned by one thread; ledger, batcher and stations are safe for all."""
+    """The stages that a frame passes through. One thread owns each; ledger, batcher and stations are safe for all."""
 
     ledger: Ledger
     batcher: Batcher
@@ -127,7 +127,7 @@ class Pipeline:
         self._held_up: _Running | None = None  # what the device had beside a batch whose frames were tried one by one
 
     def capture(self, name: str, camera: AnyCamera, stop: threading.Event) -> None:
-        """The life of one camera thread."""
+        """Run one camera thread."""
 
         def report(state: CameraState, reason: str) -> None:
             level = logging.WARNING if state in (CameraState.DOWN, CameraState.DEGRADED) else logging.INFO
@@ -150,7 +150,7 @@ class Pipeline:
             self._show(frame, picture)
 
     def _enter(self, name: str, camera: AnyCamera, exposure: Exposure) -> Frame:
-        """Make a frame of an exposure at the instant at which it is noticed. From here on it has an end in time."""
+        """Make a frame of an exposure when it is noticed. From here on, the frame gets its verdict in time."""
         stages = self._stages
         self._exposures[name] += 1
         product, paused = self.products[name], name in self.paused
@@ -199,21 +199,21 @@ class Pipeline:
         memory = self._stages.memory
         if picture.pixels is not None:
             memory.count(picture.pixels)
-        kept = memory.has_room(EVIDENCE)
+        affordable = memory.has_room(EVIDENCE)
         viewable = memory.has_room(VIEW)
         self.latest[frame.camera] = picture if viewable else dataclasses.replace(picture, pixels=None, fault=_NO_VIEW)
-        pixels = picture.pixels if kept else None
-        return dataclasses.replace(frame, picture=pixels, given_up=picture.pixels is not None and not kept)
+        pixels = picture.pixels if affordable else None
+        return dataclasses.replace(frame, picture=pixels, given_up=picture.pixels is not None and not affordable)
 
     def enter(self, frame: Frame) -> None:
-        """Queue a frame that no camera took; the ledger has opened it."""
+        """Queue a frame that comes from no camera, such as a known picture. The ledger has opened it already."""
         if not self._stages.batcher.put(frame):
             self._finish(frame, unjudged(frame, Cause.OVERLOAD, self._clock(), detail="too many frames wait"))
 
     def inspect(self) -> None:
-        """The life of the inspect thread; ends when the batcher is closed and empty.
+        """Run the inspect thread until the batcher is closed and empty.
 
-        Where the device has room before it has ended a batch, the next one is begun, and then this one settled.
+        If the device has room before it has finished a batch, the next batch is begun first, and then this one settled.
         """
         batcher = self._stages.batcher
         before: _Running | None = None
@@ -258,12 +258,12 @@ class Pipeline:
         self._fault = next((str(result) for result in results if isinstance(result, InspectorError)), "")
 
     def decide(self) -> None:
-        """The life of the verdict thread; ends after the inspect thread."""
+        """Run the verdict thread until the inspect thread has ended."""
         while self._decide_next():
             continue
 
     def _decide_next(self) -> bool:
-        """The verdicts of one batch; False at the end. Nothing is held while the next one is waited for."""
+        """Decide the frames of one batch. Returns False at the end. No frame is held while the thread waits."""
         batch = self._undecided.get()
         if batch is None:
             return False
@@ -281,7 +281,7 @@ class Pipeline:
         return True
 
     def _results(self, begun: _Running) -> list[Result | InspectorError]:
-        """The results of a batch. If it fails, each frame is tried by itself, so that one cannot spoil the others."""
+        """The results of a batch. If it fails, each frame is tried alone, so that one cannot spoil the others."""
         try:
             results = begun.batch.results()
         except InspectorError as error:
@@ -295,20 +295,20 @@ class Pipeline:
         return list(results)
 
     def _measure(self, batch: Inspected) -> None:
-        """After the verdicts, so that it delays none."""
+        """Put a batch into the metrics. Called after its verdicts, so that it delays none."""
         metrics = self._stages.metrics
         metrics.batch_ended(len(batch.frames), batch.ended_ns - batch.started_ns)
         for frame in batch.frames:
             metrics.stage.labels("wait").observe((batch.started_ns - frame.captured_ns) / 1e9)
 
     def watch_deadlines(self, stop: threading.Event) -> None:
-        """The life of the deadline thread: nothing stays without an answer until it is too late."""
+        """Run the deadline thread: answer frames that would otherwise miss their deadline."""
         while not stop.is_set():
             for frame in self._stages.ledger.wait_due(timeout_s=0.5):
                 self._finish(frame, unjudged(frame, Cause.LATE, self._clock()))
 
     def watch_parts(self, stop: threading.Event) -> None:
-        """The life of the parts' deadline thread."""
+        """Run the deadline thread of parts."""
         stations = self._stages.stations
         while not stop.is_set():
             for part in stations.ledger.wait_due(timeout_s=0.5):
@@ -317,14 +317,14 @@ class Pipeline:
                     self._finish(part, verdict)
 
     def answer_all(self) -> None:
-        """End everything that is still in flight, since the service stops."""
+        """End all frames and parts that are still in flight, since the service stops."""
         for frame in self._stages.ledger.in_flight():
             self._finish(frame, unjudged(frame, Cause.STOPPING, self._clock()))
         for part in self._stages.stations.ledger.in_flight():
             self._finish(part, unjudged(part, Cause.STOPPING, self._clock()))
 
     def _finish(self, frame: Frame, verdict: Verdict) -> None:
-        """Close a frame or part and send its verdict on its way. What comes second is counted, never published."""
+        """Close a frame or part, and publish and record its verdict. A second verdict is counted, never published."""
         stages = self._stages
         is_part = frame.camera in stages.stations
         body = verdict_payload(self._line, verdict)

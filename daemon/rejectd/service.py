@@ -52,7 +52,7 @@ class ServiceError(RejectdError):
 
 
 class Service:
-    """One line's service. `run` returns after SIGTERM, SIGINT or, if wished, when every camera has ended."""
+    """The service of one line. `run` returns after SIGTERM or SIGINT, or, if wanted, when every camera has ended."""
 
     def __init__(self, file: Path, signals: Signals, *, until_ended: bool = False) -> None:
         """Read the settings and load the models; nothing runs yet.
@@ -75,7 +75,7 @@ class Service:
         """Start everything, serve, drain. Returns the final account.
 
         Raises:
-            RejectdError: if it cannot start, or a thread died.
+            RejectdError: if the service cannot start, or a thread died.
         """
         with ExitStack() as stack:
             raise_file_limit()
@@ -140,7 +140,7 @@ class Service:
         return lambda: self._line.pipeline.capture(name, camera, self._stop_cameras)
 
     def _thread(self, name: str, body: Callable[[], None], *, nice: int = 0) -> None:
-        """Start a thread. A nice one leaves the processor to those that answer in time when there is too much to do."""
+        """Start a thread. Under load, a nice thread leaves the processor to those that must answer in time."""
 
         def life() -> None:
             try:
@@ -192,7 +192,7 @@ class Service:
         notify("READY=1")
 
     def _drain(self) -> None:
-        """Stop in the order of a frame's life, in `stop_timeout_s` at most; what is left then ends as `stopping`."""
+        """Stop the stages in the order of a frame's life, within `stop_timeout_s`. Frames left end as `stopping`."""
         end = time.monotonic() + self._settings.stop_timeout_s
 
         def left(share: float) -> float:
@@ -219,7 +219,7 @@ class Service:
             log.error("the journal was not finished in time")
 
     def _join(self, prefix: str, timeout_s: float) -> bool:
-        """Wait for the threads whose names begin so."""
+        """Wait for the threads whose names begin with a prefix. Returns whether they have ended."""
         until = time.monotonic() + timeout_s
         for name, thread in self._threads.items():
             if name.startswith(prefix):

@@ -1,9 +1,9 @@
-"""Combines frames that show one part into one verdict of the part.
+"""Combines the verdicts of all frames that show a part into one verdict of the part.
 
-`pairing` knows which part a frame shows. The first frame of a part opens it in a ledger of its own, and sets the
-deadline of the part and of all its frames. Any reject rejects at once; all views passed is a pass; a view that is
-missing or unjudged when the part is due leaves it unjudged. A view that comes when its part has its verdict is counted
-and named, and opens no part.
+pairing.py finds the part that a frame shows. The first frame of a part opens the part in a ledger for parts, and sets
+the deadline of the part and of all its frames. One rejected view rejects the part at once. If all views passed, the
+part passes. If a view is missing or unjudged when the part is due, the part is unjudged. A view that comes after its
+part has a verdict is counted and reported, and opens no part.
 """
 
 from __future__ import annotations
@@ -34,10 +34,10 @@ class Fate(StrEnum):
     """What became of a view for its part."""
 
     USED = "used"
-    DECIDED = "decided"  # it came when another view had rejected the part
-    LATE = "late"  # it came when the part's time was over
-    SURPLUS = "surplus"  # the camera had shown the part as often as it should
-    MISSED = "missed"  # it did not come by the part's deadline
+    DECIDED = "decided"  # the view came after another view had rejected the part
+    LATE = "late"  # the view came after the part's time was over
+    SURPLUS = "surplus"  # the camera had shown the part as often as it should already
+    MISSED = "missed"  # the view did not come by the part's deadline
 
 
 @dataclass(slots=True)
@@ -51,7 +51,10 @@ class _Part:
 
 
 class Stations:
-    """Safe for any number of threads. Whoever gets a part's verdict from here must close it in the parts' ledger."""
+    """The stations of a line. Safe for any number of threads. A caller that gets a part's verdict must close the part.
+
+    Parts are closed in `ledger`, the ledger for parts.
+    """
 
     def __init__(
         self,
@@ -82,13 +85,13 @@ class Stations:
         return name in self._stations
 
     def join(self, camera: str, product: str, exposure: Exposure, count: int) -> tuple[int, int] | None:
-        """The part that an exposure belongs to; it is opened if the exposure is its first.
+        """Find the part that an exposure belongs to; open the part if the exposure is its first.
 
         Args:
-            camera: who noticed the exposure.
-            product: what passes that camera.
-            exposure: as noticed.
-            count: of the exposure, for the only camera of a station that neither numbers nor times its parts.
+            camera: the camera that noticed the exposure.
+            product: the product that passes that camera.
+            exposure: the exposure as the camera noticed it.
+            count: number of the exposure; used if its camera is alone in a station without numbers or tolerance.
 
         Returns:
             Trigger number and deadline (monotonic ns) of the exposure's frame; None if the camera is in no station.
@@ -116,7 +119,7 @@ class Stations:
             return trace.number, trace.deadline_ns
 
     def take(self, verdict: Verdict) -> tuple[Frame, Verdict] | None:
-        """Take in the verdict of a frame. Returns the part and its verdict, if that is certain now."""
+        """Note the verdict of a frame. Returns the frame of its part and the part's verdict, if that is certain now."""
         name = self._of.get(verdict.camera, "")
         key = (name, verdict.trigger, verdict.deadline_ns)
         with self._lock:
@@ -134,7 +137,7 @@ class Stations:
         return part.frame, self._combined(part)
 
     def overdue(self, frame: Frame) -> Verdict | None:
-        """The verdict of a part that must have one now; None if whoever took its last view has it."""
+        """The verdict of a part that is due; None if `take` has returned its verdict already."""
         key = (frame.camera, frame.trigger, frame.deadline_ns)
         with self._lock:
             part = self._parts.get(key)
@@ -148,7 +151,7 @@ class Stations:
         return self._with_views(unjudged(frame, cause, self._clock(), detail=detail), part.verdicts)
 
     def report(self, status: CameraStatus, publish: Callable[[CameraStatus], None]) -> None:
-        """Publish the state of a camera's station, if that changes it: a station sees what its worst camera sees."""
+        """Publish the state of a camera's station, if it changes; a station is in the state of its worst camera."""
         name = self._of.get(status.camera)
         if name is None:
             return
@@ -173,7 +176,7 @@ class Stations:
             return [problem for name in self._stations for problem in self._problems(name)]
 
     def views(self) -> Mapping[tuple[str, str], int]:
-        """Views by camera and fate."""
+        """The number of views by camera and fate."""
         with self._lock:
             self._settle()
             return {(camera, str(fate)): count for (camera, fate), count in self._fates.items()}
@@ -182,7 +185,7 @@ class Stations:
         """The number that identifies the part; None if the time of the exposure must."""
         station = self._stations[self._of[camera]]
         if exposure.trigger is not None or camera in self._numbered:
-            return exposure.trigger  # without one, a picture that should have one shows nobody knows which part
+            return exposure.trigger  # None if the picture of a numbering camera has none: its part is unknown then
         counts = len(station.cameras) == 1 and station.tolerance_ms is None
         return (count - 1) // station.frames + 1 if counts else None
 
@@ -204,14 +207,14 @@ class Stations:
         return trace
 
     def _hasten(self, part: _Part, exposure: Exposure) -> None:
-        """The time of a part is that of its first exposure, also if another one was noticed before."""
+        """Move a part's time to this exposure if it is earlier, though another was noticed first."""
         if exposure.captured_ns >= part.frame.captured_ns:
             return
         part.frame = self.ledger.hasten(part.frame, exposure)
         part.trace.deadline_ns = part.frame.deadline_ns
         key = (part.frame.camera, part.frame.trigger, part.frame.deadline_ns)
         self._parts[key] = part
-        part.keys.append(key)  # views that came before have the deadline that was right then
+        part.keys.append(key)  # views that came before keep the former deadline
 
     def _end(self, part: _Part) -> None:
         part.trace.ended = True
@@ -219,7 +222,7 @@ class Stations:
             del self._parts[key]
 
     def _fate(self, trace: Trace, camera: str) -> Fate:
-        """The fate of a view that comes now."""
+        """The fate of a view that arrives now."""
         if trace.shown[camera] >= self._stations[self._of[camera]].frames:
             return Fate.SURPLUS
         if not trace.ended:
@@ -227,7 +230,7 @@ class Stations:
         return Fate.DECIDED if trace.decided and self._clock() < trace.deadline_ns else Fate.LATE
 
     def _settle(self) -> None:
-        """Take stock of the parts whose deadline is over; the lock is held."""
+        """Count missed views of the parts whose deadline is over. The caller holds the lock."""
         now = self._clock()
         for name, station in self._stations.items():
             unsettled = self._unsettled[name]
@@ -260,7 +263,7 @@ class Stations:
         return problems
 
     def _combined(self, part: _Part) -> Verdict:
-        """The verdict of a part of which enough is known."""
+        """The verdict of a part whose views decide it."""
         rejected = [view for view in part.verdicts if view.decision is Decision.REJECT]
         unknown = [view for view in part.verdicts if view.decision is Decision.UNJUDGED]
         if unknown and not rejected:

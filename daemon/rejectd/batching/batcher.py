@@ -8,16 +8,16 @@ How large a batch is:
 - Short enough for others: it lasts no longer than half the time that a frame usually has. A frame that comes just after
   the start of a batch is then judged in the other half. Only cameras within their share count: those that send no more
   frames than their part of a batch.
-- While every camera has more frames waiting than fit, only the rate counts. A larger batch that was once no better is
-  tried again after some batches (`_AGAIN`): that measurement may have been disturbed.
+- While every camera has more frames waiting than fit, only the rate counts. A larger batch that was no better before is
+  tried again after some batches (`_AGAIN`), since that measurement may have been disturbed.
 
-In which order: cameras share the device by start-time fair queueing (Goyal, Vin, Cheng 1996). A camera that sends too
-much waits for itself alone; a camera within its share may come with a burst. Among cameras within their share the
-earliest deadline goes first, and within a camera the order of capture. Where that order would make a frame late and
-"earliest deadline first" would not, and no queue is full, earliest deadline first is taken.
+In which order frames go: cameras share the device by start-time fair queueing (Goyal, Vin, Cheng 1996). A camera that
+sends more than its share delays only its own frames; a camera within its share may send a burst. Among cameras within
+their share, the earliest deadline goes first; within a camera, the order of capture holds. If that order would make a
+frame late, "earliest deadline first" would not, and no queue is full, then earliest deadline first is used.
 
-What is given up: frames that can no longer be judged in time come out as `hopeless` and are answered at once. Under
-overload that includes the frames beyond the best batch size: inspecting them would make others late.
+Which frames are given up: frames that can no longer be judged in time come out as `hopeless` and are answered at once.
+Under overload these include the frames beyond the best batch size, since inspecting them would make others late.
 """
 
 from __future__ import annotations
@@ -43,14 +43,14 @@ _PAYS = 0.96  # a smaller batch ends earlier: it is taken if the device judges t
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Batch:
-    """What to inspect now, and what cannot be inspected in time."""
+    """The frames to inspect now, and the frames that cannot be inspected in time."""
 
     frames: tuple[Frame, ...] = ()
     hopeless: tuple[Frame, ...] = ()
 
 
 class _Queue:
-    """The waiting frames of one camera, the share of the device that it has had, and how much time it usually has."""
+    """The waiting frames of one camera, its share of the device so far, and how much time its frames usually have."""
 
     __slots__ = ("arrived_ns", "frames", "share", "usual_ns")
 
@@ -61,7 +61,7 @@ class _Queue:
         self.usual_ns = 0  # how long before its deadline a frame comes; follows at once when that becomes shorter
 
     def append(self, frame: Frame, now: int) -> None:
-        """Let a frame wait, and learn from it how much time the camera's frames have."""
+        """Queue a frame, and learn from it how much time the camera's frames have."""
         left_ns = max(0, frame.due_ns - now)
         self.usual_ns = min(left_ns, self.usual_ns + (left_ns - self.usual_ns) // 4) if self.usual_ns else left_ns
         self.arrived_ns = now
@@ -97,12 +97,12 @@ class Batcher:
         self._last_batch_ns = clock()
 
     def has_room(self, camera: str) -> bool:
-        """Whether a frame of this camera would be taken."""
+        """Whether the camera's queue has room for a frame."""
         with self._changed:
             return not self._closed and len(self._queues[camera].frames) < self._limit
 
     def put(self, frame: Frame) -> bool:
-        """Queue a frame. False if too many frames of its camera wait already: the caller answers it as overload."""
+        """Queue a frame. Returns False if too many frames of its camera wait: the caller answers it as overload."""
         with self._changed:
             queue = self._queues[frame.camera]
             if self._closed or len(queue.frames) >= self._limit:
@@ -114,7 +114,7 @@ class Batcher:
             return True
 
     def close(self) -> None:
-        """No more frames; what waits is still handed out."""
+        """Take no more frames; the waiting ones are still handed out."""
         with self._changed:
             self._closed = True
             self._changed.notify_all()
@@ -125,12 +125,12 @@ class Batcher:
         return self._closed
 
     def waiting(self) -> int:
-        """Frames that wait for a batch."""
+        """How many frames wait for a batch."""
         with self._changed:
             return sum(len(queue.frames) for queue in self._queues.values())
 
     def take(self, *, wait: bool = True) -> Batch | None:
-        """The next batch; None once closed and empty. An empty batch means that nothing was ready in time.
+        """The next batch; None once closed and empty. An empty batch means that no frame was ready in time.
 
         With `wait` it waits up to a second for frames; without, it returns at once.
         """
@@ -167,7 +167,7 @@ class Batcher:
         return min(oldest + self._max_wait_ns, now + spare_ns - _WAKE_NS)
 
     def _pop_unfit(self, ends: int) -> tuple[Frame, ...]:
-        """Take out the frames that would be late in a batch that ends then."""
+        """Remove and return the frames that would be late in a batch that ends at the given time."""
         unfit = []
         for queue in self._queues.values():
             while queue.frames and queue.frames[0][1].due_ns < ends:
@@ -175,7 +175,7 @@ class Batcher:
         return tuple(unfit)
 
     def _choose(self, now: int) -> tuple[tuple[Frame, ...], tuple[Frame, ...]]:
-        """Frames given up under overload, and the frames of the next batch."""
+        """Choose the frames to give up under overload, and the frames of the next batch."""
         self._largest = self._leaving_time(now)
         order = self._fair_order()
         size = self._size(order, self._largest, now, crowded=self._crowded(now))
@@ -221,7 +221,7 @@ class Batcher:
     def _crowded(self, now: int) -> bool:
         """Whether each camera that is not silent has more frames waiting than its part of a full batch.
 
-        Then they wait for the device and not for each other: what counts is how many it judges.
+        Then all wait for the device and not for each other, so only the number of frames that it judges counts.
         """
         active = self._active(now)
         return all(len(queue.frames) * len(active) > self._max_batch for queue in active)
@@ -265,7 +265,7 @@ class Batcher:
         return paying[0]
 
     def _fitting(self, order: list[Frame], size: int, now: int) -> int:
-        """How many of the first frames, up to a size, can be one batch that is late for none of them; at least one."""
+        """How many of the first frames, up to a size, can be one batch without any being late; at least one."""
         earliest = order[0].due_ns
         for count, frame in enumerate(order[1:size], 2):
             earliest = min(earliest, frame.due_ns)
@@ -281,7 +281,7 @@ class Batcher:
         return all(ends + (place // size + 1) * takes_ns <= frame.due_ns for place, frame in enumerate(order[first:]))
 
     def _pop(self, frames: list[Frame]) -> tuple[Frame, ...]:
-        """Take so many of each camera out of its queue, in this order of cameras and in the order of capture."""
+        """Take the given number of frames out of each camera's queue, in the order of cameras and of capture."""
         popped = []
         for queue in [self._queues[frame.camera] for frame in frames]:
             popped.append(queue.frames.popleft()[1])

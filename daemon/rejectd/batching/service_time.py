@@ -28,11 +28,11 @@ class ServiceTime:
         self._bounds: list[float] = []  # ns, for each of the sizes
 
     def as_now(self) -> Callable[[int], int]:
-        """What `expect` says now, whatever is learned later."""
+        """A copy of what `expect` returns now, unchanged by later measurements."""
         return copy.deepcopy(self).expect
 
     def learn(self, size: int, elapsed_ns: int) -> None:
-        """Take in one measurement. One long batch (a hang) moves the mean little; many in a row (a trend) move it.
+        """Learn from one measurement. One long batch (a hang) moves the mean little; many in a row (a trend) move it.
 
         If the first measurement of a size was a hang, the next one replaces it.
         """
@@ -47,7 +47,7 @@ class ServiceTime:
         self._bound()
 
     def _bound(self) -> None:
-        """Bound each size by its neighbours: no slower than its frames in smaller batches, nor than a larger batch.
+        """Bound each size: no slower than its frames in smaller batches, and no slower than a larger batch.
 
         So one bad measurement shuts no size out. A size that was far too slow the first time counts as never tried.
         """

@@ -1,4 +1,4 @@
-"""The thread that owns a driver: opens it, notices exposures, opens it again after a pause."""
+"""The thread that owns a driver: opens it, notices exposures, and opens it again after a failure and a pause."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _HELD_MOST = 4  # of those, how many may have their pixels in memory
 
 
 class Crash(Exception):  # noqa: N818 - carries an exception from the device's thread
-    """The driver failed in a way that it should not: our own mistake."""
+    """The driver failed with an unexpected error, which is our own mistake."""
 
 
 Entered: TypeAlias = tuple[Exposure, Frame]
@@ -47,13 +47,13 @@ class Device(threading.Thread):
         return message
 
     def end(self) -> None:
-        """Ask it to end, and wait a little, once. A driver stuck in its library is left to its own timeouts."""
+        """Ask the thread to end, and wait a little, once. A driver that is stuck in its library is left behind."""
         if not self._closing.is_set():
             self._closing.set()
             self.join(TICK_S)
 
     def run(self) -> None:
-        """The life of the thread."""
+        """Run the thread: open the driver, hand over its exposures, open it again when the link is lost."""
         try:
             self._live()
         except Ended as ended:
@@ -100,7 +100,7 @@ class Device(threading.Thread):
             continue
 
     def _say(self, message: Message) -> None:
-        """Hand over; what was captured before the end is handed over too, if somebody still takes it."""
+        """Hand over a message. Exposures from before the end are handed over too, if somebody still takes them."""
         while True:
             try:
                 self._inbox.put(message, timeout=TICK_S)

@@ -1,4 +1,4 @@
-"""What a camera driver promises, and how it fails."""
+"""The interface of camera drivers, and their errors."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ class CameraError(RejectdError):
 
 
 class NoPictureError(CameraError):
-    """The camera works, and has nothing to show yet."""
+    """The camera works, but has no picture to show yet."""
 
 
 class Ended(Exception):  # noqa: N818 - the end of a replay is not an error
@@ -22,7 +22,7 @@ class Ended(Exception):  # noqa: N818 - the end of a replay is not an error
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Remark:
-    """Something that a person should know of a camera, and that is no exposure."""
+    """A remark of a driver for people, beside its exposures."""
 
     text: str
     unseen: bool = False  # parts pass that the camera does not show
@@ -31,30 +31,30 @@ class Remark:
 
 
 class Driver(Protocol):
-    """One image source. All calls come from one thread, but not the one that waits for the pictures.
+    """One image source. One thread makes all calls; another thread waits for the pictures.
 
-    A driver is opened again after it was closed, as often as its link is lost.
+    Each time the link is lost, the driver is closed and opened again.
     """
 
     def open(self) -> None:
-        """Reach the camera. Raises CameraError with cause and hint. May block for the camera's own open timeout."""
+        """Connect to the camera. Raises CameraError with cause and hint. May block for the camera's open timeout."""
 
     def read(self, timeout_s: float) -> Exposure | Remark | None:
-        """The next exposure, stamped, as soon as it is noticed: a picture that must be read or decoded first is left
-        to its `load`. Or something to say. None if nothing came in that time and that is normal, as on an idle line.
+        """The next exposure with its time, as soon as the driver notices it, or a remark. `Exposure.load` reads or
+        decodes the picture later. None if nothing came within `timeout_s`, which is normal on an idle line.
 
         Raises CameraError when the link is lost, Ended at the end of a replay. A driver whose library cannot wait
         for less may block for the camera's own read timeout.
         """
 
     def close(self) -> None:
-        """Let go of the device. May be called twice and without open; never raises."""
+        """Close the device. May be called twice and without `open`; never raises."""
 
 
 def exposure_of(
     pixels: Pixels | None, fault: str, *, captured_ns: int, captured_unix_ns: int, source: str = ""
 ) -> Exposure:
-    """An exposure whose picture the driver has brought along: uint8 (H, W, 3) RGB, or the fault that it has."""
+    """An exposure with the picture that the driver has already, uint8 (H, W, 3) RGB, or with its fault."""
     if pixels is None or fault:
         fault = fault or "the camera delivered no pixels"
         return Exposure(captured_ns=captured_ns, captured_unix_ns=captured_unix_ns, source=source, fault=fault)

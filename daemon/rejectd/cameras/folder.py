@@ -42,7 +42,7 @@ class NumberedByName:
         self.open, self.close = driver.open, driver.close
 
     def read(self, timeout_s: float) -> Exposure | Remark | None:
-        """The next exposure with its number. A name without one is a fault: nobody knows which part it shows."""
+        """The next exposure with its number. A name without a number is a fault: nobody knows which part it shows."""
         exposure = self._driver.read(timeout_s)
         if exposure is None or isinstance(exposure, Remark):
             return exposure
@@ -77,7 +77,7 @@ class Replay:
         self._due_ns = 0
 
     def close(self) -> None:
-        """Forget the rest of the replay."""
+        """End the replay; the remaining pictures are dropped."""
         self._names.clear()
         self._next = None
 

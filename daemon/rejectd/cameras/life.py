@@ -81,7 +81,7 @@ def pictures(
     silence_s = SILENCE_S + _own_timeouts_s(settings)
     device.start()
     try:
-        heard = asked = time.monotonic()
+        heard = reopened_at = time.monotonic()
         while True:
             stopping = stop.is_set()
             if stopping:
@@ -107,10 +107,10 @@ def pictures(
                 picture = check(_read(exposure, frame, stop))
                 if frame.due_ns > heard * 1e9:
                     state.saw(picture)
-                frozen_s = min(check.frozen_for_s(picture.captured_ns), heard - asked)
+                frozen_s = min(check.frozen_for_s(picture.captured_ns), heard - reopened_at)
                 if _reconnects(settings) and frozen_s > REOPEN_FROZEN_S:
                     device.reopen.set()
-                    asked = heard
+                    reopened_at = heard
                 yield frame, picture
             else:
                 _take_note(message, state, remark)
@@ -119,7 +119,7 @@ def pictures(
 
 
 def _take_note(message: CameraError | Remark | None, state: _State, remark: Callable[[Remark], None]) -> None:
-    """Take in what is no exposure."""
+    """Handle a message of the driver that is no exposure."""
     if isinstance(message, CameraError):
         state.down(str(message))
     elif message is None:
@@ -131,7 +131,7 @@ def _take_note(message: CameraError | Remark | None, state: _State, remark: Call
 
 
 def _enter(exposure: Exposure, enter: Callable[[Exposure], Frame], state: _State) -> Frame:
-    """Enter an exposure, and tell of one that nobody can be told of in time."""
+    """Enter an exposure as a frame. Report it if its deadline is over already, so that its part passed unseen."""
     frame = enter(exposure)
     now_ns = time.monotonic_ns()
     if now_ns >= frame.due_ns:
@@ -161,7 +161,7 @@ def _read(exposure: Exposure, frame: Frame, stop: threading.Event) -> Picture:
 
 
 class _State:
-    """What the camera is doing; tells about changes. Both threads of a camera know something of it."""
+    """The state of the camera; reports its changes. Both threads of a camera change it."""
 
     def __init__(self, report: Callable[[CameraState, str], None]) -> None:
         self._report = report
@@ -190,7 +190,7 @@ class _State:
         )
 
     def unseen(self, reason: str, hold_s: float) -> None:
-        """A part passed that nobody is told of: the next good picture ends that, or some time in which none does."""
+        """Note that a part passed unseen. A good picture ends this state, or some time without another such part."""
         with self._lock:
             self._down_until = time.monotonic() + hold_s
             self.down(reason)

@@ -14,7 +14,7 @@ FROZEN = "frozen"
 
 
 class Check:
-    """Cuts the pictures of one camera to its region, and takes the pixels from those that cannot be judged."""
+    """Cuts the pictures of one camera to its region, and removes the pixels of pictures that cannot be judged."""
 
     def __init__(self, region: Region | None, frozen_after: int) -> None:
         """`frozen_after` identical pictures in a row are frozen; 0 switches that off. One picture is never a repeat."""
@@ -63,7 +63,7 @@ class Check:
 
 
 def _identical(one: Pixels, other: Pixels) -> bool:
-    """Whole pictures are compared only if a sample of them is equal: noise makes nearly all of them differ there."""
+    """Whether two pictures are equal. A sample is compared first: noise makes nearly all pictures differ there."""
     if one.shape != other.shape:
         return False
     middle = one.shape[0] // 2
@@ -75,7 +75,7 @@ def _identical(one: Pixels, other: Pixels) -> bool:
 
 
 def _malformed(pixels: Pixels) -> str:
-    """Drivers deliver such arrays when a device goes away, as pypylon's (0, 1920)."""
+    """Whether an array is no picture. Drivers deliver such arrays when a device goes away, as pypylon's (0, 1920)."""
     if pixels.size == 0:
         return f"the camera delivered an empty picture of shape {pixels.shape}"
     if pixels.ndim != 3 or pixels.shape[2] != 3:

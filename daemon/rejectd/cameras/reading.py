@@ -1,4 +1,4 @@
-"""Picture files are read and decoded in a thread that can be given up: a disk or a share may never answer."""
+"""Reads and decodes picture files in a thread that can be given up, since a disk or a share may never answer."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ class _Worker(threading.Thread):
         self._ends = False
 
     def ask(self, path: Path) -> bool:
-        """Ask for a picture; whether it will be read, for an idle thread ends by itself."""
+        """Ask for a picture. Returns whether it will be read: an idle thread may have ended by itself."""
         with self._changed:
             if not self._ends:
                 self._wanted = path
@@ -90,7 +90,7 @@ class _Worker(threading.Thread):
             return not self._ends
 
     def leave(self) -> None:
-        """Let it end as soon as it can."""
+        """Let the thread end as soon as it can."""
         with self._changed:
             self._ends = True
             self._changed.notify()

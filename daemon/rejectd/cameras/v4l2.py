@@ -26,7 +26,7 @@ _RATE_TOLERANCE = 0.02  # drivers answer 29.97 for 30
 
 
 class Capture(Protocol):
-    """What is used of cv2.VideoCapture."""
+    """The part of cv2.VideoCapture that is used here."""
 
     def isOpened(self) -> bool:  # noqa: N802 - the name that OpenCV gave it
         """Whether the device is open."""
@@ -55,13 +55,13 @@ def _device(path: str) -> Capture:
 class V4l2:
     """A Video4Linux device.
 
-    A picture was captured when the driver says so, by the monotonic clock: what waited in the driver's queue while this
-    process could not read keeps its true time. Drivers that stamp by another clock or not at all are seen by stamps
-    that lie before the device was opened or in the future; then waiting bounds the age (arrivals.py), and a picture
-    that may be older than 0.5 s is faulty ("stale").
+    The driver's stamp, by the monotonic clock, is the time of capture. So a picture that waited in the driver's queue
+    keeps its true time. A driver that stamps by another clock, or not at all, is recognised by stamps that lie in the
+    future or before the device was opened. Then waiting bounds the age (arrivals.py), and a picture that may be older
+    than 0.5 s is faulty ("stale").
 
-    OpenCV waits for a picture in whole seconds, and the same for all devices of the process: the first camera's
-    `read_timeout_s`, rounded up, holds. OpenCV reads it when the first device is opened.
+    OpenCV waits for a picture in whole seconds, with one timeout for all devices of the process: the first camera's
+    `read_timeout_s`, rounded up. OpenCV reads it when the first device is opened.
     """
 
     def __init__(self, settings: V4l2Camera, capture: Callable[[str], Capture] = _device) -> None:
@@ -89,7 +89,7 @@ class V4l2:
         self._arrivals = Arrivals(self._standstill.began_s)
 
     def close(self) -> None:
-        """Give the device back."""
+        """Close the device."""
         capture, self._capture = self._capture, None
         if capture is not None:
             capture.release()
@@ -127,7 +127,7 @@ class V4l2:
         )
 
     def _age(self, capture: Capture, arrived_s: float, waited_s: float) -> Age:
-        """By the driver's stamp if the monotonic clock can have given it, else by the wait for the picture."""
+        """The age of a picture: by the driver's stamp if it can be of the monotonic clock, else by the wait for it."""
         by_waiting = self._arrivals.age(None, arrived_s, waited_s)
         stamp_s = capture.get(cv2.CAP_PROP_POS_MSEC) / 1000
         if self._opened_s - _EARLY_S <= stamp_s <= arrived_s + _AHEAD_S:
@@ -135,7 +135,7 @@ class V4l2:
         return by_waiting
 
     def _look(self) -> None:
-        """Find the causes that OpenCV does not tell."""
+        """Raise CameraError for causes that OpenCV does not report: no device, or no permission."""
         device = self._settings.device
         try:
             mode = device.stat().st_mode
@@ -149,33 +149,33 @@ class V4l2:
             raise CameraError(f"{device}: permission denied", hint="put the service's user into the group `video`")
 
     def _set_up(self, capture: Capture) -> None:
-        asked = self._settings
-        if asked.pixel_format is not None:  # first: the sizes and rates on offer depend on it
-            capture.set(cv2.CAP_PROP_FOURCC, _fourcc(asked.pixel_format))
-        wanted = {cv2.CAP_PROP_FRAME_WIDTH: asked.width, cv2.CAP_PROP_FRAME_HEIGHT: asked.height}
-        for prop, value in {**wanted, cv2.CAP_PROP_FPS: asked.rate_hz}.items():
+        settings = self._settings
+        if settings.pixel_format is not None:  # first: the sizes and rates on offer depend on it
+            capture.set(cv2.CAP_PROP_FOURCC, _fourcc(settings.pixel_format))
+        sizes = {cv2.CAP_PROP_FRAME_WIDTH: settings.width, cv2.CAP_PROP_FRAME_HEIGHT: settings.height}
+        for prop, value in {**sizes, cv2.CAP_PROP_FPS: settings.rate_hz}.items():
             if value is not None:
                 capture.set(prop, value)
         capture.set(cv2.CAP_PROP_CONVERT_RGB, 1)
-        wrong = []
+        refusals = []
         for name, prop, size in (
-            ("width", cv2.CAP_PROP_FRAME_WIDTH, asked.width),
-            ("height", cv2.CAP_PROP_FRAME_HEIGHT, asked.height),
+            ("width", cv2.CAP_PROP_FRAME_WIDTH, settings.width),
+            ("height", cv2.CAP_PROP_FRAME_HEIGHT, settings.height),
         ):
-            if size is not None and (given := round(capture.get(prop))) != size:
-                wrong.append(f"{name} {given} instead of {size}")
-        if asked.rate_hz is not None:
+            if size is not None and (given_size := round(capture.get(prop))) != size:
+                refusals.append(f"{name} {given_size} instead of {size}")
+        if settings.rate_hz is not None:
             rate_hz = capture.get(cv2.CAP_PROP_FPS)
-            if abs(rate_hz - asked.rate_hz) > _RATE_TOLERANCE * asked.rate_hz:
-                wrong.append(f"rate_hz {rate_hz:g} instead of {asked.rate_hz:g}")
-        if asked.pixel_format is not None:
+            if abs(rate_hz - settings.rate_hz) > _RATE_TOLERANCE * settings.rate_hz:
+                refusals.append(f"rate_hz {rate_hz:g} instead of {settings.rate_hz:g}")
+        if settings.pixel_format is not None:
             code = round(capture.get(cv2.CAP_PROP_FOURCC))
-            if code != _fourcc(asked.pixel_format):
+            if code != _fourcc(settings.pixel_format):
                 given_format = code.to_bytes(4, "little", signed=code < 0).decode("ascii", "replace")
-                wrong.append(f"pixel_format {given_format!r} instead of {asked.pixel_format!r}")
-        if wrong:
+                refusals.append(f"pixel_format {given_format!r} instead of {settings.pixel_format!r}")
+        if refusals:
             raise CameraError(
-                f"{asked.device}: the device gives {', '.join(wrong)}",
+                f"{settings.device}: the device gives {', '.join(refusals)}",
                 hint="choose what `v4l2-ctl --list-formats-ext` offers",
             )
 

@@ -99,8 +99,8 @@ def account(journal: Path, since_unix_ns: int, until_unix_ns: int, *, travel_ns:
                 _add(cameras.setdefault(row["camera"], Camera()), row)
             for row in db.execute(_RUNS, window).fetchall():
                 bounds = (row["run"], row["camera"], row["low"], row["high"])
-                (found,) = db.execute(_BETWEEN, bounds).fetchone()
-                cameras[row["camera"]].missing += row["high"] - row["low"] + 1 - found
+                (recorded,) = db.execute(_BETWEEN, bounds).fetchone()
+                cameras[row["camera"]].missing += row["high"] - row["low"] + 1 - recorded
             for name, camera in cameras.items():
                 camera.actuator = _actuator(db, name, window, travel_ns)
     except sqlite3.Error as error:
@@ -187,8 +187,8 @@ def remarks(cameras: Mapping[str, Camera], *, views: Collection[str] = ()) -> It
             unjudged.update(camera.unjudged)
     captured = sum(camera.captured for name, camera in cameras.items() if name not in views and name != GOLDEN)
     if unjudged:
-        ((cause, count), *others) = unjudged.most_common()
-        why = f"mostly {cause} ({count})" if others else f"all {cause}"
+        ((cause, count), *other_causes) = unjudged.most_common()
+        why = f"mostly {cause} ({count})" if other_causes else f"all {cause}"
         yield f"{unjudged.total()} of {captured} parts were not inspected, {why}"
     for name, camera in cameras.items():
         if (name in views or name == GOLDEN) and camera.unjudged:

@@ -47,15 +47,15 @@ def ask(
         subscribe(link, [answer_to if link.v5 else answer_topic(settings.line)], settings.mqtt)
         body = encode({**request, "request_id": ours})
         mid = link.publish(Message(topic=topic, payload=body, answer_to=answer_to), 0)
-        began, said = time.monotonic(), False
+        began, reminded = time.monotonic(), False
         while time.monotonic() < began + timeout_s:
             link.wait(0.2)
             _look_at_acknowledgement(link, mid, settings, topic)
             answer = _answer(link, ours)
             if answer:
                 return answer
-            if not said and time.monotonic() > began + _SILENCE_S:
-                said = True
+            if not reminded and time.monotonic() > began + _SILENCE_S:
+                reminded = True
                 say(f"line {settings.line} has not answered yet; {_why(link, settings)}")
     finally:
         link.close()

@@ -151,9 +151,9 @@ def _check(options: argparse.Namespace) -> int:
     from rejectd.cli.check import check
 
     failed = False
-    for works, what in check(options.config):
+    for works, finding in check(options.config):
         failed = failed or not works
-        print(f"{'ok  ' if works else 'FAIL'}  {what}".replace("\n", "\n      "), flush=True)
+        print(f"{'ok  ' if works else 'FAIL'}  {finding}".replace("\n", "\n      "), flush=True)
     return 1 if failed else 0
 
 
@@ -199,8 +199,8 @@ def _replay(options: argparse.Namespace) -> int:
     for name in ("since", "until"):
         text = getattr(options, name)
         request[name] = iso(account.instant(text, now)) if text else None
-    given = {name: value for name, value in request.items() if value is not None}
-    return _ask(_as_operator(options), "replay", given)
+    bounds = {name: value for name, value in request.items() if value is not None}
+    return _ask(_as_operator(options), "replay", bounds)
 
 
 def _ask(settings: Settings, name: str, request: dict[str, object]) -> int:

@@ -94,10 +94,10 @@ def _lay_out(directory: Path) -> None:
 
 def _cells() -> tuple[list[Path], list[Path]]:
     """Monocrystalline cells, surely functional and surely defective; those that the experts left open are left out."""
-    found = importlib.util.find_spec("elpv_dataset")
-    if found is None or found.origin is None:
+    package = importlib.util.find_spec("elpv_dataset")
+    if package is None or package.origin is None:
         raise DemoError("the photographs are missing", hint='run `pip install "rejectd[demo]"`')
-    data = Path(found.origin).parent / "data"
+    data = Path(package.origin).parent / "data"
     good: list[Path] = []
     defective: list[Path] = []
     for line in (data / "labels.csv").read_text(encoding="ascii").splitlines():
@@ -260,10 +260,10 @@ def _command(program: str, *arguments: str) -> None:
 def _program(name: str) -> list[str]:
     """The command of this environment."""
     beside = Path(sys.executable).with_name(name)
-    found = str(beside) if beside.is_file() else shutil.which(name)
-    if not found:
+    program = str(beside) if beside.is_file() else shutil.which(name)
+    if not program:
         raise DemoError(f"the command {name} is missing", hint="install the project: pip install .")
-    return [found]
+    return [program]
 
 
 def _link(source: Path, target: Path) -> None:

@@ -213,7 +213,7 @@ def _metrics() -> Iterator[str]:
         parts=lambda: nothing,
         views=lambda: {("c", fate): 0 for fate in Fate},
     )
-    yield f"Series at most: {' + '.join(f'{count} for {what}' for what, count in SERIES.items())}. No label holds a"
+    yield f"Series at most: {' + '.join(f'{count} for {owner}' for owner, count in SERIES.items())}. No label holds a"
     yield "picture, part or event; asked for OpenMetrics, it has the `event_id` of latencies and rejects as exemplars."
     yield "Alerts, and what to do first: [prometheus/runbook.md](prometheus/runbook.md)."
     yield "Dashboards: [grafana](grafana/README.md)."
@@ -228,8 +228,8 @@ def _metrics() -> Iterator[str]:
 
 def _group(field: FieldInfo) -> type[Group] | None:
     """The group that stands under a field, if one does."""
-    wanted = kind(field)
-    return wanted if isinstance(wanted, type) and issubclass(wanted, Group) else None
+    setting_type = kind(field)
+    return setting_type if isinstance(setting_type, type) and issubclass(setting_type, Group) else None
 
 
 def _is_scalar(field: FieldInfo) -> bool:
@@ -237,10 +237,10 @@ def _is_scalar(field: FieldInfo) -> bool:
 
 
 def _choices(field: FieldInfo) -> str:
-    wanted = kind(field)
-    if isinstance(wanted, type) and issubclass(wanted, StrEnum):
-        return ", ".join(wanted)
-    return "true, false" if wanted is bool else ""
+    setting_type = kind(field)
+    if isinstance(setting_type, type) and issubclass(setting_type, StrEnum):
+        return ", ".join(setting_type)
+    return "true, false" if setting_type is bool else ""
 
 
 def _default(field: FieldInfo) -> str:

@@ -127,14 +127,14 @@ def verdict_line(payload: dict[str, Any], *, colour: bool) -> str:
     decision = payload["decision"]
     paint, plain = (_COLOURS[Decision(decision)], "\033[0m") if colour else ("", "")
     at = datetime.fromisoformat(payload["captured_at"]).astimezone().strftime("%H:%M:%S.%f")[:-3]
-    what = (
+    reason = (
         f"{payload['score'] / payload['threshold']:6.2f} x threshold"
         if payload["score"] is not None and payload["threshold"]
         else payload["cause"] or ""
     )
     where = f"{payload['camera']} #{payload['seq']}"
     source = ascii(payload["source"] or payload["detail"] or "")[1:-1]
-    return f"{at}  {where:<12} {paint}{decision:<8}{plain}  {what:<18}  {payload['latency_ms']:7.1f} ms  {source}"
+    return f"{at}  {where:<12} {paint}{decision:<8}{plain}  {reason:<18}  {payload['latency_ms']:7.1f} ms  {source}"
 
 
 def _unix(text: str) -> float:

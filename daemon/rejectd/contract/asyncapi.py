@@ -1,4 +1,4 @@
-"""The AsyncAPI 3 document of the line's topics, seen from the service: it sends what the line receives."""
+"""Builds the AsyncAPI 3 document of the line's topics, as the service sees them: it sends what the line receives."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def _server() -> Node:
 
 
 def _channels() -> Node:
-    """Every topic. The last one stands for whatever response topic a request names."""
+    """Every topic. The last one stands for any response topic that a request names."""
     commands = {f"{command}Request": _request(command) for command in REQUESTS}
     return {
         "lineStatus": _channel(payloads.line_topic(_LINE), line=_message("line")),
@@ -89,7 +89,7 @@ def _channels() -> Node:
 
 
 def _verdict_topic(camera: str) -> str:
-    """With the decision left open."""
+    """The topic of verdicts, with a placeholder for the decision."""
     return payloads.verdict_topic(_LINE, camera, Decision.PASS).removesuffix(Decision.PASS) + _DECISION
 
 
@@ -103,7 +103,7 @@ def _message(schema: str) -> Node:
 
 
 def _request(command: str) -> Node:
-    """A request. What MQTT 5 calls properties, AsyncAPI calls headers."""
+    """The message of a request. AsyncAPI calls MQTT 5 properties headers."""
     topic = {"type": "string", "description": "MQTT 5 response topic: where the answer goes, else to the answer topic."}
     return {
         **_message(f"request-{command}"),

@@ -1,7 +1,7 @@
-"""What the messages of the service hold, field by field. `schemas` describes them to other programs.
+"""Declares the messages of the service field by field. schemas.py turns them into JSON Schemas for other programs.
 
-`payloads` builds them as plain dictionaries, since a model for each frame would cost the verdicts' thread too much; the
-tests hold what it builds to these models.
+payloads.py builds the messages as plain dictionaries, since a model for each frame would cost the verdicts' thread too
+much time. The tests check these dictionaries against the models.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What is said of a group of fields that is wrong: every mistake at once, each with what to do about it."""
+"""Describes the mistakes in a group of fields: all of them at once, each with what to do about it."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ class Seen:
 
     shown: str  # for people
     raw: str  # a scalar as it was written, a list as [a, b]
-    quoted: bool  # a text, certainly
+    quoted: bool  # the author wrote quotes, so the value is certainly a text
     several: bool  # a list or a group
-    as_text: str  # what to do where a text was meant, as the language of the file has it
+    as_text: str  # how to write the value as a text in this language (YAML or JSON)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Complaint:
-    """What is wrong with one field."""
+    """One mistake in one field."""
 
     name: str
     problem: str
@@ -41,18 +41,18 @@ class Complaint:
 
 
 def build(cls: type[_G], values: Mapping[str, Any], seen: Callable[[str], Seen]) -> _G | list[Complaint]:
-    """The group that these values make, or all that is wrong with them."""
+    """The group with these values, or every mistake in them. `seen(name)` gives a value as its author wrote it."""
     unknown = [_unknown(cls, name) for name in values if name not in cls.model_fields]
     try:
         group = cls.model_validate({name: values[name] for name in values if name in cls.model_fields})
     except ValidationError as error:
-        first = {str(one["loc"][0]): _kind(one) for one in reversed(error.errors(include_url=False))}
+        first = {str(detail["loc"][0]): _kind(detail) for detail in reversed(error.errors(include_url=False))}
         return [*unknown, *_complaints(cls, {name: first[name] for name in cls.model_fields if name in first}, seen)]
     return unknown or group
 
 
 def _kind(error: ErrorDetails) -> str:
-    """The type of an error. An item that is missing in a field does not mean that the field is."""
+    """The type of a pydantic error. `missing` inside a field means too few items, not a missing field."""
     return "too_short" if error["type"] == "missing" and len(error["loc"]) > 1 else error["type"]
 
 
@@ -73,21 +73,21 @@ def _complaints(cls: type[Group], errors: Mapping[str, str], seen: Callable[[str
 
 
 def _refusal(error: str, field: FieldInfo, value: Seen) -> tuple[str, str]:
-    """What is refused, and what to give instead."""
-    about, wanted = declared(field), kind(field)
-    if typing.get_origin(wanted) is tuple:
-        return _several(error, wanted, about, value)
+    """The refused value for people, and what to give instead."""
+    about, setting_type = declared(field), kind(field)
+    if typing.get_origin(setting_type) is tuple:
+        return _several(error, setting_type, about, value)
     if value.several:
         return "a group or list", f"give one value. {about.help}"
     if error in _BOUNDS:
         return value.raw[:LONGEST], f"give {about.range()}"
-    if wanted in (int, float):
-        number = "a whole number" if wanted is int else "a number"
+    if setting_type in (int, float):
+        number = "a whole number" if setting_type is int else "a number"
         return value.shown, f"give {number}{' without quotes' if value.quoted else ''}, {about.range()}"
-    if wanted is bool:
+    if setting_type is bool:
         return value.shown, "give true or false, without quotes"
-    if isinstance(wanted, type) and issubclass(wanted, StrEnum):
-        return value.shown, f"choose {', '.join(wanted)}"
+    if isinstance(setting_type, type) and issubclass(setting_type, StrEnum):
+        return value.shown, f"choose {', '.join(setting_type)}"
     return value.shown, _text_hint(error, about, value)
 
 

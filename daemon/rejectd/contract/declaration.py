@@ -1,8 +1,7 @@
-"""Turns a YAML file into groups of settings, and collects every mistake with its line, so that a person sees all of
-them at once.
+"""Turns a YAML file into groups of settings, and collects all mistakes with their lines, for a person to see at once.
 
-What a setting may be is declared in `settings` and checked there. What stands here is YAML: the line of each key, and
-what its author means by `yes`, `07` or `"5"`.
+settings.py declares the type and bounds of each setting, and complaints.py checks them. This module knows YAML: the
+line of each key, and what the author means by `yes`, `07` or `"5"`.
 """
 
 from __future__ import annotations
@@ -57,12 +56,12 @@ class Reader:
         self.file = file
         self.mistakes: list[Mistake] = []
         self.lines: dict[str, int] = {}
-        self.groups: dict[str, Any] = {}  # by key, those without a mistake
+        self.groups: dict[str, Any] = {}  # by key, only groups without a mistake
         self._known: dict[yaml.Node, dict[str, tuple[int, yaml.Node]]] = {}
         self._loader: yaml.SafeLoader | None = None
 
     def root(self, text: str) -> yaml.Node | None:
-        """Parse the text; a syntax error is a mistake like any other."""
+        """Parse the text. Returns None if it is empty or has a syntax error, which is noted like any mistake."""
         try:
             self._loader = yaml.SafeLoader(text)
             node = self._loader.get_single_node()
@@ -90,7 +89,7 @@ class Reader:
         self._add(self.lines.get(place, 1), key, problem, hint)
 
     def group(self, cls: type[Group], node: yaml.Node, key: str = "") -> Any:
-        """One group from one mapping; None if anything in it is wrong."""
+        """Turn a YAML mapping into a group; None if there is any mistake in it."""
         entries = self._entries(node, key)
         if entries is None:
             return None
@@ -102,13 +101,13 @@ class Reader:
                 values[name] = self._value(cls.model_fields[name], value_node, _join(key, name))
             elif not (name == "type" and hasattr(cls, "type")):
                 values[name] = None
-        told = {mistake.key for mistake in self.mistakes[before:]}
+        mistaken_keys = {mistake.key for mistake in self.mistakes[before:]}
         group = complaints.build(cls, values, lambda name: _seen(entries[name][1]))
         if isinstance(group, list):
-            for wrong in group:
-                place = _join(key, wrong.name)
-                if not any(known == place or known.startswith(f"{place}.") for known in told):
-                    self._add(_line(wrong, cls, entries, node), place, wrong.problem, wrong.hint)
+            for complaint in group:
+                place = _join(key, complaint.name)
+                if not any(mistaken == place or mistaken.startswith(f"{place}.") for mistaken in mistaken_keys):
+                    self._add(_line(complaint, cls, entries, node), place, complaint.problem, complaint.hint)
             self.mistakes[before:] = sorted(self.mistakes[before:], key=lambda mistake: mistake.line)
         if isinstance(group, list) or len(self.mistakes) > before:
             return None
@@ -116,17 +115,17 @@ class Reader:
         return group
 
     def _entries(self, node: yaml.Node, key: str) -> dict[str, tuple[int, yaml.Node]] | None:
-        """The keys of a mapping with their lines; twice the same key is a mistake."""
+        """The keys of a mapping with their lines and values; None after a mistake. A repeated key is a mistake."""
         if not isinstance(node, yaml.MappingNode):
-            found = _shown(node)
+            shown = _shown(node)
             text = str(getattr(node, "value", ""))
             colon = isinstance(node, yaml.ScalarNode) and re.match(r"[a-z_]+:\S", text)
             hint = "put a space after the colon" if colon else "write `name: value` lines, indented below the key"
-            self._add(node.start_mark.line + 1, key or "file", f"{found} is not a group of settings", hint)
+            self._add(node.start_mark.line + 1, key or "file", f"{shown} is not a group of settings", hint)
             return None
         if node in self._known:  # merged keys are in it already
             return self._known[node]
-        seen: dict[str, int] = {}
+        first_lines: dict[str, int] = {}
         for name_node, _ in node.value:
             if not isinstance(name_node, yaml.ScalarNode):
                 self._add(
@@ -137,9 +136,11 @@ class Reader:
                 )
                 return None
             name, line = str(name_node.value), name_node.start_mark.line + 1
-            if name in seen:
-                self._add(line, _join(key, name), f"is given twice, first in line {seen[name]}", "keep one of the two")
-            seen.setdefault(name, line)
+            if name in first_lines:
+                self._add(
+                    line, _join(key, name), f"is given twice, first in line {first_lines[name]}", "keep one of the two"
+                )
+            first_lines.setdefault(name, line)
         assert self._loader is not None
         try:
             self._loader.flatten_mapping(node)
@@ -156,23 +157,23 @@ class Reader:
         return self._known[node]
 
     def _value(self, field: FieldInfo, node: yaml.Node, key: str) -> Any:
-        """What the model checks: the value that the author of this node means, None where that was refused here."""
-        wanted = kind(field)
+        """The value that the author of a node means, for the model to check; None if it was refused here already."""
+        setting_type = kind(field)
         if is_optional(field) and node.tag == _NULL:
             return None
-        if typing.get_origin(wanted) is dict:
-            return self._named(typing.get_args(wanted)[1], node, key)
-        if isinstance(wanted, type) and issubclass(wanted, Group):
-            return self.group(wanted, node, key)
+        if typing.get_origin(setting_type) is dict:
+            return self._named(typing.get_args(setting_type)[1], node, key)
+        if isinstance(setting_type, type) and issubclass(setting_type, Group):
+            return self.group(setting_type, node, key)
         if isinstance(node, yaml.ScalarNode):
-            return self._scalar(wanted, node, key, declared(field))
-        if typing.get_origin(wanted) is tuple and isinstance(node, yaml.SequenceNode):
-            item = int if typing.get_args(wanted)[-1] is not Ellipsis else str
-            return tuple(_item(item, value) for value in node.value)
+            return self._scalar(setting_type, node, key, declared(field))
+        if typing.get_origin(setting_type) is tuple and isinstance(node, yaml.SequenceNode):
+            item_type = int if typing.get_args(setting_type)[-1] is not Ellipsis else str
+            return tuple(_item(item_type, value) for value in node.value)
         return {}
 
     def _named(self, hint: Any, node: yaml.Node, key: str) -> Any:
-        """A mapping from names to groups; a union of groups is told apart by its `type`."""
+        """Read a mapping from names to groups. If groups of several types are allowed, their `type` says which."""
         entries = self._entries(node, key)
         if entries is None:
             return None
@@ -227,7 +228,7 @@ class Reader:
             return None
 
     def _wrong(self, node: yaml.Node, key: str, found: str | None, hint: str) -> Any:
-        """Note a mistake in a value and stand in for it with None; the group is not made then."""
+        """Note a mistake in a value. Returns None in place of the value; its group is not built then."""
         problem = "is missing" if found is None else f"{found} is not allowed"
         self._add(node.start_mark.line + 1, key, problem, hint)
         return None
@@ -239,7 +240,7 @@ class Reader:
 
 
 def _syntax_hint(problem: str) -> str:
-    """What most often lies behind a complaint of the YAML parser."""
+    """The most likely cause of a complaint of the YAML parser, as a hint."""
     hints = {
         "\\t": "indent with spaces, not tabs",
         "mapping values": "is the line indented right? put a text with a colon in quotes",
@@ -250,7 +251,7 @@ def _syntax_hint(problem: str) -> str:
 
 
 def _line(wrong: Complaint, cls: type[Group], entries: dict[str, tuple[int, yaml.Node]], group: yaml.Node) -> int:
-    """Where a complaint belongs: at the value, at a name that is unknown, at the group that lacks it."""
+    """The line of a complaint: that of the value, of the unknown name, or of the group in which a field is missing."""
     if wrong.name not in entries:
         return group.start_mark.line + 1
     line, value = entries[wrong.name]
@@ -265,7 +266,7 @@ def _option(wanted: type[StrEnum], raw: str) -> Any:
 
 
 def _number(wanted: Any, node: yaml.ScalarNode) -> Any:
-    """A number; or the text, where the author wrote none: quoted, a truth value or something else."""
+    """The number in a node; its text if the author wrote no number, but a quoted text, a truth value or the like."""
     if node.style is not None or node.tag == _BOOL:
         return node.value
     try:

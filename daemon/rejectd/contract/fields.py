@@ -1,7 +1,7 @@
-"""A field is declared once: its type, sentence, unit and bounds. All that checks or describes it comes from there.
+"""Declares fields: each has its type, sentence, unit and bounds in one place. All checks and descriptions come from it.
 
-Settings and requests are groups of such fields, which are pydantic models. `complaints` says what is wrong with a
-value, `json_schema` describes a group to other programs, `cli.reference` to people.
+Settings and requests are groups of such fields; a group is a pydantic model. complaints.py explains wrong values,
+json_schema.py describes a group to other programs, and cli/reference.py describes it to people.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from pydantic.fields import FieldInfo
 from pydantic_core import PydanticCustomError, PydanticUndefined
 
 NAME: dict[str, Any] = {"pattern": r"[A-Za-z0-9_-]{1,64}", "pattern_help": "use 1 to 64 letters, digits, - and _"}
-OWN_WORDS = ("unit", "pattern_help", "relative", "example")  # about a field, beside those of JSON Schema
-TWICE = "named_twice"  # type of pydantic's error
+OWN_WORDS = ("unit", "pattern_help", "relative", "example")  # our own words about a field, beside JSON Schema's
+TWICE = "named_twice"  # the type of our own error in pydantic
 
 
 class Group(BaseModel):
@@ -29,7 +29,7 @@ class Group(BaseModel):
 
 
 def _listed(value: Any) -> Any:
-    """JSON and YAML have lists where we have tuples."""
+    """Turn a list, as JSON and YAML have it, into a tuple."""
     return tuple(value) if isinstance(value, list) else value
 
 
@@ -99,7 +99,7 @@ def setting(
 
 
 def declared(field: FieldInfo) -> Declared:
-    """What `setting` was told about a field."""
+    """The declaration of a field, as given to `setting`."""
     low, high = (
         next((bound for about in field.metadata if (bound := getattr(about, name, None)) is not None), None)
         for name in ("ge", "le")
@@ -110,10 +110,10 @@ def declared(field: FieldInfo) -> Declared:
 
 
 def kind(field: FieldInfo) -> Any:
-    """The type of a field's value where there is one: without None, and without what is known about it besides."""
+    """The type of a field's value, without None and without the annotations of the type."""
     options = typing.get_args(field.annotation) if _is_union(field.annotation) else (field.annotation,)
-    wanted = next(option for option in options if option is not type(None))
-    return typing.get_args(wanted)[0] if typing.get_origin(wanted) is Annotated else wanted
+    field_type = next(option for option in options if option is not type(None))
+    return typing.get_args(field_type)[0] if typing.get_origin(field_type) is Annotated else field_type
 
 
 def is_optional(field: FieldInfo) -> bool:

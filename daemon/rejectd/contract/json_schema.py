@@ -1,4 +1,4 @@
-"""The words of JSON Schema that our messages need, all of them known to draft 7 too, and declarations said in them."""
+"""Builds JSON Schemas from declared fields, with words that draft 7 knows too."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ NAMED: Schema = {"type": "string", "pattern": f"^{NAME['pattern']}$"}
 
 
 def titled(name: str, description: str) -> Schema:
-    """The head of a schema that is a file of its own."""
+    """The head of a schema in a file of its own."""
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "$id": f"urn:rejectd:{name}:v1",
@@ -65,7 +65,7 @@ def described(cls: type[Group]) -> Schema:
 
 
 class _Generator(GenerateJsonSchema):
-    """JSON Schema as we write it: what may be null says so in its type, and nothing has a title or a default."""
+    """Generates JSON Schema: a field that may be null says so in its type, and nothing has a title or a default."""
 
     def nullable_schema(self, schema: core_schema.NullableSchema) -> JsonSchemaValue:
         inner = self.generate_inner(schema["schema"])
@@ -85,7 +85,7 @@ class _Generator(GenerateJsonSchema):
 
 
 def _about(field: FieldInfo, schema: Schema) -> Schema:
-    """A field with its sentence and its unit, which other programs know no word for."""
+    """The schema of a field, with its unit in the description, since JSON Schema has no word for units."""
     about_it = declared(field)
     unit = f" In {about_it.unit}." if about_it.unit else ""
     ordered = {word: schema[word] for word in ("type", *sorted(schema)) if word in schema}
@@ -95,7 +95,7 @@ def _about(field: FieldInfo, schema: Schema) -> Schema:
 
 
 def _inlined(schema: Any, definitions: dict[str, Schema]) -> Any:
-    """A schema with its references replaced by what they name."""
+    """A schema with each reference replaced by the schema that it names."""
     if isinstance(schema, list):
         return [_inlined(item, definitions) for item in schema]
     if not isinstance(schema, dict):

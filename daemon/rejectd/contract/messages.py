@@ -1,6 +1,6 @@
-"""What the stages hand to each other.
+"""The messages that the stages hand to each other.
 
-Messages are frozen. `*_ns` is `time.monotonic_ns()` unless the name says `unix`. Arrays are not writeable.
+Messages are frozen. `*_ns` is `time.monotonic_ns()`, unless the name says `unix`. Arrays are not writeable.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ GOLDEN = "golden"  # in the place of a camera: known pictures that pass through 
 
 
 class RejectdError(Exception):
-    """Something a person can mend: what went wrong, with what, and what to do about it."""
+    """An error that a person can mend: the message says what went wrong with which object, the hint what to do."""
 
     def __init__(self, message: str, *, hint: str = "") -> None:
         super().__init__(message)
@@ -75,38 +75,38 @@ class PictureError(RejectdError):
 
 
 def no_picture(_timeout_s: float) -> Pixels:
-    """The way to the picture of an exposure that has none."""
+    """Stands in for `Exposure.load` where an exposure has no picture: raises PictureError."""
     raise PictureError("the camera delivered no pixels")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Exposure:
-    """What a camera noticed: a part was seen. It is a frame from now on, whatever becomes of its picture."""
+    """A camera's notice that it has seen a part. It becomes a frame at once, whatever happens to its picture."""
 
     captured_ns: int
     captured_unix_ns: int
-    source: str = ""  # file name, stream time stamp: where a person finds it again
-    trigger: int | None = None  # number of the exposure, the same in every camera that sees the part; None: not known
-    fault: str = ""  # why it cannot be judged, where that is known before anything is read
-    ready_ns: int = 0  # when it may be read: before, its file may be written again
+    source: str = ""  # file name or time stamp in the stream, by which a person finds the picture again
+    trigger: int | None = None  # number of the exposure, the same in every camera that sees the part; None if unknown
+    fault: str = ""  # why the exposure cannot be judged, if that is known before its picture is read
+    ready_ns: int = 0  # when the picture may be read; until then its file may be written again
     load: Callable[[float], Pixels] = no_picture  # reads and decodes within so many s, or raises PictureError
-    held: bool = False  # its pixels are in memory already
+    held: bool = False  # the pixels are in memory already
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Picture:
-    """What became of an exposure: pixels, or the reason why there are none."""
+    """The picture of an exposure: pixels, or the reason why there are none."""
 
     pixels: Pixels | None  # uint8 (H, W, 3) RGB
     captured_ns: int
     captured_unix_ns: int
     source: str = ""
-    fault: str = ""  # why it cannot be judged; empty if it can
+    fault: str = ""  # why the picture cannot be judged; empty if it can
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Frame:
-    """One exposure with its identity and its deadline; or a part, which is opened by its first frame."""
+    """One exposure with its identity and its deadline. In the ledger for parts: a part, opened by its first frame."""
 
     event_id: str
     camera: str
@@ -115,27 +115,27 @@ class Frame:
     captured_ns: int
     captured_unix_ns: int
     deadline_ns: int
-    due_ns: int = 0  # when it must have its end, so that the verdict reaches the broker by the deadline
+    due_ns: int = 0  # when the frame must have its verdict, so that this reaches the broker by the deadline
     policy: Policy
     source: str
     trigger: int = 0
-    model: str = ""  # which loaded model judges it: a changeover does not touch frames that are under way
+    model: str = ""  # key of the model that judges the frame: a changeover does not touch frames in flight
     pixels: Pixels | None = None  # uint8 (h, w, 3) RGB at the model's input size; None until it has been read
-    given_up: bool = False  # the picture, for want of memory
+    given_up: bool = False  # the picture was given up for want of memory
     picture: Pixels | None = None  # uint8 (H, W, 3) RGB as captured, cut to the region of interest: for evidence
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Result:
-    """What the inspector found in one frame."""
+    """The inspector's result for one frame."""
 
     score: float  # highest value of the anomaly map, raw
     threshold: float
     p_value: float
     bundle: str  # digest
     engine: str
-    engine_ns: int = 0  # how long its batch was on the device
-    anomaly_map: AnomalyMap | None = None  # float32 (h, w), of rejects only
+    engine_ns: int = 0  # how long the frame's batch was on the device
+    anomaly_map: AnomalyMap | None = None  # float32 (h, w); only rejects have one
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -143,7 +143,7 @@ class Verdict:
     """The one end of a frame, or of a part."""
 
     event_id: str
-    camera: str  # or the station of a part
+    camera: str  # the camera of a frame, or the station of a part
     product: str
     seq: int
     captured_ns: int
@@ -157,7 +157,7 @@ class Verdict:
     detail: str = ""
     source: str = ""
     result: Result | None = None
-    views: tuple[str, ...] = ()  # of a part: the event_id of each frame that showed it, in the order of arrival
+    views: tuple[str, ...] = ()  # for a part: the event_id of each frame that showed it, in the order of arrival
 
     @property
     def action(self) -> Policy:
@@ -194,7 +194,7 @@ class CameraStatus:
 
 
 def iso(unix_ns: int) -> str:
-    """RFC 3339 in UTC with microseconds."""
+    """A time as RFC 3339 text in UTC with microseconds."""
     seconds, rest_ns = divmod(unix_ns, 10**9)
     at = datetime.fromtimestamp(seconds, UTC).replace(microsecond=rest_ns // 1000)
     return at.isoformat(timespec="microseconds").replace("+00:00", "Z")

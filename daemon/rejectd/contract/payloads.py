@@ -1,4 +1,4 @@
-"""What leaves the service, and what it is asked: topics and JSON bodies. `schemas` describes every field of them."""
+"""Builds the topics and JSON bodies of all messages to and from the service. bodies.py declares every field."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def camera_topic(line: str, camera: str) -> str:
 
 
 def verdict_topic(line: str, camera: str, decision: Decision) -> str:
-    """Known pictures have a topic of their own, so that none of them fires an ejector."""
+    """The topic of a verdict. Known pictures have a topic of their own, so that none of them fires an ejector."""
     below = f"command/{GOLDEN}" if camera == GOLDEN else camera
     return f"{TOPIC_ROOT}/{line}/{below}/verdict/{decision}"
 
@@ -35,17 +35,17 @@ def command_topic(line: str, name: str) -> str:
 
 
 def answer_topic(line: str) -> str:
-    """Where the answer to a command goes that names no response topic; below it anybody may name one of his own."""
+    """The topic of answers to commands that name no response topic. Response topics may lie below it."""
     return f"{TOPIC_ROOT}/{line}/answer"
 
 
 def actuator_topic(line: str, camera: str) -> str:
-    """Where the PLC says how many parts it has rejected."""
+    """The topic on which the PLC says how many parts it has rejected."""
     return f"{TOPIC_ROOT}/{line}/actuator/{camera}/rejected"
 
 
 def encode(payload: Mapping[str, Any]) -> bytes:
-    """Compact JSON. NaN and infinity are our own mistake."""
+    """Encode a body as compact JSON. Raises ValueError for NaN and infinity, which are our own mistake."""
     return json.dumps(payload, separators=(",", ":"), allow_nan=False).encode()
 
 
@@ -80,7 +80,7 @@ def verdict_payload(line: str, verdict: Verdict) -> dict[str, Any]:
 
 
 def _text(text: str) -> str | None:
-    """A file name can hold what is no text."""
+    """A text that JSON can hold, None if empty. A file name may hold bytes that are no UTF-8; these are escaped."""
     return text.encode("utf-8", "backslashreplace").decode() or None
 
 
@@ -106,23 +106,23 @@ def camera_payload(line: str, status: CameraStatus) -> dict[str, Any]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LineStatus:
-    """How a line is at one instant."""
+    """The state of a line at one instant."""
 
     run: str
     version: str
     account: Account
-    parts: Account | None  # of stations
+    parts: Account | None  # account of the stations' parts; None without stations
     unpublished: int
     judging: bool  # parts are judged: no frame is overdue, no device hangs, few end as unjudged
     problems: Sequence[str]
-    products: Mapping[str, str]  # of each camera
+    products: Mapping[str, str]  # by camera
     paused: Sequence[str]  # cameras
 
 
 def line_payload(line: str, state: str, status: LineStatus, now_unix_ns: int) -> dict[str, Any]:
     """The body of the line's retained status: birth, heartbeat and farewell.
 
-    A subscriber of the verdicts has received captured - in_flight - unpublished of them, but for what is on its way.
+    A subscriber has received captured - in_flight - unpublished verdicts, except for those on their way to the broker.
     """
     return {
         "schema": "rejectd.line.v1",
@@ -172,12 +172,12 @@ def answer_payload(
     }
 
 
-_CUT = ("detail", "source", "views", "regions", "problems", "evidence")  # what a body can lose
-_NEEDED = ("reason", "error")  # what it can lose all but a letter of
+_CUT = ("detail", "source", "views", "regions", "problems", "evidence")  # fields that may be cut to nothing
+_NEEDED = ("reason", "error")  # fields that may be cut to one letter
 
 
 def shortened(body: bytes, most_bytes: int) -> bytes | None:
-    """A body of at most so many bytes: its longest texts and lists lose a half, again and again. None: not enough."""
+    """Shorten a body to `most_bytes` by halving its longest texts and lists; None if that is not enough."""
     if len(body) <= most_bytes:
         return body
     payload: dict[str, Any] = json.loads(body)

@@ -1,4 +1,4 @@
-"""What the line may be asked over MQTT. Each request is declared like a setting; checks and schema come from that."""
+"""Declares the requests that a line takes over MQTT, each like a setting; checks and schemas come from that."""
 
 from __future__ import annotations
 
@@ -113,10 +113,10 @@ REQUESTS: dict[str, type[AnyRequest]] = {
 
 
 def parse(command: str, body: bytes) -> AnyRequest:
-    """The request in a message.
+    """Parse the body of a request.
 
     Raises:
-        RequestError: with every mistake in it.
+        RequestError: with every mistake in the body.
     """
     if command not in REQUESTS:
         raise RequestError(f"there is no command {command[:40]!r}", hint=f"known: {', '.join(REQUESTS)}")
@@ -130,7 +130,7 @@ def parse(command: str, body: bytes) -> AnyRequest:
 
 
 def _seen(value: Any) -> Seen:
-    """A value as it stands in the JSON."""
+    """A value as its author wrote it in the JSON."""
     raw = value if isinstance(value, str) else json.dumps(value)
     if isinstance(value, list):
         raw = f"[{', '.join(item if isinstance(item, str) else json.dumps(item) for item in value)}]"
@@ -146,27 +146,27 @@ def _seen(value: Any) -> Seen:
 
 
 def request_id(body: bytes) -> str | None:
-    """What the answer to a request carries, also where the rest of it is wrong."""
+    """The `request_id` of a request, for its answer, even if the request is wrong otherwise; None if there is none."""
     try:
-        found = _object(body).get("request_id") if len(body) <= LARGEST_BYTES else None
+        identifier = _object(body).get("request_id") if len(body) <= LARGEST_BYTES else None
     except RequestError:
         return None
-    return found[:200] if isinstance(found, str) else None
+    return identifier[:200] if isinstance(identifier, str) else None
 
 
 def _number(text: str) -> float | int:
-    """1.0 is a whole number in JSON Schema."""
+    """Parse a number. 1.0 becomes a whole number, as in JSON Schema."""
     number = float(text)
     return int(number) if number.is_integer() and abs(number) < 2**53 else number
 
 
 def _object(body: bytes) -> dict[str, Any]:
     try:
-        found = json.loads(body or b"{}", parse_float=_number)
+        request = json.loads(body or b"{}", parse_float=_number)
     except (ValueError, RecursionError) as error:
         raise RequestError(
             f"not JSON: {str(error)[:100]}", hint='send an object such as {"product": "cell"}'
         ) from error
-    if not isinstance(found, dict):
+    if not isinstance(request, dict):
         raise RequestError("not a JSON object", hint='send one such as {"product": "cell"}')
-    return found
+    return request

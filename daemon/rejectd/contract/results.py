@@ -1,4 +1,4 @@
-"""What the answer to a command that was carried out holds, for each command."""
+"""Declares the result in the answer to each command that was carried out."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""The shape of every message as JSON Schema, draft 2020-12.
+"""Builds the JSON Schema (draft 2020-12) of every message.
 
-The fields are those of the models in `requests`, `bodies` and `results`. What stands here is what one field demands of
-another. The tests validate whatever `payloads` builds, and every message of a running line, against it.
+The fields come from the models in requests.py, bodies.py and results.py. This module adds the rules by which one field
+depends on another. The tests validate every message that payloads.py builds, and every message of a running line.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ def schemas() -> dict[str, Schema]:
 
 
 def line() -> Schema:
-    """The line's status. A last will has four fields alone: nobody is left to count."""
+    """The line's status, or its last will, which has four fields only: nobody is left to count then."""
     status = _message("line", LineBody)
     will: list[str] = described(WillBody)["required"]
-    rest = [name for name in status["required"] if name not in will]
+    other_fields = [name for name in status["required"] if name not in will]
     last_will: Schema = {"maxProperties": len(will), "properties": {"state": {"const": "offline"}}}
-    return status | {"required": will, "anyOf": [{"required": rest}, last_will]}
+    return status | {"required": will, "anyOf": [{"required": other_fields}, last_will]}
 
 
 def camera() -> Schema:
@@ -56,18 +56,18 @@ def answer() -> Schema:
 
 
 def result(command: str) -> Schema:
-    """What the answer to a command that was carried out holds."""
+    """The result in the answer to a command that was carried out."""
     return described(RESULTS[command])
 
 
 def actuator() -> Schema:
-    """What a PLC says about its ejector: an object, or the number alone."""
+    """The count from a PLC's ejector: an object, or only the number."""
     body = described(ActuatorBody)
     return titled("actuator", _sentence(ActuatorBody)) | {"anyOf": [body, body["properties"]["count"]]}
 
 
 def request(command: str) -> Schema:
-    """What a command may hold."""
+    """The request of a command."""
     return _message(f"request-{command}", REQUESTS[command])
 
 

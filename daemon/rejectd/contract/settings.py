@@ -468,8 +468,8 @@ class Mqtt(Group):
     @property
     def hears_commands(self) -> bool:
         """Whether commands are taken."""
-        known = self.username is not None or self.tls_cert is not None
-        return self.commands is Commands.ANONYMOUS or (self.commands is Commands.AUTO and known)
+        identified = self.username is not None or self.tls_cert is not None
+        return self.commands is Commands.ANONYMOUS or (self.commands is Commands.AUTO and identified)
 
     @property
     def no_commands(self) -> str:

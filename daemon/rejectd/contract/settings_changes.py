@@ -1,4 +1,4 @@
-"""What differs between two settings files of a line: after a reload, what needs a restart."""
+"""Compares two settings files of a line, to tell after a reload which changes need a restart."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _ABSENT = object()
 
 
 def needing_restart(before: Settings, after: Settings) -> dict[str, tuple[str, str]]:
-    """Settings that changed and are not taken over by a reload: key to (before, after), without secrets."""
+    """Settings that changed and that a reload does not take over, by key: (before, after), without secrets."""
     old, new = dict(_flat(before)), dict(_flat(after))
     return {
         key: (_shown(old.get(key, _ABSENT)), _shown(new.get(key, _ABSENT)))
@@ -39,7 +39,7 @@ def _flat(group: Any, key: str = "") -> Iterator[tuple[str, Any]]:
 
 
 def _shown(value: object) -> str:
-    """A value for the log. What follows the path of an address may be a key to it."""
+    """A value for the log. User, password and query of an address are left out, since they may be secrets."""
     if value is _ABSENT:
         return "absent"
     if isinstance(value, str) and "://" in value:

@@ -1,4 +1,4 @@
-"""Reads the settings file of one line and checks it, so that every mistake is said before anything starts."""
+"""Reads and checks the settings file of one line, so that every mistake is reported before anything starts."""
 
 from __future__ import annotations
 
@@ -42,9 +42,9 @@ def load(file: Path) -> Settings:
 
 
 def load_for_operator(file: Path, username: str | None = None, password_file: Path | None = None) -> Settings:
-    """The settings for somebody who talks to a running line, with the user of operators in the place of the service's.
+    """The settings for a person who talks to a running line, with the operators' user in the place of the service's.
 
-    What only the service must be able to read is not looked at: others may well not be allowed to.
+    Files that only the service must read are not checked, since other users may not be allowed to read them.
 
     Args:
         file: the settings file.
@@ -66,7 +66,7 @@ def load_for_operator(file: Path, username: str | None = None, password_file: Pa
         return settings
     secret = password_file or (None if username else mqtt.operator_password_file)
     mqtt = mqtt.model_copy(update={"username": user, "password_file": secret})
-    if mqtt.tls_key and trouble.why_not_file(mqtt.tls_key):  # the service's own, and rightly closed to others
+    if mqtt.tls_key and trouble.why_not_file(mqtt.tls_key):  # the service's key, which others rightly cannot read
         mqtt = mqtt.model_copy(update={"tls_cert": None, "tls_key": None})
     return settings.model_copy(update={"mqtt": mqtt})
 
@@ -77,9 +77,9 @@ def _load(file: Path) -> tuple[Settings | None, list[Mistake]]:
     try:
         text = _text(file)
     except trouble.FILE_ERRORS as error:
-        told = trouble.explain(error, file)
-        hint = told.hint or "give the path of a settings file, such as config/line.yaml"
-        reader.mistake("file", f"cannot be read: {told.cause}", hint)
+        explanation = trouble.explain(error, file)
+        hint = explanation.hint or "give the path of a settings file, such as config/line.yaml"
+        reader.mistake("file", f"cannot be read: {explanation.cause}", hint)
         raise SettingsError(file, reader.mistakes) from error
     node = reader.root(text)
     settings: Settings | None = reader.group(Settings, node) if node is not None else None
@@ -100,9 +100,9 @@ def state_directory(settings: Settings, file: Path) -> Path:
     """Where the service of this settings file keeps its state."""
     if settings.state_directory:
         return settings.state_directory
-    given = os.environ.get("STATE_DIRECTORY", "").split(":")[0]
-    if given:
-        return Path(given)
+    systemd_directory = os.environ.get("STATE_DIRECTORY", "").split(":")[0]
+    if systemd_directory:
+        return Path(systemd_directory)
     absolute = Path(os.path.abspath(file))  # noqa: PTH100 - `resolve` would leave /etc for where a link leads
     if absolute.parent == _INSTALLED and absolute.suffix == ".yaml":
         return (
@@ -112,7 +112,7 @@ def state_directory(settings: Settings, file: Path) -> Path:
 
 
 def _check(reader: Reader) -> None:
-    """What one setting demands of another, as far as both could be read."""
+    """Check settings that depend on each other, as far as both could be read."""
     mqtt = reader.groups.get("mqtt") if "mqtt" in reader.lines else Mqtt()
     _check_cameras(reader, mqtt)
     _check_stations(reader, mqtt)
@@ -156,14 +156,14 @@ def _check_cameras(reader: Reader, mqtt: Mqtt | None) -> None:
 
 
 def _deadline_ms(camera: Camera, name: str, reader: Reader) -> int:
-    """The camera's own, or that of its station."""
+    """The deadline of a camera's frames in ms: that of its station, else the camera's own."""
     stations = (group for group in reader.groups.values() if isinstance(group, Station) and name in group.cameras)
     return next((station.deadline_ms for station in stations), camera.deadline_ms)
 
 
 def _check_stations(reader: Reader, mqtt: Mqtt | None) -> None:
     cameras = _names(reader, "cameras")
-    taken: dict[str, str] = {}
+    station_of: dict[str, str] = {}
     for name in [*cameras, *(stations := _names(reader, "stations"))]:
         if name in RESERVED:
             where = "stations" if name in stations else "cameras"
@@ -176,12 +176,12 @@ def _check_stations(reader: Reader, mqtt: Mqtt | None) -> None:
         _check_pairing(station, key, reader)
         for camera in station.cameras:
             if camera not in cameras:
-                known = f"known cameras: {', '.join(cameras)}"
-                reader.mistake(f"{key}.cameras", f"{camera!r} is not a camera", known)
-            elif camera in taken:
+                known_cameras = f"known cameras: {', '.join(cameras)}"
+                reader.mistake(f"{key}.cameras", f"{camera!r} is not a camera", known_cameras)
+            elif camera in station_of:
                 hint = "a camera sees the parts of one station"
-                reader.mistake(f"{key}.cameras", f"{camera!r} belongs to {taken[camera]} already", hint)
-            taken.setdefault(camera, key)
+                reader.mistake(f"{key}.cameras", f"{camera!r} belongs to {station_of[camera]} already", hint)
+            station_of.setdefault(camera, key)
             if f"cameras.{camera}.deadline_ms" in reader.lines:
                 hint = f"remove it; {key}.deadline_ms counts"
                 reader.mistake(f"cameras.{camera}.deadline_ms", "has no effect in a station", hint)
@@ -191,7 +191,7 @@ def _check_stations(reader: Reader, mqtt: Mqtt | None) -> None:
 
 
 def _check_pairing(station: Station, key: str, reader: Reader) -> None:
-    """Whether the views of a part can be told from those of its neighbours, whatever a camera misses."""
+    """Check that the views of a part can be told from those of its neighbours, even if a camera misses some."""
     several = len(station.cameras) > 1
     by_time = False
     for name in station.cameras:
@@ -225,10 +225,10 @@ def _names(reader: Reader, group: str) -> list[str]:
 
 
 def _check_product(product: Product, key: str, reader: Reader) -> None:
-    wrong = trouble.why_not_file(product.bundle / "bundle.json")
-    if wrong and wrong.hint:
-        reader.mistake(f"{key}.bundle", f"{product.bundle} cannot be read: {wrong.cause}", wrong.hint)
-    elif wrong:
+    obstacle = trouble.why_not_file(product.bundle / "bundle.json")
+    if obstacle and obstacle.hint:
+        reader.mistake(f"{key}.bundle", f"{product.bundle} cannot be read: {obstacle.cause}", obstacle.hint)
+    elif obstacle:
         hint = f"make one: revdist train --good DIR --product {key.partition('.')[2]} --output {product.bundle}"
         reader.mistake(f"{key}.bundle", f"{product.bundle} is not a bundle", hint)
     if product.threshold_for and product.threshold is None:
@@ -266,13 +266,13 @@ def _check_address(url: str, key: str, reader: Reader) -> None:
     hint = "use `username` and `password_file`, so that the password stays out of logs"
     try:
         address = urlsplit(url)
-        wrong = "" if address.hostname and address.port != 0 else "has no host"
+        fault = "" if address.hostname and address.port != 0 else "has no host"
     except ValueError:
-        wrong = "has a port that is no number"
-    if "@" in address.netloc or (wrong and "@" in url):
+        fault = "has a port that is no number"
+    if "@" in address.netloc or (fault and "@" in url):
         reader.mistake(f"{key}.url", "holds a user or password", hint)
-    elif wrong:
-        reader.mistake(f"{key}.url", wrong, "give it as rtsp://HOST:PORT/PATH")
+    elif fault:
+        reader.mistake(f"{key}.url", fault, "give it as rtsp://HOST:PORT/PATH")
 
 
 def _check_mqtt(mqtt: Mqtt, reader: Reader) -> None:
@@ -287,8 +287,8 @@ def _check_mqtt(mqtt: Mqtt, reader: Reader) -> None:
         elif path:
             _check_file(f"mqtt.{name}", path, reader)
     if bool(mqtt.tls_cert) != bool(mqtt.tls_key):
-        given, lacking = ("tls_cert", "tls_key") if mqtt.tls_cert else ("tls_key", "tls_cert")
-        reader.mistake(f"mqtt.{given}", f"needs {lacking}", f"give both, or neither; add `{lacking}:`")
+        present, lacking = ("tls_cert", "tls_key") if mqtt.tls_cert else ("tls_key", "tls_cert")
+        reader.mistake(f"mqtt.{present}", f"needs {lacking}", f"give both, or neither; add `{lacking}:`")
 
 
 def _check_password(username: str | None, password_file: Path | None, key: str, reader: Reader) -> None:
@@ -299,8 +299,8 @@ def _check_password(username: str | None, password_file: Path | None, key: str, 
 
 
 def _check_file(key: str, path: Path, reader: Reader) -> None:
-    wrong = trouble.why_not_file(path)
-    if wrong and wrong.hint:
-        reader.mistake(key, f"{path} cannot be read: {wrong.cause}", wrong.hint)
-    elif wrong:
+    obstacle = trouble.why_not_file(path)
+    if obstacle and obstacle.hint:
+        reader.mistake(key, f"{path} cannot be read: {obstacle.cause}", obstacle.hint)
+    elif obstacle:
         reader.mistake(key, f"{path} is not a file", "give the path of a file, relative to this settings file")

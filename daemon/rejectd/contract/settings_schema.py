@@ -1,6 +1,6 @@
-"""The settings file as a JSON Schema, by which an editor completes and checks it as one types.
+"""Builds the JSON Schema of the settings file, with which an editor completes and checks the file as one types.
 
-Draft 7, which is what editors know. What one setting demands of another `rejectd check` alone says.
+The schema is draft 7, since editors know that. Only `rejectd check` checks settings that depend on each other.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ FILE = "line.schema.json"
 
 
 def settings_schema() -> Schema:
-    """The whole file."""
+    """The schema of the whole settings file."""
     head = {"$schema": "http://json-schema.org/draft-07/schema#", "title": "The settings of one line of rejectd"}
     return head | _group(Settings)
 
 
 def _group(cls: type[Group], of_type: str = "") -> Schema:
-    """The settings of a group. `of_type` is what tells a camera from those of other types."""
+    """The schema of a group. `of_type`: the value of `type` that marks this type of camera."""
     plain = described(cls)
     fields = {name: _field(field, plain["properties"][name]) for name, field in cls.model_fields.items()}
     if of_type:
@@ -41,13 +41,13 @@ def _group(cls: type[Group], of_type: str = "") -> Schema:
 
 
 def _field(field: FieldInfo, plain: Schema) -> Schema:
-    wanted = kind(field)
+    setting_type = kind(field)
     about = {"description": plain["description"]}
-    if typing.get_origin(wanted) is dict:
-        return about | _named(typing.get_args(wanted)[1])
-    if isinstance(wanted, type) and issubclass(wanted, Group):
-        return _group(wanted) | about
-    schema = plain | _as_yaml_reads(wanted, plain)
+    if typing.get_origin(setting_type) is dict:
+        return about | _named(typing.get_args(setting_type)[1])
+    if isinstance(setting_type, type) and issubclass(setting_type, Group):
+        return _group(setting_type) | about
+    schema = plain | _as_yaml_reads(setting_type, plain)
     if schema.pop("format", "") == "path":
         schema["pattern"] = r"\S"
     if "prefixItems" in schema:  # which draft 7 does not know; all of them are alike
@@ -60,7 +60,7 @@ def _field(field: FieldInfo, plain: Schema) -> Schema:
 
 
 def _as_yaml_reads(wanted: Any, plain: Schema) -> Schema:
-    """A text may look like a number to an editor, as in `line: 7`, and a word like a truth value."""
+    """Widen a schema: an editor may read a text as in `line: 7` as a number, and a word such as `off` as a boolean."""
     if isinstance(wanted, type) and issubclass(wanted, StrEnum):
         numbers = [int(option) for option in wanted if option.isdigit()]
         truths = [True, False] if wanted is Commands else []
@@ -78,7 +78,7 @@ def _types(plain: Schema) -> list[str]:
 
 
 def _named(value: Any) -> Schema:
-    """Groups by name. Where they have types, the type says which settings a group has."""
+    """The schema of groups by name. If there are several types of groups, `type` says which settings a group has."""
     groups: tuple[type[Group], ...] = typing.get_args(value) or (value,)
     if len(groups) == 1:
         entry = _group(groups[0])

@@ -1,4 +1,4 @@
-"""What a person types as KEY=VALUE, as the request of a command: read by the type that the request declares."""
+"""Turns words that a person types as KEY=VALUE into a request, each read by the type that the request declares."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _NOTHING = ("", "~", "null")
 
 
 def request(command: str, words: Sequence[str]) -> dict[str, Any]:
-    """The request that these words make. What the line itself refuses, such as a key that it does not know, passes.
+    """Turn words into a request. Mistakes that the line itself refuses, such as an unknown key, are let through.
 
     Raises:
         RequestError: if there is no such command, or a value is not of its kind.
@@ -27,7 +27,7 @@ def request(command: str, words: Sequence[str]) -> dict[str, Any]:
 
 
 def check_complete(command: str, typed: Collection[str]) -> None:
-    """See that a known command is given all that it needs, before it is sent.
+    """Check that a request has every required field of its command, before it is sent.
 
     Raises:
         RequestError: with what it needs, as people type it.
@@ -62,7 +62,7 @@ def _number(word: str, text: str, *, whole: bool) -> float | int:
 
 
 def _texts(word: str, text: str) -> str | list[str]:
-    """Text stays text, also where YAML would see a time, a number or yes; [left, right] is a list of texts."""
+    """Read a text as it is, also where YAML would see a time, a number or yes; [left, right] is a list of texts."""
     try:
         value = yaml.load(text, Loader=yaml.BaseLoader)  # noqa: S506 - makes texts, lists and mappings alone
     except (yaml.YAMLError, RecursionError, ValueError) as error:

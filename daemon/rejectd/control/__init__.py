@@ -1,1 +1,1 @@
-"""What people have a line do: commands, standing orders, thresholds, changeovers, the self test."""
+"""Lets people control a running line: commands, standing orders, thresholds, changeovers, the self test."""

@@ -1,4 +1,4 @@
-"""What the PLC says to have rejected: into the journal for the account, and into the metrics for the alert."""
+"""Takes the PLC's counts of rejected parts into the journal, for the account, and into the metrics, for the alert."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ from rejectd.storage.outbox import Reading
 
 log = logging.getLogger(__name__)
 
-_READING_S = 60.0  # a count that has not changed is noted this often
+_READING_S = 60.0  # how often a count that has not changed is noted
 
 
 class ActuatorCounts:
-    """The counts of a line's actuators, as they come."""
+    """The latest counts of a line's actuators."""
 
     def __init__(self, metrics: Metrics, note: Callable[[Reading], None]) -> None:
-        """`note` takes a reading to the journal."""
+        """`note(reading)` hands a reading to the journal."""
         self._metrics = metrics
         self._note = note
-        self._readings: dict[str, tuple[int, float]] = {}  # of each camera: count, instant
+        self._readings: dict[str, tuple[int, float]] = {}  # by camera: count, and the instant at which it was noted
 
     def take(self, camera: str, incoming: Incoming) -> None:
-        """Note a count. The first is where counting begins; one that is less than before began again at 0."""
+        """Note a count. The first count is the start; a count that is smaller than before began again at 0."""
         try:
             body = json.loads(incoming.payload)
             count = body["count"] if isinstance(body, dict) else body

@@ -1,4 +1,4 @@
-"""Puts another product or bundle in force between two frames. Everything that can fail comes before the switch."""
+"""Puts another product or bundle in force between two frames. Every step that can fail comes before the switch."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _MIXED_S = 5.0  # how long a replaced model is kept at least
 
 
 class ChangeoverError(RejectdError):
-    """The line goes on with what it had."""
+    """A changeover failed; the line goes on with the product and bundle that it had."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,7 +33,7 @@ class Done:
 
 
 class Changeover:
-    """Owned by the thread of commands."""
+    """Carries out changeovers. Owned by the thread of commands."""
 
     def __init__(self, inspector: Inspector, golden: Golden, ledger: Ledger, orders: Orders, max_batch: int) -> None:
         self._inspector, self._golden, self._ledger, self._orders = inspector, golden, ledger, orders
@@ -41,10 +41,10 @@ class Changeover:
         self._unload_later: dict[str, float] = {}  # models that are not in force, and since when
 
     def carry_out(self, product: str, path: Path, cameras: Sequence[str], stop: threading.Event) -> Done:
-        """Load, warm and prove a bundle with the threshold that will hold, then put it in force.
+        """Load and warm a bundle, prove it with the threshold that will hold, then put it in force.
 
         Raises:
-            RejectdError: if any of that fails; what was in force stays in force.
+            RejectdError: if any of these steps fails; the bundle in force stays in force then.
         """
         loaded_before = {model.key for model in self._inspector.models.values()}
         model = self._inspector.load(product, path)
@@ -53,8 +53,8 @@ class Changeover:
             model = self._inspector.set_threshold(model.key, threshold.value)
             self._golden.warm(model, self._max_batch, stop)
             outcomes = self._golden.challenge(model, stop)
-            if wrong := complaint(outcomes, decisions=True):
-                raise ChangeoverError(f"no changeover: {wrong}", hint="the line goes on with what it had")
+            if failure := complaint(outcomes, decisions=True):
+                raise ChangeoverError(f"no changeover: {failure}", hint="the line goes on with what it had")
             switched = self._orders.change_over(model, threshold, cameras, path.name)
         except RejectdError:
             if model.key not in loaded_before:
@@ -65,7 +65,7 @@ class Changeover:
         return Done(model=model, threshold=threshold, outcomes=outcomes, switched=switched)
 
     def unload(self) -> None:
-        """Forget models that are not in force, once no frame that is under way names them."""
+        """Unload models that are no longer in force, once no frame in flight needs them."""
         old = time.monotonic() - _MIXED_S
         for key in [key for key, since in self._unload_later.items() if since < old]:
             if all(frame.model != key for frame in self._ledger.in_flight()):

@@ -1,8 +1,8 @@
-"""Carries out what the line is asked over MQTT, and answers every request. Who may ask is up to the broker's lists.
+"""Carries out the commands that the line gets over MQTT, and answers each. The broker's access list says who may send.
 
-Requests come in on `command/<name>` and wait in a short queue; one thread carries them out. The answer goes to the
-response topic of the request (MQTT 5), or to `answer` where it names none. What a command changes holds at once and is
-an order that stands: see `orders`. Each change is in the log and in the journal, with who asked as far as he said.
+Commands arrive on `command/<name>` and wait in a short queue; one thread carries them out. The answer goes to the
+response topic of the request (MQTT 5), or to `answer` if the request names none. A change holds at once, and as a
+standing order (orders.py). Each change is in the log and in the journal, with the sender's `request_id` and topic.
 """
 
 from __future__ import annotations
@@ -42,11 +42,11 @@ from revdist.files import trouble
 log = logging.getLogger(__name__)
 
 _WAITING = 16
-_SAVE_AGAIN_S = 10.0  # between two attempts to write down what the disk has not taken
+_SAVE_AGAIN_S = 10.0  # between two attempts to write orders that the disk has not taken
 
 
 class FailedError(RequestError):
-    """A command was carried out, and what came of it is not good."""
+    """A command was carried out, and its result is not good."""
 
     def __init__(self, message: str, result: Mapping[str, Any]) -> None:
         super().__init__(message)
@@ -54,14 +54,14 @@ class FailedError(RequestError):
 
 
 class Commands:
-    """`hear` may be called by any thread and never blocks; `run` is one thread's life."""
+    """Carries out commands in one thread, `run`. Any thread may call `hear`, which never blocks."""
 
     def __init__(self, controls: Controls) -> None:
         self._controls = controls
         self._line = controls.settings.line
         self._waiting: queue.Queue[tuple[str, Incoming] | None] = queue.Queue(maxsize=_WAITING)
         self._stop = threading.Event()
-        self._changed: list[Changed] = []  # by the command under way
+        self._changed: list[Changed] = []  # changes made by the command under way
         self._save_again_at = 0.0
         self._do: dict[type[AnyRequest], Callable[[Any], Mapping[str, Any]]] = {
             ProductRequest: self._product,
@@ -74,7 +74,7 @@ class Commands:
         }
 
     def hear(self, incoming: Incoming) -> None:
-        """Take in a request. It is refused at once if too many wait."""
+        """Queue a request. If too many requests wait, refuse it at once."""
         name = incoming.topic.removeprefix(command_topic(self._line, ""))
         try:
             self._waiting.put_nowait((name, incoming))
@@ -86,7 +86,7 @@ class Commands:
         self._stop.set()
 
     def run(self) -> None:
-        """The life of the command thread."""
+        """Run the command thread until `stop`."""
         while True:
             try:
                 item = self._waiting.get(timeout=0 if self._stop.is_set() else 0.2)
@@ -113,20 +113,20 @@ class Commands:
         except Exception as mistake:  # the line goes on whatever a command does
             log.critical("command %s failed", name, exc_info=True)
             error = f"failed: {mistake!r}; see the service's log"
-        asked = {"request_id": request_id(incoming.payload), "answer_to": incoming.answer_to}
-        log.info("command %s", name, extra={"fields": {"ok": not error, "error": error[:500], **asked}})
+        requester = {"request_id": request_id(incoming.payload), "answer_to": incoming.answer_to}
+        log.info("command %s", name, extra={"fields": {"ok": not error, "error": error[:500], **requester}})
         self._keep(name, incoming)
         self._answer(name, incoming, result=result, error=error)
 
     def _keep(self, name: str, incoming: Incoming) -> None:
-        """Log and journal what the command has changed, and who asked, as far as he said."""
-        asked = {"request_id": request_id(incoming.payload), "answer_to": incoming.answer_to}
+        """Log and journal the changes that the command made, with the sender's `request_id` and response topic."""
+        requester = {"request_id": request_id(incoming.payload), "answer_to": incoming.answer_to}
         for changed in self._changed:
             level = logging.WARNING if changed.why else logging.INFO
             text = f"{changed.what} of {changed.of} changed by command {name}"
-            fields = {"before": changed.before, "after": changed.after, "why": changed.why, **asked}
+            fields = {"before": changed.before, "after": changed.after, "why": changed.why, **requester}
             log.log(level, "%s", text, extra={"fields": fields})
-            self._controls.recorder.note(journalled(changed, name, **asked))
+            self._controls.recorder.note(journalled(changed, name, **requester))
 
     def _check(self, incoming: Incoming) -> None:
         if self._stop.is_set():
@@ -139,7 +139,7 @@ class Commands:
             raise RequestError("the response topic is not allowed", hint=hint)
 
     def _allowed(self, topic: str) -> bool:
-        """Whether an answer may go there: nobody can have us say something in the place of a verdict."""
+        """Whether an answer may go to this topic: it must not look like a verdict or status of ours."""
         if not topic or any(letter in topic for letter in "+#\0") or topic.startswith("$"):
             return False
         return topic.startswith(f"{answer_topic(self._line)}/") or topic.partition("/")[0] != "rejectd"
@@ -147,8 +147,8 @@ class Commands:
     def _answer(
         self, name: str, incoming: Incoming, *, result: Mapping[str, Any] | None = None, error: str = ""
     ) -> None:
-        wanted = incoming.answer_to
-        topic = wanted if wanted and self._allowed(wanted) else answer_topic(self._line)
+        response_topic = incoming.answer_to
+        topic = response_topic if response_topic and self._allowed(response_topic) else answer_topic(self._line)
         payload = answer_payload(
             self._line,
             name[:64],
@@ -165,46 +165,46 @@ class Commands:
         controls = self._controls
         path = self._bundle_path(request)
         cameras = self._cameras_of(request)
-        done = controls.changeover.carry_out(request.product, path, cameras, self._stop)
-        self._changed += done.switched.changed(done.model)
+        changeover = controls.changeover.carry_out(request.product, path, cameras, self._stop)
+        self._changed += changeover.switched.changed(changeover.model)
         controls.models_changed()
-        before = done.switched.products
+        before = changeover.switched.products
         return {
             "cameras": {camera: {"before": before[camera], "after": request.product} for camera in cameras},
-            "bundle": done.model.digest,
+            "bundle": changeover.model.digest,
             "threshold": {
-                "before": done.switched.before.threshold,
-                "after": done.threshold.value,
-                "calibrated": done.model.calibration.threshold,
-                "source": done.threshold.source,
-                "why": done.switched.why or None,
+                "before": changeover.switched.before.threshold,
+                "after": changeover.threshold.value,
+                "calibrated": changeover.model.calibration.threshold,
+                "source": changeover.threshold.source,
+                "why": changeover.switched.why or None,
             },
-            "golden": [_shown(outcome) for outcome in done.outcomes],
+            "golden": [_shown(outcome) for outcome in changeover.outcomes],
         }
 
     def _cameras_of(self, request: ProductRequest) -> tuple[str, ...]:
-        """The cameras to move: without names those that the product passes already."""
+        """The cameras to change over: those of the request, else those that the product passes already."""
         if request.cameras is not None:
             return self._cameras(request.cameras)
         products = self._controls.pipeline.products
         passed = tuple(name for name in self._controls.settings.cameras if products[name] == request.product)
         if not passed:
-            known = ", ".join(self._controls.settings.cameras)
-            hint = f"name those that it passes from now on, such as cameras=[{known}]"
+            camera_names = ", ".join(self._controls.settings.cameras)
+            hint = f"name those that it passes from now on, such as cameras=[{camera_names}]"
             raise RequestError(f"product {request.product} passes no camera now", hint=hint)
         return passed
 
     def _bundle_path(self, request: ProductRequest) -> Path:
         configured = self._controls.settings.products.get(request.product)
         if configured is None:
-            known = f"known products: {', '.join(self._controls.settings.products)}"
-            raise RequestError(f"there is no product {request.product!r}", hint=known)
+            hint = f"known products: {', '.join(self._controls.settings.products)}"
+            raise RequestError(f"there is no product {request.product!r}", hint=hint)
         name = request.bundle or self._controls.orders.bundle_name(request.product)
         path = configured.bundle.with_name(name)
-        wrong = trouble.why_not_file(path / "bundle.json")
-        if wrong and wrong.hint:
-            raise RequestError(f"{path} cannot be read: {wrong.cause}", hint=wrong.hint)
-        if wrong:
+        obstacle = trouble.why_not_file(path / "bundle.json")
+        if obstacle and obstacle.hint:
+            raise RequestError(f"{path} cannot be read: {obstacle.cause}", hint=obstacle.hint)
+        if obstacle:
             raise RequestError(f"{path} is not a bundle", hint="copy it there first")
         return path
 
@@ -238,8 +238,8 @@ class Commands:
             for outcome in self._controls.golden.challenge(self._model(product), self._stop)
         ]
         result = {"pictures": [_shown(outcome) for outcome in outcomes]}
-        if wrong := complaint(outcomes, decisions=True):
-            raise FailedError(wrong, result)
+        if failure := complaint(outcomes, decisions=True):
+            raise FailedError(failure, result)
         return result
 
     def _snapshot(self, request: SnapshotRequest) -> Mapping[str, Any]:
@@ -250,11 +250,11 @@ class Commands:
         return replay(self._controls, request)
 
     def _cameras(self, names: tuple[str, ...] | None) -> tuple[str, ...]:
-        known = tuple(self._controls.settings.cameras)
+        all_cameras = tuple(self._controls.settings.cameras)
         for name in names or ():
-            if name not in known:
-                raise RequestError(f"there is no camera {name!r}", hint=f"known cameras: {', '.join(known)}")
-        return known if names is None else names
+            if name not in all_cameras:
+                raise RequestError(f"there is no camera {name!r}", hint=f"known cameras: {', '.join(all_cameras)}")
+        return all_cameras if names is None else names
 
     def _model(self, product: str) -> Model:
         models = self._controls.inspector.models

@@ -1,4 +1,4 @@
-"""What commands act on."""
+"""The parts of a line that commands act on."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from rejectd.storage.recorder import Recorder
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Controls:
-    """What commands act on."""
+    """The parts of a line that commands act on."""
 
     settings: Settings
     pipeline: Pipeline
@@ -31,6 +31,6 @@ class Controls:
     outbox: Outbox
     evidence: Evidence | None
     answer: Callable[[Message], None]
-    largest_packet: Callable[[], int | None]  # bytes that the broker takes; None: it names no limit
+    largest_packet: Callable[[], int | None]  # largest packet in bytes that the broker takes; None if unknown
     more_events: Callable[[], None]
     models_changed: Callable[[], None]

@@ -1,7 +1,7 @@
-"""The one owner of what commands have changed: holds the orders, puts them in force, ends them, and writes both down.
+"""Owns the standing orders, which commands have set: puts them in force, ends them, and writes them to the disk.
 
-An order ends when the settings change what it replaced; the order of a threshold also at a changeover to a bundle that
-it was not given for. Whatever ends is off the disk at once, so that no restart brings it back.
+An order ends when the setting that it replaces changes. The order of a threshold also ends at a changeover to a bundle
+that it was not given for. An order that ends is off the disk at once, so that no restart brings it back.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class OrderError(RejectdError):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Changed:
-    """One thing that is otherwise now."""
+    """One change: the product, bundle, threshold or pause of a camera or product, before and after."""
 
     what: str  # product, bundle, threshold or pause
     of: str  # the camera or product
@@ -46,14 +46,14 @@ class Changed:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Switched:
-    """What a changeover has replaced."""
+    """The model and the products that a changeover has replaced."""
 
-    before: Model  # of the product
-    products: Mapping[str, str]  # of each camera
-    why: str  # the threshold of an order or of the settings no longer holds; empty if none does so
+    before: Model  # the model that was in force for the product
+    products: Mapping[str, str]  # the product that each camera had
+    why: str  # why the threshold of an order or of the settings no longer holds; empty if it does
 
     def changed(self, model: Model) -> Iterator[Changed]:
-        """What is otherwise now that this model is in force."""
+        """Yield the changes that putting this model in force has made."""
         for camera, product in self.products.items():
             if product != model.product:
                 yield Changed(what="product", of=camera, before=product, after=model.product)
@@ -65,17 +65,17 @@ class Switched:
 
 
 class Orders:
-    """Changed by the thread of commands and by a reload. `problems` may be asked by anybody, and never waits."""
+    """The standing orders. The thread of commands and a reload change them. Any thread may call `problems`, at once."""
 
     def __init__(self, settings: Settings, file: StandingFile) -> None:
-        """Read what stands, and end what no longer fits the settings or the bundles that are there."""
+        """Read the standing orders, and end those that no longer fit the settings or the bundles on the disk."""
         self._settings = settings
-        self._configured = dict(settings.products)  # as reloaded since
+        self._configured = dict(settings.products)  # with the thresholds of the last reload
         self._keeper = Keeper(file)
         self._lock = threading.Lock()
         self._inspector: Inspector
         self._pipeline: Pipeline
-        self._why: dict[str, str] = {}  # the threshold of the settings does not hold, by product
+        self._why: dict[str, str] = {}  # by product: why the threshold of the settings does not hold
         self._standing = self._keeper.load()
         before = asdict(self._standing)
         self._standing.drop_changed(settings)
@@ -124,7 +124,7 @@ class Orders:
             log.warning("still in force: %s", text)
 
     def bundle_name(self, product: str) -> str:
-        """The folder of a product's bundle in force, beside the configured one."""
+        """The name of the folder with a product's bundle in force; it lies beside the configured one."""
         order = self._standing.bundles.get(product)
         return str(order.value) if order else self._settings.products[product].bundle.name
 
@@ -132,7 +132,7 @@ class Orders:
         """The threshold that will hold once a model is in force.
 
         Raises:
-            ThresholdError: if the one of the settings is unlikely to be meant for it.
+            ThresholdError: if the threshold of the settings is unlikely to be meant for this model.
         """
         return choose(self._configured[model.product], model, self._standing.thresholds.get(model.product))
 
@@ -140,7 +140,7 @@ class Orders:
         """Put a proven model in force, and move cameras to its product.
 
         Raises:
-            OrderError: if the threshold that it was proven with is no longer the one that would hold.
+            OrderError: if the model was proven with another threshold than the one that would hold now.
             InspectorError: if a camera of the product reads pictures of another depth.
         """
         product = model.product
@@ -165,7 +165,7 @@ class Orders:
         """Order a threshold for a product's bundle in force, or end the order.
 
         Raises:
-            ThresholdError: if the one of the settings would hold then, and is unlikely to be meant for the bundle.
+            ThresholdError: if the threshold of the settings would hold, and is unlikely to be meant for the bundle.
         """
         with self._lock:
             model, configured = self._inspector.models[product], self._configured[product]
@@ -194,7 +194,7 @@ class Orders:
             return self._changed_pauses(before)
 
     def resume(self, cameras: Sequence[str]) -> list[Changed]:
-        """Inspect them again."""
+        """Inspect paused cameras again."""
         with self._lock:
             before = {camera: self._paused(camera) for camera in cameras}
             for camera in cameras:
@@ -204,29 +204,30 @@ class Orders:
             return self._changed_pauses(before)
 
     def reconfigure(self, products: Mapping[str, Product]) -> list[Changed]:
-        """Take over thresholds from changed settings: all of them, or none. A new one ends an order.
+        """Take over the thresholds of changed settings: all of them, or none. A new threshold ends an order.
 
-        One whose bundle is another now too is meant for that one, and comes with it at the next start.
+        If the settings name another bundle for a product too, the threshold is meant for that bundle, and both come
+        into force at the next start.
 
         Raises:
-            ThresholdError: if one of them is unlikely to be meant for the bundle in force; nothing has changed then.
+            ThresholdError: if a threshold is unlikely to be meant for the bundle in force; nothing has changed then.
         """
         with self._lock:
             models = {name: model for name, model in self._inspector.models.items() if self._stays(name, products)}
-            kept = {
+            lasting_orders = {
                 name: order
                 for name, order in self._standing.thresholds.items()
                 if name not in models or products[name].threshold == order.configured
             }
-            chosen = {name: choose(products[name], model, kept.get(name)) for name, model in models.items()}
+            chosen = {name: choose(products[name], model, lasting_orders.get(name)) for name, model in models.items()}
             for name in models:
                 configured = products[name]
                 self._configured[name] = self._configured[name].model_copy(
                     update={"threshold": configured.threshold, "threshold_for": configured.threshold_for}
                 )
             after = {name: self._put(model, chosen[name]) for name, model in models.items()}
-            if kept != self._standing.thresholds:
-                self._standing.thresholds = kept
+            if lasting_orders != self._standing.thresholds:
+                self._standing.thresholds = lasting_orders
                 self._keeper.keep(self._standing)
         return [
             Changed(
@@ -237,11 +238,11 @@ class Orders:
         ]
 
     def problems(self) -> list[str]:
-        """What is in force by somebody's will, and a person should look at."""
+        """The orders and thresholds in force that a person should look at; empty if there are none."""
         problems = []
         for name, model in self._inspector.models.items():
-            if strange := doubt(model.threshold, model):
-                problems.append(f"product {name}: the threshold {model.threshold:.4g} {strange}")
+            if strangeness := doubt(model.threshold, model):
+                problems.append(f"product {name}: the threshold {model.threshold:.4g} {strangeness}")
             if why := self._why.get(name):
                 problems.append(f"product {name}: {why}")
         passing = sorted(name for name in list(self._pipeline.paused) if self._passes(name))
@@ -253,19 +254,19 @@ class Orders:
         return problems
 
     def save_again(self) -> None:
-        """Try once more what the disk has not taken."""
+        """Try once more to write orders that the disk has not taken."""
         with self._lock:
             if self._keeper.unsaved:
                 self._keeper.keep(self._standing)
 
     def _stays(self, name: str, products: Mapping[str, Product]) -> bool:
-        """Whether changed settings mean the same bundle."""
-        same = name in products and products[name].bundle == self._settings.products[name].bundle
-        if name in products and not same:
+        """Whether changed settings still name the same bundle for a product."""
+        same_bundle = name in products and products[name].bundle == self._settings.products[name].bundle
+        if name in products and not same_bundle:
             log.warning(
                 "product %s: its bundle is another now, its threshold holds with it from the next start on", name
             )
-        return same
+        return same_bundle
 
     def _put(self, model: Model, threshold: Threshold) -> Model:
         self._why[model.product] = threshold.why
@@ -274,7 +275,7 @@ class Orders:
         return self._inspector.set_threshold(model.key, threshold.value)
 
     def _end_threshold(self, product: str, model: Model) -> str:
-        """End the order of a threshold that was not given for this model. Returns what ended, for people."""
+        """End the order of a threshold if it was not given for this model. Returns which order ended, for people."""
         order = self._standing.thresholds.get(product)
         if order is None or holds(order, model):
             return ""
@@ -283,7 +284,7 @@ class Orders:
         return order.ended
 
     def _paused(self, camera: str) -> str | None:
-        """What happens to the parts of a paused camera, for people."""
+        """What happens to the parts of a paused camera, for people; None if the camera is not paused."""
         if camera not in self._pipeline.paused:
             return None
         return str(self._pipeline.paused[camera] or f"policy ({self._settings.cameras[camera].policy})")

@@ -1,13 +1,13 @@
 """Sends known pictures through the whole path, from the ledger to the broker's acknowledgement, checked and timed.
 
-They travel as frames of a camera that does not exist, share the device fairly with the others, and are published on a
-topic of their own. A line that looks healthy and judges nothing is found out by them.
+The pictures travel as frames of a camera that does not exist, share the device fairly with the other cameras, and are
+published on a topic of their own. They reveal a line that looks healthy but judges nothing.
 
-They prove two things: scores are those of the machine that made the bundle, and the threshold in force decides as the
-bundle's own calibration does on this engine. A good part should pass and a defect be rejected; but who calibrated for
-more false rejects may have put the threshold below the score of a known good picture, and then its reject is right. So
-a recalibration never forbids a changeover; a threshold that an order or the settings have put elsewhere does, where it
-rejects a good picture or lets a defect pass that the calibration would not.
+They prove two things. The scores are those of the machine that made the bundle. And the threshold in force decides as
+the bundle's own calibration does on this engine. Usually a known good picture must pass and a defect must be rejected.
+But a calibration for more false rejects may lie below the score of a known good picture; then its reject is right. So a
+calibration never forbids a changeover. A threshold from an order or from the settings does, if it rejects a good
+picture or lets a defect pass and the calibration would not.
 """
 
 from __future__ import annotations
@@ -32,22 +32,22 @@ _TIME_NS = 10_000_000_000  # from a picture to its verdict
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
-    """What became of one known picture."""
+    """How one known picture ended."""
 
     product: str
     kind: str
-    expected: float  # score
-    score: float | None  # None: it was not judged
+    expected: float  # score on the machine that made the bundle
+    score: float | None  # None if the picture was not judged
     decision: Decision
-    latency_ms: float | None  # until the broker had the verdict; None: it never did
-    agrees: bool  # the score is that of the machine that made the bundle
-    calibrated_otherwise: bool = False  # the bundle's own calibration decides otherwise than the kind says, or may
+    latency_ms: float | None  # until the broker had the verdict; None if it never had it
+    agrees: bool  # the score is the expected one, within its tolerance
+    calibrated_otherwise: bool = False  # the bundle's own calibration decides, or may decide, against the kind
 
     @property
     def right(self) -> tuple[Decision, ...]:
-        """The decisions that are right."""
-        kind, other = (Decision.PASS, Decision.REJECT) if self.kind == "good" else (Decision.REJECT, Decision.PASS)
-        return (kind, other) if self.calibrated_otherwise else (kind,)
+        """The decisions that are right for this picture."""
+        usual, opposite = (Decision.PASS, Decision.REJECT) if self.kind == "good" else (Decision.REJECT, Decision.PASS)
+        return (usual, opposite) if self.calibrated_otherwise else (usual,)
 
     @property
     def good(self) -> bool:
@@ -56,7 +56,7 @@ class Outcome:
 
 
 class Golden:
-    """`challenge` may be called by any thread; `delivered` is called by the one that publishes."""
+    """Sends known pictures. Any thread may call `challenge`; the publish thread calls `delivered`."""
 
     def __init__(self, ledger: Ledger, pipeline: Pipeline) -> None:
         self._ledger = ledger
@@ -64,7 +64,7 @@ class Golden:
         self._delivered: dict[str, Future[int]] = {}
 
     def warm(self, model: Model, count: int, stop: threading.Event) -> None:
-        """Show the model so many pictures at once, so that no first part waits for set-up."""
+        """Show the model `count` pictures at once, so that the first parts do not wait for its set-up."""
         pictures = [model.golden[index % len(model.golden)] for index in range(count)] if model.golden else []
         for frame, verdict, _ in [self._send(model, picture) for picture in pictures]:
             self._wait(verdict, stop)
@@ -75,10 +75,10 @@ class Golden:
         return [self._outcome(model, picture, stop) for picture in model.golden]
 
     def delivered(self, verdict: Verdict, now_ns: int) -> None:
-        """The broker has a verdict."""
-        waiting = self._delivered.pop(verdict.event_id, None)
-        if waiting:
-            waiting.set_result(now_ns)
+        """Note that the broker has a verdict."""
+        delivered_future = self._delivered.pop(verdict.event_id, None)
+        if delivered_future:
+            delivered_future.set_result(now_ns)
 
     def _outcome(self, model: Model, picture: GoldenPicture, stop: threading.Event) -> Outcome:
         frame, verdict_future, delivered_future = self._send(model, picture)
@@ -100,9 +100,9 @@ class Golden:
     def _send(self, model: Model, picture: GoldenPicture) -> tuple[Frame, Future[Verdict], Future[int]]:
         verdict: Future[Verdict] = Future()
         delivered: Future[int] = Future()
-        shown = Exposure(captured_ns=time.monotonic_ns(), captured_unix_ns=time.time_ns(), source=picture.kind)
+        exposure = Exposure(captured_ns=time.monotonic_ns(), captured_unix_ns=time.time_ns(), source=picture.kind)
         frame = self._ledger.open(
-            shown,
+            exposure,
             camera=GOLDEN,
             product=model.product,
             policy=Policy.PASS,
@@ -121,7 +121,7 @@ class Golden:
 
     @staticmethod
     def _wait(future: Future[Answer], stop: threading.Event) -> Answer | None:
-        """What comes within the frame's time, unless the service stops."""
+        """Wait for a result within the frame's time; None if none comes or the service stops."""
         until = time.monotonic() + _TIME_NS / 1e9
         while time.monotonic() < until and not stop.is_set():
             try:
@@ -139,15 +139,18 @@ def _calibrated_otherwise(picture: GoldenPicture, threshold: float) -> bool:
 
 
 def complaint(outcomes: Sequence[Outcome], *, decisions: bool) -> str:
-    """What is wrong with the outcomes, for people; empty if nothing is. `decisions`: whether they count too."""
-    for each in outcomes:
-        if each.score is None:
-            return f"the {each.kind} picture of {each.product} was not judged"
-        if not each.agrees:
+    """What is wrong with the outcomes, for people; empty if nothing is. `decisions`: whether decisions count too."""
+    for outcome in outcomes:
+        if outcome.score is None:
+            return f"the {outcome.kind} picture of {outcome.product} was not judged"
+        if not outcome.agrees:
             return (
-                f"the {each.kind} picture of {each.product} scores {each.score:.6g} instead of {each.expected:.6g}; "
-                "this machine computes otherwise than the one that trained"
+                f"the {outcome.kind} picture of {outcome.product} scores {outcome.score:.6g} instead of "
+                f"{outcome.expected:.6g}; this machine computes otherwise than the one that trained"
             )
-        if decisions and not each.good:
-            return f"the {each.kind} picture of {each.product} ended as {each.decision} with score {each.score:.4g}"
+        if decisions and not outcome.good:
+            return (
+                f"the {outcome.kind} picture of {outcome.product} ended as {outcome.decision} "
+                f"with score {outcome.score:.4g}"
+            )
     return ""

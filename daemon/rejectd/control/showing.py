@@ -1,4 +1,4 @@
-"""What commands show of the past, and change nothing by: the latest picture of a camera, and events once more."""
+"""The commands that show the past and change nothing: the latest picture of a camera, and defect events once more."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from rejectd.control.controls import Controls
 from rejectd.storage.evidence import thumbnail
 from rejectd.storage.outbox import Replay
 
-_AROUND = 2000  # bytes of an answer, beside its result, at most: topics, request_id, correlation
+_AROUND = 2000  # bytes; an answer has at most so many beside its result: topics, request_id, correlation data
 _DISK_S = 30.0
 
 
@@ -21,14 +21,14 @@ def snapshot(controls: Controls, camera: str) -> dict[str, Any]:
     """Keep the latest picture of a camera as evidence, and show it as small as the broker takes it.
 
     Raises:
-        RejectdError: if there is none, or it cannot be kept or shown.
+        RejectdError: if there is no picture, or it cannot be kept or shown.
     """
     picture = controls.pipeline.latest.get(camera)
     if picture is None or picture.pixels is None:
         fault = picture.fault if picture else "no picture yet"
         raise RequestError(f"camera {camera}: {fault}", hint="try again when a part has passed")
     evidence, pixels = controls.evidence, picture.pixels
-    kept = controls.recorder.ask(lambda: evidence.snapshot(camera, picture), _DISK_S) if evidence else None
+    evidence_path = controls.recorder.ask(lambda: evidence.snapshot(camera, picture), _DISK_S) if evidence else None
     height, width = pixels.shape[:2]
     result = {
         "camera": camera,
@@ -36,14 +36,14 @@ def snapshot(controls: Controls, camera: str) -> dict[str, Any]:
         "source": picture.source or None,
         "width": width,
         "height": height,
-        "evidence": kept or None,
+        "evidence": evidence_path or None,
     }
     most = controls.largest_packet()
     room = None if most is None else (most - _AROUND - len(encode(result))) * 3 // 4
     jpeg = thumbnail(pixels, most_bytes=room)
     if not jpeg:
         hint = "raise the broker's limit (mosquitto: max_packet_size)"
-        hint += f"; it is kept as evidence: {kept}" if kept else ""
+        hint += f"; it is kept as evidence: {evidence_path}" if evidence_path else ""
         raise RequestError(f"no picture fits into the {most} bytes that the broker takes", hint=hint)
     return {**result, "jpeg": base64.b64encode(jpeg).decode()}
 
@@ -54,13 +54,13 @@ def replay(controls: Controls, request: ReplayRequest) -> dict[str, Any]:
     Raises:
         RejectdError: if the request bounds nothing, or the disk is too busy.
     """
-    given = {
+    requested = {
         "from_seq": request.from_seq,
         "to_seq": request.to_seq,
         "since_unix_ns": _unix_ns(request.since),
         "until_unix_ns": _unix_ns(request.until),
     }
-    bounds = {name: value for name, value in given.items() if value is not None}
+    bounds = {name: value for name, value in requested.items() if value is not None}
     if not bounds:
         raise RequestError("which events?", hint="give from_seq, to_seq, since or until")
     count, first, last = controls.recorder.ask(lambda: controls.outbox.replay(Replay(**bounds)), _DISK_S)

@@ -1,4 +1,4 @@
-"""The file of the orders that stand: what commands have changed outlives a restart. `orders` says what they do.
+"""Keeps the standing orders in a file, so that changes by commands outlive a restart. orders.py says what they do.
 
 A file that cannot be used is set aside, whatever is in it, and the line starts as the settings say.
 """
@@ -28,14 +28,14 @@ log = logging.getLogger(__name__)
 _SCHEMA = 2
 _READABLE = (1, _SCHEMA)
 _LARGEST_BYTES = 1_000_000
-_DISK_S = 2.0  # longer than a disk needs that is well
+_DISK_S = 2.0  # longer than a healthy disk needs
 
 Value: TypeAlias = str | float | None
 
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """One thing that a command set, and what the settings said of it then."""
+    """A value that a command set, and the value that the settings had at that time."""
 
     value: Value
     configured: Value
@@ -46,27 +46,27 @@ class ThresholdOrder:
     """A threshold that a command set, for one bundle on one engine and for no other."""
 
     value: float
-    configured: float | None  # what the settings said then
+    configured: float | None  # the threshold of the settings at that time
     bundle: str  # digest
     engine: str
 
     @property
     def ended(self) -> str:
-        """That it no longer holds, for people."""
+        """The message that this order no longer holds, for people."""
         return f"the threshold {self.value:g} was ordered for bundle {self.bundle[:12]} on {self.engine}: it has ended"
 
 
 @dataclass(slots=True)
 class Standing:
-    """Orders that stand."""
+    """The standing orders."""
 
-    products: dict[str, Order] = field(default_factory=dict)  # of each camera
-    bundles: dict[str, Order] = field(default_factory=dict)  # of each product: a folder beside the configured one
-    thresholds: dict[str, ThresholdOrder] = field(default_factory=dict)  # of each product
-    paused: dict[str, Order] = field(default_factory=dict)  # of each camera: the action for its parts, or its policy's
+    products: dict[str, Order] = field(default_factory=dict)  # by camera
+    bundles: dict[str, Order] = field(default_factory=dict)  # by product: a folder beside the configured one
+    thresholds: dict[str, ThresholdOrder] = field(default_factory=dict)  # by product
+    paused: dict[str, Order] = field(default_factory=dict)  # by camera: the action for its parts; None: its policy
 
     def told(self, settings: Settings) -> Iterator[str]:
-        """Each order for people, with what the settings say in its place."""
+        """Yield each order in words, with the value of the settings that it replaces."""
         for product, threshold in self.thresholds.items():
             configured = "the calibrated one" if threshold.configured is None else f"{threshold.configured:g}"
             yield f"threshold of {product} {threshold.value:g} (settings {configured})"
@@ -78,7 +78,7 @@ class Standing:
             yield f"pause of camera {camera}, its parts: {order.value or f'{settings.cameras[camera].policy}'}"
 
     def drop_changed(self, settings: Settings) -> None:
-        """End the orders that no longer fit the settings: these are newer."""
+        """End the orders that no longer fit the settings, since the settings are newer."""
         self.products = {
             name: order
             for name, order in self.products.items()
@@ -95,34 +95,34 @@ class Standing:
         self.paused = {name: order for name, order in self.paused.items() if name in settings.cameras}
 
     def drop_lost(self, settings: Settings) -> None:
-        """End the orders of bundles that are no longer there."""
+        """End the orders of bundles that are no longer on the disk."""
         for product, order in list(self.bundles.items()):
             path = settings.products[product].bundle.with_name(str(order.value))
-            if wrong := trouble.why_not_file(path / "bundle.json"):
+            if obstacle := trouble.why_not_file(path / "bundle.json"):
                 text = "product %s: the bundle %s that a command put in force is gone: %s"
-                log.error(text, product, path, wrong.cause)
+                log.error(text, product, path, obstacle.cause)
                 del self.bundles[product]
 
 
 def configured_product(settings: Settings, camera: str) -> str | None:
-    """What passes a camera, as the settings say."""
+    """The product of a camera in the settings; None if there is no such camera."""
     return settings.cameras[camera].product if camera in settings.cameras else None
 
 
 def configured_bundle(settings: Settings, product: str) -> str | None:
-    """The name of a product's bundle, as the settings say."""
+    """The folder name of a product's bundle in the settings; None if there is no such product."""
     return settings.products[product].bundle.name if product in settings.products else None
 
 
 class StandingFile:
-    """Where orders are kept. Written whole or not at all."""
+    """The file with the standing orders. It is written whole or not at all."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
         self.set_aside = ""  # what became of a file that could not be used, for people
 
     def load(self) -> Standing:
-        """What stands; nothing if there is no file, or it cannot be used: it is set aside then."""
+        """The standing orders; none if there is no file. A file that cannot be used is set aside, and gives none."""
         try:
             content = self._content()
             return Standing() if content is None else _standing(content)
@@ -155,7 +155,7 @@ class StandingFile:
             self.set_aside += f"; the file is set aside as {aside.name}"
 
     def save(self, standing: Standing) -> None:
-        """Keep it. Raises OSError where the disk does not take it."""
+        """Write the standing orders. Raises OSError if the disk does not take them."""
         temporary = self._path.with_name(f".{self._path.name}")
         try:
             with temporary.open("w", encoding="utf-8") as file:
@@ -170,17 +170,17 @@ class StandingFile:
 
 
 class Keeper:
-    """Reads and writes the file, and waits no longer for a disk than one needs that is well. One thread at a time."""
+    """Reads and writes the file, and waits for the disk no longer than `_DISK_S`. For one thread at a time."""
 
     def __init__(self, file: StandingFile) -> None:
         self._file = file
         self._writing = threading.Lock()
         self._to_write = Standing()
-        self.lost = ""  # what no longer stands because it could not be read, for people
-        self.unsaved = False  # what stands is not on the disk, and is to be kept again
+        self.lost = ""  # which orders no longer stand because they could not be read, for people
+        self.unsaved = False  # the standing orders are not on the disk, and must be written again
 
     def load(self) -> Standing:
-        """What stands; nothing if it cannot be read."""
+        """The standing orders; none if they cannot be read in time."""
         loaded: list[Standing] = []
         try:
             within(_DISK_S, lambda: loaded.append(self._file.load()))
@@ -192,7 +192,7 @@ class Keeper:
         return loaded[0]
 
     def keep(self, standing: Standing) -> None:
-        """Write it down. Where the disk does not take it, it is `unsaved`."""
+        """Write the standing orders. If the disk does not take them, set `unsaved`."""
         self._to_write = copy.deepcopy(standing)
         try:
             if self._writing.locked():
@@ -207,13 +207,13 @@ class Keeper:
             self.unsaved = False
 
     def _write(self) -> None:
-        """Whoever writes last writes the latest."""
+        """Write the latest orders, also if an earlier write has waited for the disk."""
         with self._writing:
             self._file.save(self._to_write)
 
 
 def _standing(content: bytes) -> Standing:
-    """Raises ValueError, KeyError, TypeError, AttributeError or RecursionError for what we do not write."""
+    """Parse the file. Raises ValueError, KeyError, TypeError, AttributeError or RecursionError if it is not ours."""
     body = json.loads(content, parse_constant=_no_number)
     if body["schema"] not in _READABLE:
         raise ValueError(f"schema {body['schema']!r}")
@@ -230,7 +230,7 @@ def _no_number(text: str) -> NoReturn:
 
 
 def _orders(value: Callable[[Any], bool], configured: Callable[[Any], bool]) -> Callable[[Any], dict[str, Order]]:
-    """Reads a group of orders whose values pass these checks."""
+    """Make a function that reads a group of orders, and checks their values with `value` and `configured`."""
 
     def read(entries: Mapping[str, Mapping[str, Any]]) -> dict[str, Order]:
         orders = {name: Order(**entry) for name, entry in entries.items()}

@@ -1,8 +1,8 @@
-"""Which threshold judges: that of an order, of the settings, or of the calibration. Pure.
+"""Chooses the threshold that judges: that of an order, of the settings, or of the calibration. Pure.
 
-A threshold is a number in the unit of one bundle's scores on one engine. Put to another bundle it lets defects pass, or
-rejects every part, and no frame looks wrong. So each threshold says what it is meant for, or lies where the calibration
-makes it likely.
+A threshold is a number in the unit of one bundle's scores on one engine. With another bundle it lets defects pass or
+rejects every part, and no single frame looks wrong. So each threshold names the bundle that it is meant for, or lies
+in the range that the calibration makes likely.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from rejectd.contract.settings import Product
 from rejectd.control.standing_orders import ThresholdOrder
 from rejectd.inspector import Model
 
-BEYOND = 1.5  # a threshold that is more times the calibrated one lets defects pass
+BEYOND = 1.5  # a threshold above so many times the calibrated one may let defects pass
 
 
 class ThresholdError(RejectdError):
@@ -23,7 +23,7 @@ class ThresholdError(RejectdError):
 
 
 class Source(StrEnum):
-    """Who says the threshold."""
+    """Where a threshold comes from."""
 
     ORDER = "order"
     SETTINGS = "settings"
@@ -32,18 +32,18 @@ class Source(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Threshold:
-    """A threshold for one bundle, and why it is this one."""
+    """A threshold for one bundle, and where it comes from."""
 
     value: float
     source: Source
-    why: str = ""  # the threshold of the settings does not hold; empty if nothing is to be said
+    why: str = ""  # why the threshold of the settings does not hold; empty if there is nothing to say
 
 
 def choose(product: Product, model: Model, order: ThresholdOrder | None = None) -> Threshold:
     """The threshold that holds for a model: the order for it, else what the settings mean for it, else its calibration.
 
     Raises:
-        ThresholdError: if the settings give one that names no bundle and is unlikely for this one.
+        ThresholdError: if the threshold of the settings names no bundle, and is unlikely for this one.
     """
     if order and holds(order, model):
         return Threshold(value=order.value, source=Source.ORDER)
@@ -63,7 +63,7 @@ def at_start(product: Product, model: Model) -> Threshold:
     """The threshold of a product whose bundle is the one that the settings name.
 
     Raises:
-        ThresholdError: also where the threshold is meant for another bundle: nobody would look otherwise.
+        ThresholdError: also if the threshold is meant for another bundle, since nobody would notice otherwise.
     """
     threshold = choose(product, model)
     if threshold.why:

@@ -1,4 +1,4 @@
-"""Talks to the broker: `Publisher` for the service, `connect` and `listen` for commands. Nothing else knows paho."""
+"""Talks to the broker: `Publisher` for the service, `connect` and `listen` for commands. No other room imports paho."""
 
 from rejectd.mqtt.exchange import Incoming, LinkError, LostError, Message, RefusedError
 from rejectd.mqtt.link import Link, connect

@@ -1,8 +1,8 @@
-"""Which message a broker breaks the connection for, where it does not say so.
+"""Finds the message for which a broker closes the connection without giving a reason.
 
-Brokers without MQTT 5 close the connection when a message is larger than they take, and would again each time it is
-sent. Of what was under way then, everything that is larger than all they have taken is suspect. Suspects go alone; the
-one that breaks a second connection is it.
+A broker without MQTT 5 closes the connection when a message is larger than it takes, and does so each time the message
+is sent again. The suspects are the messages that were under way when the connection broke, and that are larger than any
+message the broker has taken. A suspect is sent alone. The suspect that breaks a second connection is the culprit.
 """
 
 from __future__ import annotations
@@ -12,23 +12,23 @@ from dataclasses import dataclass
 
 from rejectd.mqtt.exchange import Message
 
-_SOON_S = 2.0  # after it was sent
-_PLAIN_BYTES = 1024  # a verdict or status without long texts: no broker breaks for that
-_REMEMBERED = 100
-_FORGET = 5  # unexplained ends, after which what was taken before proves nothing any more
+_SOON_S = 2.0  # a message that was sent longer ago did not break the connection
+_PLAIN_BYTES = 1024  # a verdict or status without long texts: no broker closes the connection for that
+_REMEMBERED = 100  # suspects
+_FORGET = 5  # after so many unexplained ends, the size that the broker took before proves nothing any more
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sent:
     """A message that is under way."""
 
-    message: Message  # as it was before it was made to fit
+    message: Message  # before it was shortened
     size: int  # bytes of the packet
     at: float  # instant of sending
 
 
 class Suspects:
-    """Owned by the publish thread."""
+    """The messages that may have broken a connection. Owned by the publish thread."""
 
     def __init__(self) -> None:
         self._breaks: dict[object, int] = {}
@@ -41,17 +41,17 @@ class Suspects:
         return self._largest_taken
 
     def taken(self, sent: Sent) -> None:
-        """The broker has acknowledged this."""
+        """Note that the broker has acknowledged a message."""
         self._largest_taken = max(self._largest_taken, sent.size)
         self._breaks.pop(_identity(sent.message), None)
         self._unexplained = 0
 
     def alone(self, message: Message) -> bool:
-        """Whether it must be the only one that is under way."""
+        """Whether a message is suspect, so that it must be the only one under way."""
         return bool(self._breaks) and _identity(message) in self._breaks
 
     def broke(self, under_way: Sequence[Sent], now: float) -> Sent | None:
-        """The broker closed the connection while these were under way; returns what it closed it for, once known."""
+        """Note which messages were under way when the broker closed the connection. Returns the culprit, once known."""
         candidates = [
             sent for sent in under_way if sent.size > max(self._largest_taken, _PLAIN_BYTES) and now < sent.at + _SOON_S
         ]
@@ -65,8 +65,8 @@ class Suspects:
             self._breaks[identity] = self._breaks.get(identity, 0) + 1
         while len(self._breaks) > _REMEMBERED:
             del self._breaks[next(iter(self._breaks))]
-        (first, *others) = candidates
-        if others or self._breaks[_identity(first.message)] < 2:
+        (first, *other_candidates) = candidates
+        if other_candidates or self._breaks[_identity(first.message)] < 2:
             return None
         del self._breaks[_identity(first.message)]
         return first

@@ -1,4 +1,4 @@
-"""When a certificate ends. See RFC 5280, 4.1; the fields before `notAfter` are only stepped over."""
+"""Reads when a certificate ends (RFC 5280, section 4.1). The fields before `notAfter` are skipped."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ def not_after(der: bytes) -> float:
 
 
 def show_files(settings: Mqtt, metrics: Metrics) -> None:
-    """Put the ends of our own certificates into the metrics."""
+    """Put into the metrics when our own certificates end."""
     for name, file in (("client", settings.tls_cert), ("authority", settings.tls_ca)):
         if settings.tls and file:
             metrics.certificate.labels(name).set(first_end(file))
 
 
 def show_brokers(der: bytes | None, metrics: Metrics) -> None:
-    """Put the end of the certificate that the broker has shown into the metrics."""
+    """Put into the metrics when the broker's certificate ends; 0 if unknown."""
     try:
         metrics.certificate.labels("broker").set(not_after(der) if der else 0)
     except ValueError:  # OpenSSL trusts it, and reads more kinds than we do
@@ -55,7 +55,7 @@ def first_end(file: Path) -> float:
 
 
 def _elements(data: bytes) -> Iterator[tuple[int, bytes]]:
-    """The elements of DER one after the other: tag and content."""
+    """Yield the elements of DER data as tag and content."""
     while data:
         length, start = data[1], 2
         if length & 0x80:

@@ -1,4 +1,4 @@
-"""The way of defect events from the outbox to the broker: which goes next, which are under way, which must wait."""
+"""Decides which defect event of the outbox goes to the broker next, which are under way, and which must wait."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from typing import TypeAlias
 from rejectd.mqtt.exchange import Message
 from rejectd.storage.outbox_reader import Event
 
-_UNDER_WAY = 10  # without acknowledgement, so that a verdict always finds room
-_UNMARKED = 256  # acknowledged, but not yet marked in the outbox: a slow disk holds the next ones up
+_UNDER_WAY = 10  # events without acknowledgement, so few that a verdict always finds room
+_UNMARKED = 256  # events that are acknowledged but not yet marked in the outbox; beyond that, the next ones wait
 _PAUSE_S = 5.0  # before a topic that the broker refused is tried again
 
 Ask: TypeAlias = Callable[[int, int, Collection[int], Collection[str]], None]  # question, limit, busy, held topics
 
 
 class Events:
-    """Owned by the publish thread; `more`, `marked` and `answer` may be called by any thread."""
+    """The queue of defect events. Owned by the publish thread; any thread may call `more`, `marked` and `answer`."""
 
     def __init__(self, ask: Ask) -> None:
-        """`ask(question, limit, busy, held)` has the outbox read; what it holds comes by `answer`, now or later."""
+        """`ask(question, limit, busy, held)` has the outbox read; its events arrive by `answer`, now or later."""
         self._ask = ask
         self._ready: deque[Message] = deque()
         self._under_way: set[int] = set()
@@ -30,24 +30,24 @@ class Events:
         self._lock = threading.Lock()  # guards what follows
         self._unmarked: set[int] = set()
         self._more = True  # the outbox may have something to send
-        self._question = 0  # the last one; older answers are of no use
-        self._open = False  # it has no answer yet
+        self._question = 0  # number of the last question; an answer to an older one is ignored
+        self._open = False  # whether the last question has no answer yet
         self._answer: Sequence[Event] = ()
 
     def more(self) -> None:
-        """The outbox has something new."""
+        """Note that the outbox may have a new event."""
         with self._lock:
             self._more = True
 
     def marked(self, numbers: Iterable[int]) -> None:
-        """The outbox knows that the broker has these."""
+        """Note that these events are marked as acknowledged in the outbox."""
         with self._lock:
             held_up = len(self._unmarked) >= _UNMARKED
             self._unmarked.difference_update(numbers)
             self._more = self._more or held_up
 
     def answer(self, question: int, events: Sequence[Event]) -> None:
-        """What the outbox holds. An answer to an older question is left out: what it tells may be under way by now."""
+        """Take the events of the outbox. An answer to an older question is ignored: its events may be under way."""
         with self._lock:
             if question == self._question and self._open:
                 self._open = False
@@ -68,7 +68,7 @@ class Events:
         if len(self._under_way) >= _UNDER_WAY:
             return None
         now = time.monotonic()
-        for topic in [topic for topic, until in self._held.items() if until <= now]:
+        for topic in [topic for topic, retry_at in self._held.items() if retry_at <= now]:
             del self._held[topic]
             self._more = True
         if not self._ready:
@@ -81,13 +81,13 @@ class Events:
         return message
 
     def acknowledged(self, event_seq: int) -> None:
-        """The broker has it. It is not sent again while the outbox does not know yet."""
+        """Note that the broker has an event. The event is not sent again before the outbox has marked it."""
         self._under_way.discard(event_seq)
         with self._lock:
             self._unmarked.add(event_seq)
 
     def refused(self, message: Message) -> None:
-        """The broker does not take it: its topic waits, the others do not."""
+        """Note that the broker refused an event: events of its topic wait for `_PAUSE_S`, other topics go on."""
         assert message.event_seq is not None
         self._under_way.discard(message.event_seq)
         self._held[message.topic] = time.monotonic() + _PAUSE_S
@@ -101,7 +101,7 @@ class Events:
         self._ready.appendleft(message)
 
     def take_back(self) -> None:
-        """The connection is lost: what was under way goes out again."""
+        """Note that the connection is lost: the events that were under way go out again."""
         self._under_way.clear()
         self._ready.clear()
         self._held.clear()
@@ -109,7 +109,7 @@ class Events:
         self.more()
 
     def _fetch(self) -> None:
-        """Take what the outbox has answered, or else ask it, where it may have something."""
+        """Take the answer of the outbox. If there is none, ask the outbox, unless it has nothing to send."""
         self._take_answer()
         if self._ready:
             return
@@ -131,10 +131,10 @@ class Events:
             Message(topic=event.topic, payload=event.payload, event_seq=event.event_seq) for event in events
         )
         if events:
-            self.more()  # there may be others behind them
+            self.more()  # more events may wait behind these
 
     def _forget_question(self) -> None:
-        """What is asked for now would come before what has to go out again."""
+        """Ignore the answer to the open question: its events would go out before those that must be sent again."""
         with self._lock:
             self._more = self._more or self._open or bool(self._answer)
             self._open = False

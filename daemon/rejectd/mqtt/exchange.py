@@ -1,4 +1,4 @@
-"""What a link to a broker sends, hears, may and fails with."""
+"""The messages that a link to a broker sends and receives, the broker's limits, and the errors of a link."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ class LinkError(RejectdError):
 
 
 class RefusedError(LinkError):
-    """The broker answered, with a no."""
+    """The broker answered, and refuses the connection."""
 
     def __init__(self, message: str, *, hint: str, unsupported: bool) -> None:
         super().__init__(message, hint="" if unsupported else hint)
@@ -22,10 +22,10 @@ class RefusedError(LinkError):
 
 
 class LostError(LinkError):
-    """A connection that stood is gone. `reason` is the broker's own, in MQTT's words; empty if it gave none."""
+    """An open connection was lost. `reason` is the broker's reason in MQTT's words; empty if it gave none."""
 
     def __init__(self, message: str, *, hint: str = "", reason: str = "", closed: bool = False) -> None:
-        """`closed`: the other side ended it."""
+        """`closed`: the broker ended the connection."""
         super().__init__(message, hint=hint)
         self.reason = reason
         self.closed = closed
@@ -33,23 +33,23 @@ class LostError(LinkError):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Message:
-    """One thing to publish at QoS 1."""
+    """One message to publish at QoS 1."""
 
     topic: str
     payload: bytes
     retain: bool = False
-    verdict: Verdict | None = None  # only until its deadline
-    event_seq: int | None = None  # an event of the outbox
-    camera: str = ""  # whose state it is
-    down: bool = False  # in which parts pass unseen
-    answer: bool = False  # to a command
-    correlation: bytes | None = None  # of the command
-    answer_to: str | None = None  # of a command of ours
+    verdict: Verdict | None = None  # the message is of use only until the verdict's deadline
+    event_seq: int | None = None  # number of the event in the outbox
+    camera: str = ""  # the camera whose state the message tells
+    down: bool = False  # the state is `down`: parts pass unseen
+    answer: bool = False  # the message answers a command
+    correlation: bytes | None = None  # correlation data of the answered command
+    answer_to: str | None = None  # where the answer to our own command shall go
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Incoming:
-    """One thing that somebody sent us."""
+    """One message that somebody sent us."""
 
     topic: str
     payload: bytes
@@ -60,21 +60,21 @@ class Incoming:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Acknowledgement:
-    """What the broker said to one message or subscription."""
+    """The broker's acknowledgement of one message or subscription."""
 
     mid: int  # packet identifier
-    refusal: str = ""  # in MQTT's words; empty: it took it
-    nobody: bool = False  # it took a message that nobody has subscribed to, and says so
+    refusal: str = ""  # why the broker refused, in MQTT's words; empty if it did not
+    nobody: bool = False  # the broker took the message, and says that nobody has subscribed to it
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
-    """What the broker's CONNACK allows."""
+    """The limits that the broker names in its CONNACK."""
 
-    packet_bytes: int | None = None  # Maximum Packet Size; None: it names none
-    in_flight: int = IN_FLIGHT  # Receive Maximum, or ours if that is less
+    packet_bytes: int | None = None  # Maximum Packet Size; None if the broker names none
+    in_flight: int = IN_FLIGHT  # Receive Maximum, or our own limit if that is less
 
     @property
     def in_flight_others(self) -> int:
-        """How many messages other than verdicts may be under way: the rest is kept free for verdicts."""
+        """How many messages other than verdicts may be under way; the other places are kept free for verdicts."""
         return max(1, self.in_flight // 2)

@@ -16,7 +16,10 @@ _PAUSE_S = 5.0  # before an outbox that cannot be read is tried again
 
 
 class Feed:
-    """`ask` may be called by any thread and never blocks; `run` is one thread's life. One question is open at most."""
+    """Reads the outbox in one thread, `run`.
+
+    Any thread may call `ask`, which never blocks. One question is open at most.
+    """
 
     def __init__(
         self,
@@ -26,9 +29,9 @@ class Feed:
         again: Callable[[], None],
         damaged: Callable[[], None],
     ) -> None:
-        """Who is told of what: `answer(question, events)`.
+        """`answer(question, events)` gets the events that were read.
 
-        `again()`: there may be something after all, `damaged()`: the file seems so.
+        `again()` is called when the outbox can be tried again, `damaged()` when its file seems to be damaged.
         """
         self._path = path
         self._answer = answer
@@ -39,26 +42,26 @@ class Feed:
         self._ended = False
 
     def ask(self, question: int, limit: int, busy: Collection[int], held: Collection[str]) -> None:
-        """Have the next events read, without busy ones and those of held topics. The newest question counts."""
+        """Have the next events read, except busy ones and those of held topics. Only the newest question counts."""
         with self._condition:
             self._question = question, limit, busy, held
             self._condition.notify_all()
 
     def run(self) -> None:
-        """The life of the events thread; ends at `stop`."""
+        """Run the events thread until `stop`."""
         reader = Reader(self._path)
         trouble = ""
         while True:
             with self._condition:
                 self._condition.wait_for(lambda: self._question or self._ended, timeout=1.0)
-                asked, self._question = self._question, None
+                request, self._question = self._question, None
                 if self._ended:
                     break
-            if asked is None:
+            if request is None:
                 continue
-            question, limit, busy, held = asked
+            question, limit, busy, held_topics = request
             try:
-                events = reader.waiting(limit, busy=busy, held=held)
+                events = reader.waiting(limit, busy=busy, held=held_topics)
             except OutboxError as error:
                 if str(error) != trouble:
                     trouble = str(error)

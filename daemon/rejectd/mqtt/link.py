@@ -1,4 +1,4 @@
-"""One connection to a broker: CONNECT, publish, acknowledgements, its end. paho does the protocol alone."""
+"""One connection to a broker: CONNECT, publish, acknowledgements, and its end. paho is used for the protocol only."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from rejectd.mqtt.exchange import (
 from rejectd.passwords import PasswordError, read_password
 
 _CONNECT_S = 3.0
-_UNNAMED = ("Normal disconnection", "Unspecified error", "Success")  # what paho says when it knows no reason
+_UNNAMED = ("Normal disconnection", "Unspecified error", "Success")  # paho's words when it knows no reason
 
 
 class Link:
@@ -54,7 +54,7 @@ class Link:
         self._answer: str | None = None
         self._reason = ""  # why the connection ended, in MQTT's words
         self._closed = False
-        self._noted = ""  # what paho's log has about the socket
+        self._noted = ""  # the last error in paho's log
         self._client = self._make(settings, client_id, will)
         try:
             self._client.connect(settings.host, settings.port, keepalive=settings.keepalive_s)
@@ -92,14 +92,14 @@ class Link:
         return info.mid
 
     def subscribe(self, topic: str) -> int:
-        """Ask for messages; they arrive in `received`. Returns the packet identifier, which `subscribed` will have."""
+        """Subscribe to a topic; messages arrive in `received`. Returns the packet identifier for `subscribed`."""
         code, mid = self._client.subscribe(topic, qos=1)
         if code != MQTTErrorCode.MQTT_ERR_SUCCESS or mid is None:
             raise self._lost_error()
         return mid
 
     def wait(self, timeout_s: float, wake: socket.socket | None = None) -> None:
-        """Serve the connection once: until something arrives, `wake` is readable, or the time is over.
+        """Serve the connection once: until data arrives, `wake` is readable, or the time is over.
 
         Raises:
             LostError: if the connection is gone.
@@ -121,21 +121,21 @@ class Link:
             raise self._lost_error()
 
     def close(self) -> None:
-        """Say goodbye, so that the broker does not publish the last will."""
+        """Send DISCONNECT and close, so that the broker does not publish the last will."""
         with contextlib.suppress(Exception):
             self._client.disconnect()
             self._client.loop_write()
         self.drop()
 
     def drop(self) -> None:
-        """Let go without a goodbye."""
+        """Close the socket without DISCONNECT."""
         sock = self._client.socket()
         if sock is not None:
             with contextlib.suppress(OSError):
                 sock.close()
 
     def _await_answer(self) -> str:
-        """Why the broker refuses us; empty if it does not."""
+        """Wait for the broker's CONNACK. Returns why the broker refuses us; empty if it does not."""
         until = time.monotonic() + _CONNECT_S
         while time.monotonic() < until:
             try:
@@ -207,13 +207,13 @@ class Link:
         if self._reason == reasons.TAKEN_OVER:
             fault, hint = reasons.another_client(self._client_id, self._settings)
             return LostError(f"{where}: {fault}", hint=hint, reason=self._reason, closed=True)
-        what = f"ends the connection: {self._reason}" if self._reason else "connection lost"
+        ending = f"ends the connection: {self._reason}" if self._reason else "connection lost"
         hint = reasons.hint_for_end(self._reason)
-        return LostError(f"{where}: {what}", hint=hint, reason=self._reason, closed=self._closed)
+        return LostError(f"{where}: {ending}", hint=hint, reason=self._reason, closed=self._closed)
 
 
 def connect(settings: Mqtt, *, client_id: str, will: Message | None = None) -> Link:
-    """A link in the wanted version of MQTT, or in the one that the broker speaks.
+    """Connect in the configured version of MQTT, or in the one that the broker speaks.
 
     Raises:
         LinkError: with the broker's reason.
@@ -223,7 +223,7 @@ def connect(settings: Mqtt, *, client_id: str, will: Message | None = None) -> L
 
 
 def speaks(settings: Mqtt, client_id: str) -> Protocol:
-    """The version of MQTT that a broker speaks. Asked without a last will, which an old broker would misread in 5.
+    """Find out which version of MQTT a broker speaks. No last will is sent: an old broker would misread that of MQTT 5.
 
     Raises:
         LinkError: with the broker's reason.
@@ -264,7 +264,7 @@ def _no_connection(error: OSError | ValueError, settings: Mqtt) -> LinkError:
 
 
 def _hint_for_silence(noted: str, settings: Mqtt) -> str:
-    """What to do when the other side hangs up, or says nothing, before it has answered our CONNECT."""
+    """What to do when the broker closes the connection, or stays silent, before it has answered our CONNECT."""
     if settings.tls:
         reason = tls.reason_in(noted) or tls.alert(settings)
         if reason:

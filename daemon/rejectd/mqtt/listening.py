@@ -1,4 +1,4 @@
-"""Hearing what a line says: what a command needs that subscribes, and wants to know at once if it may not."""
+"""Subscribes to a line's messages for the commands of `rejectd`, and reports at once if the broker refuses."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _SUBSCRIBED_S = 5.0
 
 
 class NotAllowedError(LinkError):
-    """The broker does not let us do this."""
+    """The broker does not allow our user to do this."""
 
 
 def not_allowed(settings: Mqtt, what: str, refusal: str) -> NotAllowedError:
@@ -28,11 +28,11 @@ def not_allowed(settings: Mqtt, what: str, refusal: str) -> NotAllowedError:
 
 
 def subscribe(link: Link, topics: Iterable[str], settings: Mqtt) -> None:
-    """Subscribe, and wait until the broker has said yes.
+    """Subscribe to topics, and wait until the broker has acknowledged all of them.
 
     Raises:
-        NotAllowedError: if it says no.
-        LinkError: if it says nothing, or is gone.
+        NotAllowedError: if the broker refuses.
+        LinkError: if the broker does not answer, or is gone.
     """
     waiting = {link.subscribe(topic): topic for topic in topics}
     until = time.monotonic() + _SUBSCRIBED_S

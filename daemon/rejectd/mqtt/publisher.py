@@ -1,10 +1,10 @@
-"""Everything that goes to the broker. One thread owns the socket, the queue and what is in flight.
+"""Publishes everything that goes to the broker. One thread owns the socket, the queues and the messages in flight.
 
-A connection that breaks is thrown away with everything paho holds: paho would send its queue again after a reconnect,
-and a verdict that comes late rejects the wrong part. What may go out again is decided here: verdicts until their
-deadline, the latest status, and every event that the outbox still has.
+A connection that breaks is thrown away together with paho's queue: paho would send that queue again after a reconnect,
+and a verdict that arrives late rejects the wrong part. This module decides what is sent again: verdicts until their
+deadline, the latest statuses, and every event that the outbox still has.
 
-What others send us, commands and counts of actuators, comes in over the same connection and is handed on at once.
+Commands and counts of actuators arrive over the same connection and are handed on at once.
 """
 
 from __future__ import annotations
@@ -39,22 +39,25 @@ from rejectd.storage.outbox_reader import Event
 log = logging.getLogger(__name__)
 
 _REFUSED_S = 60.0  # how long a refused topic is a problem after the last refusal
-_LOOK_S = 0.05  # how often what waits for a busy broker is searched for what has expired
+_LOOK_S = 0.05  # how often the queue is searched for expired verdicts while the broker is busy
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Callbacks:
-    """Who hears what the broker says. Called in the publish thread, and must not block."""
+    """Functions that are told of the broker's acknowledgements and messages.
 
-    delivered: Callable[[Verdict, int], None]  # the broker has a verdict, at this instant
-    took: Callable[[int], None]  # ns from a decision to the acknowledgement, on a connection that held
+    The publish thread calls them, so they must not block.
+    """
+
+    delivered: Callable[[Verdict, int], None]  # the broker has a verdict, since this instant (monotonic ns)
+    took: Callable[[int], None]  # ns from a decision to its acknowledgement, both on the same connection
     acknowledged: Callable[[int], None]  # the broker has the event of this number
     received: Callable[[Incoming], None]  # a command, or the count of an actuator
     damaged: Callable[[], None] = lambda: None  # the outbox seems to be damaged
 
 
 class Publisher:
-    """Everything that goes to the broker. `run` is one thread's life; any thread may call the rest, it never blocks."""
+    """Publishes to the broker in one thread, `run`. Any thread may call the other methods, which never block."""
 
     def __init__(
         self,
@@ -67,7 +70,7 @@ class Publisher:
         callbacks: Callbacks,
         metrics: Metrics,
     ) -> None:
-        """`status(state)` makes the line's status message."""
+        """`status(state)` builds the line's status message."""
         self._settings = settings
         self._line = line
         self._status = status
@@ -75,7 +78,7 @@ class Publisher:
         self._callbacks = callbacks
         self._metrics = metrics
         self._client_id = settings.client_id or f"rejectd-{line}"
-        self._protocol = settings.protocol  # once connected, what the broker spoke
+        self._protocol = settings.protocol  # once connected, the version that the broker spoke
         self._waiting = Waiting(self._unpublished)
         self._feed = Feed(outbox, answer=self._answered, again=self.more_events, damaged=callbacks.damaged)
         self._events = Events(self._feed.ask)
@@ -87,7 +90,7 @@ class Publisher:
         self._connected_ns = 0
         self._denied = False
         self._trouble = ""  # why there is no connection
-        self._refusals: dict[str, float] = {}  # topics that the broker took no message on, and when that was last so
+        self._refusals: dict[str, float] = {}  # topics that the broker refused, and the instant of the last refusal
         self._rarely = Rarely(log)
         self._said_goodbye = False
         self._stop_at: float | None = None
@@ -98,13 +101,13 @@ class Publisher:
         self._wake_writer.setblocking(False)
 
     def verdict(self, verdict: Verdict, body: bytes) -> None:
-        """Publish a verdict, if that is possible before its deadline."""
+        """Publish a verdict, unless its deadline passes first."""
         topic = verdict_topic(self._line, verdict.camera, verdict.decision)
         self._waiting.add_verdict(Message(topic=topic, payload=body, verdict=verdict))
         self.wake()
 
     def camera(self, status: CameraStatus) -> None:
-        """Publish a camera's latest status, and before it that the camera was down meanwhile."""
+        """Publish a camera's latest status; if the camera was down meanwhile, publish that before."""
         message = Message(
             topic=camera_topic(self._line, status.camera),
             payload=encode(camera_payload(self._line, status)),
@@ -116,22 +119,22 @@ class Publisher:
         self.wake()
 
     def answer(self, message: Message) -> None:
-        """Publish the answer to a command. If far too many wait, the oldest goes."""
+        """Publish the answer to a command. If too many answers wait, the oldest is dropped."""
         self._waiting.add_answer(message)
         self.wake()
 
     def more_events(self) -> None:
-        """The outbox has something new. Once `run` has ended it stays there for the next start."""
+        """Note that the outbox has new events. Once `run` has ended, these stay there for the next start."""
         self._events.more()
         self.wake()
 
     def marked(self, numbers: Iterable[int]) -> None:
-        """The outbox knows that the broker has these events."""
+        """Note that these events are marked as acknowledged in the outbox."""
         self._events.marked(numbers)
         self.wake()
 
     def read_events(self) -> None:
-        """The life of the events thread, which reads the outbox; ends when `run` does."""
+        """Run the events thread, which reads the outbox, until `run` ends."""
         self._feed.run()
 
     def _answered(self, question: int, events: list[Event]) -> None:
@@ -139,22 +142,22 @@ class Publisher:
         self.wake()
 
     def problems(self) -> list[str]:
-        """What the broker does not let us do."""
+        """What is wrong with the broker or the connection, for people; empty if all is well."""
         lately = time.monotonic() - _REFUSED_S
         topics = {topic for topic, at in dict(self._refusals).items() if at > lately}
         refused = [
             f"the broker refuses {topic}" for topic in sorted(topics.union(self._events.refused_topics)) if topic
         ]
         denied = self._deaf() if self._denied else ""
-        others = (denied, self._trouble, self._patience.problem(time.monotonic()), self._fitting.problem())
-        return refused + [problem for problem in others if problem]
+        other_problems = (denied, self._trouble, self._patience.problem(time.monotonic()), self._fitting.problem())
+        return refused + [problem for problem in other_problems if problem]
 
     def largest_packet(self) -> int | None:
-        """How many bytes of a message the broker takes, topic and all; None if it names no limit."""
+        """The largest packet in bytes that the broker takes, topic included; None if no limit is known."""
         return self._fitting.most_bytes
 
     def wake(self) -> None:
-        """Look again. Once `run` has ended nobody does."""
+        """Have `run` look at its queues again. Without effect once `run` has ended."""
         with contextlib.suppress(OSError):
             self._wake_writer.send(b"\0")
 
@@ -163,12 +166,12 @@ class Publisher:
         return self._connected_once.wait(timeout_s)
 
     def stop(self, timeout_s: float) -> None:
-        """Let `run` end once all is out, or at the latest after `timeout_s`."""
+        """Let `run` end once everything is published, at the latest after `timeout_s`."""
         self._stop_at = time.monotonic() + timeout_s
         self.wake()
 
     def run(self) -> None:
-        """The life of the publish thread."""
+        """Run the publish thread until `stop`: connect, serve the connection, connect again."""
         try:
             while not self._over():
                 try:
@@ -191,7 +194,7 @@ class Publisher:
             self._wake_writer.close()
 
     def _live(self, link: Link) -> float:
-        """The life of one connection; returns how long to wait before the next."""
+        """Serve one connection until its end. Returns how many seconds to wait before the next attempt."""
         began = time.monotonic()
         fields: dict[str, object] = {"mqtt": "5" if link.v5 else "3.1.1"}
         if link.limits.packet_bytes is not None:
@@ -216,10 +219,10 @@ class Publisher:
         return self._stop_at is not None and time.monotonic() >= self._stop_at
 
     def _pause(self, seconds: float) -> None:
-        """Wait for the next attempt; what expires meanwhile is counted."""
+        """Wait before the next attempt. Verdicts that expire meanwhile are counted."""
         until = time.monotonic() + seconds
-        while (left := until - time.monotonic()) > 0 and not self._over():
-            self._rest(min(left, 0.2))
+        while (remaining_s := until - time.monotonic()) > 0 and not self._over():
+            self._rest(min(remaining_s, 0.2))
             self._waiting.expire(time.monotonic_ns())
 
     def _rest(self, seconds: float) -> None:
@@ -229,7 +232,7 @@ class Publisher:
         self._wake_reader.setblocking(False)
 
     def _serve(self, link: Link) -> None:
-        """One connection's work, until it breaks or everything is out after `stop`."""
+        """Send and receive on one connection, until it breaks, or until everything is published after `stop`."""
         self._metrics.broker_connected.set(1)
         certificates.show_brokers(link.certificate, self._metrics)
         self._connected_ns = time.monotonic_ns()
@@ -259,18 +262,18 @@ class Publisher:
         return not self._under_way and self._events.idle and self._waiting.empty
 
     def _farewell(self, link: Link) -> None:
-        """The last word, after which the connection is closed in order."""
-        said = self._under_way.send(link, self._status("offline"))
+        """Publish the status `offline`, after which the connection is closed in order."""
+        farewell_sent = self._under_way.send(link, self._status("offline"))
         while self._under_way and not self._over():
             link.wait(0.1)
             self._take_acknowledgements(link)
-        self._said_goodbye = said and not self._under_way
+        self._said_goodbye = farewell_sent and not self._under_way
         log.info("broker has everything")
         self._stop_at = time.monotonic()
 
     def _deaf(self) -> str:
-        what = "commands" if self._settings.hears_commands else "counts of actuators"
-        return f"the broker refuses to let us hear {what}"
+        messages = "commands" if self._settings.hears_commands else "counts of actuators"
+        return f"the broker refuses to let us hear {messages}"
 
     def _hear(self, link: Link) -> None:
         received, link.received = link.received, []
@@ -283,7 +286,7 @@ class Publisher:
             self._denied = denied
 
     def _send_all(self, link: Link) -> None:
-        """Send what fits: verdicts first, then statuses and answers, then events."""
+        """Send as many messages as may be in flight: verdicts first, then statuses and answers, then events."""
         while not self._under_way.full(link.limits):
             message = self._next(link)
             if message is None:
@@ -306,7 +309,7 @@ class Publisher:
         return self._waiting.next_other() or self._events.next()
 
     def _look_for_stalled(self, now: float) -> None:
-        """A broker that takes everything and acknowledges nothing is as good as gone."""
+        """Raises LostError if the broker has acknowledged nothing for a whole keep alive: it is as good as gone."""
         if now - self._looked < _LOOK_S:
             return
         self._looked = now
@@ -351,7 +354,7 @@ class Publisher:
     def _refused(self, message: Message, refusal: str) -> None:
         topic, hint = message.topic, hint_for_message(refusal)
         self._rarely.say(logging.ERROR, topic, "broker refuses %s: %s; %s", topic, refusal, hint)
-        if not message.answer:  # whose topics others choose
+        if not message.answer:  # others choose the topics of answers
             self._refusals[topic] = time.monotonic()
         if message.verdict:
             self._unpublished(message)
@@ -359,10 +362,10 @@ class Publisher:
             self._events.refused(message)
 
     def _give_up(self, message: Message) -> None:
-        """Give up a message that is larger than the broker takes, whatever one cuts off."""
+        """Give up a message that is larger than the broker takes, even when shortened."""
         if message.verdict:
             self._unpublished(message)
-        if message.event_seq is not None:  # the journal keeps its verdict; here it would stop all that come after it
+        if message.event_seq is not None:  # the journal keeps its verdict; the event would hold up all that follow
             self._events.acknowledged(message.event_seq)
             self._callbacks.acknowledged(message.event_seq)
 
@@ -373,14 +376,14 @@ class Publisher:
         self._metrics.missed.labels(message.verdict.camera).inc()
 
     def _put_back(self, message: Message) -> None:
-        """Into its queue again, before what came later."""
+        """Put a message back into its queue, in front of those that came later."""
         if message.event_seq is not None:
             self._events.put_back(message)
         else:
             self._waiting.put_back(message)
 
     def _hang_up(self, link: Link) -> None:
-        """Close, and take back what the broker has not acknowledged. Without a goodbye the last will is published."""
+        """Close, and take back unacknowledged messages. Without `offline`, the broker publishes the last will."""
         self._metrics.broker_connected.set(0)
         self._events.take_back()
         for message in reversed(self._under_way.take_back()):

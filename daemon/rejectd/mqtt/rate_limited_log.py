@@ -1,4 +1,4 @@
-"""The log has what does not change once in a while; each time is in the counters."""
+"""Logs a message that repeats itself only once in a while. The counters have every occurrence."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class Rarely:
         self._until: dict[str, float] = {}  # by subject
 
     def say(self, level: int, about: str, text: str, *values: object) -> None:
-        """Have it in the log, if the log has not had this subject lately."""
+        """Log a text about a subject, unless that subject was logged within the last minute."""
         now = time.monotonic()
         if now < self._until.get(about, now):
             return

@@ -1,4 +1,4 @@
-"""What a broker's no means, and what to do about it. The words before are MQTT's own, as paho spells them."""
+"""What to do when a broker refuses a connection or message, by its reason code in MQTT's words, as paho spells them."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from rejectd.contract.settings import Mqtt
 TAKEN_OVER = "Session taken over"
 TOO_LARGE = "Packet too large"
 
-ABOUT_A_MESSAGE = (  # reasons of an end that a message can be the cause of; empty: the broker gave none
+ABOUT_A_MESSAGE = (  # reasons of a lost connection that a message can have caused; empty: the broker gave no reason
     "", TOO_LARGE, "Protocol error", "Malformed packet", "Implementation specific error", "Payload format invalid",
 )  # fmt: skip
 
@@ -54,7 +54,7 @@ def hint_for_message(reason: str) -> str:
 
 
 def another_client(client_id: str, settings: Mqtt) -> tuple[str, str]:
-    """What is wrong when the broker gives our session to somebody else, and what to do."""
+    """What is wrong when another client takes over our session, and what to do."""
     fault = f"another client uses this identifier, {client_id}"
     where = f"at {settings.host}:{settings.port}"
     return (

@@ -1,4 +1,4 @@
-"""When to connect again, and what there is to say about a broker that does not keep us."""
+"""Decides when to connect to the broker again, and explains why it keeps closing the connection."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ from rejectd.mqtt.exchange import LostError
 from rejectd.mqtt.reasons import TAKEN_OVER
 
 _FIRST_S = 0.2
-_HELD_S = 5.0  # a connection that lasted as long was a good one
-_SHOWN_S = 120.0  # how long a line's problems name what has ended its connections
+_HELD_S = 5.0  # a connection that lasted so long was a good one
+_SHOWN_S = 120.0  # how long a line's problems name the reason of lost connections
 _UNEXPLAINED = (
     "without a reason; perhaps another client uses this identifier, {client_id}, or a message is larger than it takes"
 )
 
 
 class Patience:
-    """Each attempt in vain, and each connection that breaks soon, makes the next pause longer.
+    """Chooses the pause before the next attempt: longer after each failed attempt and each connection that broke soon.
 
-    Two services with one identifier take the session from each other. Each holds it while the other pauses; so a
-    connection counts as good only if it lasted well longer than the last pause.
+    Two services with the same client identifier take the session from each other, and each has it while the other
+    pauses. So a connection counts as good only if it lasted three times as long as the last pause.
     """
 
     def __init__(self, longest_s: float, *, client_id: str) -> None:
@@ -27,34 +27,34 @@ class Patience:
         self._client_id = client_id
         self._failures = 0
         self._last_pause_s = 0.0
-        self._broken = 0  # connections that the broker closed soon, one after the other
+        self._broken = 0  # how many connections in a row the broker closed soon
         self._problem = ""
         self._problem_at = 0.0
 
     def failed(self) -> float:
-        """An attempt was in vain; returns how long to wait for the next."""
+        """Note that an attempt failed. Returns how many seconds to wait before the next."""
         self._failures = min(self._failures + 1, 16)
         longest_s = min(_FIRST_S * 2 ** (self._failures - 1), self._longest_s)
         self._last_pause_s = longest_s * random.uniform(0.7, 1)
         return self._last_pause_s
 
     def ended(self, error: LostError, held_s: float, now: float) -> float:
-        """A connection that held for so long is gone; returns how long to wait before the next."""
+        """Note that a connection is lost after `held_s`. Returns how many seconds to wait before the next attempt."""
         taken_over = error.reason == TAKEN_OVER
-        held = held_s >= max(_HELD_S, 3 * self._last_pause_s) and not taken_over
-        self._broken = 0 if held else self._broken + error.closed
+        lasted = held_s >= max(_HELD_S, 3 * self._last_pause_s) and not taken_over
+        self._broken = 0 if lasted else self._broken + error.closed
         if taken_over:
             self._note(str(error), now)
         elif error.closed and self._broken > 1:
             why = "" if error.reason else f", {_UNEXPLAINED.format(client_id=self._client_id)}"
             self._note(f"{error}, again and again{why}", now)
-        if held:
+        if lasted:
             self._failures, self._last_pause_s = 0, 0.0
             return 0.0
         return self.failed()
 
     def problem(self, now: float) -> str:
-        """Why connections have ended lately, if the broker has ended them and will again; else empty."""
+        """Why the broker keeps closing connections; empty if it has not done so for `_SHOWN_S`."""
         return self._problem if self._problem and now < self._problem_at + _SHOWN_S else ""
 
     def _note(self, problem: str, now: float) -> None:

@@ -1,7 +1,7 @@
-"""Whether the broker lets the service say what it will have to, tried with messages that nobody can mistake.
+"""Checks that the broker lets the service publish and subscribe, with messages that nobody can mistake for real ones.
 
-They are for a camera called `check`, which no camera may be called, with `check` in the place of a decision, with a
-schema of their own, and not retained. The status of the line itself is not tried: each message there counts.
+These messages name a camera `check`, a name that no camera may have, and a decision `check`. They have a schema of
+their own and are not retained. The topic of the line's own status is not tried, since every message there counts.
 """
 
 from __future__ import annotations
@@ -24,15 +24,15 @@ class RightsError(LinkError):
 
 
 def try_rights(link: Link, line: str, settings: Mqtt) -> str:
-    """What was tried, in words; publishes as the service will, and subscribes.
+    """Publish and subscribe as the service will. Returns what the broker allows, in words.
 
     Raises:
         RightsError: with every topic that the broker refuses.
         LinkError: if the broker does not answer, or is gone.
     """
-    wanted = [command_topic(line, "+")] if settings.hears_commands else []
-    wanted += [actuator_topic(line, "+")] if settings.hears_counts else []
-    subscribe(link, wanted, settings)
+    topics_to_hear = [command_topic(line, "+")] if settings.hears_commands else []
+    topics_to_hear += [actuator_topic(line, "+")] if settings.hears_counts else []
+    subscribe(link, topics_to_hear, settings)
     refused = _refusals(link, line, settings)
     if refused:
         who = f"user {settings.username}" if settings.username else "a client without user"
@@ -41,11 +41,11 @@ def try_rights(link: Link, line: str, settings: Mqtt) -> str:
         raise RightsError(f"the broker does not let {who} publish on {topics}", hint=f"its access list needs: {rules}")
     if not link.v5:
         return "does not say what may be published"
-    return "lets the service publish" + (" and hear" if wanted else "")
+    return "lets the service publish" + (" and hear" if topics_to_hear else "")
 
 
 def _refusals(link: Link, line: str, settings: Mqtt) -> dict[str, str]:
-    """Why the broker refuses a kind of topic, as an access list names it."""
+    """Why the broker refuses messages, by topic as an access list names it; empty if it refuses none."""
     body = encode({"schema": "rejectd.cli.check.v1", "line": line})
     kinds = {link.publish(Message(topic=topic, payload=body), 0): kind for topic, kind in _probes(line).items()}
     refused: dict[str, str] = {}
@@ -54,8 +54,8 @@ def _refusals(link: Link, line: str, settings: Mqtt) -> dict[str, str]:
         if time.monotonic() > until:
             raise LinkError(f"broker {settings.host}:{settings.port}: has not acknowledged within {_ANSWER_S:g} s")
         link.wait(0.1)
-        done, link.acknowledged = link.acknowledged, []
-        for acknowledgement in done:
+        acknowledgements, link.acknowledged = link.acknowledged, []
+        for acknowledgement in acknowledgements:
             kind = kinds.pop(acknowledgement.mid, "")
             if kind and acknowledgement.refusal:
                 refused[kind] = acknowledgement.refusal
@@ -63,7 +63,7 @@ def _refusals(link: Link, line: str, settings: Mqtt) -> dict[str, str]:
 
 
 def _probes(line: str) -> Mapping[str, str]:
-    """Topics to try, and what the access list should say for each."""
+    """Topics to try, and the topic filter that the access list should have for each."""
     root = f"{TOPIC_ROOT}/{line}"
     return {
         f"{root}/{_CHECK}/status": f"{root}/+/status",

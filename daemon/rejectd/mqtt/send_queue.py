@@ -1,7 +1,7 @@
-"""What waits for the broker: verdicts until their deadline, the states of cameras, answers to commands.
+"""The messages that wait for the broker: verdicts until their deadline, statuses of cameras, answers to commands.
 
-Of a camera's states the latest counts. But while a camera was down parts have passed unseen, which a gateway must learn
-even if the camera was up again before anybody could be told: the last `down` goes out before what came after it.
+Only the latest status of a camera is sent, with one exception. While a camera was down, parts passed unseen. A gateway
+must learn that even if the camera is up again by now, so the last `down` is sent before the status that followed it.
 """
 
 from __future__ import annotations
@@ -18,20 +18,20 @@ _ANSWERS_WAITING = 64
 
 
 class Waiting:
-    """Any thread may add; the publish thread alone takes."""
+    """The queue of messages for the broker. Any thread may add; only the publish thread takes."""
 
     def __init__(self, expired: Callable[[Message], None]) -> None:
-        """`expired` is told of each verdict that will never be sent."""
+        """`expired` is called with each verdict that will never be sent."""
         self._expired = expired
         self._verdicts: deque[Message] = deque()
         self._cameras: dict[str, Message] = {}
         self._changed_cameras: set[str] = set()
-        self._downs: dict[str, Message] = {}  # not sent yet, and no longer the latest
+        self._downs: dict[str, Message] = {}  # the last `down` of each camera that was not sent yet
         self._answers: deque[Message] = deque(maxlen=_ANSWERS_WAITING)
         self._lock = threading.Lock()  # guards verdicts and cameras
 
     def add_verdict(self, message: Message) -> None:
-        """If far too many wait, the oldest goes."""
+        """Queue a verdict. If too many verdicts wait, the oldest expires."""
         with self._lock:
             self._verdicts.append(message)
             oldest = self._verdicts.popleft() if len(self._verdicts) > _VERDICTS_WAITING else None
@@ -39,7 +39,7 @@ class Waiting:
             self._expired(oldest)
 
     def add_camera(self, camera: str, message: Message) -> None:
-        """A camera's latest status takes the place of the one before, but for a `down` that was not sent."""
+        """Queue a camera's status in the place of the one before; a `down` that was not sent yet is kept."""
         with self._lock:
             if message.down:
                 self._downs[camera] = message
@@ -47,7 +47,7 @@ class Waiting:
             self._changed_cameras.add(camera)
 
     def add_answer(self, message: Message) -> None:
-        """If far too many wait, the oldest goes."""
+        """Queue an answer. If too many answers wait, the oldest is dropped."""
         self._answers.append(message)
 
     @property
@@ -56,12 +56,12 @@ class Waiting:
         return not (self._verdicts or self._answers)
 
     def say_cameras_again(self) -> None:
-        """A broker that has just come back knows nothing of the cameras."""
+        """Queue the latest status of every camera again: a broker that has just come back may have none of them."""
         with self._lock:
             self._changed_cameras = set(self._cameras)
 
     def next_verdict(self) -> Message | None:
-        """The next verdict that is still of use."""
+        """The next verdict whose deadline is still to come; None if there is none."""
         while True:
             with self._lock:
                 message = self._verdicts.popleft() if self._verdicts else None
@@ -72,19 +72,19 @@ class Waiting:
             self._expired(message)
 
     def next_other(self) -> Message | None:
-        """The next status of a camera, or answer."""
+        """The next status of a camera, or the next answer; None if neither waits."""
         with self._lock:
             while self._downs:
                 camera, message = self._downs.popitem()
                 if self._cameras[camera] is not message:
-                    self._changed_cameras.add(camera)  # what came since follows
+                    self._changed_cameras.add(camera)  # the status that came since follows
                     return message
             if self._changed_cameras:
                 return self._cameras[self._changed_cameras.pop()]
         return self._answers.popleft() if self._answers else None
 
     def put_back(self, message: Message) -> None:
-        """Into its queue again, before what came later."""
+        """Put a message back into its queue, in front of those that came later."""
         if message.verdict:
             with self._lock:
                 self._verdicts.appendleft(message)
@@ -99,7 +99,7 @@ class Waiting:
                     self._downs.setdefault(camera, message)
 
     def expire(self, now_ns: int) -> None:
-        """Give up verdicts whose deadline is over; cameras differ, so that these can be anywhere."""
+        """Give up verdicts whose deadline is over: anywhere in the queue, since deadlines differ by camera."""
         with self._lock:
             waiting = list(self._verdicts)
             self._verdicts = deque(
@@ -110,6 +110,6 @@ class Waiting:
                 self._expired(message)
 
     def give_up(self) -> None:
-        """Nothing is sent any more."""
+        """Give up all verdicts: nothing is sent any more."""
         for message in self._verdicts:
             self._expired(message)

@@ -1,7 +1,7 @@
-"""Makes messages fit into what the broker takes, and accounts for those that do not.
+"""Shortens messages to the largest packet that the broker takes, and counts those that cannot be shortened enough.
 
-MQTT 5 brokers name their Maximum Packet Size when we connect. Others close the connection; then the size that broke it
-is learnt (see `suspects`).
+MQTT 5 brokers name their Maximum Packet Size when we connect. Other brokers close the connection; then the limit is
+learnt from the size of the message that broke it (breaking_messages.py).
 """
 
 from __future__ import annotations
@@ -18,45 +18,45 @@ from rejectd.mqtt.rate_limited_log import Rarely
 
 log = logging.getLogger(__name__)
 
-_RELEARN_S = 600.0  # what was learnt may have changed
+_RELEARN_S = 600.0  # after this, a learnt limit is forgotten, since the broker's may have changed
 _HINT = "raise the largest packet that the broker takes (mosquitto: max_packet_size, message_size_limit)"
 
 
 class Fitting:
-    """Owned by the publish thread; `problem` and `answer_bytes` may be called by any thread."""
+    """The broker's size limit. Owned by the publish thread; any thread may call `problem` and `most_bytes`."""
 
     def __init__(self, metrics: Metrics) -> None:
         self._metrics = metrics
-        self._named: int | None = None  # by the broker
+        self._named: int | None = None  # the limit that the broker has named
         self._learnt: int | None = None
         self._learnt_at = 0.0
         self._given_up = 0
         self._shortened = 0
-        self._last = ""  # topic and size of the last one
+        self._last = ""  # topic and size of the last message that was too large
         self._largest = 0
         self._rarely = Rarely(log)
 
     def connected(self, packet_bytes: int | None) -> None:
-        """The broker takes packets of this size at most; None: it does not say."""
+        """Note the largest packet that the broker takes, as named at the connection; None if it names none."""
         self._named = packet_bytes
 
     def learn(self, size: int, taken: int) -> None:
-        """The broker did not take a packet of this size, but one of `taken` bytes. Its limit is somewhere between.
+        """Note that the broker did not take a packet of `size` bytes, but took one of `taken` bytes.
 
-        Half the size is tried next: each wrong guess costs connections.
+        The limit is somewhere between. Half of `size` is tried next, since each wrong guess costs connections.
         """
         self._learnt, self._learnt_at = max(size // 2, min(taken, size - 1)), time.monotonic()
 
     @property
     def most_bytes(self) -> int | None:
-        """The largest packet that the broker takes, as far as that is known."""
+        """The largest packet in bytes that the broker takes; None if no limit is known."""
         if self._learnt is not None and time.monotonic() > self._learnt_at + _RELEARN_S:
             self._learnt = None
         limits = [limit for limit in (self._named, self._learnt) if limit is not None]
         return min(limits, default=None)
 
     def fit(self, message: Message) -> Message | None:
-        """The message as the broker takes it; None if it cannot be made to fit, which is counted and said."""
+        """The message, shortened if it must be; None if it cannot be made to fit, which is counted and logged."""
         most, size = self.most_bytes, packet_bytes(message)
         if most is None or size <= most:
             return message
@@ -68,13 +68,13 @@ class Fitting:
         return None if payload is None else dataclasses.replace(message, payload=payload)
 
     def problem(self) -> str:
-        """What a person should know of the broker's limit; empty if nothing was too large for it."""
+        """What a person should know of the broker's limit; empty if no message was too large."""
         most = self.most_bytes
         if most is None or self._largest <= most:
             return ""
         counts = {"given up": self._given_up, "shortened": self._shortened}
-        what = ", ".join(f"{count} {done}" for done, count in counts.items() if count)
-        return f"the broker takes messages of {most} bytes at most: {what}, the last {self._last}; {_HINT}"
+        summary = ", ".join(f"{count} {fate}" for fate, count in counts.items() if count)
+        return f"the broker takes messages of {most} bytes at most: {summary}, the last {self._last}; {_HINT}"
 
     def _tell(self, message: Message, size: int, most: int, *, given_up: bool) -> None:
         self._given_up += given_up
@@ -86,20 +86,20 @@ class Fitting:
 
     def _say(self, message: Message, size: int, most: int, done: str) -> None:
         topic = message.topic
-        what = f"event {message.event_seq}" if message.event_seq is not None else "a message"
+        subject = f"event {message.event_seq}" if message.event_seq is not None else "a message"
         text = "%s: %s of %d bytes is %s, the broker takes %d; %s"
-        self._rarely.say(logging.ERROR, f"{done} {topic}", text, topic, what, size, done, most, _HINT)
+        self._rarely.say(logging.ERROR, f"{done} {topic}", text, topic, subject, size, done, most, _HINT)
 
 
 def packet_bytes(message: Message) -> int:
-    """How large a message is as an MQTT packet, at most: header, topic, properties and payload."""
+    """The largest size in bytes of a message as an MQTT packet: header, topic, properties and payload."""
     properties = sum(3 + len(data) for data in (message.correlation, (message.answer_to or "").encode()) if data)
     properties += 5 if message.verdict else 0  # message expiry
     return 5 + 2 + len(message.topic.encode()) + 2 + 4 + properties + len(message.payload)
 
 
 def _answer_without_result(body: bytes, most_bytes: int, packet_limit: int) -> bytes | None:
-    """An answer that says why it does not hold what was asked for."""
+    """An answer without its result, and with an error that says why; None if even that does not fit."""
     answer = json.loads(body)
     error = f"it is done, but the answer has {len(body)} bytes, and the broker takes {packet_limit} at most; {_HINT}"
     return shortened(encode({**answer, "ok": False, "error": error, "result": None}), most_bytes)

@@ -1,4 +1,4 @@
-"""TLS as the settings want it, and what to do when it fails: each cause has words of its own."""
+"""Sets up TLS as the settings say, and explains for each cause of failure what to do."""
 
 from __future__ import annotations
 
@@ -28,7 +28,10 @@ class TlsError(RejectdError):
 
 
 class _Socket(ssl.SSLSocket):
-    """Is closed when the handshake fails or takes long; paho would leave it open, or wait for a whole keep alive."""
+    """A socket that closes when the handshake fails or takes too long.
+
+    paho would leave it open, or wait for a whole keep alive.
+    """
 
     def do_handshake(self, block: bool = False) -> None:
         self.settimeout(_HANDSHAKE_S)
@@ -40,27 +43,27 @@ class _Socket(ssl.SSLSocket):
 
 
 def context(settings: Mqtt) -> ssl.SSLContext:
-    """How to speak TLS with the broker.
+    """Build the TLS context for the broker from the settings.
 
     Raises:
-        TlsError: that names the file and what is wrong with it.
+        TlsError: with the file and what is wrong with it.
     """
-    made = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    made.sslsocket_class = _Socket
+    tls_context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    tls_context.sslsocket_class = _Socket
     if settings.tls_ca is None:
-        made.load_default_certs()
+        tls_context.load_default_certs()
     else:
         ca = settings.tls_ca
-        _load("mqtt.tls_ca", ca, "CERTIFICATE", lambda: made.load_verify_locations(cafile=ca))
+        _load("mqtt.tls_ca", ca, "CERTIFICATE", lambda: tls_context.load_verify_locations(cafile=ca))
     if settings.tls_cert and settings.tls_key:
         cert, key = settings.tls_cert, settings.tls_key
         _load("mqtt.tls_cert", cert, "CERTIFICATE", lambda: None)
-        _load("mqtt.tls_key", key, "PRIVATE KEY", lambda: made.load_cert_chain(cert, key, password=_refuse))
-    return made
+        _load("mqtt.tls_key", key, "PRIVATE KEY", lambda: tls_context.load_cert_chain(cert, key, password=_refuse))
+    return tls_context
 
 
 def hint(error: OSError, settings: Mqtt) -> str:
-    """What to do about a connection with TLS that could not be made."""
+    """What to do about a TLS connection that could not be opened."""
     if isinstance(error, ssl.SSLCertVerificationError):
         return _hint_for_certificate(error.verify_code, settings)
     reason = (error.reason if isinstance(error, ssl.SSLError) else "") or reason_in(str(error))
@@ -70,7 +73,7 @@ def hint(error: OSError, settings: Mqtt) -> str:
 
 
 def cause(error: OSError) -> str:
-    """Why TLS failed, without the place in a source file."""
+    """Why TLS failed, in words; without OpenSSL's place in its source file."""
     if isinstance(error, ssl.SSLCertVerificationError):
         return f"the broker's certificate is not trusted: {error.verify_message}"
     reason = error.reason if isinstance(error, ssl.SSLError) else None
@@ -78,13 +81,13 @@ def cause(error: OSError) -> str:
 
 
 def reason_in(text: str) -> str:
-    """OpenSSL's name of a reason in the text of an error; empty if there is none."""
+    """OpenSSL's name of the reason in the text of an error; empty if there is none."""
     match = _REASON.search(text)
     return match[1] if match else ""
 
 
 def hint_for_reason(reason: str, settings: Mqtt) -> str:
-    """What to do about a reason of OpenSSL, such as an alert of the broker."""
+    """What to do about an error, by OpenSSL's name of its reason, such as an alert of the broker."""
     if any(part in reason for part in _NOT_TLS):
         return _no_tls(settings)
     if any(part in reason for part in _OLD):
@@ -103,9 +106,9 @@ def hint_for_reason(reason: str, settings: Mqtt) -> str:
 
 
 def alert(settings: Mqtt) -> str:
-    """OpenSSL's name of what the broker has against us; empty if it does not say.
+    """OpenSSL's name of the alert with which the broker refuses us; empty if it sends none.
 
-    With TLS 1.3 that comes after the handshake, and is lost when we have begun to talk; so here we do not.
+    With TLS 1.3 the alert comes after the handshake, and is lost once we have sent anything; so this sends nothing.
     """
     try:
         with (
@@ -122,13 +125,13 @@ def alert(settings: Mqtt) -> str:
 
 def speaks_tls(settings: Mqtt) -> bool:
     """Whether something on the broker's port answers in TLS."""
-    anyhow = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # only asked whether it is TLS: nothing is said over it
-    anyhow.check_hostname = False
-    anyhow.verify_mode = ssl.CERT_NONE
+    unverified = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # only to see whether it is TLS: nothing is sent over it
+    unverified.check_hostname = False
+    unverified.verify_mode = ssl.CERT_NONE
     try:
         with (
             socket.create_connection((settings.host, settings.port), _PROBE_S) as plain,
-            anyhow.wrap_socket(plain, server_hostname=settings.host),
+            unverified.wrap_socket(plain, server_hostname=settings.host),
         ):
             return True
     except ssl.SSLError as error:
@@ -152,20 +155,20 @@ def _hint_for_certificate(code: int, settings: Mqtt) -> str:
         return "set this machine's clock, or wait until the broker's certificate is valid"
     if code == _REVOKED:
         return "give the broker a new certificate"
-    other = f", which {settings.tls_ca} is not, or have the broker send its whole chain" if settings.tls_ca else ""
-    return f"set mqtt.tls_ca to the authority that signed the broker's certificate{other}"
+    chain_hint = f", which {settings.tls_ca} is not, or have the broker send its whole chain" if settings.tls_ca else ""
+    return f"set mqtt.tls_ca to the authority that signed the broker's certificate{chain_hint}"
 
 
 def _load(setting: str, file: Path, kind: str, load: Callable[[], None]) -> None:
-    """Have OpenSSL read a file, and say in words what it finds wrong."""
+    """Have OpenSSL read a file. Raises TlsError with what is wrong with it, in words."""
     try:
         content = file.read_bytes()
         load()
     except ssl.SSLError as error:
         raise TlsError(f"{setting}: {file}: {_wrong(content, kind, error)}", hint=_format_hint(content, kind)) from None
     except OSError as error:
-        told = trouble.explain(error, file)
-        raise TlsError(f"{setting}: {file}: cannot be read: {told.cause}", hint=told.hint) from error
+        explanation = trouble.explain(error, file)
+        raise TlsError(f"{setting}: {file}: cannot be read: {explanation.cause}", hint=explanation.hint) from error
     except ValueError as error:
         raise TlsError(f"{setting}: {file}: {error}", hint="give a file in PEM format") from error
     if f"{kind}-----".encode() not in content:

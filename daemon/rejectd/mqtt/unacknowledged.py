@@ -1,4 +1,4 @@
-"""What was sent and is not acknowledged yet: how many messages may be, how large, and which one broke a connection."""
+"""The messages that were sent and not acknowledged yet: how many may be, and which one broke a connection."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ log = logging.getLogger(__name__)
 
 
 class UnderWay:
-    """Owned by the publish thread."""
+    """The messages under way to the broker. Owned by the publish thread."""
 
     def __init__(self, fitting: Fitting) -> None:
         self._fitting = fitting
@@ -26,40 +26,40 @@ class UnderWay:
         return bool(self._sent)
 
     def full(self, limits: Limits) -> bool:
-        """Whether nothing may be sent now: the broker wants no more, or a suspect is under way, which goes alone."""
+        """Whether nothing may be sent now: the broker takes no more, or a suspect is under way, which must be alone."""
         suspect = any(self._suspects.alone(sent.message) for sent in self._sent.values())
         return suspect or len(self._sent) >= limits.in_flight
 
     def full_for_others(self, limits: Limits) -> bool:
-        """Whether what is still free must stay so for verdicts."""
+        """Whether the places that are still free must be kept for verdicts."""
         return sum(sent.message.verdict is None for sent in self._sent.values()) >= limits.in_flight_others
 
     def must_wait(self, message: Message) -> bool:
-        """Whether it may go only when nothing else is under way."""
+        """Whether a message must wait because it is suspect and others are under way."""
         return bool(self._sent) and self._suspects.alone(message)
 
     def oldest_at(self, now: float) -> float:
-        """The instant at which the oldest was sent; now if there is none."""
+        """The instant at which the oldest message was sent; `now` if none is under way."""
         return min((sent.at for sent in self._sent.values()), default=now)
 
     def send(self, link: Link, message: Message) -> bool:
-        """Send it, shortened where it must be; False if it is larger than the broker takes all the same.
+        """Send a message, shortened if it must be. Returns False if it is still larger than the broker takes.
 
         Raises:
             LostError: if the connection is gone.
         """
-        fitting = self._fitting.fit(message)
-        if fitting is None:
+        fitted = self._fitting.fit(message)
+        if fitted is None:
             return False
-        mid = link.publish(fitting, time.monotonic_ns())
-        self._sent[mid] = Sent(message=message, size=packet_bytes(fitting), at=time.monotonic())
+        mid = link.publish(fitted, time.monotonic_ns())
+        self._sent[mid] = Sent(message=message, size=packet_bytes(fitted), at=time.monotonic())
         return True
 
     def acknowledged(self, link: Link) -> list[tuple[Message, str]]:
-        """What the broker has acknowledged or refused since the last call, with the reason of a refusal."""
-        done, link.acknowledged = link.acknowledged, []
+        """The messages that the broker acknowledged or refused since the last call, with the reason of a refusal."""
+        acknowledgements, link.acknowledged = link.acknowledged, []
         messages = []
-        for acknowledgement in done:
+        for acknowledgement in acknowledgements:
             sent = self._sent.pop(acknowledgement.mid, None)
             if sent is None:
                 continue
@@ -71,7 +71,7 @@ class UnderWay:
         return messages
 
     def look_for_culprit(self, error: LostError, now: float) -> None:
-        """Learn what the broker closed the connection for, if it was a message."""
+        """Find the message for which the broker closed the connection, if it was one, and learn the size limit."""
         if not error.closed or error.reason not in ABOUT_A_MESSAGE:
             return
         culprit = self._suspects.broke(list(self._sent.values()), now)
@@ -81,7 +81,7 @@ class UnderWay:
             self._fitting.learn(size, self._suspects.largest_taken)
 
     def take_back(self) -> list[Message]:
-        """Everything that the broker has not acknowledged, in the order of sending; nothing is under way then."""
+        """Remove and return the messages that the broker has not acknowledged, in the order of sending."""
         messages = [sent.message for sent in self._sent.values()]
         self._sent.clear()
         return messages

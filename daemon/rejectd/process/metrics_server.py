@@ -1,6 +1,6 @@
-"""The page for Prometheus, from one thread and a bounded number of connections, whatever clients do.
+"""Serves the page for Prometheus in one thread, with a bounded number of connections, whatever clients do.
 
-A client sends its request at once and is answered; one that does not is dropped after a few seconds, or as soon as its
+A client that sends its request at once is answered. Any other client is dropped after a few seconds, or as soon as its
 place is needed. So idle connections cost neither threads nor files that the service needs, and a scrape gets through.
 """
 
@@ -41,7 +41,7 @@ class _Client:
 
     @property
     def spare(self) -> int:
-        """Who is dropped first for a new client: 0 is answered, 1 asked for nothing yet, 2 is slow, 3 waits."""
+        """Who is dropped first for a new client: 0 is answered, 1 has sent nothing yet, 2 is slow, 3 waits."""
         if self.answer is not None:
             return 2 if self.answer else 0
         return 3 if self.asks else 1
@@ -116,14 +116,14 @@ class MetricsServer:
             self._let_in(connection)
 
     def _stay_out(self, error: OSError) -> None:
-        """Let nobody in for a while where the process has no file left; other errors are those of one client."""
+        """Take no connections for a while if the process has no file left; other errors concern one client only."""
         if error.errno in _NO_FILES:
             log.warning("metrics: no connection can be taken: %s", error.strerror)
             self._selector.unregister(self._listening)
             self._let_in_from = time.monotonic() + _FULL_S
 
     def _let_in(self, connection: socket.socket) -> None:
-        """Give a place to a connection; where there is none, that of the client that needs it least."""
+        """Give a place to a connection; if none is free, the place of the client that needs it least."""
         if len(self._clients) >= PLACES:
             self._drop(min(self._clients.values(), key=lambda client: client.spare))  # the first of several
         connection.setblocking(False)
@@ -198,15 +198,15 @@ class MetricsServer:
             self._wait_for(client, 0)
 
     def _answer_waiting(self, now: float) -> None:
-        """Make a page for those who ask for the same, unless the last one was so dear that it is others' turn."""
+        """Build one page for clients with the same request, unless the last took so long that it is others' turn."""
         if not self._waiting or now < self._next_page:
             return
-        asked = self._waiting[0].asks
-        assert asked is not None
-        status, headers, body = _page(self._app, dict(asked))
+        request = self._waiting[0].asks
+        assert request is not None
+        status, headers, body = _page(self._app, dict(request))
         self._next_page = now + (time.monotonic() - now) / _SHARE
-        alike = [client for client in self._waiting if client.asks == asked]
-        self._waiting = [client for client in self._waiting if client.asks != asked]
+        alike = [client for client in self._waiting if client.asks == request]
+        self._waiting = [client for client in self._waiting if client.asks != request]
         for client in alike:
             self._answer(client, status, body, headers, head=client.head)
 

@@ -1,4 +1,4 @@
-"""What systemd wants to hear: readiness, progress, and log lines with a priority. See sd_notify(3) and sd-daemon(3)."""
+"""Tells systemd of readiness and progress, and writes log lines with a priority: sd_notify(3) and sd-daemon(3)."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ class Formatter(logging.Formatter):
         if record.exc_info:
             message += " | " + self.formatException(record.exc_info)
         message = " | ".join((message + fields).splitlines())
-        message = "".join(each if each.isprintable() else ascii(each)[1:-1] for each in message)
+        message = "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in message)
         if self._journal:
             return f"<{_PRIORITIES.get(record.levelno, 6)}>{message}"
         return f"{self.formatTime(record, '%H:%M:%S')} {record.levelname.lower():7} {message}"

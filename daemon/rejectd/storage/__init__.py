@@ -1,1 +1,1 @@
-"""What is on the disk or waits for it: journal and outbox, in-flight file, evidence. One thread owns the disk."""
+"""Keeps things on the disk: journal and outbox, in-flight file, evidence. One thread owns the disk."""

@@ -1,4 +1,4 @@
-"""What waits for the journal to take it: tried again, with longer and longer pauses, while the disk takes nothing."""
+"""The entries that wait for the journal. While the disk takes nothing, they are tried again after longer pauses."""
 
 from __future__ import annotations
 
@@ -18,28 +18,28 @@ _RETRY_MAX_S = 5.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Group:
-    """What goes into the journal in one transaction."""
+    """The entries that go into the journal in one transaction."""
 
     entries: Entries
     event_ids: Sequence[str]  # of its verdicts
-    items: int  # how many were handed in
+    items: int  # how many items of the recorder's queue these entries came from
 
 
 class Backlog:
-    """Owned by the record thread; `problem` and `items` may be read by any."""
+    """The groups that wait for the journal. Owned by the record thread; any thread may read `problem` and `items`."""
 
     def __init__(self, outbox: Outbox) -> None:
         self._outbox = outbox
         self._groups: deque[Group] = deque()
         self._retry_at = 0.0
         self._retry_s = _RETRY_S
-        self.items = 0  # that wait
-        self.unacknowledged = 0  # events, by the broker
+        self.items = 0  # how many items wait
+        self.unacknowledged = 0  # events that the broker has not acknowledged
         self.problem = ""  # why nothing can be written now
 
     @property
     def patience_s(self) -> float:
-        """How long until something is to be tried again; a second if nothing is."""
+        """How many seconds until the next attempt; 1 if nothing waits."""
         if not self._groups and not self.problem:
             return 1.0
         return min(1.0, max(0.0, self._retry_at - time.monotonic()))
@@ -54,12 +54,15 @@ class Backlog:
             self.problem = ""
 
     def add(self, group: Group) -> None:
-        """Have a group wait."""
+        """Queue a group."""
         self._groups.append(group)
         self.items += group.items
 
     def write(self, settle: Callable[[Group], None], *, now: bool = False) -> None:
-        """A transaction for each group, until the disk does not take one; not before it is time, but `now`."""
+        """Write each group in a transaction of its own, until the disk does not take one.
+
+        Writes nothing before the pause after a failure is over, unless `now`. `settle(group)` is called after each.
+        """
         while (self._groups or self.problem) and (now or time.monotonic() >= self._retry_at):
             group = self._groups[0] if self._groups else None
             if not self._commit(group.entries if group else Entries()):
@@ -70,14 +73,14 @@ class Backlog:
                 settle(group)
 
     def give_up(self) -> list[Group]:
-        """What has not been written, and never will be."""
+        """Remove and return the groups that have not been written, and never will be."""
         groups = list(self._groups)
         self._groups.clear()
         self.items = 0
         return groups
 
     def postpone(self, error: OutboxError) -> None:
-        """Try again later what the disk did not take now."""
+        """Note that the disk did not take a group, and choose when to try again."""
         if str(error) != self.problem:
             self.problem = str(error)
             log.error("%s", error)
@@ -85,7 +88,7 @@ class Backlog:
         self._retry_s = min(self._retry_s * 2, _RETRY_MAX_S)
 
     def _commit(self, entries: Entries) -> bool:
-        """Whether it is on disk."""
+        """Write entries. Returns whether they are on disk."""
         try:
             self._outbox.write(entries)
             self.unacknowledged = self._outbox.waiting()

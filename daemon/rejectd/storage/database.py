@@ -1,4 +1,4 @@
-"""The one SQLite file of a line: verdicts, defect events, counts of actuators. Opened here, brought up to date here."""
+"""Opens the one SQLite file of a line, which holds verdicts, defect events and counts of actuators, and migrates it."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import sqlite3
 from pathlib import Path
 
 VERSION = 2
-_SMALL_BYTES = 16_000_000  # a file that can be looked at as a whole every few seconds
+_SMALL_BYTES = 16_000_000  # a file that is smaller can be checked as a whole every few seconds
 
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS verdict (
@@ -56,23 +56,23 @@ class NewerError(Exception):
 
 
 class EmptyError(Exception):
-    """The file is there, and its tables are still being made."""
+    """The file exists, but its tables are still being made."""
 
 
 def open_to_write(path: Path) -> sqlite3.Connection:
-    """Open or create the file and bring it up to date.
+    """Open or create the file, and bring its tables up to date.
 
     Raises:
-        sqlite3.Error: if that fails.
+        sqlite3.Error: if the file cannot be opened or written.
         NewerError: if a newer rejectd wrote it.
     """
     db = sqlite3.connect(path, timeout=5, isolation_level=None, check_same_thread=False)
     try:
-        found = db.execute("PRAGMA user_version").fetchone()[0]
-        if found > VERSION:
+        version = db.execute("PRAGMA user_version").fetchone()[0]
+        if version > VERSION:
             raise NewerError  # noqa: TRY301 - the file is closed below, and left as it is
         _set_up(db)
-        if found == 1:
+        if version == 1:
             db.executescript(_FROM_1.format(schema=SCHEMA))
         db.executescript(SCHEMA)
         db.execute(f"PRAGMA user_version={VERSION}")
@@ -83,18 +83,18 @@ def open_to_write(path: Path) -> sqlite3.Connection:
 
 
 def _set_up(db: sqlite3.Connection) -> None:
-    """What the connection commits is on the disk."""
+    """Set up a connection so that everything it commits is on the disk."""
     db.execute("PRAGMA auto_vacuum=INCREMENTAL")  # before the first write, which journal_mode is
     db.execute("PRAGMA journal_mode=WAL")
     db.execute("PRAGMA synchronous=FULL")
 
 
 def connect_if_there(path: Path) -> sqlite3.Connection:
-    """A connection for one thread to a file that somebody else has made.
+    """Open a connection for one thread to a file that another thread or process has made.
 
     Raises:
-        EmptyError: if it has no tables yet.
-        sqlite3.Error: if it cannot be opened.
+        EmptyError: if the file has no tables yet.
+        sqlite3.Error: if the file cannot be opened.
     """
     uri = f"{path.absolute().as_uri()}?mode=rw"  # a reader that cannot write could not share the index of the WAL
     db = sqlite3.connect(uri, uri=True, timeout=5, isolation_level=None, check_same_thread=False)
@@ -108,15 +108,15 @@ def connect_if_there(path: Path) -> sqlite3.Connection:
 
 
 def complaint(path: Path) -> str:
-    """What is wrong with what lies on the disk, as far as a look shows it; empty if nothing is.
+    """Check the file on the disk. Returns what is wrong with it; empty if nothing is.
 
-    The connection that writes may go on for long with pages that it remembers.
+    This opens a new connection: the one that writes may go on for long with pages in its cache.
     """
     db = connect_if_there(path)
     try:
         if path.stat().st_size < _SMALL_BYTES:
-            (found,) = db.execute("PRAGMA quick_check(1)").fetchone()
-            return "" if found == "ok" else str(found)
+            (finding,) = db.execute("PRAGMA quick_check(1)").fetchone()
+            return "" if finding == "ok" else str(finding)
         for table in ("verdict", "event", "actuator"):
             db.execute(f"SELECT * FROM {table} LIMIT 1").fetchone()  # noqa: S608 - our own names
     except sqlite3.Error as error:
@@ -129,13 +129,13 @@ def complaint(path: Path) -> str:
 
 
 def is_damage(error: sqlite3.Error, *, opening: bool = False) -> bool:
-    """Whether a file is no database, or a broken one; when it is opened, also a database of something else."""
+    """Whether an error means a damaged file or no database; if `opening`, also a database of another program."""
     damage = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
     return _code(error) in (damage | {sqlite3.SQLITE_ERROR} if opening else damage)
 
 
 def is_passing(error: sqlite3.Error) -> bool:
-    """Whether a connection is as good as before an error."""
+    """Whether the connection can still be used after an error: the disk is full, or the file is locked."""
     return _code(error) in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_BUSY)
 
 
@@ -144,7 +144,7 @@ def _code(error: sqlite3.Error) -> int:
 
 
 def open_to_read(path: Path) -> sqlite3.Connection:
-    """A connection that cannot write, also while the service does."""
+    """Open a connection that cannot write; possible also while the service writes."""
     mode = "mode=ro"
     if not path.with_name(f"{path.name}-wal").exists() and not os.access(path.parent, os.W_OK):
         mode += "&immutable=1"  # nobody writes now, and who may not write there cannot make what sharing needs

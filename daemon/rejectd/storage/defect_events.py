@@ -1,4 +1,4 @@
-"""Makes the event of a part that did not pass, with its evidence. Evidence that fails never costs the event."""
+"""Builds the defect event of a part that did not pass, with its evidence. An event is sent even without evidence."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Record:
-    """A verdict on its way to the disk, with its frame if evidence is to be kept."""
+    """A verdict on its way to the disk, with its frame if evidence shall be kept."""
 
     verdict: Verdict
     body: Mapping[str, Any]  # of its message
@@ -26,7 +26,7 @@ class Record:
 
 
 class Defects:
-    """Owned by the record thread; `problem` may be read by any."""
+    """Builds defect events. Owned by the record thread; any thread may read `problem`."""
 
     def __init__(self, line: str, evidence: Evidence | None, metrics: Metrics) -> None:
         self._line = line
@@ -35,7 +35,7 @@ class Defects:
         self.problem = ""  # why no evidence can be kept now
 
     def open(self) -> None:
-        """Open the folder of evidence if that is possible now."""
+        """Open the evidence folder if that is possible now."""
         if self._evidence:
             try:
                 self._evidence.open()
@@ -44,7 +44,7 @@ class Defects:
                 self._failed(error)
 
     def event(self, record: Record) -> NewEvent:
-        """The defect event of a verdict, with its evidence on disk before it goes out."""
+        """The defect event of a verdict. Its evidence is on disk when this returns."""
         verdict, frame = record.verdict, record.frame
         evidence, boxes = "", []
         if frame and verdict.result and verdict.result.anomaly_map is not None and frame.picture is not None:
@@ -59,7 +59,7 @@ class Defects:
         return defect_event(self._line, record.body, evidence=evidence, regions=boxes)
 
     def event_of(self, body: Body) -> NewEvent:
-        """The defect event of a verdict of which nothing else is known any more."""
+        """The defect event of a verdict from an earlier run, of which only the body is left."""
         return defect_event(self._line, body)
 
     def _failed(self, error: EvidenceError) -> None:
@@ -77,5 +77,5 @@ def defect_event(
 
 
 def is_defect(body: Body) -> bool:
-    """Whether a verdict is one that an operator should see."""
+    """Whether a verdict makes a defect event: the part did not pass, and is no known picture."""
     return bool(body["decision"] != Decision.PASS and body["camera"] != GOLDEN)

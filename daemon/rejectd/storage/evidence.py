@@ -1,7 +1,7 @@
-"""Keeps the picture and the heat map of parts that did not pass, under a disk quota.
+"""Keeps the picture and the heat map of parts that did not pass, within a disk quota.
 
-Files lie in one folder a day: `<day>/<event_id>.png` as captured, `<day>/<event_id>-heat.jpg` for people, at the size
-of a screen: painting needs many times the memory of the picture.
+There is one folder for each day: `<day>/<event_id>.png` as captured, and `<day>/<event_id>-heat.jpg` for people. The
+heat map has the size of a screen only, since painting needs many times the memory of the picture.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from rejectd.contract.messages import AnomalyMap, Frame, Picture, Pixels, Reject
 from rejectd.storage.state_folders import make
 
 _DAY = "[0-9][0-9][0-9][0-9]-[0-9][0-9]-[0-9][0-9]"
-_OURS = re.compile(r"-[0-9]+(\.png|-heat\.jpg)$")  # half written ones too; others' files are never touched
+_OURS = re.compile(r"-[0-9]+(\.png|-heat\.jpg)$")  # half-written files too; files of others are never touched
 
-_SHOWS_SOMETHING = 32  # pixels, the longest side of a thumbnail at least
+_SHOWS_SOMETHING = 32  # pixels; a thumbnail whose longest side is shorter shows nothing
 SCREEN = 1280  # pixels, the longest side of a heat map
 
 Heatmap = Callable[[Pixels, AnomalyMap, float], Pixels]
@@ -34,10 +34,10 @@ class EvidenceError(RejectdError):
 
 
 class Evidence:
-    """Writes evidence and removes the oldest beyond the quota. Owned by one thread."""
+    """Writes evidence, and removes the oldest files beyond the quota. Owned by one thread."""
 
     def __init__(self, directory: Path, *, quota_bytes: int, heatmap: Heatmap) -> None:
-        """`heatmap(picture, anomaly_map, threshold)` paints the overlay, all RGB uint8. Nothing is opened yet."""
+        """`heatmap(picture, anomaly_map, threshold)` paints the overlay, uint8 (H, W, 3) RGB. Nothing is opened yet."""
         self._directory = directory
         self._quota_bytes = quota_bytes
         self._heatmap = heatmap
@@ -45,7 +45,7 @@ class Evidence:
         self._used_bytes = 0
 
     def open(self) -> None:
-        """Make the folder, and take in what is kept there, unless that has been done; and see whether it takes a file.
+        """Make the folder, list the files that are kept there, and check that the folder takes a new file.
 
         Raises:
             EvidenceError: if the folder cannot be used.
@@ -62,16 +62,18 @@ class Evidence:
         self._used_bytes = sum(size for _, size in self._kept)
 
     def _found(self) -> deque[tuple[Path, int]]:
-        """What is kept, the oldest first."""
+        """The evidence files in the folder with their sizes in bytes, the oldest first."""
         paths = [path for path in self._directory.glob(_DAY + "/*") if _OURS.search(path.name)]
         files = sorted((path.stat().st_mtime_ns, path, path.stat().st_size) for path in paths)
         return deque((path, size) for _, path, size in files)
 
     def keep(self, frame: Frame, result: Result | None) -> str:
-        """Write what is known of a frame. Returns the picture's path below the folder, empty if it has no picture.
+        """Write the picture and the heat map of a frame. Returns the picture's path below the folder.
+
+        The path is empty if the frame has no picture, or if the picture is larger than the whole quota.
 
         Raises:
-            EvidenceError: if it cannot be written; nothing half written is left.
+            EvidenceError: if a file cannot be written; no half-written file is left.
         """
         if frame.picture is None:
             return ""
@@ -95,10 +97,10 @@ class Evidence:
         return name if (self._directory / name).is_file() else ""  # larger than the whole quota
 
     def snapshot(self, camera: str, picture: Picture) -> str:
-        """Write a camera's picture on request. Returns its path below the folder, empty where it does not fit.
+        """Write a camera's picture on request. Returns its path below the folder; empty if it exceeds the quota.
 
         Raises:
-            EvidenceError: if it cannot be written.
+            EvidenceError: if the file cannot be written.
         """
         assert picture.pixels is not None
         if self._kept is None:
@@ -143,7 +145,7 @@ class Evidence:
 def thumbnail(pixels: Pixels, *, longest: int = 640, most_bytes: int | None = None) -> bytes:
     """A JPEG of a picture, uint8 (H, W, 3) RGB, no side longer than `longest` pixels.
 
-    Smaller still, if it would have more than `most_bytes`; empty where nothing that shows anything fits.
+    The picture is made smaller until the JPEG has at most `most_bytes`; empty if even a tiny one is too large.
     """
     while True:
         data = _encoded(".jpg", reduced(pixels, longest), [cv2.IMWRITE_JPEG_QUALITY, 80]).tobytes()
@@ -164,10 +166,10 @@ def reduced(pixels: Pixels, longest: int) -> Pixels:
 
 
 def _encoded(suffix: str, pixels: Pixels, options: list[int]) -> Pixels:
-    """A file's bytes. A picture beyond what its format can hold is an error of the picture, not ours."""
+    """The bytes of an image file. Raises EvidenceError if the format cannot hold a picture of this size."""
     try:
-        good, data = cv2.imencode(suffix, cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR), options)
-        complaint = "" if good else f"{suffix} cannot hold it"
+        encodable, data = cv2.imencode(suffix, cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR), options)
+        complaint = "" if encodable else f"{suffix} cannot hold it"
     except cv2.error as error:
         complaint = error.err
     if complaint:
@@ -179,7 +181,7 @@ def _encoded(suffix: str, pixels: Pixels, options: list[int]) -> Pixels:
 def regions(
     anomaly_map: AnomalyMap, threshold: float, picture_shape: tuple[int, ...], *, most: int = 16
 ) -> list[list[int]]:
-    """Boxes [x, y, width, height] around what exceeds the threshold, in pixels of the picture, the largest first.
+    """Boxes [x, y, width, height] around the regions above the threshold, in pixels of the picture, the largest first.
 
     Args:
         anomaly_map: float32 (h, w).

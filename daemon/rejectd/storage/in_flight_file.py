@@ -1,14 +1,16 @@
-"""What a killed service leaves behind: each frame that is in flight, or whose verdict is not in the journal yet.
+"""Notes each frame that is in flight, or whose verdict is not in the journal yet, so that a killed service loses none.
 
-A file of slots in memory (tmpfs), one slot for each such frame. From the moment the ledger opens a frame its slot holds
-the verdict that the frame has if nothing more happens, `unjudged` (stopping), and once it is closed the verdict that it
-got. The kernel keeps what a killed process wrote; no write waits for a disk, and none can: a page fault in a file on a
-disk that stands still would hold the interpreter's lock, and the whole service with it. The next start puts what it
-finds into the journal. A power failure costs these frames their entries: those in flight, and those whose verdicts the
-disk had not taken yet, which is some milliseconds of them while the disk answers.
+The notes are slots in a file in memory (tmpfs), one slot for each such frame. When the ledger opens a frame, its slot
+gets the verdict that the frame has if nothing more happens: `unjudged` (stopping). When the frame is closed, the slot
+gets its final verdict. The next start puts the verdicts that it finds into the journal.
 
-A slot has two places for a verdict; which of them counts is said by one byte, written last. So a process that is killed
-while it writes leaves the older verdict, never a half one. A checksum tells what is usable.
+The kernel keeps what a killed process wrote. No write waits for a disk, and none must: a page fault in a file on a disk
+that stands still would hold the interpreter's lock, and with it the whole service. A power failure costs the noted
+frames their journal entries: the frames in flight, and the frames whose verdicts the disk had not taken yet, which are
+those of some milliseconds while the disk answers.
+
+A slot has two places for a verdict. One byte, written last, says which of them counts. So a process that is killed
+while it writes leaves the older verdict, never half a verdict. A checksum tells which verdicts are whole.
 """
 
 from __future__ import annotations
@@ -36,9 +38,9 @@ log = logging.getLogger(__name__)
 
 NAME = "in-flight.bin"
 _MAGIC = b"rejectd1"
-_SLOT = 4096
-_PLACE = 2032
-_HEADER = struct.Struct("<IH")  # CRC-32 and length of a verdict, before it
+_SLOT = 4096  # bytes
+_PLACE = 2032  # bytes
+_HEADER = struct.Struct("<IH")  # CRC-32 and length of a verdict, in front of it
 _FREE = 0  # the first byte of a slot; else 1 or 2, the place that counts
 _RETRY_S = 5.0
 SLOTS = 8192
@@ -49,10 +51,10 @@ class InFlightError(RejectdError):
 
 
 class Slots:
-    """The slots themselves, wherever they are. Safe for any number of threads."""
+    """The slots, in whatever memory they lie. Safe for any number of threads."""
 
     def __init__(self, memory: mmap.mmap | bytearray, line: str) -> None:
-        """Read what an earlier run left; its slots are taken until they are cleared."""
+        """Read the verdicts that an earlier run left; their slots are occupied until they are cleared."""
         self._memory = memory
         self._line = line
         self._lock = threading.Lock()
@@ -70,7 +72,7 @@ class Slots:
                 self._slot_of[body["event_id"]] = slot
 
     def open(self, frame: Frame) -> None:
-        """A frame is in flight."""
+        """Note that a frame is in flight."""
         with self._lock:
             if not self._free:
                 self.missed += 1
@@ -80,13 +82,13 @@ class Slots:
         self._write(slot, 1, encode(body))
 
     def end(self, event_id: str, body: bytes) -> None:
-        """A frame has got its verdict."""
+        """Note the final verdict of a frame."""
         slot = self._slot_of.get(event_id)
         if slot is not None:
             self._write(slot, 2, body)
 
     def clear(self, event_ids: Iterable[str]) -> None:
-        """These verdicts are in the journal."""
+        """Free the slots of these frames, for example because their verdicts are in the journal."""
         with self._lock:
             for event_id in event_ids:
                 slot = self._slot_of.pop(event_id, None)
@@ -96,7 +98,7 @@ class Slots:
 
     @property
     def empty(self) -> bool:
-        """Whether there is nothing in it for the next start."""
+        """Whether no slot holds a verdict for the next start."""
         return not self._slot_of
 
     def _write(self, slot: int, place: int, body: bytes) -> None:
@@ -111,7 +113,7 @@ class Slots:
         self._memory[slot * _SLOT] = place
 
     def _read(self, slot: int) -> dict[str, Any] | None:
-        """The verdict in a slot; None if it holds none that is whole."""
+        """The verdict in a slot; None if the slot holds no whole verdict."""
         place = self._memory[slot * _SLOT]
         if place not in (1, 2):
             return None
@@ -128,14 +130,14 @@ class Slots:
 
 
 class InFlightFile(Slots):
-    """The slots in a file in memory, which belongs to one process as long as that lives."""
+    """The slots in a file in memory. One process holds the file for as long as it lives."""
 
     def __init__(self, path: Path, *, line: str, slots: int = SLOTS) -> None:
-        """Open the file, or make it with room for `slots` frames. A damaged one is set aside.
+        """Open the file, or make it with room for `slots` frames. A damaged file is set aside.
 
         Raises:
-            InFlightError: if another process has it.
-            OSError: if it cannot be made, for example because there is not so much memory.
+            InFlightError: if another process holds the file.
+            OSError: if the file cannot be made, for example for want of memory.
         """
         self._path = path
         self._file = _opened(path)
@@ -153,7 +155,7 @@ class InFlightFile(Slots):
         super().__init__(self._map, line)
 
     def close(self) -> None:
-        """Let go of the file; what is in it stays for the next start, and if that is nothing its memory is freed."""
+        """Close the file. Its verdicts stay for the next start; an empty file is deleted, to free its memory."""
         if self.empty:
             with contextlib.suppress(OSError):
                 self._path.unlink()
@@ -162,13 +164,13 @@ class InFlightFile(Slots):
 
 
 class WrittenFile(Slots):
-    """The slots where no file can lie in memory: a file on the disk, written by a thread that may wait for it.
+    """The slots in a file on the disk, for machines without a folder in memory. A thread writes it, and may wait.
 
-    A kill costs the journal entries of what that thread had not written yet; while the disk answers, some milliseconds.
+    A kill costs the journal entries that this thread had not written yet: some milliseconds while the disk answers.
     """
 
     def __init__(self, path: Path, *, line: str, slots: int = SLOTS) -> None:
-        """Read what an earlier run left; nothing is written yet."""
+        """Read the verdicts that an earlier run left; nothing is written yet."""
         self._path = path
         self._changed = threading.Condition()
         self._dirty: set[int] = set()
@@ -179,7 +181,7 @@ class WrittenFile(Slots):
         self._dirty.update(range(len(self._memory) // _SLOT))
 
     def run(self) -> None:
-        """The life of the in-flight thread: write what has changed, until `close`."""
+        """Run the in-flight thread: write slots that have changed, until `close`."""
         file = None
         trouble = ""
         while True:
@@ -205,7 +207,7 @@ class WrittenFile(Slots):
             os.close(file)
 
     def close(self) -> None:
-        """Let `run` end after what has changed."""
+        """Let `run` end once all changed slots are written."""
         with self._changed:
             self._ended = True
             self._changed.notify_all()
@@ -223,10 +225,10 @@ class WrittenFile(Slots):
 
 
 def in_flight_file(directory: Path, *, line: str, slots: int = SLOTS) -> InFlightFile | WrittenFile:
-    """The in-flight file of a state directory: in memory, or where there is no such place on the disk.
+    """Open the in-flight file of a state directory: in memory, or on the disk if there is no folder in memory.
 
     Raises:
-        InFlightError: if another process has it.
+        InFlightError: if another process holds the file.
     """
     memory = state_folders.in_memory(directory)
     try:
@@ -240,7 +242,7 @@ def in_flight_file(directory: Path, *, line: str, slots: int = SLOTS) -> InFligh
 
 
 def _opened(path: Path) -> int:
-    """The file, which no other process has."""
+    """Open or create a file and lock it. Raises InFlightError if another process holds it."""
     file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o640)
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -252,7 +254,7 @@ def _opened(path: Path) -> int:
 
 
 def _mapped(file: int, slots: int) -> mmap.mmap:
-    """The whole file; ValueError if it is of another kind."""
+    """Map the whole file into memory. Raises ValueError if it is no in-flight file."""
     size = os.fstat(file).st_size
     if size and (os.pread(file, len(_MAGIC), 0) not in (_MAGIC, bytes(len(_MAGIC))) or size % _SLOT):
         raise ValueError("not an in-flight file")
@@ -263,22 +265,22 @@ def _mapped(file: int, slots: int) -> mmap.mmap:
 
 
 def _content(path: Path, size: int) -> bytes:
-    """What a file holds, at least so many bytes; a damaged file is set aside."""
+    """The content of a file, padded to at least `size` bytes. A damaged file is set aside."""
     try:
-        found = path.read_bytes()
-        if found and (found[: len(_MAGIC)] != _MAGIC or len(found) % _SLOT):
+        content = path.read_bytes()
+        if content and (content[: len(_MAGIC)] != _MAGIC or len(content) % _SLOT):
             log.error("%s: not an in-flight file; set aside as %s", path, state_folders.set_aside(path).name)
-            found = b""
+            content = b""
     except FileNotFoundError:
-        found = b""
+        content = b""
     except OSError as error:
         log.error("%s: cannot be read: %s", path, error.strerror)
-        found = b""
-    return found.ljust(size, b"\0")
+        content = b""
+    return content.ljust(size, b"\0")
 
 
 def _shortened(body: bytes) -> bytes:
-    """A verdict whose texts are cut so that it fits."""
+    """A verdict with its texts cut so that it fits into its place."""
     verdict = json.loads(body)
     for longest in (80, 20, 0):  # a letter can take twelve bytes
         for name in ("detail", "source"):

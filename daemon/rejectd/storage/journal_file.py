@@ -1,7 +1,7 @@
-"""The journal's file: opened when it is first needed, and again after it failed.
+"""Opens the journal's file when it is first needed, and again after an error.
 
-A line runs without its journal until the disk gives it back. A damaged file is set aside under a name with the time,
-and a new one begins.
+A line runs without its journal until the disk works again. A damaged file is set aside under a name with the time, and
+a new file begins.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from rejectd.storage.state_folders import StateError, make, set_aside
 
 log = logging.getLogger(__name__)
 
-_ASIDE_MOST = 6  # files that are looked at: those of the last two journals
+_ASIDE_MOST = 6  # files that are searched for event numbers: those of the last two damaged journals
 _CHUNK = 1 << 20
 _OVERLAP = 64
 _NUMBER = re.compile(rb'"event_seq": ?([0-9]{1,18})[,}]')
@@ -30,10 +30,10 @@ class OutboxError(RejectdError):
 
 
 class JournalFile:
-    """Owned by the thread that writes."""
+    """The open file of the journal. Owned by the thread that writes."""
 
     def __init__(self, path: Path, claim: Callable[[], None]) -> None:
-        """Nothing is opened yet. `claim()` is called before the file is: it makes its folder, and claims that."""
+        """Nothing is opened yet. `claim()` is called before the file is opened: it makes and claims the folder."""
         self.path = path
         self.aside = ""  # the name that the last damaged file got
         self._claim = claim
@@ -41,16 +41,16 @@ class JournalFile:
         self._identity = (0, 0)
 
     def connection(self) -> sqlite3.Connection:
-        """The connection to the file, which is made if there is none.
+        """The connection to the file, which is created if it does not exist.
 
         Raises:
-            OutboxError: if it cannot be opened, or comes from a newer version, which is left as it is.
+            OutboxError: if the file cannot be opened, or was written by a newer rejectd; it is left as it is then.
         """
         try:
             if self._open is None or self._was_replaced():
                 self._open = self._connect()
-                there = self.path.stat()
-                self._identity = there.st_dev, there.st_ino
+                status = self.path.stat()
+                self._identity = status.st_dev, status.st_ino
         except (OSError, sqlite3.Error) as error:
             hint = "let the service's user write there, or free disk space"
             raise OutboxError(f"{self.path}: the journal cannot be opened: {error}", hint=hint) from error
@@ -62,7 +62,7 @@ class JournalFile:
         return self._open
 
     def failed(self, what: str, error: sqlite3.Error) -> OutboxError:
-        """What to tell of an error. A file that has failed is opened again, a damaged one set aside."""
+        """The error to raise for an SQLite error. The file is opened again next time, or set aside if it is damaged."""
         if database.is_damage(error):
             return self.damaged(str(error))
         if not database.is_passing(error):
@@ -70,7 +70,7 @@ class JournalFile:
         return OutboxError(f"{self.path}: the journal cannot be {what}: {error}", hint="free disk space")
 
     def damaged(self, complaint: str) -> OutboxError:
-        """Set the file aside; the next call of `connection` makes a new one. Returns what to tell."""
+        """Set the file aside; the next call of `connection` makes a new one. Returns the error to raise."""
         self.close()
         try:
             self._set_aside(complaint)
@@ -80,11 +80,11 @@ class JournalFile:
         return OutboxError(f"{self.path}: the journal is damaged: {complaint}", hint="a new one begins")
 
     def last_number_aside(self) -> int:
-        """The highest number of an event in files that were set aside; 0 if none tells one."""
+        """The highest event number in files that were set aside; 0 if none is found."""
         numbers = []
-        for path in sorted(self.path.parent.glob(f"{self.path.name}.damaged-*"), reverse=True)[:_ASIDE_MOST]:
+        for aside in sorted(self.path.parent.glob(f"{self.path.name}.damaged-*"), reverse=True)[:_ASIDE_MOST]:
             with contextlib.suppress(OSError):
-                numbers += list(_numbers_in(path))
+                numbers += list(_numbers_in(aside))
         return max(numbers, default=0)
 
     def close(self) -> None:
@@ -106,15 +106,15 @@ class JournalFile:
         return database.open_to_write(self.path)
 
     def _was_replaced(self) -> bool:
-        """Whether somebody has moved the file away: what is written to it would be found by nobody."""
+        """Whether somebody has moved the file away, so that nobody would find new entries. Closes it in that case."""
         try:
-            there = self.path.stat()
+            status = self.path.stat()
         except FileNotFoundError:
             identity = (0, 0)
         except OSError:
             return False  # the next write says why
         else:
-            identity = there.st_dev, there.st_ino
+            identity = status.st_dev, status.st_ino
         if identity == self._identity:
             return False
         log.error("%s: somebody has moved the journal away; a new one begins", self.path)
@@ -128,7 +128,7 @@ class JournalFile:
 
 
 def _numbers_in(path: Path) -> Iterator[int]:
-    """Numbers of events in a file that no database can read any more: each event's text tells its own."""
+    """Yield event numbers from a damaged file, by searching the text of the events for them."""
     with path.open("rb") as file:
         before = b""
         while chunk := file.read(_CHUNK):

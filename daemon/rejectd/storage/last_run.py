@@ -1,4 +1,4 @@
-"""Until when the line was inspected before this start."""
+"""Finds out until when the line was inspected before this start."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _WAIT_S = 2.0  # for a disk that may not answer
 
 
 def last_capture_unix_ns(journal: Path) -> int | None:
-    """When the last frame in the journal was captured; None if there is none, or the disk does not say so soon."""
+    """When the last frame in the journal was captured; None if there is none, or the disk does not answer in time."""
     answers: list[int | None] = []
     reader = threading.Thread(target=lambda: answers.append(_ask(journal)), name="last-run", daemon=True)
     reader.start()

@@ -1,9 +1,9 @@
 """The journal of verdicts and the outbox of defect events, in one SQLite file.
 
-Commit first, publish then, mark as acknowledged last: a crash between any two steps loses nothing and at most repeats
-an event with the same `event_id`. Acknowledged records stay for days. When the file reaches its bound, acknowledged
-records go first, the oldest first; if that is not enough, the oldest journal entries go, and unacknowledged events
-last of all, counted.
+An event is committed first, published then, and marked as acknowledged last. A crash between two steps loses no event,
+and at most repeats one with the same `event_id`. Acknowledged events stay for days. When the file reaches its largest
+size, acknowledged events are deleted first, the oldest before the others. If that is not enough, the oldest journal
+entries are deleted, and last of all unacknowledged events, which are counted.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from typing import Any
 from rejectd.contract.payloads import encode
 from rejectd.storage import database
 from rejectd.storage.journal_file import JournalFile
-from rejectd.storage.journal_file import OutboxError as OutboxError  # what all of this raises
+from rejectd.storage.journal_file import OutboxError as OutboxError  # raised here too
 
 Body = Mapping[str, Any]  # of a verdict message
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NewEvent:
-    """A defect event to keep until the broker has it. Its number on the line, `event_seq`, is added to the payload."""
+    """A defect event to keep until the broker has it. The outbox adds its number, `event_seq`, to the payload."""
 
     event_id: str
     topic: str
@@ -36,7 +36,7 @@ class NewEvent:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Delivery:
-    """The broker has a verdict."""
+    """The broker's acknowledgement of a verdict."""
 
     event_id: str
     acknowledged_ms: float  # since the exposure
@@ -44,7 +44,7 @@ class Delivery:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reading:
-    """How many parts a PLC says to have rejected so far."""
+    """How many parts a PLC has rejected so far, as the PLC says."""
 
     camera: str
     at_unix_ns: int
@@ -53,7 +53,7 @@ class Reading:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Change:
-    """What somebody has changed while the line ran."""
+    """A change that somebody made while the line ran."""
 
     at_unix_ns: int
     what: str  # product, bundle, threshold or pause
@@ -68,7 +68,7 @@ class Change:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Entries:
-    """What one transaction writes."""
+    """The entries that one transaction writes."""
 
     verdicts: Sequence[Body] = ()
     events: Sequence[NewEvent] = ()
@@ -80,7 +80,7 @@ class Entries:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Replay:
-    """Which acknowledged events to send once more: all that lie in the given bounds."""
+    """Which acknowledged events to send once more: all within these bounds."""
 
     from_seq: int = 0
     to_seq: int = 2**63 - 1
@@ -89,7 +89,7 @@ class Replay:
 
 
 class Outbox:
-    """Owned by the thread that writes; `reader.Reader` serves the events' way out."""
+    """The journal and the outbox. Owned by the thread that writes; `outbox_reader.Reader` reads events to be sent."""
 
     def __init__(
         self,
@@ -101,15 +101,15 @@ class Outbox:
         wall_clock: Callable[[], int] = time.time_ns,
         clock: Callable[[], int] = time.monotonic_ns,
     ) -> None:
-        """Nothing is opened yet. `claim()` is called before the file is: it makes its folder, and claims that."""
+        """Nothing is opened yet. `claim()` is called before the file is opened: it makes and claims the folder."""
         self._file = JournalFile(path, claim)
         self._keep_ns = keep_ns
         self._max_bytes = max_bytes
         self._wall_clock, self._clock = wall_clock, clock
         self._seen = wall_clock(), clock()
         self._numbered: sqlite3.Connection | None = None
-        self._last_seq = 0  # number of an event
-        self._put_forward_ns = 0  # by how much the time of day was put forward while we ran
+        self._last_seq = 0  # number of the last event
+        self._put_forward_ns = 0  # by how much the wall clock was put forward while the service ran
 
     @property
     def path(self) -> Path:
@@ -130,9 +130,9 @@ class Outbox:
         self._db()
 
     def _db(self) -> sqlite3.Connection:
-        """The open file. A new one goes on with the numbers of the one before, also of one set aside earlier.
+        """The open file. In a new file, event numbers continue those of the file before, even if that was set aside.
 
-        Some of its events are under way, and who looks for gaps must not hear a number twice.
+        Events of the file before may be under way, and a receiver that looks for gaps must not get a number twice.
         """
         db = self._file.connection()
         if db is not self._numbered:
@@ -144,10 +144,10 @@ class Outbox:
         return db
 
     def examine(self) -> None:
-        """Look at what lies on the disk, and set the file aside if it is damaged.
+        """Check the file on the disk, and set it aside if it is damaged.
 
         Raises:
-            OutboxError: if it is.
+            OutboxError: if it is damaged.
         """
         self._db()
         try:
@@ -158,7 +158,7 @@ class Outbox:
             raise self._file.damaged(complaint)
 
     def write(self, entries: Entries) -> None:
-        """One durable transaction.
+        """Write entries in one durable transaction.
 
         Raises:
             OutboxError: nothing was written, for example because the disk is full.
@@ -214,7 +214,10 @@ class Outbox:
         return len(numbers), min(numbers, default=None), max(numbers, default=None)
 
     def prune(self) -> int:
-        """Keep to the bounds of age and size. Returns how many unacknowledged events had to go.
+        """Delete entries that are too old, or too many for the file's size.
+
+        Returns:
+            How many unacknowledged events had to be deleted.
 
         Raises:
             OutboxError: if the file cannot be written.
@@ -225,7 +228,7 @@ class Outbox:
             raise self._file.failed("pruned", error) from error
 
     def _now(self) -> int:
-        """The time of day. When it was put forward while we ran, nothing is as old as it seems."""
+        """The wall clock in ns. Also notes by how much it was put forward: entries are younger than they seem then."""
         wall, running = self._wall_clock(), self._clock()
         self._put_forward_ns += max(0, (wall - self._seen[0]) - (running - self._seen[1]))
         self._seen = wall, running
@@ -239,9 +242,9 @@ class Outbox:
         db.execute("DELETE FROM change WHERE at_unix_ns < ?", (old,))
         while _used_bytes(db) > self._max_bytes:
             for statement in _SHRINK:
-                gone = db.execute(statement).rowcount
-                if gone:
-                    lost += gone if statement is _SHRINK[-1] else 0
+                deleted = db.execute(statement).rowcount
+                if deleted:
+                    lost += deleted if statement is _SHRINK[-1] else 0
                     break
             else:
                 break
@@ -249,7 +252,7 @@ class Outbox:
         return lost
 
     def waiting(self) -> int:
-        """Events that the broker has not acknowledged.
+        """How many events the broker has not acknowledged.
 
         Raises:
             OutboxError: if the file cannot be read.
@@ -266,7 +269,7 @@ class Outbox:
 
 
 _INSERT_CHANGE = "INSERT INTO change VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
-_SHRINK = (  # what goes first when the file is full: a thousand at a time, of unacknowledged events no more than must
+_SHRINK = (  # deletions in order when the file is full: a thousand rows at a time, unacknowledged events 5 at a time
     """DELETE FROM event WHERE event_seq IN
     (SELECT event_seq FROM event WHERE acknowledged_unix_ns IS NOT NULL ORDER BY event_seq LIMIT 1000)""",
     "DELETE FROM verdict WHERE event_id IN (SELECT event_id FROM verdict ORDER BY captured_unix_ns LIMIT 1000)",
@@ -298,7 +301,7 @@ def _insert(db: sqlite3.Connection, event: NewEvent, now: int) -> int:
 
 
 def _go_on_after(db: sqlite3.Connection, last: int) -> int:
-    """Have the next event get a higher number than any before. Returns the highest so far."""
+    """Make the next event's number higher than `last`, and than any in the file. Returns the highest number so far."""
     (in_file,) = db.execute("SELECT coalesce(max(seq), 0) FROM sqlite_sequence WHERE name = 'event'").fetchone()
     if in_file < last:
         db.execute("DELETE FROM sqlite_sequence WHERE name = 'event'")
@@ -314,12 +317,12 @@ def _used_bytes(db: sqlite3.Connection) -> int:
 
 
 def captured_unix_ns(body: Body) -> int | None:
-    """When the frame of a verdict was captured; None if another version noted that otherwise."""
+    """When the frame of a verdict was captured; None if another version of rejectd wrote an unknown body."""
     return _unix_ns(body["captured_at"]) if is_usable(body) else None
 
 
 def is_usable(body: Body) -> bool:
-    """Whether a verdict that an earlier version may have written can be kept."""
+    """Whether the body of a verdict, perhaps written by another version of rejectd, can be stored."""
     try:
         _row(body)
     except (KeyError, TypeError, ValueError, AttributeError):

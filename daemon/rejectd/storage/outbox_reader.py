@@ -1,4 +1,4 @@
-"""Reads from the journal's file which defect events are to be sent, while the record thread writes it."""
+"""Reads the defect events that must be sent from the journal's file, while the record thread writes to it."""
 
 from __future__ import annotations
 
@@ -26,7 +26,10 @@ class DamagedError(OutboxError):
 
 
 class Reader:
-    """On a connection of its own, used by one thread. It makes no file, and follows when another takes its place."""
+    """Reads with a connection of its own, in one thread.
+
+    The reader creates no file. When another file takes the place of the one that it reads, it opens that.
+    """
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -34,10 +37,10 @@ class Reader:
         self._identity = (0, 0)
 
     def waiting(self, limit: int, *, busy: Collection[int] = (), held: Collection[str] = ()) -> list[Event]:
-        """The next events to send, in order: those that the broker never had, then those asked for again.
+        """The next events to send, in order: first new events, then events that somebody asked for once more.
 
         Args:
-            limit: how many at most.
+            limit: how many events at most.
             busy: numbers of events that are under way.
             held: topics whose events must wait.
 
@@ -54,7 +57,7 @@ class Reader:
             if not rows:
                 rows = db.execute(_REPLAYED, (numbers, json.dumps(list(held)), limit)).fetchall()
         except (FileNotFoundError, database.EmptyError):
-            return []  # the record thread has not made it yet
+            return []  # the record thread has not made the file yet
         except (sqlite3.Error, OSError) as error:
             self.close()
             if isinstance(error, sqlite3.Error) and database.is_damage(error):
@@ -69,12 +72,12 @@ class Reader:
         self._open = None
 
     def _connection(self) -> sqlite3.Connection:
-        there = self._path.stat()
-        if self._open and self._identity != (there.st_dev, there.st_ino):
+        status = self._path.stat()
+        if self._open and self._identity != (status.st_dev, status.st_ino):
             self.close()
         if self._open is None:
             self._open = database.connect_if_there(self._path)
-            self._identity = there.st_dev, there.st_ino
+            self._identity = status.st_dev, status.st_ino
         return self._open
 
 

@@ -1,8 +1,8 @@
-"""What follows behind a verdict and can never delay it: journal, evidence, the defect event. One thread owns the disk.
+"""Records verdicts behind the line, never delaying them: journal, evidence, defect events. One thread owns the disk.
 
-What waits is bounded. When the disk is too slow, heat maps of evidence are given up first, then its pictures, then the
-records of passes, each counted. While the journal cannot be opened or written the line runs without it: what waits is
-tried again until the disk takes it, evidence and tasks go on, and what finds no room to wait is counted.
+The queue is bounded. When the disk is too slow, heat maps are given up first, then the pictures of evidence, then the
+records of passes; each is counted. While the journal cannot be opened or written, the line runs without it. Waiting
+entries are tried again until the disk takes them, evidence and tasks go on, and entries without room are counted.
 """
 
 from __future__ import annotations
@@ -31,13 +31,13 @@ from rejectd.storage.tasks import Answer, Task, carry_out
 log = logging.getLogger(__name__)
 
 _WAITING = 4096  # records
-_WITH_PASSES = 3072  # above this, passes are given up
-_WITH_PICTURES = 256  # above this, pictures
-_WITH_MAPS = 64  # above this, anomaly maps are not even fetched from the device
+_WITH_PASSES = 3072  # with more records waiting, passes are given up
+_WITH_PICTURES = 256  # with more records waiting, pictures are given up
+_WITH_MAPS = 64  # with more records waiting, anomaly maps are not even fetched from the device
 _GROUP = 64  # records in one transaction
-_GATHER_S = 0.005  # a verdict and its acknowledgement share a transaction, which begins when both are through
+_GATHER_S = 0.005  # a transaction waits so long, so that a verdict and its acknowledgement share it
 _PRUNE_S = 60.0
-_LOOK_S = 10.0  # how often it is seen whether the journal is whole, and evidence can be kept again
+_LOOK_S = 10.0  # how often the recorder checks that the journal is whole, and whether evidence can be kept again
 _HUNG_S = 2.0  # a disk that has not answered for so long is a problem
 
 _Kept: TypeAlias = Record | Delivery | Reading | Change | int  # int: number of an acknowledged event
@@ -45,7 +45,7 @@ _Item: TypeAlias = "_Kept | Task[Any] | None"
 
 
 class Recorder:
-    """Any thread may hand things in; that never blocks. `run` is one thread's life."""
+    """Writes to the disk in one thread, `run`. Any thread may hand in verdicts and notes, which never blocks."""
 
     def __init__(
         self,
@@ -59,7 +59,7 @@ class Recorder:
         more_events: Callable[[], None],
         marked: Callable[[Iterable[int]], None],
     ) -> None:
-        """`more_events()` is told of new events in the outbox, `marked(numbers)` of acknowledged ones."""
+        """`more_events()` is called when the outbox has new events, `marked(numbers)` when it has marked these."""
         self._outbox = outbox
         self._evidence = evidence
         self._defects = Defects(line, evidence, metrics)
@@ -71,12 +71,12 @@ class Recorder:
         self._items: queue.Queue[_Item] = queue.Queue(maxsize=_WAITING)
         self._acknowledged: deque[int] = deque()  # numbers of events
         self._backlog = Backlog(outbox)
-        self._left: Sequence[Body] = ()  # what an earlier run left
+        self._left: Sequence[Body] = ()  # verdicts that an earlier run left
         self._prune_at = self._look_at = 0.0
-        self._busy_since: float | None = None  # when the disk was asked for what it has not done yet
-        self._suspect = threading.Event()  # somebody who reads the journal thinks that it is damaged
+        self._busy_since: float | None = None  # since when the disk works on a request; None if it has none
+        self._suspect = threading.Event()  # a reader of the journal thinks that it is damaged
         self._ending = threading.Event()
-        self.tried = threading.Event()  # to open the journal, for the first time
+        self.tried = threading.Event()  # set once the recorder has tried to open the journal
         metrics.journal_available.set_function(lambda: self.tried.is_set() and not self.problem and not self._hung)
 
     @property
@@ -91,7 +91,7 @@ class Recorder:
 
     @property
     def problems(self) -> list[str]:
-        """What a person should see to."""
+        """What is wrong with the disk or the journal, for people; empty if all is well."""
         problems = [problem for problem in (self.problem, self._defects.problem) if problem]
         if self._hung and not self.problem:
             problems.append("the disk does not answer: journal and evidence wait")
@@ -105,26 +105,28 @@ class Recorder:
         return busy_since is not None and time.monotonic() - busy_since > _HUNG_S
 
     def verdict(self, verdict: Verdict, body: Mapping[str, Any], frame: Frame) -> None:
-        """Keep a verdict, and what there is to see of a part that did not pass."""
+        """Record a verdict, with the evidence of a part that did not pass."""
         waiting = self._items.qsize()
-        seen = verdict.decision is not Decision.PASS and verdict.cause is not Cause.PAUSED
+        worth_seeing = verdict.decision is not Decision.PASS and verdict.cause is not Cause.PAUSED
         shown = frame.picture is not None or frame.given_up
         affordable = verdict.cause is not Cause.OVERLOAD and waiting < _WITH_PICTURES and not frame.given_up
         affordable = affordable and self._memory.has_room(EVIDENCE)
-        if seen and shown and self._evidence and not affordable:
+        if worth_seeing and shown and self._evidence and not affordable:
             self._metrics.sacrificed.labels("evidence").inc()
         unwritten = waiting + self._backlog.items
         if unwritten >= (_WITH_PASSES if verdict.decision is Decision.PASS else _WAITING):
             self._give_up(verdict)
             return
-        kept = frame if seen and affordable else None
+        shown_frame = frame if worth_seeing and affordable else None
         try:
-            self._items.put_nowait(Record(verdict=self._lightened(verdict, frame=kept), body=body, frame=kept))
+            self._items.put_nowait(
+                Record(verdict=self._lightened(verdict, frame=shown_frame), body=body, frame=shown_frame)
+            )
         except queue.Full:
             self._give_up(verdict)
 
     def _lightened(self, verdict: Verdict, *, frame: Frame | None) -> Verdict:
-        """A verdict with its map, where that has a picture to lie on, and there is room for it while it waits."""
+        """A verdict that keeps its anomaly map only if its frame is kept too, and memory has room for the map."""
         result = verdict.result
         if result is None or result.anomaly_map is None:
             return verdict
@@ -136,7 +138,7 @@ class Recorder:
         return dataclasses.replace(verdict, result=dataclasses.replace(result, anomaly_map=None))
 
     def note(self, item: Delivery | Reading | Change | int) -> None:
-        """Keep what the broker acknowledged, an actuator counted or a person changed. Counts go first without room."""
+        """Record an acknowledgement, an actuator's count or a person's change. Without room, counts go first."""
         if isinstance(item, int):
             self._acknowledged.append(item)  # few, for the publisher sends no more until they are marked
         elif self._items.qsize() + self._backlog.items >= _WITH_PASSES and not isinstance(item, Change):
@@ -145,18 +147,18 @@ class Recorder:
             self._items.put_nowait(item)
 
     def take_up(self, left: Sequence[Body]) -> None:
-        """Keep what an earlier run left; before `run`."""
+        """Take the verdicts that an earlier run left. Call this before `run`."""
         self._left = left
 
     def suspect(self) -> None:
-        """Somebody who reads the journal thinks that it is damaged."""
+        """Note that a reader of the journal thinks that it is damaged."""
         self._suspect.set()
 
     def ask(self, work: Callable[[], Answer], timeout_s: float) -> Answer:
-        """Have work done that needs the disk, and wait for it.
+        """Have the record thread do work that needs the disk, and wait for its result.
 
         Raises:
-            RejectdError: if the work does, or the disk is too busy.
+            RejectdError: if the work raises it, or the disk is too busy.
         """
         task = Task(work, Future())
         try:
@@ -167,7 +169,7 @@ class Recorder:
             raise RejectdError("the disk is too busy", hint="try again later; see the service's log") from error
 
     def run(self) -> None:
-        """The life of the record thread; ends at `end`, when everything before it is on disk."""
+        """Run the record thread until `end`, and until everything that was handed in before is on disk."""
         try:
             self._begin()
             self.tried.set()
@@ -188,7 +190,7 @@ class Recorder:
         self._give_up_unwritten()
 
     def _serve(self) -> bool:
-        """Write what waits, and do the tasks; False at the end. No picture is held while there is nothing to do."""
+        """Write the waiting items, and do the tasks. Returns False at the end. No picture is held between two calls."""
         group = self._next_group()
         self._busy_since = time.monotonic()
         self._take([item for item in group if item is not None and not isinstance(item, Task)])
@@ -201,20 +203,20 @@ class Recorder:
         return not (None in group or (not group and self._ending.is_set()))
 
     def wait(self, timeout_s: float) -> bool:
-        """Wait until all that was handed in is on disk."""
+        """Wait until everything that was handed in is on disk. Returns whether it is, within `timeout_s`."""
         until = time.monotonic() + timeout_s
         while self._items.unfinished_tasks and time.monotonic() < until:
             time.sleep(0.005)
         return not self._items.unfinished_tasks
 
     def end(self) -> None:
-        """Let `run` end after what is queued. What a full disk does not take stays in the in-flight file."""
+        """Let `run` end after the queued items. Verdicts that a full disk does not take stay in the in-flight file."""
         self._ending.set()
         with contextlib.suppress(queue.Full):
             self._items.put(None, timeout=1)
 
     def _begin(self) -> None:
-        """Open what can be opened; the rest is tried again when there is something to write."""
+        """Open journal and evidence if possible, and write the verdicts of an earlier run. Failures are tried again."""
         self._busy_since = time.monotonic()
         self._backlog.open()
         for start in range(0, len(self._left), _GROUP):
@@ -232,20 +234,20 @@ class Recorder:
             self._inflight.clear([verdict.event_id])
 
     def _give_up_unwritten(self) -> None:
-        """The service ends before the disk takes these; they stay in the in-flight file."""
+        """Give up the entries that the disk does not take before the service ends. They stay in the in-flight file."""
         for group in self._backlog.give_up():
             self._metrics.sacrificed.labels("journal").inc(len(group.event_ids))
             for _ in range(group.items):
                 self._items.task_done()
 
     def _next_group(self) -> list[_Item]:
-        """At least one item, and whatever else waits or comes soon, up to a group."""
+        """The next items, up to a whole group; empty if none came in time."""
         try:
             group = [self._items.get(timeout=0 if self._ending.is_set() else self._backlog.patience_s)]
         except queue.Empty:
             return []
         if self._items.qsize() < _GROUP:
-            self._ending.wait(_GATHER_S)  # the one publishing has the interpreter to itself
+            self._ending.wait(_GATHER_S)  # meanwhile the publish thread has the interpreter to itself
         while len(group) < _GROUP and group[-1] is not None:
             try:
                 group.append(self._items.get_nowait())
@@ -295,10 +297,10 @@ class Recorder:
                 self._backlog.postpone(error)
 
     def _settle(self, group: Group) -> None:
-        """A group is on disk."""
+        """Note that a group is on disk."""
         if self._inflight:
             self._inflight.clear(group.event_ids)
-        self._busy_since = time.monotonic()  # it answers
+        self._busy_since = time.monotonic()  # the disk answers
         self._metrics.outbox.set(self._backlog.unacknowledged)
         if group.entries.events:
             self._more_events()

@@ -1,4 +1,4 @@
-"""The folders of a service's state: claimed for one service, in memory, and what is damaged in them set aside."""
+"""The folders of a service's state: claims them for one service, finds one in memory, sets damaged files aside."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class TakenError(StateError):
 
 
 class Claim:
-    """That one service alone uses a state directory. Ends with the process."""
+    """Makes sure that only one service uses a state directory. The claim ends with the process."""
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
@@ -40,8 +40,8 @@ class Claim:
         """Make the folder and claim it, unless that has been done. May wait for the disk.
 
         Raises:
-            TakenError: if another service has it.
-            StateError: if it cannot be made or opened.
+            TakenError: if another service has claimed the folder.
+            StateError: if the folder cannot be made or opened.
         """
         with self._lock:
             if self._file is not None:
@@ -72,10 +72,10 @@ class Claim:
             log.warning("%s: cannot be locked: %s; see that no other rejectd uses it", self._directory, error.strerror)
 
     def ensure_within(self, patience_s: float) -> None:
-        """Claim it as far as the disk answers in time. The line runs without what cannot be opened.
+        """Claim the folder, if the disk answers within `patience_s`. If it does not, the line runs without its state.
 
         Raises:
-            TakenError: if another service has it.
+            TakenError: if another service has claimed the folder.
         """
         try:
             within(patience_s, self.ensure)
@@ -96,26 +96,26 @@ class Claim:
 
 
 def within(patience_s: float, work: Callable[[], None]) -> None:
-    """Do work that may wait for a disk, and leave it behind if that takes too long.
+    """Do work that may wait for a disk, in a thread that is left behind if the work takes too long.
 
     Raises:
-        TimeoutError: if it goes on without us.
+        TimeoutError: if the work has not ended within `patience_s`; the thread goes on with it.
     """
-    failed: list[BaseException] = []
+    errors: list[BaseException] = []
 
     def carry_out() -> None:
         try:
             work()
         except BaseException as error:  # whoever waits is told
-            failed.append(error)
+            errors.append(error)
 
     thread = threading.Thread(target=carry_out, name="state", daemon=True)
     thread.start()
     thread.join(patience_s)
     if thread.is_alive():
         raise TimeoutError
-    if failed:
-        raise failed[0]
+    if errors:
+        raise errors[0]
 
 
 def make(directory: Path) -> None:
@@ -125,9 +125,9 @@ def make(directory: Path) -> None:
 
 
 def in_memory(state: Path) -> Path | None:
-    """A private folder in memory for what belongs to a state directory; None where this machine offers none.
+    """A private folder in memory that belongs to a state directory; None if this machine offers none.
 
-    What lies there outlives a killed process, and no write to it waits for a disk. A power failure ends it.
+    Files in it outlive a killed process, and no write to them waits for a disk. A power failure deletes them.
     """
     name = hashlib.sha256(os.fsencode(state.absolute())).hexdigest()[:16]
     for base in _bases():
@@ -144,7 +144,7 @@ def in_memory(state: Path) -> Path | None:
 
 
 def set_aside(path: Path, companions: tuple[str, ...] = ()) -> Path:
-    """Give a damaged file another name with the time, and what belongs to it (`-wal`) too. Nothing is deleted.
+    """Rename a damaged file to a name with the time, and its companions (such as `-wal`) too. Nothing is deleted.
 
     Raises:
         OSError: if the disk does not take it.
@@ -163,17 +163,17 @@ def set_aside(path: Path, companions: tuple[str, ...] = ()) -> Path:
 
 
 def _bases() -> Iterator[Path]:
-    """Where a folder in memory may be made: the same places at each start, so that the next one finds it."""
-    given = os.environ.get("RUNTIME_DIRECTORY", "").split(":")[0]
-    if given:
-        yield Path(given)
+    """Yield where a folder in memory may be made: the same places at each start, so that the next start finds it."""
+    systemd_directory = os.environ.get("RUNTIME_DIRECTORY", "").split(":")[0]
+    if systemd_directory:
+        yield Path(systemd_directory)
     yield _SHARED_MEMORY / f"rejectd-{os.geteuid()}"
 
 
 def _is_private(directory: Path) -> bool:
-    """Whether nobody but this user can write there: in /dev/shm anybody could have made it."""
-    there = directory.lstat()
-    return stat.S_ISDIR(there.st_mode) and there.st_uid == os.geteuid() and not there.st_mode & 0o022
+    """Whether only this user can write to a folder: in /dev/shm anybody could have made it."""
+    status = directory.lstat()
+    return stat.S_ISDIR(status.st_mode) and status.st_uid == os.geteuid() and not status.st_mode & 0o022
 
 
 def _file_system(directory: Path) -> str:

@@ -1,4 +1,4 @@
-"""Work that somebody has the record thread do, because it owns the disk."""
+"""Work that other threads hand to the record thread, because that thread owns the disk."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ Answer = TypeVar("Answer")
 
 @dataclass(frozen=True, slots=True)
 class Task(Generic[Answer]):
-    """Work, and who waits for what comes of it."""
+    """Work, and the future by which its result is awaited."""
 
     work: Callable[[], Answer]
     future: Future[Answer]
 
 
 def carry_out(task: Task[Any]) -> None:
-    """Do the work, unless whoever asked has given up."""
+    """Do the work, unless the thread that asked has given up."""
     if not task.future.set_running_or_notify_cancel():
         return
     try:

@@ -1,1 +1,1 @@
-"""Video files and streams: decoded, and told whether they are fresh."""
+"""Reads video files and streams: decodes their pictures, and tells whether these are fresh."""

@@ -20,7 +20,7 @@ from rejectd.contract.messages import Pixels
 from rejectd.contract.settings import VideoCamera
 from rejectd.passwords import PasswordError, read_password
 
-# FFmpeg conceals damage and says so in its log alone. So it must talk, but not to our log: it knows the passwords.
+# FFmpeg conceals damage and reports it in its log alone, so the log is on. It must not reach ours: it shows passwords.
 av.logging.set_level(av.logging.INFO)
 av.logging.set_skip_repeated(False)
 logging.getLogger("libav").addHandler(logging.NullHandler())
@@ -40,12 +40,12 @@ class Decoded:
 
     pixels: Pixels | None
     stamp_s: float | None  # PTS
-    waited_s: float  # for the packet
-    fault: str
+    waited_s: float  # how long the process waited for the packet
+    fault: str  # why the picture cannot be judged; empty if it can
 
 
 class Decoder:
-    """One open container. Any error of the link ends it; the next attempt gets a new one."""
+    """One open container. Any error of the link ends the decoder; the next attempt opens a new one."""
 
     def __init__(self, settings: VideoCamera) -> None:
         self._settings = settings
@@ -53,7 +53,7 @@ class Decoder:
         password = password_of(settings)
         began = time.monotonic()
         try:
-            with av.logging.Capture(local=True):  # some of it names the address, with the password
+            with av.logging.Capture(local=True):  # FFmpeg's messages may hold the address with its password
                 self._container = _container(settings, password)
         except (av.error.FFmpegError, OSError, ValueError) as error:
             raise self._error("cannot be opened", error, began, settings.open_timeout_s) from None
@@ -64,10 +64,10 @@ class Decoder:
         self._video.thread_count = 1  # more threads hold pictures back, or lose their messages about damage
         rate = self._video.average_rate
         self.interval_s = float(1 / rate) if rate else _DEFAULT_INTERVAL_S
-        # FFmpeg counts the pictures of such sources (MJPEG over HTTP, bare H.264) and calls that time stamps
+        # for sources without time stamps (MJPEG over HTTP, bare H.264), FFmpeg counts the pictures and makes some up
         self.is_multipart = self._container.format.name == "mpjpeg"
         self.has_clock = not self._container.format.flags & _NO_TIMESTAMPS
-        # a JPEG is a whole picture, also where the clock stands still
+        # a JPEG is always a whole picture, even if its time stamp is that of the one before
         self._may_be_in_parts = is_stream(settings.url) and self._video.codec_context.name != "mjpeg"
         self._damage = "not yet complete: it needs an earlier key picture"  # why what is decoded now is not whole
 
@@ -76,14 +76,14 @@ class Decoder:
         self._container.close()
 
     def decoded(self) -> Iterator[Decoded]:
-        """Pictures until the end, from the first key picture on. Raises CameraError when the link is lost.
+        """Yield pictures from the first key picture to the end. Raises CameraError when the link is lost.
 
-        Damage lasts until the next key picture, since the pictures between build on each other.
+        Damage lasts until the next key picture, since each picture before that builds on the one before it.
         """
         packets = self._container.demux(self._video)
         started, last_pts = False, None
-        while (came := self._packet(packets)) is not None:
-            packet, waited_s, lost = came
+        while (arrival := self._packet(packets)) is not None:
+            packet, waited_s, lost = arrival
             if packet.pts is not None and packet.pts == last_pts and self._may_be_in_parts:
                 raise CameraError(
                     f"{self.name}: it sends parts of one picture as pictures of their own",
@@ -97,7 +97,7 @@ class Decoder:
                 yield from self._decode(packet, waited_s)
 
     def _packet(self, packets: Iterator[_VideoPacket]) -> tuple[_VideoPacket, float, str] | None:
-        """The next packet, how long it was waited for, and what the network lost before it; None at the end."""
+        """The next packet, how many seconds the process waited for it, and FFmpeg's report of loss; None at the end."""
         began, timeout_s = time.monotonic(), self._settings.read_timeout_s
         try:
             with av.logging.Capture(local=True) as messages:
@@ -135,9 +135,9 @@ class Decoder:
             yield Decoded(pixels, frame.time, waited_s, fault)
 
     def _error(self, what: str, error: Exception, began: float, timeout_s: float) -> CameraError:
-        """An error without FFmpeg's own text, which holds the address with its password.
+        """Make an error without FFmpeg's own text, which holds the address with its password.
 
-        FFmpeg calls an expired wait many things, such as invalid data; the clock knows better.
+        FFmpeg reports an expired wait in many ways, such as invalid data; so the clock decides what was a timeout.
         """
         late = is_stream(self._settings.url) and time.monotonic() - began >= timeout_s
         if late or isinstance(error, (av.error.ExitError, TimeoutError)):
@@ -154,11 +154,11 @@ class Decoder:
 def _container(settings: VideoCamera, password: str | None) -> InputContainer:
     if not is_stream(settings.url):
         return av.open(settings.url)
-    # not `fflags=nobuffer`: it throws away the first key picture, and nothing can be decoded until the next. What
-    # queues during the start is old, and `Freshness.settle` sees that.
+    # not `fflags=nobuffer`: that throws away the first key picture, and nothing can be decoded until the next one.
+    # Pictures that queue during the start are old; `Freshness.settle` notices that.
     options = {"flags": "low_delay", "fpsprobesize": "0"}
     if settings.url.lower().startswith(("rtsp://", "rtsps://")):
-        # video alone: packets of a sound track would keep a link alive whose pictures have stopped
+        # video alone: packets of a sound track would keep a link alive after its pictures have stopped
         options |= {"rtsp_transport": str(settings.transport), "allowed_media_types": "video"}
     address = with_login(settings.url, settings.username, password)
     return av.open(address, options=options, timeout=(settings.open_timeout_s, settings.read_timeout_s))

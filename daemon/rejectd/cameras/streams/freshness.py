@@ -1,14 +1,14 @@
-"""How old the pictures of a stream are when they arrive, told from their time stamps.
+"""Tells how old the pictures of a stream are when they arrive, from their time stamps (PTS).
 
-Nothing in a stream tells the age of a picture directly. Its time stamps (PTS) advance with the camera's clock, so
-arrival minus time stamp is constant but for the delay on the way. The smallest difference seen is taken as "no delay";
-what exceeds it is lag. Pictures that queued in the camera, the network or a stopped process show a lag and are stale.
-What this cannot see is a delay that is there from the first picture on and never changes.
+Nothing in a stream gives the age of a picture directly. Time stamps advance with the camera's clock, so arrival minus
+time stamp is constant except for the delay on the way. The smallest difference so far is taken as "no delay"; anything
+above it is lag. Pictures that queued in the camera, in the network or in a stopped process show a lag: they are stale.
+A delay that is there from the first picture on and never changes cannot be seen.
 
-Time stamps jump: a recorder starts again at 0, a clock is set, one picture has a wrong stamp. Pictures come in the
-order in which they were taken, so a picture was taken after the one before it: its lag is at most that one's lag plus
-the time between their arrivals. A stamp that claims more, or that a picture was taken after it came, has jumped. What
-cannot be told from a camera that paused is a jump ahead within a stall of the network, by no more than the stall.
+Time stamps jump: a recorder starts again at 0, a clock is set, one picture has a wrong stamp. Pictures arrive in the
+order in which they were taken. So the lag of a picture is at most the lag of the picture before plus the time between
+their arrivals. A time stamp has jumped if it claims a larger lag, or an exposure after the arrival. One jump cannot be
+told from a camera that paused: a jump ahead during a stall of the network, by no more than the stall.
 """
 
 from __future__ import annotations
@@ -18,22 +18,22 @@ from dataclasses import dataclass
 
 STALE_S = 0.5
 DRIFT = 200e-6  # how much slower than ours a camera's clock may run: quartz is good for 100 ppm
-_WAITED = 0.25  # of the interval between pictures
-_STEADY = 2  # pictures
+_WAITED = 0.25  # a wait of this share of the interval between pictures counts as a wait
+_STEADY = 2  # so many pictures in a row that were waited for: the pictures come as they are taken
 _JUMP_S = 0.1  # a stamp that is further ahead than a picture without delay can be
 _AHEAD_S = 1.0  # time stamps that ran ahead of the clock by this much run too fast
-_JUMPING = 10  # pictures that follow a jump, and for this many seconds, without agreeing
+_JUMPING = 10  # after a jump, more pictures than this for longer than `_JUMPING_S` without a new base: no clock
 _JUMPING_S = 3.0
 _FAST = 0.01  # clocks that run faster than ours by this share make no false lag
 _COURSE_S = 2.0  # over which the rate of the time stamps is measured
 _COURSE = 200  # pictures, at most
-_RATE_OFF = 0.05
-_RATE_STEADY = 0.2  # the two halves of the course agree so well
+_RATE_OFF = 0.05  # a rate that differs from 1 by more is wrong
+_RATE_STEADY = 0.2  # a rate is steady if the two halves of the course differ by less than this share
 
 
 @dataclass(frozen=True, slots=True)
 class Age:
-    """How long before its arrival a picture was taken, and why it may not be judged as new."""
+    """How many seconds before its arrival a picture was taken, and why it must not be judged as new."""
 
     lag_s: float
     doubt: str = ""
@@ -43,24 +43,24 @@ class Age:
 class _Arrival:
     stamp_s: float
     arrived_s: float
-    waited: bool  # for the picture; False: it lay ready
+    waited: bool  # whether the process waited for the picture; False: the picture lay ready
 
 
 @dataclass(slots=True)
 class _Former:
-    """What was known before the time stamps jumped."""
+    """The state before the time stamps jumped, in case they jump back."""
 
     base_s: float
     lag_s: float
-    step_s: float  # between time stamps
+    step_s: float  # usual difference between two time stamps
     jumped_s: float  # arrival of the first picture after the jump
     jumps: int = 0
-    pictures: int = 0  # since then
+    pictures: int = 0  # that arrived since the first jump
     slack_s: float = 0.0  # by how much the lag may be less than the greatest possible
 
 
 class Freshness:
-    """The lag of one connection's pictures. A new connection needs a new one. Pure: the clock is handed in."""
+    """Tells the lag of one connection's pictures; a new connection needs a new object. Pure: times are handed in."""
 
     def __init__(self) -> None:
         self.settled = False
@@ -75,10 +75,10 @@ class Freshness:
         self._course: deque[_Arrival] = deque(maxlen=_COURSE)
 
     def settle(self, stamp_s: float | None, arrived_s: float, waited_s: float) -> bool:
-        """Whether the pictures now come as they are taken; call it for each until it says so.
+        """Whether pictures now arrive as they are taken. Call it for each picture until it returns True.
 
-        A new connection often begins with pictures from the past. They are over when two in a row had to be waited for
-        and did not catch up with the clock.
+        A new connection often begins with pictures from the past. These are over when the process had to wait for two
+        pictures in a row, and these did not catch up with the clock.
         """
         self._unstamped = stamp_s is None
         if stamp_s is None:
@@ -87,11 +87,11 @@ class Freshness:
         if self._agree(stamp_s, arrived_s, waited_s):
             self.settled = True
             self._base_s = arrived_s - stamp_s
-            self._course = deque(list(self._course)[-_STEADY - 1 :], maxlen=_COURSE)  # what queued tells no rate
+            self._course = deque(list(self._course)[-_STEADY - 1 :], maxlen=_COURSE)  # queued pictures show no rate
         return self.settled
 
     def age(self, stamp_s: float | None, arrived_s: float, waited_s: float) -> Age:
-        """The age of the next picture. Until pictures agree after a jump, one that may be stale is taken for stale."""
+        """The age of the next picture. After a jump, a picture that may be stale is stale until a new base holds."""
         assert self.settled
         self.jump_s = 0.0
         self._unstamped = stamp_s is None
@@ -109,7 +109,7 @@ class Freshness:
         return Age(max(0.0, self._lag_s - (self._former.slack_s if self._former else 0.0)))
 
     def trouble(self) -> tuple[str, str]:
-        """Why no fresh picture comes, and what helps."""
+        """Why no fresh picture comes, and what a person can do."""
         if self._unstamped:
             return "pictures come without time stamps", "set `timestamps: arrival`"
         if (rate := self._wrong_rate()) is not None:
@@ -141,7 +141,7 @@ class Freshness:
 
     @property
     def _crept(self) -> bool:
-        """Whether the lag grew little by little, other than by a queue that formed in a stall."""
+        """Whether the lag grew little by little, rather than at once as by a queue that formed in a stall."""
         return self._crept_s > self._lag_s / 2 > 0
 
     @property
@@ -149,7 +149,7 @@ class Freshness:
         return self._fell_s > _AHEAD_S
 
     def _agree(self, stamp_s: float, arrived_s: float, waited_s: float) -> bool:
-        """Whether the last pictures had to be waited for and came as fast as they were taken, no faster or slower."""
+        """Whether the process waited for the last pictures, and these arrived as fast as they were taken."""
         came_s = self._came_s(arrived_s)
         before = self._course[-1] if self._course else None
         self._course.append(_Arrival(stamp_s, arrived_s, came_s > 0 and waited_s >= _WAITED * came_s))
@@ -164,7 +164,7 @@ class Freshness:
         return self._steady >= _STEADY
 
     def _usual(self) -> _Arrival:
-        """The time between two pictures of late, by stamp and by arrival."""
+        """The mean time between two recent pictures, by stamp and by arrival."""
         first, last, steps = self._course[0], self._course[-1], max(len(self._course) - 1, 1)
         return _Arrival((last.stamp_s - first.stamp_s) / steps, (last.arrived_s - first.arrived_s) / steps, True)
 
@@ -179,10 +179,10 @@ class Freshness:
         self._fell_s = max(0.0, self._fell_s - _FAST * came_s)
 
     def _follows(self, stamp_s: float, came_s: float, claimed_s: float) -> bool:
-        """Whether a time stamp follows on the one before.
+        """Whether a time stamp continues the ones before, without a jump.
 
-        Stamps may step further than usual: pictures were lost, or nobody triggered the camera. But in a queue, and
-        shortly after a jump, such a step is taken for a jump, so that no lag is forgotten.
+        A time stamp may step further than usual when pictures were lost or nobody triggered the camera. But in a queue,
+        and shortly after a jump, such a step counts as a jump, so that no lag is forgotten.
         """
         step_s = stamp_s - self._course[-1].stamp_s
         usual_s = self._former.step_s if self._former else self._usual().stamp_s
@@ -190,7 +190,7 @@ class Freshness:
         return step_s >= 0 and claimed_s >= -_JUMP_S and not skips
 
     def _returned(self, offset_s: float, at_most_s: float) -> bool:
-        """Whether a time stamp that jumped is back where the stamps were before, with no picture left out."""
+        """Whether a time stamp is back where the stamps were before the jump, with no picture left out."""
         if self._former is None:
             return False
         claimed_s = offset_s - self._former.base_s
@@ -198,7 +198,7 @@ class Freshness:
         return claimed_s >= -_JUMP_S and 0 <= left_out_s <= 2 * (self._former.jumps + 1) * self._former.step_s + _JUMP_S
 
     def _followed(self, stamp_s: float, arrived_s: float, waited_s: float) -> float:
-        """The lag of a picture whose time stamp follows on the one before."""
+        """The lag of a picture whose time stamp continues the ones before."""
         offset_s = arrived_s - stamp_s
         if offset_s < self._base_s:
             self._fell_s += self._base_s - offset_s
@@ -215,7 +215,7 @@ class Freshness:
         return lag_s
 
     def _jumped(self, stamp_s: float, arrived_s: float, came_s: float, waited_s: float) -> float:
-        """The greatest lag of a picture whose time stamp jumped; back to the former base if the stamp fits that."""
+        """The greatest lag of a picture whose time stamp jumped; by the former base if the stamp fits that again."""
         at_most_s = self._lag_s + came_s
         usual = self._usual()
         held_up = waited_s < _WAITED * came_s or came_s > 2 * usual.arrived_s
@@ -231,7 +231,7 @@ class Freshness:
         if self._former is None:
             self._former = _Former(self._base_s, self._lag_s, usual.stamp_s, arrived_s)
         self._former.jumps += 1
-        if not held_up:  # then its lag is that of the one before
+        if not held_up:  # then the lag is that of the picture before
             self._former.slack_s += came_s
         self._base_s = offset_s - at_most_s
         return at_most_s
@@ -246,7 +246,7 @@ class Freshness:
         return f"stale: taken {self._lag_s:.1f} s before it came"
 
     def _wrong_rate(self) -> float | None:
-        """The seconds that time stamps advance in a second, if that is steadily not 1 while pictures are waited for."""
+        """The seconds that time stamps advance in a second, if steadily not 1 while the process waits for pictures."""
         if len(self._course) < 2 * _STEADY + 1:
             return None
         waited = sum(arrival.waited for arrival in self._course)

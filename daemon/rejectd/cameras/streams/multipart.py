@@ -1,7 +1,7 @@
-"""Whether a camera that sends JPEG pictures over HTTP says how long each of them is.
+"""Checks that a camera which sends JPEG pictures over HTTP gives the length of each picture.
 
-Without Content-Length a picture is known to be whole only when the next one begins. A triggered camera would be one
-part behind: a defect would eject the part that follows it.
+Without Content-Length, a picture is known to be whole only when the next one begins. A triggered camera would then be
+one part behind: a defect would eject the part that follows.
 """
 
 from __future__ import annotations
@@ -22,27 +22,27 @@ _PART = re.compile(rb"--[^\r\n]+\r?\n(?P<head>(?:[^\r\n]+\r?\n)*)\r?\n")
 
 
 def demand_lengths(settings: VideoCamera) -> bool:
-    """Ask the camera once more, beside the connection that stands, and look at the head of its first picture.
+    """Open a second connection to the camera, and look for Content-Length in the head of its first picture.
 
     Returns:
-        Whether it was seen that lengths are told. Not so where the camera takes no second connection, for example.
+        True if the camera gives lengths; False if that is unknown, for example because it takes no second connection.
 
     Raises:
-        CameraError: if they are not told.
+        CameraError: if the camera gives no lengths.
     """
-    told = _told(settings)
-    if told is False:
+    lengths_told = _told(settings)
+    if lengths_told is False:
         raise CameraError(
             f"{shown(settings.url)}: it sends pictures without Content-Length: each is whole only when the next one "
             "begins, and would be taken for the next part",
             hint="let the camera send Content-Length, or use its RTSP stream; `timestamps: arrival` takes such pictures"
             " all the same, each one picture late",
         )
-    return bool(told)
+    return bool(lengths_told)
 
 
 def _told(settings: VideoCamera) -> bool | None:
-    """None if it cannot be seen."""
+    """Whether the camera gives the length of its first picture; None if that cannot be found out."""
     passwords = urllib.request.HTTPPasswordMgrWithDefaultRealm()
     if settings.username is not None:
         passwords.add_password(None, settings.url, settings.username, password_of(settings) or "")
@@ -62,7 +62,7 @@ def _told(settings: VideoCamera) -> bool | None:
 
 
 def _beginning(answer: http.client.HTTPResponse) -> bytes:
-    """What comes until the head of the first part is there."""
+    """The bytes of the answer up to and with the head of its first part."""
     content = b""
     while len(content) < _HEAD_BYTES and not _PART.search(content):
         if not (more := answer.read1(_HEAD_BYTES)):

@@ -1,4 +1,4 @@
-"""Video files and RTSP streams."""
+"""Drivers for video files and for live streams (RTSP, HTTP)."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from rejectd.contract.messages import Exposure
 from rejectd.contract.settings import TimeStamps, VideoCamera
 
 BEHIND_S = 3.0  # a stream without a fresh picture for so long is opened anew
-_FEW = 3  # pictures from which nothing can be told
-_CATCH_UP_S = 1.0  # a file that is later than this goes on from now
+_FEW = 3  # fewer pictures do not tell whether a stream is fresh
+_CATCH_UP_S = 1.0  # a file that is later than this shows its next picture now
 
 _log = logging.getLogger(__name__)
 
@@ -29,13 +29,13 @@ def video(settings: VideoCamera) -> Driver:
 
 
 class Stream:
-    """A live stream. Its pictures are fresh, or say that they are not.
+    """A live stream. Its pictures are fresh, or marked as stale.
 
-    Opening lasts until pictures come as they are taken; what queued before the connection stood is not shown, since the
-    camera was not up. Afterwards each picture's age is known from its time stamp (freshness.py), or bounded by waiting
-    where the stamps are no clock (arrivals.py): the capture time is the arrival less that age, and an age above 0.5 s
-    makes a picture faulty ("stale"), so that it is counted and never judged as new. If no fresh picture comes for 3 s,
-    the connection is dropped together with whatever is queued in it.
+    Opening lasts until pictures arrive as they are taken; pictures that queued before are not shown, since the camera
+    was not up. From then on the age of each picture is known from its time stamp (freshness.py), or bounded by how long
+    the process waited for it where the stamps are no clock (arrivals.py). The capture time is the arrival minus the
+    age. An age above 0.5 s makes a picture faulty ("stale"), so that it is counted and never judged as new. If no fresh
+    picture comes for 3 s, the connection is dropped together with everything that is queued in it.
     """
 
     def __init__(self, settings: VideoCamera) -> None:
@@ -68,7 +68,7 @@ class Stream:
             standstill.end()
 
     def read(self, timeout_s: float) -> Exposure | None:  # noqa: ARG002 - FFmpeg waits for `read_timeout_s`
-        """The next picture, stale ones as faulty. Raises CameraError when the link is lost or stays behind."""
+        """The next picture; a stale one is faulty. Raises CameraError when the link is lost or stays behind."""
         assert self._source is not None
         decoded = self._next(self._source)
         arrived_ns, arrived_unix_ns = time.monotonic_ns(), time.time_ns()
@@ -101,14 +101,16 @@ class Stream:
             if settled or arrived_s - connected_s < self._settings.open_timeout_s:
                 continue
             if pictures < _FEW:
-                few = (
+                problem = (
                     f"{source.name}: {pictures} pictures in {arrived_s - connected_s:.1f} s do not tell if they are new"
                 )
-                raise CameraError(few, hint=f"raise `open_timeout_s` to more than {_FEW} times the time between two")
+                raise CameraError(
+                    problem, hint=f"raise `open_timeout_s` to more than {_FEW} times the time between two"
+                )
             raise self._trouble(source)
 
     def _tell_of_jump(self, source: Decoder) -> None:
-        """Once for each connection: a camera that does so often would fill the log."""
+        """Log a jump of the time stamps once for each connection: a camera that jumps often would fill the log."""
         if self._clock.jump_s and not self._told_of_jump:
             self._told_of_jump = True
             _log.warning("%s: a time stamp jumped by %+.1f s", source.name, self._clock.jump_s)
@@ -197,7 +199,7 @@ class File:
         return decoded
 
     def _rewind(self, source: Decoder) -> None:
-        """A new container instead of a seek, so that the decoder starts clean; the first picture follows the last."""
+        """Open the file anew, without a seek, so that the decoder starts clean. The first picture follows the last."""
         self._start_s += self._stamp_s + source.interval_s
         source.close()
         self._source = Decoder(self._settings)

@@ -1,1 +1,1 @@
-"""A watched folder: which file is which part, and when it was complete."""
+"""Watches a folder: which file shows which part, and when the file was complete."""

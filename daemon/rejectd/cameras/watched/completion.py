@@ -1,7 +1,7 @@
-"""When a file was complete: never later than it was, however late we looked.
+"""Estimates when a file was complete. The estimate is never later than the true instant, however late we looked.
 
-A verdict of a part that is thought to be younger than it is hits another part. So of all instants that a file can have
-been completed at, the earliest counts: a part may be judged too old, never too young.
+If a part is thought to be younger than it is, its verdict ejects another part. So the earliest instant counts at which
+the file can have been complete: a part may be judged too old, never too young.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 
 class Instant(NamedTuple):
-    """One look at both clocks."""
+    """The same instant on both clocks: monotonic and wall clock."""
 
     monotonic_ns: int
     unix_ns: int
@@ -31,10 +31,10 @@ def completed(before: Instant, now: Instant, written_unix_ns: int | None) -> Ins
     """The earliest instant at which a file can have been completed.
 
     Args:
-        before: when it was last seen that the file was not complete yet.
-        now: when it is seen that it is. Far after `before` if the process stood still.
-        written_unix_ns: of the file's inode: it was certainly not complete before that. None where this comes from
-            another computer's clock, as on a share.
+        before: when the file was last seen incomplete.
+        now: when the file is first seen complete. Far after `before` if the process stood still.
+        written_unix_ns: when the file was last written, by its inode; the file was certainly not complete before.
+            None if that time comes from another computer's clock, as on a share.
     """
     earliest_ns = before.monotonic_ns
     if written_unix_ns is not None:

@@ -1,7 +1,8 @@
-"""What arrives in a watched folder, from what the kernel says and from listings of the folder.
+"""Finds the files that arrive in a watched folder, from the kernel's events and from listings of the folder.
 
-Complete means: closed by its writer, moved or linked in, or, where the kernel says nothing (network shares), unchanged
-for a while. An empty file is no exposure yet; one that stays empty is, so that its part has an end.
+A file is complete when its writer closed it, or when it was moved or linked in. Where the kernel reports nothing (on
+network shares), a file is complete when it has not changed for a while. An empty file is no exposure yet. A file that
+stays empty becomes an exposure, so that its part has an end.
 """
 
 from __future__ import annotations
@@ -18,9 +19,9 @@ from rejectd.cameras.watched.listing import Kind, Stamp, kind_of, stamp_of
 from rejectd.cameras.watched.names import Names, Outcome, Part
 from rejectd.cameras.watched.remarks import Remarks
 
-EMPTY_S = 10.0  # a file that was closed empty and is not filled for so long has brought nothing
-ABANDONED_S = 60.0  # a file that was opened but not closed or touched for so long is taken as it is
-_WAITING_MOST = 10_000  # parts; listings bring what is beyond
+EMPTY_S = 10.0  # a file that was closed empty and stays empty for so long becomes an exposure without a picture
+ABANDONED_S = 60.0  # a file that was opened, and neither closed nor written for so long, is taken as it is
+_WAITING_MOST = 10_000  # parts; later listings find the files beyond that
 _READS_MOST = 100  # of the kernel's queue in one go
 _STUCK_S = 0.1
 _PROMPT_S = 0.1  # from one look at the kernel's queue to the next, if nothing holds us up
@@ -28,11 +29,11 @@ _GONE = Stamp(0, -1, 0, 0, 0, False)
 
 
 class _Settling(NamedTuple):
-    """A file that no event told of: is it complete?"""
+    """A file that a listing found and no event reported. It is complete once it no longer changes."""
 
     stamp: Stamp
-    at: Instant  # when it can have been complete
-    since: Instant
+    at: Instant  # the earliest instant at which the file can have been complete
+    since: Instant  # when a listing first showed this content
 
 
 class Incoming:
@@ -42,17 +43,17 @@ class Incoming:
         self.lock = threading.RLock()
         self.waiting: deque[Part] = deque()
         self.new_folders: deque[str] = deque(maxlen=_WAITING_MOST)  # to be watched as well
-        self.closed = threading.Event()  # while nobody listens
-        self.lost_some = False  # a listing must tell what happened
+        self.closed = threading.Event()  # set while nobody listens
+        self.lost_some = False  # events were lost: a listing must show what happened
         self._root = root
         self._names = names
         self._remarks = remarks
         self._inotify: Inotify | None = None
-        self._before = look()  # when the kernel was last seen to have nothing more to say
-        self._listed = self._before  # when the last listing began that is complete
+        self._before = look()  # when the kernel's queue was last seen empty
+        self._listed = self._before  # when the last complete listing began
         self._away: tuple[int, str] = (0, "")  # the first half of a rename
         self._writing: set[str] = set()
-        self._lately: set[str] = set()  # names of which something was heard since the listing began
+        self._lately: set[str] = set()  # names with an event since the listing began
         self._settling: dict[str, _Settling] = {}
         self._empty: OrderedDict[str, Instant] = OrderedDict()
 
@@ -62,7 +63,7 @@ class Incoming:
         return self._names.shared
 
     def listen(self, inotify: Inotify | None, *, listed: bool = False) -> None:
-        """From now on listen to this, or to nobody; `listed`: the folder is watched by listings alone."""
+        """Listen to `inotify` from now on, or to nothing if it is None; `listed`: listings alone watch the folder."""
         with self.lock:
             self._inotify = inotify
             self._before = look()
@@ -72,15 +73,15 @@ class Incoming:
             self.closed.set()
 
     def drain(self) -> None:
-        """Take in what the kernel has to say; nothing if the other thread is busy with it, and stuck on a share."""
+        """Take in the kernel's events. Takes none if the other thread holds the lock, for example stuck on a share."""
         if not self.lock.acquire(timeout=_STUCK_S):
             return
         try:
             for _ in range(_READS_MOST if self._inotify else 0):
-                seen = look()
+                looked_at = look()
                 events = self._inotify.read() if self._inotify else []
                 if not events:
-                    self._before = seen
+                    self._before = looked_at
                     break
                 now = look()
                 for event in events:
@@ -90,18 +91,18 @@ class Incoming:
             self.lock.release()
 
     def next(self) -> Part | None:
-        """The next part."""
+        """The next part that has arrived; None if there is none."""
         with self.lock:
             return self.waiting.popleft() if self.waiting else None
 
     def begin_listing(self) -> Instant:
-        """Call it before the folder is listed for `compare`."""
+        """Note that a listing begins; call this before the folder is listed for `compare`."""
         with self.lock:
             self._lately.clear()
             return look()
 
     def compare(self, listing: Mapping[str, Stamp], began: Instant, settled_s: float) -> None:
-        """Take in what is new in a listing and unchanged for so long, at least since the listing before."""
+        """Take in the new files of a listing that have not changed for `settled_s`, at least since the last listing."""
         with self.lock:
             now = look()
             settling: dict[str, _Settling] = {}
@@ -109,19 +110,19 @@ class Incoming:
             for name, stamp in listing.items():
                 if self._names.has(name, stamp):
                     continue
-                at = completed(self._listed, now, self._written(stamp))
+                completed_at = completed(self._listed, now, self._written(stamp))
                 if stamp.is_file and not stamp.size:
-                    self._take_empty(name, at)
+                    self._take_empty(name, completed_at)
                     continue
-                seen = self._settling.get(name)
-                if seen is None or seen.stamp[:3] != stamp[:3]:
-                    seen = _Settling(stamp, at, now)
-                elif self._complete(name, stamp, now.monotonic_ns - seen.since.monotonic_ns, settled_s):
-                    settled.append((seen.at, name, stamp))
+                candidate = self._settling.get(name)
+                if candidate is None or candidate.stamp[:3] != stamp[:3]:
+                    candidate = _Settling(stamp, completed_at, now)
+                elif self._complete(name, stamp, now.monotonic_ns - candidate.since.monotonic_ns, settled_s):
+                    settled.append((candidate.at, name, stamp))
                     continue
-                settling[name] = seen
-            for at, name, stamp in sorted(settled):
-                self._show(name, stamp, at)
+                settling[name] = candidate
+            for completed_at, name, stamp in sorted(settled):
+                self._show(name, stamp, completed_at)
             self._settling = settling
             self._writing &= listing.keys() | self._lately
             self._names.listed(listing, self._lately, now.monotonic_ns)
@@ -226,9 +227,10 @@ class Incoming:
             self.lost_some = True
 
     def _finished(self, stamp: Stamp, now: Instant) -> int | None:
-        """When a file that has just arrived was closed or renamed, by its inode.
+        """When a file that has just arrived was closed or renamed, by its inode; None if unknown.
 
-        Its last change is just that, as far as nobody changed it since. Who stood still cannot know that.
+        The inode's last change is the closing or the renaming, unless somebody changed the file since. After a
+        standstill of this process nobody can know that, and only the time of the last write counts.
         """
         if stamp is _GONE or now.monotonic_ns - self._before.monotonic_ns > _PROMPT_S * 1e9:
             return None if stamp is _GONE else self._written(stamp)

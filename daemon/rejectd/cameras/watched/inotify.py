@@ -1,7 +1,7 @@
-"""The kernel's word of what happens in a folder (inotify).
+"""Reads the kernel's events about a folder (inotify(7)).
 
-Read without a thread of its own, so that it is known when the queue was last seen empty: what is read later happened
-after that, however long the process stood still in between.
+There is no thread of its own for that, so that the reader knows when the kernel's queue was last empty: every event
+that is read later happened after that instant, however long the process stood still in between.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 
 class Event(NamedTuple):
-    """One thing that happened to one name."""
+    """One event of the kernel about one name in a folder."""
 
     folder: str  # as it was given to `watch`; empty if the queue overflowed
     name: str
@@ -69,15 +69,15 @@ class Event(NamedTuple):
 
     @property
     def lost_some(self) -> bool:
-        """The queue was full, or a folder went away: only a look at the folder tells what happened."""
+        """Whether events were lost: the queue was full, or a folder went away. Only a listing shows what happened."""
         return bool(self.mask & (_OVERFLOW | _IGNORED | _DELETE_SELF | _MOVE_SELF))
 
 
 class Inotify:
-    """Watches folders. One thread may wait while others read; the caller sees to it that they do not read at once."""
+    """Watches folders. One thread may wait while another reads; the caller makes sure that only one reads at a time."""
 
     def __init__(self) -> None:
-        """Raises OSError if the system has no more of them."""
+        """Raises OSError if the system allows no further inotify instance."""
         self._fd = _checked(_libc.inotify_init1(os.O_NONBLOCK | os.O_CLOEXEC))
         self._folders: dict[int, str] = {}
         self._poll = select.poll()
@@ -99,7 +99,7 @@ class Inotify:
         self._poll.poll(max(0.0, timeout_s * 1000))
 
     def read(self) -> list[Event]:
-        """What has happened since the last call; empty if nothing has."""
+        """The events since the last call; empty if there are none."""
         try:
             data = os.read(self._fd, _AT_ONCE)
         except BlockingIOError:
@@ -118,7 +118,7 @@ class Inotify:
 
     @property
     def folders(self) -> frozenset[str]:
-        """What is watched."""
+        """The names of the watched folders."""
         return frozenset(self._folders.values())
 
     def close(self) -> None:

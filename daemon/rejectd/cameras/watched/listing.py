@@ -1,4 +1,4 @@
-"""What is in a watched folder: its pictures, its subfolders, and what is not shown."""
+"""Lists a watched folder: its pictures, its subfolders, and files that are not shown."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _MOUNTS = Path("/proc/self/mountinfo")
 
 
 class Stamp(NamedTuple):
-    """Tells one content of a file from the next."""
+    """The size, times and inode of a file, by which one content of the file is told from the next."""
 
     inode: int
     size: int
@@ -37,14 +37,15 @@ class Stamp(NamedTuple):
 
     @property
     def written_unix_ns(self) -> int:
-        """The file was not complete before that. The inode may have changed since, so the earlier of both counts."""
+        """When the file was last written. A rename changes the inode's time later, so the earlier of both counts."""
         return min(self.modified_ns, self.changed_ns)
 
     def same(self, other: Stamp | None, *, shared: bool) -> bool:
         """Whether the content is the same, as far as can be told from outside.
 
-        On a local file system, tools that set a file's time do not change its content, and the kernel tells of those
-        that do. A share's inode numbers are made up by its client, and nobody tells of anything.
+        On a local file system the inode decides: tools may set a file's time without changing its content, and the
+        kernel reports every write. On a share the time decides: its client makes up the inode numbers, and no event
+        reports a write.
         """
         if other is None or self.size != other.size:
             return False
@@ -52,7 +53,7 @@ class Stamp(NamedTuple):
 
 
 class Kind(Enum):
-    """What an entry of a folder is to a camera."""
+    """How a camera treats an entry of a folder."""
 
     PICTURE = "picture"
     FOLDER = "folder"
@@ -69,16 +70,23 @@ class Entry(NamedTuple):
 
 
 def stamp_of(path: Path) -> Stamp | None:
-    """The stamp of a file, None if there is none or nobody may look."""
+    """The stamp of a file; None if the file does not exist or may not be read."""
     try:
-        at = path.stat()
+        status = path.stat()
     except OSError:
         return None
-    return Stamp(at.st_ino, at.st_size, at.st_mtime_ns, at.st_ctime_ns, at.st_nlink, stat.S_ISREG(at.st_mode))
+    return Stamp(
+        status.st_ino,
+        status.st_size,
+        status.st_mtime_ns,
+        status.st_ctime_ns,
+        status.st_nlink,
+        stat.S_ISREG(status.st_mode),
+    )
 
 
 def kind_of(name: str) -> Kind:
-    """What a file of this name is to a camera."""
+    """How a camera treats a file of this name."""
     base = PurePath(name).name
     if is_picture(base):
         return Kind.PICTURE
@@ -89,7 +97,7 @@ def kind_of(name: str) -> Kind:
 
 
 def walk(root: Path, *, subfolders: bool) -> Iterator[Entry]:
-    """The pictures that are there, and the names that are not shown, without hidden ones.
+    """The pictures, subfolders and files of other kinds in a folder, without hidden ones.
 
     Raises:
         OSError: if the folder itself cannot be listed. A subfolder that cannot has no entries.
@@ -125,13 +133,13 @@ def file_system(path: Path, mounts: Path = _MOUNTS) -> str:
     except OSError:
         return ""
     for line in lines:
-        fields, _, rest = line.partition(" - ")
-        point = _ESCAPED.sub(lambda escape: chr(int(escape[1], 8)), fields.split(" ")[4])
+        mount_fields, _, type_fields = line.partition(" - ")
+        point = _ESCAPED.sub(lambda escape: chr(int(escape[1], 8)), mount_fields.split(" ")[4])
         if len(point) >= len(best) and (target + "/").startswith(point.rstrip("/") + "/"):
-            best, kind = point, rest.split(" ")[0]
+            best, kind = point, type_fields.split(" ")[0]
     return kind
 
 
 def is_share(kind: str) -> bool:
-    """Whether the times of a file system come from another computer's clock, or may."""
+    """Whether the times of files on this kind of file system come, or may come, from another computer's clock."""
     return kind not in _LOCAL

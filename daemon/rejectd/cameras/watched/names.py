@@ -1,7 +1,7 @@
-"""Which names of a watched folder are which parts.
+"""Tells which file names of a watched folder stand for which parts.
 
-The same name within `settle_ms` is the same part; so is a name that is written again later, which is counted. A name
-is free for the next part when its file has been gone for a while.
+A name that is written again within `settle_ms` is the same part. A name that is written again later is the same part
+too, but that is counted. A name is free for the next part when its file has been gone for `GONE_S`.
 """
 
 from __future__ import annotations
@@ -25,16 +25,16 @@ class Part:
     def __init__(self, name: str, stamp: Stamp, at: Instant) -> None:
         self.name = name
         self.stamp = stamp
-        self.at = at  # when it was complete for the first time
-        self.gone_ns: int | None = None
-        self.grows = False  # it was there before us, and may be the end of an upload
-        self.lost = False  # what the file holds now may show another part
-        self.touched = False  # it was written to since it was complete
-        self.writing = False  # by a write that began while it settled
+        self.at = at  # when the file was complete for the first time
+        self.gone_ns: int | None = None  # when the file was deleted or moved away
+        self.grows = False  # the file was there before the service, and its upload may still be under way
+        self.lost = False  # the file may show another part by now
+        self.touched = False  # the file was written to since it was complete
+        self.writing = False  # a write that began while the file settled is under way
 
 
 class Outcome(Enum):
-    """What the completion of a file means."""
+    """Whether a completed file shows a new part, the same part, or was written again."""
 
     NEW = "new"
     SAME = "same"
@@ -45,7 +45,7 @@ class Names:
     """The parts by the names of their files. The caller holds a lock."""
 
     def __init__(self, *, settle_ns: int, new_part: bool, shared: bool = False) -> None:
-        """`new_part`: a name that is written again after it settled is another part."""
+        """`new_part`: a name that is written again after `settle_ns` is another part."""
         self._settle_ns = settle_ns
         self._new_part = new_part
         self.shared = shared
@@ -58,25 +58,25 @@ class Names:
         return name in self._parts
 
     def has(self, name: str, stamp: Stamp) -> bool:
-        """Whether this content of this name has been taken in."""
+        """Whether the file `name` with this content has been taken in already."""
         part = self._parts.get(name)
         if part is None or not stamp.same(part.stamp, shared=self.shared):
             return False
         return part.gone_ns is None or stamp.modified_ns == part.stamp.modified_ns  # inode numbers are used again
 
     def old(self, name: str, stamp: Stamp, *, grows: bool) -> None:
-        """Take in a file that was there before us; `grows`: it may be that it is being written."""
+        """Take in a file that was there before the service; `grows`: somebody may still be writing it."""
         part = self._parts[name] = Part(name, stamp, _LONG_AGO)
         part.grows = grows
 
     def written_again(self, name: str, earliest: Instant) -> None:
-        """A file was written again since it was last looked at: the times of its inode are those of the later write."""
+        """Note that a file was written again. Its inode has the time of the later write, so `earliest` counts."""
         part = self._parts.get(name)
         if part is not None and part.at > earliest:
             part.at = earliest
 
     def begun(self, name: str, now_ns: int) -> None:
-        """Somebody writes to a file."""
+        """Note that somebody writes to a file."""
         part = self._parts.get(name)
         if part is None:
             return
@@ -91,7 +91,7 @@ class Names:
             part.lost = True
 
     def arrived(self, name: str, stamp: Stamp, at: Instant) -> tuple[Part, Outcome]:
-        """A file is complete."""
+        """Note that a file is complete. Returns its part, and whether the part is new."""
         part = self._parts.get(name)
         if part is not None and not part.touched and stamp[:3] == part.stamp[:3]:
             part.gone_ns = None  # it was moved away and back, or closed again
@@ -99,18 +99,18 @@ class Names:
         if part is None or self._is_free(part, at.monotonic_ns) or self._was_growing(part, stamp):
             return self._new(name, stamp, at), Outcome.NEW
         changed = part.touched or not stamp.same(part.stamp, shared=self.shared)
-        same = not changed or part.writing or self._settles(part, at.monotonic_ns)
+        same_part = not changed or part.writing or self._settles(part, at.monotonic_ns)
         part.touched, part.writing, part.gone_ns = False, False, None
-        if not same and self._new_part:
+        if not same_part and self._new_part:
             return self._new(name, stamp, at), Outcome.NEW
         part.stamp = stamp
-        part.lost = part.lost or not same
-        return part, Outcome.SAME if same else Outcome.REWRITTEN
+        part.lost = part.lost or not same_part
+        return part, Outcome.SAME if same_part else Outcome.REWRITTEN
 
     def renamed(self, old: str, new: str, stamp: Stamp) -> bool:
-        """A file got another name. Returns whether it shows a part that has been taken in.
+        """Note that a file got another name. Returns whether the file shows a part that has been taken in.
 
-        Also if it was renamed before anybody could look at it, as by cameras that write `tmp1.png` at first.
+        True also if the file was renamed before it could be read, as by cameras that write `tmp1.png` first.
         """
         part = self._parts.pop(old, None)  # the old name is free at once
         if part is None:
@@ -120,7 +120,7 @@ class Names:
         return True
 
     def folder_renamed(self, old: str, new: str) -> None:
-        """A subfolder got another name, and its files show the same parts as before."""
+        """Note that a subfolder got another name; its files show the same parts as before."""
         moved = {name: part for name, part in self._parts.items() if name.startswith(f"{old}/")}
         for name, part in moved.items():
             del self._parts[name]
@@ -128,24 +128,24 @@ class Names:
             self._replace(part.name, part)
 
     def renewed(self) -> None:
-        """The folder is another one: what is new in it is new, whatever its name."""
+        """Note that the folder was replaced by another: a file that arrives in it is a new part, whatever its name."""
         for part in self._parts.values():
             part.gone_ns = _LONG_AGO.monotonic_ns
 
     def unlearn(self, name: str) -> None:
-        """Take back an arrival for which there was no room."""
+        """Forget a part for which there was no room, so that a later listing finds it again."""
         self._parts.pop(name, None)
 
     def gone(self, name: str, now_ns: int) -> None:
-        """A file was deleted or moved away."""
+        """Note that a file was deleted or moved away."""
         part = self._parts.get(name)
         if part is not None and part.gone_ns is None:
             part.gone_ns = now_ns
 
     def listed(self, listing: Mapping[str, Stamp], lately: Set[str], now_ns: int) -> None:
-        """Note which files are there, and forget those that have gone, once they are many.
+        """Note which files are there. Forget files that have gone, once they are many.
 
-        `lately`: names of which something was heard since the listing began; it may not know them.
+        `lately`: names with an event since the listing began; the listing may not show them as they are now.
         """
         for name, part in self._parts.items():
             if name in lately:
@@ -155,9 +155,11 @@ class Names:
             elif part.gone_ns is not None and self.has(name, listing[name]):
                 part.gone_ns = None
         if len(self._parts) > 2 * len(listing) + _FORGET_BEYOND:
-            kept = listing.keys() | lately
+            current_names = listing.keys() | lately
             self._parts = {
-                name: part for name, part in self._parts.items() if name in kept and not self._is_free(part, now_ns)
+                name: part
+                for name, part in self._parts.items()
+                if name in current_names and not self._is_free(part, now_ns)
             }
 
     def _new(self, name: str, stamp: Stamp, at: Instant) -> Part:

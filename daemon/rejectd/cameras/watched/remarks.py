@@ -1,4 +1,4 @@
-"""What a watched folder holds and does not show: said once, and loudly where parts pass unseen."""
+"""Tells people which files of a watched folder are not shown: each once, and as a warning where parts pass unseen."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ log = logging.getLogger(__name__)
 _KINDS_MOST = 20  # of suffixes, and of subfolders, that are named
 _NAMED = 3
 _EXACT_NS = 1_000_000  # the journal's times are rounded
-_AGAIN_IN_A_ROW = 3  # so many files written again without a new one: the camera uses its names again
-_EDITED_S = 60.0  # who edits a picture does that soon; a name that is written again later is used for another part
+_AGAIN_IN_A_ROW = 3  # after so many rewritten files without a new one, the camera seems to use its names again
+_EDITED_S = 60.0  # a person edits a picture within this time; a name that is written again later shows another part
 
 
 class Remarks:
@@ -32,16 +32,16 @@ class Remarks:
         self._pending: deque[Remark] = deque(maxlen=1000)
 
     def take(self) -> Remark | None:
-        """The next remark."""
+        """The next remark; None if there is none."""
         return self._pending.popleft() if self._pending else None
 
     def shown(self) -> None:
-        """A picture is shown."""
+        """Note that a picture was shown."""
         self._any_shown = True
         self._in_a_row = 0
 
     def rewritten(self, name: str, after_s: float) -> None:
-        """A name was written again, so long after its part was shown."""
+        """Note that a file was written again, `after_s` after its part was shown."""
         self._rewritten += 1
         self._in_a_row += 1
         text = (
@@ -54,26 +54,31 @@ class Remarks:
         self._pending.append(Remark(text=text, unseen=unseen, rewritten=1))
 
     def other(self, name: str) -> None:
-        """A file that may be a picture is of a kind that is not shown."""
+        """Note a file that may be a picture, but of a kind that is not shown."""
         suffix = PurePath(name).suffix.lower()
-        what = f"files that end in {suffix}" if suffix else "files without a suffix"
+        files = f"files that end in {suffix}" if suffix else "files without a suffix"
         hint = "PNG, JPEG, BMP, TIFF and WebP files are shown, by these suffixes"
         unseen = not suffix or looks_like_a_picture(name)
-        self._say(f"suffix {suffix}", f"{self._path / name}: {what} are not shown; {hint}", unseen=unseen)
+        self._say(f"suffix {suffix}", f"{self._path / name}: {files} are not shown; {hint}", unseen=unseen)
 
     def subfolder(self, name: str) -> None:
-        """Pictures came into a subfolder that is not watched."""
+        """Note that pictures arrived in a subfolder that is not watched."""
         hint = "set `subfolders: true`, or let the pictures be put into the folder itself"
         self._say(f"folder {name}", f"{self._path / name}: pictures in subfolders are not shown; {hint}")
 
     def unwatched(self, name: str, error: OSError) -> None:
-        """A subfolder cannot be watched; listings still show what is in it, if it can be listed."""
+        """Note that a subfolder cannot be watched. Listings still show its files, if the subfolder can be listed."""
         hint = "the service's user must be allowed to read it; see also fs.inotify.max_user_watches"
         text = f"{self._path / name}: cannot be watched: {error.strerror}; {hint}"
         self._say(f"unwatched {name}", text, unseen=False)
 
     def at_start(self, names: Iterable[tuple[int, str]], since_unix_ns: int | None) -> None:
-        """Files that were there before us, by the time at which they came. Those are told that nobody has judged."""
+        """Report the files that arrived before the service started and were not judged.
+
+        Args:
+            names: the time of arrival (Unix, ns) and the name of each file that was there before.
+            since_unix_ns: when the last judged picture was captured; None if no picture was judged before.
+        """
         missed = sorted(at for at in names if since_unix_ns is None or at[0] > since_unix_ns + _EXACT_NS)
         if not missed:
             return
@@ -89,7 +94,7 @@ class Remarks:
         self._pending.append(Remark(text=text, missed=len(missed)))
 
     def _say(self, key: str, text: str, *, unseen: bool = True) -> None:
-        """Once. Until a picture is shown, all parts may be among those that are not."""
+        """Log a text once for each `key`. Until a first picture is shown, all parts may pass unseen: then say that."""
         unseen = unseen and not self._any_shown
         if key in self._said:
             if unseen:

@@ -1,4 +1,4 @@
-"""The picture of a part from its file: whole, and not that of another part."""
+"""Reads the picture of a part from its file, so that the picture is whole and not that of another part."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from rejectd.contract.settings import FolderCamera
 from revdist.data.pictures import Limits
 
 _PAUSE_S = 0.02
-_TRIES = 5  # for a file that changes while it is read, and of which the kernel says nothing
+_TRIES = 5  # for a file that changes while it is read, although the kernel reports no write
 
 
 class Settled:
-    """Reads the files of one watched folder, in another thread than the one that waits for them."""
+    """Reads the files of one watched folder. Another thread waits for new files meanwhile."""
 
     def __init__(self, settings: FolderCamera, incoming: Incoming) -> None:
         self._root = settings.path
@@ -55,7 +55,7 @@ class Settled:
             raise PictureError(f"{part.name}: the folder was closed before it was read")
 
     def _read(self, name: str, part: Part, until: float) -> Pixels | PictureError | None:
-        """The picture, or what is wrong with it; None if the file changed meanwhile."""
+        """The picture, or why it cannot be read; None if the file changed meanwhile."""
         path = self._root / name
         picture: Pixels | PictureError
         self._stamps.clear()
@@ -69,11 +69,11 @@ class Settled:
         before, after = self._stamps[path]
         if before is None or after is None:
             return picture
-        same = before[:3] == after[:3] and after.same(part.stamp, shared=self._incoming.shared)
-        return picture if same else None
+        unchanged = before[:3] == after[:3] and after.same(part.stamp, shared=self._incoming.shared)
+        return picture if unchanged else None
 
     def _read_stamped(self, path: Path, limits: Limits) -> Pixels:
-        """In the reader's thread, for a share that does not answer does not tell the stamp of a file either."""
+        """Read a picture, and its stamp before and after. Runs in the reader's thread, since a share may not answer."""
         before = stamp_of(path)
         try:
             return reading.read_picture(path, limits)

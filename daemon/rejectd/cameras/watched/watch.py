@@ -1,7 +1,7 @@
 """A watched folder: every file that another program puts there is one exposure.
 
-The kernel says at once when a file was closed after writing or moved in (incoming.py). A listing shows what it cannot
-say: files on network shares, bursts larger than the kernel's queue, and a folder that was replaced.
+The kernel reports at once when a file was closed after writing or moved in (incoming.py). Listings find what the kernel
+does not report: files on network shares, bursts larger than the kernel's queue, and a folder that was replaced.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ from revdist.files import trouble
 log = logging.getLogger(__name__)
 
 RESCAN_S = 1.0
-RESCAN_SHARE_S = 0.25  # there it is the only way to see a file
+RESCAN_SHARE_S = 0.25  # on a share, a listing is the only way to see a file
 SETTLED_SHARE_S = 1.0  # a file that nobody has written to for so long is complete
-_SOON_S = 0.1  # until a folder is listed again in which something was missed
+_SOON_S = 0.1  # until a folder is listed again after events were lost
 _LISTING_FAILS_S = 3.0
-_POLL_S = 0.05  # by so much a part may be thought to be older than it is
+_POLL_S = 0.05  # a part may be thought to be older than it is by so much
 _LOOKED_AT_ONCE = 50  # files of a listing, half a millisecond; a picture that arrives does not wait for the rest
 _LOOKED_INTO = 100  # files of a subfolder that is not watched
 _FOLDERS_MOST = 10_000
@@ -41,15 +41,15 @@ _GROWING_S = 60.0  # a file that was written so shortly before the start may be 
 class Watch:
     """Shows each file once, in the order of arrival, and never before it is complete.
 
-    Exposure is the instant at which the file was complete, or, if that is not known, the last at which it is known
-    that it was not. Files that are there when the camera starts are old parts and are not shown; files that arrive
-    while the folder cannot be reached are shown when it is back, with the time at which they came, so that they end as
-    late instead of never. A name written again is the same part (names.py). A file that goes away before it was read is
-    a faulty picture.
+    The exposure is the instant at which the file was complete. If that is not known, it is the last instant at which
+    the file was seen incomplete. Files that are there when the camera starts are old parts and are not shown. Files
+    that arrive while the folder cannot be reached are shown when the folder is back, with their time of arrival, so
+    that their parts end as late instead of never. A name that is written again is the same part (names.py). A file
+    that goes away before it was read is a faulty picture.
     """
 
     def __init__(self, settings: FolderCamera, *, since_unix_ns: int | None = None) -> None:
-        """`since_unix_ns`: what is there at the start and is younger has come while nobody looked."""
+        """`since_unix_ns`: files that are there at the start and are younger arrived while the service was down."""
         self._path = settings.path
         self._subfolders = settings.subfolders
         self._settle_ns = settings.settle_ms * 1_000_000
@@ -64,7 +64,7 @@ class Watch:
         self._scan_at = 0.0
         self._scan: Iterator[None] = iter(())  # a listing under way
         self._hurried = 0  # listings that follow each other soon
-        self._listed_at = 0.0  # when that succeeded
+        self._listed_at = 0.0  # when a listing last succeeded
         self._folders: dict[str, int] = {}  # subfolders that are not watched, and when they changed
 
     def open(self) -> None:
@@ -96,7 +96,7 @@ class Watch:
         self._listed_at, self._scan_at, self._scan = time.monotonic(), 0.0, iter(())
 
     def _listen(self) -> None:
-        """Have the kernel tell of the folder; on a share, listings may do."""
+        """Have the kernel report events of the folder; on a share that reports none, listings alone must do."""
         inotify: Inotify | None = None
         try:
             inotify = Inotify()
@@ -112,14 +112,14 @@ class Watch:
         self._incoming.listen(inotify, listed=inotify is None)
 
     def close(self) -> None:
-        """Stop watching; what is known of the files is kept for the next open."""
+        """Stop watching. Which files were seen is remembered for the next `open`."""
         inotify, self._inotify = self._inotify, None
         self._incoming.listen(None)
         if inotify is not None:
             inotify.close()
 
     def read(self, timeout_s: float) -> Exposure | Remark | None:
-        """The next file that arrived; None if there is none. Raises CameraError if the folder is gone or closed."""
+        """The next arrived file, or a remark; None if none. Raises CameraError if the folder is gone or closed."""
         until = time.monotonic() + timeout_s
         while True:
             scanning = next(self._scan, self) is None
@@ -153,7 +153,7 @@ class Watch:
         )
 
     def _take_stock(self) -> None:
-        """What is there when the camera starts has been there before."""
+        """Take in the files that are there when the camera starts: they are old, and are not shown."""
         now_ns = time.time_ns()
         old = []
         for entry in walk(self._path, subfolders=self._subfolders):
@@ -167,7 +167,7 @@ class Watch:
         self._remarks.at_start(old, self._since_unix_ns)
 
     def _rescan(self) -> Iterator[None]:
-        """Find complete files that no event told of; each step looks at a few."""
+        """Find complete files that no event reported; each step looks at a few files."""
         began, looked_s = time.monotonic(), 0.0
         self._scan_at = began + RESCAN_S
         listing_began = self._incoming.begin_listing()
@@ -194,7 +194,7 @@ class Watch:
         self._scan_at = self._listed_at + max(pause_s, 20 * (looked_s + self._listed_at - began))
 
     def _cannot_list(self, error: OSError) -> None:
-        """The kernel still tells of what arrives in a local folder, but not of all, and not for long."""
+        """Bear a failed listing of a local folder for `_LISTING_FAILS_S`: the kernel still reports most arrivals."""
         bearable = not self._names.shared and not isinstance(error, PermissionError)
         if bearable and time.monotonic() - self._listed_at < _LISTING_FAILS_S:
             return
@@ -202,15 +202,15 @@ class Watch:
         raise self._closed_to_us(error.strerror or "unknown")
 
     def _closed_to_us(self, why: str) -> CameraError:
-        wrong = trouble.why_not_folder(self._path)  # it says which folder on the way is closed
+        obstacle = trouble.why_not_folder(self._path)  # it says which folder on the way is closed
         return CameraError(
-            f"{self._path}: the folder cannot be watched: {wrong.cause if wrong else why}",
+            f"{self._path}: the folder cannot be watched: {obstacle.cause if obstacle else why}",
             hint="the service's user must be allowed to list it and to read its files; see also "
             "fs.inotify.max_user_watches and max_user_instances",
         )
 
     def _take_folder(self, name: str, *, at_start: bool) -> None:
-        """Watch a subfolder, or say that pictures arrive in one that is not watched."""
+        """Watch a subfolder. If subfolders are not watched, tell people that pictures arrive there."""
         if self._subfolders:
             if self._inotify and name not in self._inotify.folders:
                 self._incoming.new_folders.append(name)
@@ -226,7 +226,7 @@ class Watch:
             return
 
     def _watch_new_folders(self) -> None:
-        """Pictures may have arrived there before anybody watched, so it is listed soon."""
+        """Watch new subfolders. Each is listed soon, since pictures may have arrived before it was watched."""
         while self._subfolders and self._inotify and self._incoming.new_folders:
             name = self._incoming.new_folders.popleft()
             try:
@@ -249,10 +249,10 @@ class Watch:
         raise CameraError(f"{self._path}: the folder is gone", hint="create it again; new files will be shown")
 
     def _identity(self) -> tuple[int, int]:
-        at = self._path.stat()
-        if not stat.S_ISDIR(at.st_mode):
+        status = self._path.stat()
+        if not stat.S_ISDIR(status.st_mode):
             raise NotADirectoryError(self._path)
-        return at.st_dev, at.st_ino
+        return status.st_dev, status.st_ino
 
 
 def whose_clock(kind: str) -> str:

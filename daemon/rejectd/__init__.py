@@ -3,10 +3,10 @@
 Read in this order; each room knows only those before it:
 
 contract                    settings, requests and messages, declared once
-process                     the process among others: signals, log, systemd, the page for Prometheus
+process, metrics, passwords the process among others: signals, log, systemd; figures for Prometheus; password files
 ledger, decision            each frame has one end; a score becomes a verdict
 cameras, batching           where frames come from, and which are judged together
-inspector                   owns the device; the only file that knows the model library
+inspector                   owns the device; the only file that knows networks and bundles
 pairing, stations, judging  frames of one part, and whether parts are judged at all
 storage, mqtt               what stays on the disk, and what leaves for the broker
 pipeline                    a frame's life, from all of these

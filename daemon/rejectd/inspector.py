@@ -1,4 +1,7 @@
-"""Owns the device: the only file of the service that knows the model library."""
+"""Owns the device: the only file of the service that knows networks and bundles.
+
+Other files take from the library only its decoder of pictures (cameras) and its words for files that fail.
+"""
 
 from __future__ import annotations
 

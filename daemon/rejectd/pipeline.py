@@ -9,7 +9,8 @@
     finish    the ledger closes the frame; who is first publishes, and the frame's station may know its part's verdict
     record    journal, evidence and the defect event follow behind, and can never delay a verdict (recorder.py)
 
-Each method named after a stage is the whole life of one thread.
+`capture`, `inspect`, `decide`, `watch_deadlines` and `watch_parts` are the whole life of a thread each. `_enter` runs
+in the thread that waits for a camera's exposures, `_finish` in the one that ends the frame.
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
 """All threads and their wiring: start, watch over them, drain, stop.
 
 main          signals, systemd's watchdog, supervision
-camera:<name> one device
-inspect       the model
+camera:<name> reads and checks the pictures of one camera; its `:device` thread waits for exposures
+inspect       batches for the device, which the inspector's own threads (`device`, `lane0`, ...) compute
+verdicts      what the device has judged becomes a verdict
 deadlines     the clock of the ledger; `parts` that of the stations
 commands      what the line is asked over MQTT
 record        journal, outbox, evidence

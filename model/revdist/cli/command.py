@@ -1,4 +1,4 @@
-"""The command `revdist`: train, evaluate, calibrate, sensitivity, report, predict, export, bench, show.
+"""The command `revdist`: train, look, evaluate, calibrate, report, predict, export, bench, and others.
 
 Nothing here imports torch, which takes seconds: --help, --version and a mistake in the arguments are answered at once.
 """

@@ -45,7 +45,7 @@ def test_cameras_that_flood_stall_vanish_or_break_delay_no_other_by_more_than_th
 ) -> None:
     shown = kinds(pictures(cells[:1], tmp_path)[0], pictures(cells[1:2], tmp_path, bad=True)[0])
     picture = shown["good"]
-    broken = {"broken": picture[: len(picture) // 2], "empty": b"", "text": b"not a picture"}
+    broken = {"broken": picture[: len(picture) // 2], "short": picture[:1], "text": b"not a picture"}
 
     def steady(seconds: float) -> Phase:
         return line.phase([line.feed(shown, len(STEADY) * STEADY_HZ, STEADY)], seconds)

@@ -48,7 +48,8 @@ def _check_bundle(options: argparse.Namespace) -> None:
     """Raise BundleError for a folder without a bundle: a mistyped name is reported before torch is imported."""
     from revdist.bundle import bundle_files
 
-    if getattr(options, "bundle", None) is not None:
+    looks_itself = hasattr(options, "random")  # bench: its arguments may name a bundle and a teacher, which is refused
+    if getattr(options, "bundle", None) is not None and not looks_itself:
         bundle_files.content(options.bundle, bundle_files.MANIFEST)
 
 

@@ -268,7 +268,7 @@ WRONG = {
         (
             "2: cameras.a.url: unknown setting; known here: product, deadline_ms, policy, region, retry_max_s, "
             "path, mode, rate_hz, loop, trigger, "
-            "max_file_mb, max_megapixels, subfolders, settle_ms, rewrite"
+            "max_file_mb, max_megapixels, bits, subfolders, settle_ms, rewrite"
         ),
     ),
     "path missing": (

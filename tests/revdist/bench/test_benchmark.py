@@ -123,7 +123,8 @@ def test_a_training_that_was_stopped_goes_on(root: Path, tmp_path: Path) -> None
     steps: list[object] = []
 
     def counting(*arguments: object) -> float:
-        steps.append(arguments[4])
+        if arguments[4] != 3:  # the number behind the last step: it only measures how long one takes
+            steps.append(arguments[4])
         return whole(*arguments)  # type: ignore[arg-type]
 
     with pytest.MonkeyPatch.context() as patch:

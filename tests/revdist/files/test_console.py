@@ -19,7 +19,7 @@ def run(body: str, redirect: str, more: dict[str, str] | None = None) -> subproc
     code = f"""
 import sys
 import time
-from revdist import console
+from revdist.files import console
 console.prepare()
 def command():
     {body}

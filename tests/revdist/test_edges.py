@@ -7,6 +7,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -52,6 +53,7 @@ def bundle_of_all(tiny: Bundle, place: Path) -> Path:
 @pytest.fixture
 def nobody(bundle_of_all: Path, lite0: object) -> Iterator[None]:
     """As a user without rights, who has what the fixtures made."""
+    import_module("revdist.cli.commands")  # as root: nobody may not look into an environment of root's
     if os.geteuid() != 0:
         yield
         return

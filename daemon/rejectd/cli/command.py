@@ -58,14 +58,12 @@ def _told(arguments: Sequence[str], signals: Signals | None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    from importlib.metadata import version
-
     from rejectd.contract.requests import REQUESTS
 
     parser = argparse.ArgumentParser(
         prog="rejectd", description="Watches a production line and tells it, in time, which parts to reject."
     )
-    parser.add_argument("--version", action="version", version=f"rejectd {version('rejectd')}")
+    parser.add_argument("--version", action=console.ShowVersion, nargs=0, help="show the version and exit")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     run = commands.add_parser("run", help="run the service of one line")
     run.add_argument("config", type=Path, metavar="CONFIG")

@@ -10,7 +10,6 @@ import logging
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
-from importlib.metadata import version
 from pathlib import Path
 from typing import get_args
 
@@ -73,7 +72,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="revdist", description="Learn what good parts look like; find those that differ."
     )
-    parser.add_argument("--version", action="version", version=f"revdist {version('rejectd')}")
+    parser.add_argument("--version", action=console.ShowVersion, nargs=0, help="show the version and exit")
     subparsers = parser.add_subparsers(required=True, metavar="COMMAND")
     _add_train(subparsers.add_parser("train", help="train a product from pictures of good parts"))
 

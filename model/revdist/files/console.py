@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import errno
 import io
 import os
@@ -17,6 +18,17 @@ INTERRUPTED = 128 + signal.SIGINT
 READER_LEFT = 128 + signal.SIGPIPE  # what a shell shows for a Unix tool whose reader, such as `head`, has left
 
 _OUTPUT = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EBADF)
+
+
+class ShowVersion(argparse.Action):
+    """`--version`: what is installed is looked up only when it is asked for."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
+        """Print and exit."""
+        from importlib.metadata import version
+
+        print(f"{parser.prog} {version('rejectd')}")
+        parser.exit()
 
 
 def prepare() -> None:

@@ -59,6 +59,11 @@ def validate(topic: str, body: bytes) -> None:
             raise ContractError(f"{topic}: {name} is {payload[name]!r} in the body")
 
 
+def fits(topic: str, payload: Any) -> bool:
+    """Whether a body fits the schema of its topic, whatever the topic says beside it."""
+    return bool(_validator(schema_of(topic)).is_valid(payload))
+
+
 def is_from_service(topic: str) -> bool:
     """Whether the service should write this topic: none where others send commands and counts, right or wrong.
 
@@ -66,6 +71,11 @@ def is_from_service(topic: str) -> bool:
     """
     check = "check/.*|answer/check|command/golden/verdict/check"
     return not re.fullmatch(rf"{_LINE}/(command/[^/]*|actuator/[^/]*/rejected|{check})", topic)
+
+
+def schema_of(topic: str) -> str:
+    """The name of the schema of a topic."""
+    return _schema_of(topic)[0]
 
 
 def _schema_of(topic: str) -> tuple[str, dict[str, str]]:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Any, TypeAlias
 
-from rejectd.contract import payloads, requests
+from rejectd.contract import payloads, requests, schemas
+from rejectd.contract.bodies import MESSAGES
+from rejectd.contract.json_schema import sentence
 from rejectd.contract.messages import GOLDEN, Cause, Decision
 from rejectd.contract.requests import REQUESTS
-from rejectd.contract.schemas import request
 from rejectd.contract.settings import Mqtt
 
 Node: TypeAlias = dict[str, Any]
@@ -43,7 +44,7 @@ _INFO: Node = {
 
 
 def document() -> Node:
-    """The whole document; message bodies are the JSON Schemas in `schemas/` beside it."""
+    """The whole document; its schemas are those of the files in `schemas/` beside it, but for their heads."""
     return {
         "asyncapi": "3.0.0",
         "info": _INFO,
@@ -51,7 +52,7 @@ def document() -> Node:
         "servers": {"broker": _server()},
         "channels": _channels(),
         "operations": _operations(),
-        "components": {"parameters": _PARAMETERS},
+        "components": {"parameters": _PARAMETERS, "messages": _messages(), "schemas": schemas.components()},
     }
 
 
@@ -70,20 +71,20 @@ def _server() -> Node:
 
 def _channels() -> Node:
     """Every topic. The last one stands for any response topic that a request names."""
-    commands = {f"{command}Request": _request(command) for command in REQUESTS}
+    commands = {f"{command}Request": f"request-{command}" for command in REQUESTS}
     return {
-        "lineStatus": _channel(payloads.line_topic(_LINE), line=_message("line")),
-        "cameraStatus": _channel(payloads.camera_topic(_LINE, _CAMERA), camera=_message("camera")),
-        "verdict": _channel(_verdict_topic(_CAMERA), verdict=_message("verdict")),
-        "knownVerdict": _channel(_verdict_topic(GOLDEN), verdict=_message("verdict")),
-        "defect": _channel(payloads.defect_topic(_LINE, _CAMERA), defect=_message("defect")),
+        "lineStatus": _channel(payloads.line_topic(_LINE), line="line"),
+        "cameraStatus": _channel(payloads.camera_topic(_LINE, _CAMERA), camera="camera"),
+        "verdict": _channel(_verdict_topic(_CAMERA), verdict="verdict"),
+        "knownVerdict": _channel(_verdict_topic(GOLDEN), verdict="verdict"),
+        "defect": _channel(payloads.defect_topic(_LINE, _CAMERA), defect="defect"),
         "command": _channel(payloads.command_topic(_LINE, _COMMAND), **commands),
-        "answer": _channel(payloads.answer_topic(_LINE), answer=_answer()),
-        "actuator": _channel(payloads.actuator_topic(_LINE, _CAMERA), count=_message("actuator")),
+        "answer": _channel(payloads.answer_topic(_LINE), answer="answer"),
+        "actuator": _channel(payloads.actuator_topic(_LINE, _CAMERA), count="actuator"),
         "response": {
             "address": None,
             "description": "The response topic that a request names: below the answer topic, or outside of rejectd/.",
-            "messages": {"answer": _answer()},
+            "messages": {"answer": _component("messages", "answer")},
         },
     }
 
@@ -93,13 +94,28 @@ def _verdict_topic(camera: str) -> str:
     return payloads.verdict_topic(_LINE, camera, Decision.PASS).removesuffix(Decision.PASS) + _DECISION
 
 
-def _channel(address: str, **messages: Node) -> Node:
-    used = {name: {"$ref": f"#/components/parameters/{name}"} for name in _PARAMETERS if f"{{{name}}}" in address}
-    return {"address": address, "parameters": used, "messages": messages}
+def _channel(address: str, **messages: str) -> Node:
+    """A topic. `messages`: by its name in this channel, the component that a message is."""
+    used = {name: _component("parameters", name) for name in _PARAMETERS if f"{{{name}}}" in address}
+    return {
+        "address": address,
+        "parameters": used,
+        "messages": {name: _component("messages", message) for name, message in messages.items()},
+    }
+
+
+def _messages() -> Node:
+    """Every message, by the name of its schema."""
+    plain = {name: _message(name) for name in MESSAGES}
+    return plain | {f"request-{command}": _request(command) for command in REQUESTS} | {"answer": _answer()}
 
 
 def _message(schema: str) -> Node:
-    return {"name": schema, "payload": {"$ref": f"schemas/{schema}.schema.json"}}
+    return {"name": schema, "payload": _component("schemas", schema)}
+
+
+def _component(section: str, name: str) -> Node:
+    return {"$ref": f"#/components/{section}/{name}"}
 
 
 def _request(command: str) -> Node:
@@ -153,7 +169,7 @@ def _command(command: str) -> Node:
     """A request and its answer. A retained request would be carried out at each reconnect, so it is refused."""
     where = {"location": "$message.header#/responseTopic", "description": "Without one, the answer topic."}
     return {
-        **_receive("command", request(command)["description"]),
+        **_receive("command", sentence(REQUESTS[command])),
         "description": f"Not retained, {requests.LARGEST_BYTES} bytes at most.",
         "messages": [_ref("command", f"{command}Request")],
         "reply": {"address": where, "channel": _ref("response"), "messages": [_ref("response", "answer")]},

@@ -1,4 +1,6 @@
-"""Declares the messages of the service field by field. schemas.py turns them into JSON Schemas for other programs.
+"""Declares the messages of the service field by field, with the rules by which one field depends on another.
+
+schemas.py turns them into JSON Schemas for other programs.
 
 payloads.py builds the messages as plain dictionaries, since a model for each frame would cost the verdicts' thread too
 much time. The tests check these dictionaries against the models.
@@ -6,29 +8,18 @@ much time. The tests check these dictionaries against the models.
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, TypeAlias
+from collections.abc import Mapping
+from typing import Annotated, Any, ClassVar, Literal, TypeAlias
 
 from pydantic import Field
 
-from rejectd.contract.fields import Amount, Group, Name, setting
+from rejectd.contract.fields import Amount, Duration, Group, Name, Number, Said, Share, Time, setting
 from rejectd.contract.messages import CameraState, Cause, Decision, Policy
+from rejectd.contract.requests import REQUESTS
+from rejectd.contract.results import RESULTS
+from rejectd.contract.rules import Rule, Ruled
 
-Said: TypeAlias = Annotated[str, Field(min_length=1)]
-Number: TypeAlias = Annotated[int, Field(ge=1)]
-Duration: TypeAlias = Annotated[float, Field(ge=0)]
-Share: TypeAlias = Annotated[float, Field(ge=0, le=1)]
-Time: TypeAlias = Annotated[
-    str,
-    Field(
-        pattern=r"^[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}\.[0-9]{6}Z$",
-        json_schema_extra={"format": "date-time"},
-    ),
-]
 Region: TypeAlias = Annotated[list[Amount], Field(min_length=4, max_length=4)]
-Jpeg: TypeAlias = Annotated[
-    str,
-    Field(min_length=1, json_schema_extra={"contentEncoding": "base64", "contentMediaType": "image/jpeg"}),
-]
 
 
 class WillBody(Group):
@@ -37,9 +28,7 @@ class WillBody(Group):
     schema_: Literal["rejectd.line.v1"] = setting("Name and version of this schema.", alias="schema")
     line: Name = setting("The line.")
     run: Said = setting("One start of the service. With another `run`, counters and trigger numbers begin again.")
-    state: Literal["online", "offline"] = setting(
-        "`offline`: take the fail-safe side. `online`: look at `judging` too."
-    )
+    state: Literal["offline"] = setting("Take the fail-safe side.")
 
 
 class Counts(Group):
@@ -53,8 +42,11 @@ class Counts(Group):
 
 
 class LineBody(WillBody):
-    """The retained status of a line: birth, heartbeat, farewell and last will."""
+    """The retained status of a line: birth, heartbeat and farewell."""
 
+    state: Literal["online", "offline"] = setting(  # type: ignore[assignment]
+        "`offline`: take the fail-safe side. `online`: look at `judging` too."
+    )
     version: Said = setting("Version of the service.")
     at: Time = setting("When this was written, UTC.")
     judging: bool = setting("Whether parts get their verdicts: none is overdue, no device hangs.")
@@ -72,9 +64,12 @@ class LineBody(WillBody):
     paused: list[Name] = setting("Cameras that are paused.")
 
 
-class CameraBody(Group):
+class CameraBody(Ruled):
     """The retained status of a camera."""
 
+    rules: ClassVar[tuple[Rule, ...]] = (
+        Rule(field="state", values=(CameraState.DOWN, CameraState.DEGRADED), then={"reason": Said}),
+    )
     schema_: Literal["rejectd.camera.v1"] = setting("Name and version of this schema.", alias="schema")
     line: Name = setting("The line.")
     camera: Name = setting("The camera or station; a station is as its worst camera.")
@@ -83,9 +78,28 @@ class CameraBody(Group):
     since: Time = setting("Since when, UTC.")
 
 
-class VerdictBody(Group):
+class VerdictBody(Ruled):
     """The one end of a frame, or of a part of a station."""
 
+    # a judged frame has its numbers and no cause, and its action follows; an unjudged one has a cause and a policy
+    rules: ClassVar[tuple[Rule, ...]] = (
+        Rule(
+            field="decision",
+            values=(Decision.UNJUDGED,),
+            then={"cause": Cause},
+            otherwise={
+                "cause": None,
+                "score": float,
+                "threshold": float,
+                "p_value": Share,
+                "engine_ms": Duration,
+                "bundle": Said,
+                "engine": Said,
+            },
+        ),
+        Rule(field="decision", values=(Decision.PASS,), then={"action": Literal[Policy.PASS]}),
+        Rule(field="decision", values=(Decision.REJECT,), then={"action": Literal[Policy.REJECT]}),
+    )
     schema_: Literal["rejectd.verdict.v1"] = setting("Name and version of this schema.", alias="schema")
     event_id: Said = setting("Identity of this end. The same one twice is a duplicate.")
     line: Name = setting("The line.")
@@ -130,9 +144,22 @@ class DefectBody(VerdictBody):
     event_seq: Number = setting("Number of the event on the line. A gap means: ask for it with command/replay.")
 
 
-class AnswerBody(Group):
+class AnswerBody(Ruled):
     """The answer to a command: a result, or an error that says what to do."""
 
+    rules: ClassVar[tuple[Rule, ...]] = (
+        Rule(
+            field="ok",
+            values=(True,),
+            then={"command": Literal[tuple(REQUESTS)], "error": None, "result": dict[str, object]},
+        ),
+        Rule(field="ok", values=(False,), then={"error": Said}),
+        Rule(field="command", values=tuple(REQUESTS), otherwise={"result": None}),
+        *(
+            Rule(field="command", values=(command,), then={"result": result | None})
+            for command, result in RESULTS.items()
+        ),
+    )
     schema_: Literal["rejectd.answer.v1"] = setting("Name and version of this schema.", alias="schema")
     line: Name = setting("The line.")
     command: str = setting("The command, as its topic names it.")
@@ -149,3 +176,14 @@ class ActuatorBody(Group):
     """How many parts the PLC has rejected, as {"count": 12} or as the number alone."""
 
     count: Amount = setting("Parts rejected so far; a smaller number than before means that the PLC began again at 0.")
+
+
+MESSAGES: Mapping[str, Any] = {  # by the name of its schema: the type of a message
+    "line": LineBody | WillBody,
+    "camera": CameraBody,
+    "verdict": VerdictBody,
+    "defect": DefectBody,
+    "answer": AnswerBody,
+    "actuator": ActuatorBody | Amount,
+    **{f"request-{command}": request for command, request in REQUESTS.items()},
+}

@@ -10,6 +10,7 @@ import types
 import typing
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Annotated, Any, TypeAlias
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
@@ -39,9 +40,30 @@ def _once(names: tuple[str, ...]) -> tuple[str, ...]:
     return names
 
 
+def _is_a_time(text: str) -> str:
+    datetime.fromisoformat(text)  # raises ValueError
+    return text
+
+
 Text: TypeAlias = Annotated[str, Field(pattern=r"\S")]
 Name: TypeAlias = Annotated[str, Field(pattern=f"^{NAME['pattern']}$")]
 Amount: TypeAlias = Annotated[int, Field(ge=0)]
+Said: TypeAlias = Annotated[str, Field(min_length=1)]
+Number: TypeAlias = Annotated[int, Field(ge=1)]
+Duration: TypeAlias = Annotated[float, Field(ge=0)]
+Share: TypeAlias = Annotated[float, Field(ge=0, le=1)]
+Time: TypeAlias = Annotated[
+    str,
+    Field(
+        pattern=r"^[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}\.[0-9]{6}Z$",
+        json_schema_extra={"format": "date-time"},
+    ),
+    AfterValidator(_is_a_time),
+]
+Jpeg: TypeAlias = Annotated[
+    str,
+    Field(min_length=1, json_schema_extra={"contentEncoding": "base64", "contentMediaType": "image/jpeg"}),
+]
 Names: TypeAlias = Annotated[
     tuple[Annotated[str, Field(min_length=1)], ...],
     Field(min_length=1),

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import types
+import typing
 from enum import StrEnum
 from typing import Any, TypeAlias
 
+from pydantic import TypeAdapter
 from pydantic.fields import FieldInfo
 from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
 from pydantic_core import core_schema
@@ -14,9 +16,6 @@ from rejectd.contract.fields import NAME, OWN_WORDS, Group, declared
 
 Schema: TypeAlias = dict[str, Any]
 
-NUMBER: Schema = {"type": "number"}
-TEXT: Schema = {"type": "string", "minLength": 1}
-NULL: Schema = {"type": "null"}
 NAMED: Schema = {"type": "string", "pattern": f"^{NAME['pattern']}$"}
 
 
@@ -35,23 +34,10 @@ def record(fields: dict[str, Schema]) -> Schema:
     return {"type": "object", "properties": fields, "required": list(fields), "additionalProperties": False}
 
 
-def choice(options: Iterable[str]) -> Schema:
-    """One of these words."""
-    return {"type": "string", "enum": [str(option) for option in options]}
-
-
 def or_null(schema: Schema) -> Schema:
     """A schema that allows null too."""
     nullable = {**schema, "type": [schema["type"], "null"]}
     return nullable | {"enum": [*schema["enum"], None]} if "enum" in schema else nullable
-
-
-def when(
-    field: str, values: Iterable[Any], then: dict[str, Schema], otherwise: dict[str, Schema] | None = None
-) -> Schema:
-    """What the other fields must be if a field has one of these values."""
-    rule: Schema = {"if": {"properties": {field: {"enum": [_plain(value) for value in values]}}, "required": [field]}}
-    return rule | {"then": {"properties": then}} | ({"else": {"properties": otherwise}} if otherwise else {})
 
 
 def described(cls: type[Group]) -> Schema:
@@ -61,7 +47,38 @@ def described(cls: type[Group]) -> Schema:
     whole = _inlined(schema, definitions)
     fields = {field.alias or name: field for name, field in cls.model_fields.items()}
     about_them = {name: _about(field, whole["properties"][name]) for name, field in fields.items()}
-    return record(about_them) | {"required": whole.get("required", [])}
+    rules = {"allOf": whole["allOf"]} if "allOf" in whole else {}
+    return record(about_them) | {"required": whole.get("required", [])} | rules
+
+
+def described_type(value_type: Any) -> Schema:
+    """The schema of one value: of a group, a union, or any other type that pydantic knows."""
+    if isinstance(value_type, type) and issubclass(value_type, Group):
+        return described(value_type)
+    if typing.get_origin(value_type) in (types.UnionType, typing.Union):
+        options = [option for option in typing.get_args(value_type) if option is not type(None)]
+        if len(options) > 1:
+            return {"anyOf": [_option(option) for option in options]}
+        return or_null(described_type(options[0]))
+    schema = TypeAdapter(value_type).json_schema(schema_generator=_Generator)
+    return _in_order(_inlined(schema, schema.pop("$defs", {})))
+
+
+def _option(value_type: Any) -> Schema:
+    words = sentence(value_type)
+    return ({"description": words} if words else {}) | described_type(value_type)
+
+
+def sentence(value_type: Any) -> str:
+    """What a type is, in the words of its declaration; a union is each of its types."""
+    options = typing.get_args(value_type) or (value_type,)
+    declared_types = [option for option in options if isinstance(option, type) and issubclass(option, Group)]
+    return " ".join(" ".join((option.__doc__ or "").split()) for option in declared_types)
+
+
+def plain(value: Any) -> Any:
+    """A value as JSON holds it."""
+    return str(value) if isinstance(value, StrEnum) else value
 
 
 class _Generator(GenerateJsonSchema):
@@ -80,6 +97,9 @@ class _Generator(GenerateJsonSchema):
             plain |= {"propertyNames": {"pattern": pattern}, "additionalProperties": value}
         return plain
 
+    def sort(self, value: JsonSchemaValue, parent_key: str | None = None) -> JsonSchemaValue:  # noqa: ARG002
+        return value  # in the order of the declarations
+
     def field_title_should_be_set(self, schema: Any) -> bool:  # noqa: ARG002 - a name of pydantic
         return False
 
@@ -88,9 +108,15 @@ def _about(field: FieldInfo, schema: Schema) -> Schema:
     """The schema of a field, with its unit in the description, since JSON Schema has no word for units."""
     about_it = declared(field)
     unit = f" In {about_it.unit}." if about_it.unit else ""
-    ordered = {word: schema[word] for word in ("type", *sorted(schema)) if word in schema}
-    return {"description": about_it.help + unit} | {
-        word: value for word, value in ordered.items() if word not in ("description", "title", *OWN_WORDS)
+    return {"description": about_it.help + unit} | _in_order(schema)
+
+
+def _in_order(schema: Schema) -> Schema:
+    """The words of a schema, its type first, without those that are about people."""
+    return {
+        word: schema[word]
+        for word in ("type", *sorted(schema))
+        if word in schema and word not in ("description", "title", *OWN_WORDS)
     }
 
 
@@ -108,7 +134,3 @@ def _inlined(schema: Any, definitions: dict[str, Schema]) -> Any:
             definitions,
         )
     return {word: _inlined(value, definitions) for word, value in schema.items()}
-
-
-def _plain(value: Any) -> Any:
-    return str(value) if isinstance(value, StrEnum) else value

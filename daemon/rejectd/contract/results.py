@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Literal
 
-from rejectd.contract.bodies import Duration, Jpeg, Number, Said, Time
-from rejectd.contract.fields import Amount, Group, Name, setting
+from rejectd.contract.fields import Amount, Duration, Group, Jpeg, Name, Number, Said, Time, setting
 from rejectd.contract.messages import Decision
 
 

@@ -12,7 +12,7 @@ from typing import Any
 from pydantic.fields import FieldInfo
 
 from rejectd.contract.fields import Group, declared, kind
-from rejectd.contract.json_schema import NAMED, Schema, described
+from rejectd.contract.json_schema import NAMED, Schema, described, sentence
 from rejectd.contract.settings import Commands, Settings
 
 FILE = "line.schema.json"
@@ -29,10 +29,10 @@ def _group(cls: type[Group], of_type: str = "") -> Schema:
     plain = described(cls)
     fields = {name: _field(field, plain["properties"][name]) for name, field in cls.model_fields.items()}
     if of_type:
-        fields = {"type": {"const": of_type, "description": _sentence(cls)}, **fields}
+        fields = {"type": {"const": of_type, "description": sentence(cls)}, **fields}
     required = [*(["type"] if of_type else []), *plain["required"]]
     return {
-        "description": _sentence(cls),
+        "description": sentence(cls),
         "type": "object",
         "properties": fields,
         "required": required,
@@ -95,7 +95,3 @@ def _named(value: Any) -> Schema:
         }
     names = {"pattern": NAMED["pattern"]}
     return {"type": "object", "minProperties": 1, "propertyNames": names, "additionalProperties": entry}
-
-
-def _sentence(cls: type[Group]) -> str:
-    return " ".join((cls.__doc__ or "").split())

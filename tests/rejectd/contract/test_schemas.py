@@ -19,7 +19,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from jsonschema import Draft7Validator, Draft202012Validator
 from peers import need_peer
-from pydantic import ValidationError
+from pydantic import TypeAdapter, ValidationError
 
 from rejectd.contract import asyncapi, bodies, payloads, requests, results, schemas
 from rejectd.contract.fields import Group
@@ -173,9 +173,20 @@ def is_valid(topic: str, body: Any) -> bool:
     return True
 
 
+def is_valid_for_the_model(topic: str, body: Any) -> bool:
+    """Whether the models, from which the schemas are generated, take a message."""
+    name = contract.schema_of(topic)
+    try:
+        TypeAdapter(bodies.MESSAGES[name]).validate_json(json.dumps(body))
+    except ValidationError:
+        return False
+    return True
+
+
 @pytest.mark.parametrize(("topic", "body"), MESSAGES)
 def test_what_the_service_says_and_takes_is_as_promised(topic: str, body: dict[str, Any]) -> None:
     validate(topic, body)
+    assert is_valid_for_the_model(topic, body)
 
 
 BODIES: dict[str, type[Group]] = {
@@ -273,6 +284,8 @@ def test_what_contradicts_itself_is_not_as_promised(
     topic, body = message
     validate(topic, body)
     assert not is_valid(topic, body | changed)
+    assert is_valid_for_the_model(topic, body)
+    assert not is_valid_for_the_model(topic, body | changed)
 
 
 def test_the_topic_and_the_body_say_the_same() -> None:
@@ -345,6 +358,23 @@ def test_a_request_is_as_promised_if_and_only_if_it_is_taken(request: tuple[str,
     assert is_valid(payloads.command_topic("line1", command), body) == taken
 
 
+@st.composite
+def _changed_messages(draw: st.DrawFn) -> tuple[str, dict[str, Any]]:
+    """A message of which a field or two are changed, taken from another message, or missing."""
+    topic, body = draw(st.sampled_from(MESSAGES))
+    _, other = draw(st.sampled_from(MESSAGES))
+    names = st.sets(st.sampled_from([*body, "colour"]), max_size=2)
+    wild = {name: draw(_VALUES) for name in draw(names)}
+    borrowed = {name: other[name] for name in draw(names) if name in other}
+    missing = draw(names) if draw(st.booleans()) else set()
+    return topic, {name: value for name, value in (body | borrowed | wild).items() if name not in missing}
+
+
+@given(_changed_messages())
+def test_a_model_and_the_schema_that_comes_from_it_take_the_same_messages(message: tuple[str, dict[str, Any]]) -> None:
+    assert contract.fits(*message) == is_valid_for_the_model(*message)
+
+
 @pytest.mark.parametrize("command", REQUESTS)
 def test_the_schema_of_a_request_has_the_words_of_its_declaration(command: str) -> None:
     schema = schemas.request(command)
@@ -383,12 +413,50 @@ def test_every_topic_message_and_command_is_in_the_asyncapi_document() -> None:
     for command in REQUESTS:
         assert document["operations"][command]["action"] == "receive"
         assert document["operations"][command]["reply"]["channel"] == {"$ref": "#/channels/response"}
-    used = set(re.findall(r"schemas/([a-z-]+)\.schema\.json", json.dumps(document)))
-    assert (
-        used
-        == set(schemas.schemas())
-        == {path.name.partition(".")[0] for path in (contract.MQTT / "schemas").iterdir()}
-    )
+    used = {channel for node in document["channels"].values() for channel in _messages_of(node)}
+    assert used == set(document["components"]["messages"]) == set(schemas.schemas())
+
+
+def _messages_of(channel: dict[str, Any]) -> set[str]:
+    return {message["$ref"].removeprefix("#/components/messages/") for message in channel["messages"].values()}
+
+
+def _referred(document: Any, reference: dict[str, str]) -> Any:
+    """What a reference within the document names."""
+    for step in reference["$ref"].removeprefix("#/").split("/"):
+        document = document[step]
+    return document
+
+
+def _schema_in_the_document(document: dict[str, Any], topic: str) -> Any:
+    """The schema of a topic's only message, found as a generator of code finds it: channel, message, payload."""
+    for channel in document["channels"].values():
+        pattern = re.sub(r"{(\w+)}", r"(?P<\1>[^/]+)", channel["address"] or "(?!)")
+        if match := re.fullmatch(pattern, topic):
+            command = match.groupdict().get("command")
+            name = f"{command}Request" if command else next(iter(channel["messages"]))
+            return _referred(document, _referred(document, channel["messages"][name])["payload"])
+    raise AssertionError(topic)
+
+
+@pytest.mark.parametrize(
+    ("topic", "body"), [message for message in MESSAGES if "/answer/" not in message[0]], ids=lambda value: ""
+)
+def test_every_message_is_as_the_asyncapi_document_alone_says(topic: str, body: dict[str, Any]) -> None:
+    schema = _schema_in_the_document(yaml.safe_load((contract.MQTT / "asyncapi.yaml").read_text()), topic)
+    Draft7Validator(schema).validate(body)
+    assert not Draft7Validator(schema).is_valid(body | {"colour": "red"})
+
+
+def test_the_components_of_the_asyncapi_document_are_the_schemas_beside_it() -> None:
+    components = yaml.safe_load((contract.MQTT / "asyncapi.yaml").read_text())["components"]["schemas"]
+    files = {
+        path.name.partition(".")[0]: json.loads(path.read_text()) for path in (contract.MQTT / "schemas").iterdir()
+    }
+    heads = ("$schema", "$id", "title")
+    assert components == {
+        name: {word: value for word, value in schema.items() if word not in heads} for name, schema in files.items()
+    }
 
 
 _CHECK = """
@@ -427,7 +495,6 @@ def test_the_asyncapi_document_is_one_for_the_real_parser(asyncapi_parser: Path,
     faults, operations = _faults(asyncapi_parser, contract.MQTT / "asyncapi.yaml")
     assert faults == []
     assert operations == len(asyncapi.document()["operations"]) == 14
-    shutil.copytree(contract.MQTT / "schemas", tmp_path / "schemas")
     broken = (contract.MQTT / "asyncapi.yaml").read_text().replace("action: receive", "action: listen", 1)
     (tmp_path / "asyncapi.yaml").write_text(broken)
     assert _faults(asyncapi_parser, tmp_path / "asyncapi.yaml")[0], "the parser finds what is wrong"

@@ -9,8 +9,8 @@
     finish    the ledger closes the frame; who is first publishes, and the frame's station may know its part's verdict
     record    journal, evidence and the defect event follow behind, and can never delay a verdict (recorder.py)
 
-`capture`, `inspect`, `decide`, `watch_deadlines` and `watch_parts` are the whole life of a thread each. `_enter` runs
-in the thread that waits for a camera's exposures, `_finish` in the one that ends the frame.
+`capture`, `inspect`, `decide`, `watch_deadlines` and `watch_parts` are the whole life of a thread each. `_open_frame`
+runs in the thread that waits for a camera's exposures, `_finish` in the one that ends the frame.
 """
 
 from __future__ import annotations
@@ -140,7 +140,7 @@ class Pipeline:
             self._stages.stations.report(status, self._stages.publisher.camera)
 
         def enter(exposure: Exposure) -> Frame:
-            return self._enter(name, camera, exposure)
+            return self._open_frame(name, camera, exposure)
 
         def remark(of_driver: Remark) -> None:
             self._stages.metrics.rewritten.labels(name).inc(of_driver.rewritten)
@@ -150,7 +150,7 @@ class Pipeline:
         for frame, picture in pictures(camera, stop, report, enter, remark=remark, opener=self._opener):
             self._show(frame, picture)
 
-    def _enter(self, name: str, camera: AnyCamera, exposure: Exposure) -> Frame:
+    def _open_frame(self, name: str, camera: AnyCamera, exposure: Exposure) -> Frame:
         """Make a frame of an exposure when it is noticed. From here on, the frame gets its verdict in time."""
         stages = self._stages
         self._exposures[name] += 1

@@ -53,7 +53,8 @@ def bundle_of_all(tiny: Bundle, place: Path) -> Path:
 @pytest.fixture
 def nobody(bundle_of_all: Path, lite0: object) -> Iterator[None]:
     """As a user without rights, who has what the fixtures made."""
-    import_module("revdist.cli.commands")  # as root: nobody may not look into an environment of root's
+    for commands in ("bundle", "judging", "training"):  # as root: nobody may not look into an environment of root's
+        import_module(f"revdist.cli.{commands}_commands")
     if os.geteuid() != 0:
         yield
         return

@@ -77,7 +77,9 @@ def pictures(
     """
     check = Check(settings.region, 0 if isinstance(settings, FolderCamera) else settings.frozen_after)
     state = _State(report)
-    device = Device(opener(settings), settings.retry_max_s, lambda exposure: _enter(exposure, enter, state))
+    device = Device(
+        opener(settings), settings.retry_max_s, lambda exposure: _enter_and_report_late(exposure, enter, state)
+    )
     silence_s = SILENCE_S + _own_timeouts_s(settings)
     device.start()
     try:
@@ -130,7 +132,7 @@ def _take_note(message: CameraError | Remark | None, state: _State, remark: Call
             state.unseen(message.text, UNSEEN_S)
 
 
-def _enter(exposure: Exposure, enter: Callable[[Exposure], Frame], state: _State) -> Frame:
+def _enter_and_report_late(exposure: Exposure, enter: Callable[[Exposure], Frame], state: _State) -> Frame:
     """Enter an exposure as a frame. Report it if its deadline is over already, so that its part passed unseen."""
     frame = enter(exposure)
     now_ns = time.monotonic_ns()

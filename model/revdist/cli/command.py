@@ -10,6 +10,7 @@ import logging
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
+from importlib import import_module
 from pathlib import Path
 from typing import get_args
 
@@ -61,9 +62,8 @@ def _run(options: argparse.Namespace) -> int:
     threads = None if thread_count is None else FreeThreads(fixed=thread_count)
     import torch
 
-    from revdist.cli import commands
-
-    command: Callable[[argparse.Namespace], int] = getattr(commands, options.command)
+    module, _, function = options.command.partition(".")
+    command: Callable[[argparse.Namespace], int] = getattr(import_module(f"revdist.cli.{module}"), function)
     with threads.deciding(torch.get_num_threads, torch.set_num_threads) if threads else nullcontext():
         return command(options)
 
@@ -82,7 +82,7 @@ def _parser() -> argparse.ArgumentParser:
         "--data", type=Path, required=True, metavar="ROOT", help="holds test/<kind> and ground_truth/<kind>"
     )
     command.add_argument("--json", action="store_true", help="print JSON for programs")
-    _add_engine(command, "run_evaluate")
+    _add_engine(command, "judging_commands.run_evaluate")
 
     command = subparsers.add_parser(
         "calibrate", help="set the threshold for a false-reject rate from unseen good pictures"
@@ -102,7 +102,7 @@ def _parser() -> argparse.ArgumentParser:
     confirmed = "outliers that a person has found to be good parts: these files, or all; until then they move nothing"
     command.add_argument("--confirm-outliers", type=Path, nargs="*", action="extend", metavar="FILE", help=confirmed)
     _add_threads(command)
-    command.set_defaults(command="run_calibrate")
+    command.set_defaults(command="training_commands.run_calibrate")
 
     command = subparsers.add_parser(
         "sensitivity", help="measure which synthetic defects, painted on good pictures, are seen"
@@ -113,7 +113,7 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--pictures", type=int, default=sensitivity.PICTURES, metavar="N", help=pictures)
     command.add_argument("--seed", type=int, default=0, metavar="N", help="(default: %(default)s)")
     command.add_argument("--json", action="store_true", help="print JSON for programs")
-    _add_engine(command, "run_sensitivity")
+    _add_engine(command, "judging_commands.run_sensitivity")
 
     command = subparsers.add_parser(
         "report", help="make a page about a bundle: its promise, what it misses, where it looks"
@@ -123,14 +123,14 @@ def _parser() -> argparse.ArgumentParser:
     painted = "good pictures to paint synthetic defects on (default: test/good of ROOT)"
     command.add_argument("--good", type=Path, metavar="DIR", help=painted)
     command.add_argument("--output", type=Path, required=True, metavar="FILE", help="the page, such as report.html")
-    _add_engine(command, "run_report")
+    _add_engine(command, "judging_commands.run_report")
 
     command = subparsers.add_parser("look", help="show what a folder of pictures is, before it is trained with")
     command.add_argument("folder", type=Path, metavar="DIR", help="pictures, also in subfolders or in MVTec layout")
     page = "the page (default: <DIR>-look.html beside DIR)"
     command.add_argument("--output", type=Path, metavar="FILE", help=page)
     command.add_argument("--bits", type=int, metavar="N", help="bits that count in 16-bit pictures (default: all 16)")
-    command.set_defaults(command="run_look")
+    command.set_defaults(command="judging_commands.run_look")
 
     command = subparsers.add_parser("predict", help="score pictures")
     command.add_argument("bundle", type=Path, metavar="BUNDLE")
@@ -138,14 +138,14 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--maps", type=Path, metavar="DIR", help="write raw anomaly maps as <stem>.npy")
     command.add_argument("--heatmaps", type=Path, metavar="DIR", help="write overlays as <stem>.png")
     command.add_argument("--json", action="store_true", help="one line of JSON for each image, as without a terminal")
-    _add_engine(command, "run_predict")
+    _add_engine(command, "judging_commands.run_predict")
 
     command = subparsers.add_parser("export", help="write a bundle as an ONNX model, for runtimes other than torch")
     command.add_argument("bundle", type=Path, metavar="BUNDLE")
     command.add_argument("--output", type=Path, required=True, metavar="FILE", help="the model, such as cell.onnx")
     command.add_argument("--batch", type=int, default=0, metavar="N", help="pictures at once (default: any number)")
     _add_teacher_weights(command)
-    command.set_defaults(command="run_export")
+    command.set_defaults(command="bundle_commands.run_export")
 
     _add_bench(subparsers.add_parser("bench", help="measure how fast a bundle's engines are, beside peers, in one run"))
 
@@ -160,7 +160,7 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--seeds", type=int, default=1, metavar="N", help="runs of each product (%(default)s)")
     _add_recipe(command)
     _add_threads(command)
-    _add_device(command, "run_benchmark")
+    _add_device(command, "training_commands.run_benchmark")
 
     command = subparsers.add_parser("import-rd4ad", help="make a bundle of a checkpoint of the paper's official code")
     command.add_argument("checkpoint", type=Path, metavar="CHECKPOINT", help="a .pth file that holds bn and decoder")
@@ -177,67 +177,69 @@ def _parser() -> argparse.ArgumentParser:
     rate = "wanted share of good parts rejected (default: %(default)s)"
     command.add_argument("--false-reject-rate", type=float, default=0.01, metavar="R", help=rate)
     _add_threads(command)
-    _add_device(command, "run_import_rd4ad")
+    _add_device(command, "training_commands.run_import_rd4ad")
 
     command = subparsers.add_parser("show", help="tell what a bundle is, and check its files")
     command.add_argument("bundle", type=Path, metavar="BUNDLE")
-    command.set_defaults(command="run_show")
+    command.set_defaults(command="bundle_commands.run_show")
     return parser
 
 
-def _add_bench(one: argparse.ArgumentParser) -> None:
-    one.add_argument("bundle", type=Path, nargs="?", metavar="BUNDLE")
+def _add_bench(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("bundle", type=Path, nargs="?", metavar="BUNDLE")
     drawn = "random weights for this teacher in the place of a bundle: time does not depend on them"
-    one.add_argument("--random", choices=recipe.TEACHERS, metavar="TEACHER", help=drawn)
-    one.add_argument("--size", type=typed.size, metavar="N|HxW", help="input size, with --random (default: by teacher)")
-    one.add_argument("--tile", type=typed.size, metavar="N|HxW", help="of tiles, with --random (default: none)")
+    parser.add_argument("--random", choices=recipe.TEACHERS, metavar="TEACHER", help=drawn)
+    parser.add_argument(
+        "--size", type=typed.size, metavar="N|HxW", help="input size, with --random (default: by teacher)"
+    )
+    parser.add_argument("--tile", type=typed.size, metavar="N|HxW", help="of tiles, with --random (default: none)")
     students = get_args(recipe.StudentName)
-    one.add_argument("--student", choices=students, help="its design, with --random (default: by teacher)")
+    parser.add_argument("--student", choices=students, help="its design, with --random (default: by teacher)")
     bottlenecks = get_args(recipe.BottleneckName)
-    one.add_argument("--bottleneck", choices=bottlenecks, help="its bottleneck, with --random (default: by teacher)")
+    parser.add_argument("--bottleneck", choices=bottlenecks, help="its bottleneck, with --random (default: by teacher)")
     engines = "such as cpu-int8, several times (default: every precision that this machine has)"
-    one.add_argument("--engine", action="append", default=[], metavar="NAME", help=engines)
+    parser.add_argument("--engine", action="append", default=[], metavar="NAME", help=engines)
     others = (
         "rd4ad: the paper's loop, written anew, or of a clone with rd4ad=CHECKOUT; openvino; anomalib (%(default)s)"
     )
-    one.add_argument("--against", default=bench.PEER, metavar="PEER,PEER", help=others)
+    parser.add_argument("--against", default=bench.PEER, metavar="PEER,PEER", help=others)
     batches = ",".join(map(str, bench.BATCHES))
-    one.add_argument(
+    parser.add_argument(
         "--batches", type=typed.numbers, default=bench.BATCHES, metavar="A,B", help=f"(default: {batches})"
     )
     side = "pixels a side of the picture that a call begins with (default: %(default)s)"
-    one.add_argument("--picture", type=int, default=bench.PICTURE_PX, metavar="N", help=side)
+    parser.add_argument("--picture", type=int, default=bench.PICTURE_PX, metavar="N", help=side)
     time = "for the rounds of all batch sizes together, one of each at least (default: %(default)s)"
-    one.add_argument("--seconds", type=float, default=bench.SECONDS, metavar="S", help=time)
-    one.add_argument("--json", type=Path, metavar="FILE", help="write all figures there")
-    one.add_argument("--plot", type=Path, metavar="FILE.svg", help="draw the times a picture")
-    _add_device(one, "run_bench")
+    parser.add_argument("--seconds", type=float, default=bench.SECONDS, metavar="S", help=time)
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures there")
+    parser.add_argument("--plot", type=Path, metavar="FILE.svg", help="draw the times a picture")
+    _add_device(parser, "bundle_commands.run_bench")
 
 
-def _add_train(one: argparse.ArgumentParser) -> None:
+def _add_train(parser: argparse.ArgumentParser) -> None:
     plain = recipe.Recipe()
-    one.add_argument("--good", type=Path, required=True, metavar="DIR", help="pictures of good parts")
-    one.add_argument("--product", required=True, metavar="NAME")
-    _add_output(one)
-    _add_recipe(one)
-    one.add_argument("--seed", type=int, metavar="N", help=f"(default: {plain.seed})")
+    parser.add_argument("--good", type=Path, required=True, metavar="DIR", help="pictures of good parts")
+    parser.add_argument("--product", required=True, metavar="NAME")
+    _add_output(parser)
+    _add_recipe(parser)
+    parser.add_argument("--seed", type=int, metavar="N", help=f"(default: {plain.seed})")
     budget = "train in this time at most, such as 90s, 10m or 2h: steps, then student, then size are planned for it"
-    one.add_argument("--budget", type=typed.duration, metavar="TIME", help=budget)
+    parser.add_argument("--budget", type=typed.duration, metavar="TIME", help=budget)
     changed = "go on with a stopped run though pictures have changed since"
-    one.add_argument("--go-on", action="store_true", help=changed)
-    _add_good(one)
-    _add_threads(one)
-    _add_device(one, "run_train")
+    parser.add_argument("--go-on", action="store_true", help=changed)
+    _add_good(parser)
+    _add_threads(parser)
+    _add_device(parser, "training_commands.run_train")
 
 
-def _add_output(one: argparse.ArgumentParser) -> None:
-    one.add_argument("--output", type=Path, required=True, metavar="BUNDLE", help="folder to write")
-    one.add_argument("--replace", action="store_true", help="also in the place of a bundle that is there")
+def _add_output(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--output", type=Path, required=True, metavar="BUNDLE", help="folder to write")
+    parser.add_argument("--replace", action="store_true", help="also in the place of a bundle that is there")
 
 
-def _add_recipe(one: argparse.ArgumentParser) -> None:
+def _add_recipe(parser: argparse.ArgumentParser) -> None:
     plain = recipe.Recipe()
-    one.add_argument(
+    parser.add_argument(
         "--teacher",
         choices=recipe.TEACHERS,
         default=plain.teacher,
@@ -245,74 +247,74 @@ def _add_recipe(one: argparse.ArgumentParser) -> None:
         help=f"{', '.join(recipe.TEACHERS)}",
     )
     recipes = "default, or rd4ad: as the paper's code does, 200 epochs at 256 pixels (default: %(default)s)"
-    one.add_argument("--recipe", choices=recipe.NAMED, default="default", metavar="NAME", help=recipes)
-    one.add_argument("--steps", type=int, metavar="N", help="optimiser steps (default: by recipe and teacher)")
-    one.add_argument(
+    parser.add_argument("--recipe", choices=recipe.NAMED, default="default", metavar="NAME", help=recipes)
+    parser.add_argument("--steps", type=int, metavar="N", help="optimiser steps (default: by recipe and teacher)")
+    parser.add_argument(
         "--size", type=typed.size, metavar="N|HxW", help="input size, multiples of 32 (default: by teacher)"
     )
     depth = "bits that count in 16-bit or deeper pictures, such as 12 for a camera's 12-bit format (default: all 16)"
-    one.add_argument("--bits", type=int, metavar="N", help=depth)
+    parser.add_argument("--bits", type=int, metavar="N", help=depth)
     fits = (
         "how a picture comes to the input's aspect ratio: each side by itself, whole with its edges repeated around, "
     )
     fits += "or the middle of it (default: stretch)"
-    one.add_argument("--fit", choices=get_args(Fit), help=fits)
+    parser.add_argument("--fit", choices=get_args(Fit), help=fits)
     tiles = "the networks see a picture in tiles of this size: for large pictures with small defects"
-    one.add_argument("--tile", type=typed.size, metavar="N|HxW", help=tiles)
-    one.add_argument("--batch", type=int, metavar="N", help="pictures, or tiles, a step (default: by teacher)")
+    parser.add_argument("--tile", type=typed.size, metavar="N|HxW", help=tiles)
+    parser.add_argument("--batch", type=int, metavar="N", help="pictures, or tiles, a step (default: by teacher)")
     students = "official: the paper's; slim: narrow, several times less work (default: slim for efficientnet_lite0)"
-    one.add_argument("--student", choices=get_args(recipe.StudentName), help=students)
+    parser.add_argument("--student", choices=get_args(recipe.StudentName), help=students)
     bottlenecks = "full: all scales, trained (MFF and OCE); oce: zeros for all but the coarsest; coarse: the same "
     bottlenecks += (
         "without layers that see zeros; pretrained: the teacher's own last stage, frozen (default: by teacher)"
     )
-    one.add_argument("--bottleneck", choices=get_args(recipe.BottleneckName), help=bottlenecks)
+    parser.add_argument("--bottleneck", choices=get_args(recipe.BottleneckName), help=bottlenecks)
     scales = "scales that count in the anomaly map: 1 fine, 2 middle, 3 coarse (default: 1,2,3)"
-    one.add_argument("--scales", type=typed.scales, metavar="A,B", help=scales)
+    parser.add_argument("--scales", type=typed.scales, metavar="A,B", help=scales)
     combine = f"how the maps of the scales become one (default: {plain.combine})"
-    one.add_argument("--combine", choices=get_args(recipe.Combine), help=combine)
-    one.add_argument("--holdout", type=float, metavar="SHARE", help=f"for calibration (default: {plain.holdout})")
+    parser.add_argument("--combine", choices=get_args(recipe.Combine), help=combine)
+    parser.add_argument("--holdout", type=float, metavar="SHARE", help=f"for calibration (default: {plain.holdout})")
     rate = f"wanted share of good parts rejected (default: {plain.false_reject_rate})"
-    one.add_argument("--false-reject-rate", type=float, metavar="R", help=rate)
+    parser.add_argument("--false-reject-rate", type=float, metavar="R", help=rate)
 
 
-def _add_good(one: argparse.ArgumentParser) -> None:
+def _add_good(parser: argparse.ArgumentParser) -> None:
     """Add the options that training and calibration share: for the threshold and the pictures of good parts."""
     kinds = get_args(Guarantee)
     when = "the rate holds on average over calibrations, or for this one with 95 %% confidence (default: %(default)s)"
-    one.add_argument("--guarantee", choices=kinds, default=kinds[0], help=when)
+    parser.add_argument("--guarantee", choices=kinds, default=kinds[0], help=when)
     blocks = "hold out whole lots or days: 'folders' for subfolders, or a pattern on the path such as 'lot(\\d+)_'"
-    one.add_argument("--blocks", default="", metavar="REGEX", help=blocks)
+    parser.add_argument("--blocks", default="", metavar="REGEX", help=blocks)
     left_out = "pictures in DIR to leave out; the bundle keeps a record of them"
-    one.add_argument("--exclude", type=Path, nargs="+", action="extend", default=[], metavar="FILE", help=left_out)
+    parser.add_argument("--exclude", type=Path, nargs="+", action="extend", default=[], metavar="FILE", help=left_out)
     overlays = "write overlays of the held-out pictures with the highest scores"
-    one.add_argument("--suspects", type=Path, metavar="FOLDER", help=overlays)
+    parser.add_argument("--suspects", type=Path, metavar="FOLDER", help=overlays)
 
 
-def _add_engine(one: argparse.ArgumentParser, command: str) -> None:
+def _add_engine(parser: argparse.ArgumentParser, command: str) -> None:
     """Add the options of a command that runs a bundle on an engine."""
-    _add_teacher_weights(one)
+    _add_teacher_weights(parser)
     names = "auto, or an engine that the bundle is calibrated for, such as cpu or torch-cpu-bfloat16 (%(default)s: the "
     names += "fastest of them on this machine)"
-    one.add_argument("--engine", default="auto", metavar="NAME", help=names)
-    _add_threads(one)
-    one.set_defaults(command=command)
+    parser.add_argument("--engine", default="auto", metavar="NAME", help=names)
+    _add_threads(parser)
+    parser.set_defaults(command=command)
 
 
-def _add_device(one: argparse.ArgumentParser, command: str) -> None:
+def _add_device(parser: argparse.ArgumentParser, command: str) -> None:
     """Add the options of a command that runs on a device, whatever a bundle is calibrated for."""
-    _add_teacher_weights(one)
-    one.add_argument("--device", default="auto", help="auto, cpu or cuda (%(default)s)")
-    one.set_defaults(command=command)
+    _add_teacher_weights(parser)
+    parser.add_argument("--device", default="auto", help="auto, cpu or cuda (%(default)s)")
+    parser.set_defaults(command=command)
 
 
-def _add_teacher_weights(one: argparse.ArgumentParser) -> None:
-    one.add_argument("--teacher-weights", type=Path, metavar="FILE", help="state dict, .pth or .safetensors")
+def _add_teacher_weights(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--teacher-weights", type=Path, metavar="FILE", help="state dict, .pth or .safetensors")
 
 
-def _add_threads(one: argparse.ArgumentParser) -> None:
+def _add_threads(parser: argparse.ArgumentParser) -> None:
     threads = "threads to compute with (default: as many as other programs leave processors free)"
-    one.add_argument("--threads", type=typed.threads, default=0, metavar="N", help=threads)
+    parser.add_argument("--threads", type=typed.threads, default=0, metavar="N", help=threads)
 
 
 if __name__ == "__main__":

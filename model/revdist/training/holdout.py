@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from revdist.bundle.bundle import Bundle
-from revdist.data import copies, fitting, images, survey
+from revdist.data import equal_pictures, fitting, images, survey
 from revdist.data import lots as blocks
 from revdist.data.lots import Block
 from revdist.data.reading import PLAIN, Reading
@@ -86,8 +86,8 @@ def gather(
     lot_of = dict(zip(used, lots, strict=True))
     looks = survey.survey(used, how)
     survey.check(looks, how)
-    distinct, folded = copies.fold(looks)
-    copies.tell(folded, len(distinct))
+    distinct, folded = equal_pictures.fold(looks)
+    equal_pictures.tell(folded, len(distinct))
     return GoodPictures(
         root=root,
         used=tuple(look.path for look in distinct),
@@ -192,18 +192,22 @@ def score(
     ]
 
 
-def calibrate(
+def calibration_from_pictures(
     engine: Engine, product: str, good: GoodPictures, held_out: Sequence[Path], recipe: Recipe
 ) -> Calibration:
     """Set a product's threshold for the rate and the guarantee of a recipe with pictures that it has not seen.
 
     Raises CalibrationError, DataError or ImageError.
     """
-    calibration = settle(score(engine, product, good, held_out, recipe.reading), recipe, engine=engine.identity)
+    calibration = calibration_from_scores(
+        score(engine, product, good, held_out, recipe.reading), recipe, engine=engine.identity
+    )
     return dataclasses.replace(calibration, excluded=excluded(engine, product, good, recipe.reading))
 
 
-def settle(scored: Sequence[Scored], recipe: Recipe, *, engine: str, unconfirmed: Sequence[Scored] = ()) -> Calibration:
+def calibration_from_scores(
+    scored: Sequence[Scored], recipe: Recipe, *, engine: str, unconfirmed: Sequence[Scored] = ()
+) -> Calibration:
     """Set the threshold from scores. `unconfirmed` pictures are listed among the suspects, but do not count.
 
     Raises CalibrationError.

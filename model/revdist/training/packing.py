@@ -79,7 +79,7 @@ def pack(
     Raises CalibrationError, ImageError, or BundleError where the bundle cannot be written.
     """
     engine.add(product, student, recipe.size, Scoring.of(recipe), tile=recipe.tile)
-    calibration = holdout.calibrate(engine, product, good, held_out, recipe)
+    calibration = holdout.calibration_from_pictures(engine, product, good, held_out, recipe)
     golden = _golden(
         engine,
         product,

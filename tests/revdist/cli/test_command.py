@@ -15,7 +15,7 @@ from PIL import Image
 from revdist import recipe
 from revdist.bundle import bundle
 from revdist.bundle.bundle import Bundle
-from revdist.cli import command, commands, typed
+from revdist.cli import command, training_commands, typed
 from revdist.engines.engine import Engine
 from revdist.errors import ImageError
 from revdist.evaluation import evaluate
@@ -219,9 +219,11 @@ def test_the_options_of_the_ablation_reach_the_bundle(run: Run, good_folder: Pat
 def test_without_these_options_the_recipe_is_the_default_one(tmp_path: Path) -> None:
     common = ["benchmark", str(tmp_path), "--output", str(tmp_path), "--teacher", "resnet18"]
     options = command._parser().parse_args(common)
-    assert commands._recipe(options) == recipe.default("resnet18")
+    assert training_commands._recipe(options) == recipe.default("resnet18")
     options = command._parser().parse_args([*common, "--bottleneck", "oce", "--scales", "2"])
-    assert commands._recipe(options) == dataclasses.replace(recipe.default("resnet18"), bottleneck="oce", scales=(2,))
+    assert training_commands._recipe(options) == dataclasses.replace(
+        recipe.default("resnet18"), bottleneck="oce", scales=(2,)
+    )
 
 
 @pytest.mark.parametrize(

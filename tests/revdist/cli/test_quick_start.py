@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pkgutil
 import subprocess
 import sys
 from pathlib import Path
@@ -9,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from revdist import recipe
-from revdist.cli import command, commands
+from revdist.cli import command
 from revdist.networks import resnet, teacher
 
 _SLOW = "torch", "torchvision", "scipy", "cv2", "openvino"
@@ -81,4 +82,4 @@ def test_every_command_has_a_function() -> None:
     assert isinstance(subcommands.choices, dict)
     names = {choice.get_default("command") for choice in subcommands.choices.values()}
     assert len(names) == len(subcommands.choices)
-    assert all(callable(getattr(commands, name)) for name in names)
+    assert all(callable(pkgutil.resolve_name(f"revdist.cli.{name}")) for name in names)

@@ -1,4 +1,4 @@
-"""revdist.training.calibrate, and what training, calibration and sensitivity ask of good pictures, as a user runs
+"""revdist.training.recalibrate, and what training, calibration and sensitivity ask of good pictures, as a user runs
 them"""
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from revdist.engines.engine import Engine
 from revdist.errors import CalibrationError
 from revdist.thresholds import conformal
 from revdist.thresholds.conformal import Calibration
-from revdist.training import calibrate, packing
+from revdist.training import packing, recalibrate
 
 Run = Callable[..., tuple[int, str, str]]
 
@@ -302,7 +302,7 @@ def test_pictures_that_were_all_trained_with_cannot_calibrate(
         if images.content_hash(path) in tiny.trained_on:
             shutil.copy(path, seen)
     with pytest.raises(CalibrationError, match="trained on all 19 pictures; take pictures that it has not seen"):
-        calibrate.recalibrate(tiny_copy, calibrate.Request(good=seen, false_reject_rate=0.1), engine, engine)
+        recalibrate.recalibrate(tiny_copy, recalibrate.Request(good=seen, false_reject_rate=0.1), engine, engine)
     engine.remove("cell")
 
 
@@ -390,7 +390,7 @@ def test_int8_says_when_no_picture_is_left_for_the_threshold(
 
 def test_ranges_can_only_be_shared_where_there_are_some(tiny: Bundle, good_folder: Path, engine: Engine) -> None:
     with pytest.raises(CalibrationError, match="has no ranges to share; calibrate it for int8 first"):
-        calibrate._shared(tiny.path, tiny)
+        recalibrate._shared(tiny.path, tiny)
 
 
 @pytest.mark.skipif(not backend.computes("bfloat16"), reason="no bfloat16 here: NOT TESTED")
@@ -402,7 +402,7 @@ def test_a_precision_that_changes_the_scores_too_much_is_refused(
     for path in good_cells[60:72]:
         shutil.copy(path, more)
     before = bundle.read(tiny_copy).digest
-    monkeypatch.setattr(calibrate, "TOO_FAR", 1e-6)
+    monkeypatch.setattr(recalibrate, "TOO_FAR", 1e-6)
     status, _, err = run("calibrate", tiny_copy, "--good", more, "--false-reject-rate", 0.1, "--engine", "cpu-bfloat16")
     assert status == 2
     assert "scores on torch-cpu-bfloat16 are 0% off those in float32" in err

@@ -1,4 +1,4 @@
-"""Copies of a picture count once, and a promise is about distinct pictures."""
+"""revdist.data.equal_pictures: copies of a picture count once, and a promise is about distinct pictures."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from revdist.data import copies, survey
+from revdist.data import equal_pictures, survey
 from revdist.data.reading import PLAIN
 from revdist.errors import DataError
 from revdist.recipe import Recipe
@@ -49,7 +49,7 @@ def test_copies_of_one_picture_are_refused(tmp_path: Path) -> None:
 
 def test_one_picture_alone_has_no_copies(tmp_path: Path) -> None:
     looks = survey.survey(_pictures(tmp_path, 1, ".png"), PLAIN)
-    assert copies.fold(looks) == (looks, [])
+    assert equal_pictures.fold(looks) == (looks, [])
 
 
 def test_a_promise_from_pictures_and_their_copies_is_kept(tmp_path: Path) -> None:

@@ -139,7 +139,7 @@ def _calibration(
         guarantee=request.guarantee,
         blocks=request.blocks,
     )
-    calibration = holdout.settle(
+    calibration = holdout.calibration_from_scores(
         [picture for picture in scored if picture not in unconfirmed],
         wanted,
         engine=engine.identity,

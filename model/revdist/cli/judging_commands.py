@@ -1,0 +1,167 @@
+"""Runs the commands that judge pictures: evaluate, sensitivity, report, look, predict."""
+
+from __future__ import annotations
+
+import argparse
+import io
+import json
+import sys
+from collections import Counter
+from dataclasses import asdict, replace
+from datetime import datetime
+from pathlib import Path
+
+import numpy as np
+
+from revdist.bundle import bundle
+from revdist.bundle.bundle import Bundle
+from revdist.cli import output, summary
+from revdist.data import fitting, images, survey
+from revdist.data.reading import Fit, Reading
+from revdist.engines import backend
+from revdist.engines.engine import Engine
+from revdist.engines.loaded_product import Inspection
+from revdist.errors import ImageError, RevdistError
+from revdist.evaluation import evaluate, heatmaps, look, progress, sensitivity
+from revdist.files import trouble
+from revdist.files.console import FAILED
+from revdist.networks.teacher import load
+from revdist.report import folder as pictures_folder
+from revdist.report import folder_page, gather, page
+from revdist.thresholds.conformal import Calibration
+from revdist.training import holdout
+
+
+def run_evaluate(options: argparse.Namespace) -> int:
+    product_bundle, engine, calibration = _open(options)
+    tests = images.labelled_pictures(options.data)
+    holdout.check_tests(product_bundle, [sample.path for sample in tests])
+    good = [sample.path for sample in tests if not sample.defective]
+    unlike = look.unlike(
+        engine, product_bundle.trained_appearance, good, product_bundle.recipe, "the good test pictures"
+    )
+    result = evaluate.evaluate(engine, product_bundle.product, calibration, options.data, product_bundle.recipe.reading)
+    if options.json:
+        print(json.dumps(result.to_json() | {"unlike": unlike}))
+        return 0
+    print(f"{product_bundle.product}: {result.good} good and {result.defective} defective pictures on {result.engine}")
+    output.show(summary.evaluation(result))
+    return 0
+
+
+def run_sensitivity(options: argparse.Namespace) -> int:
+    grid = sensitivity.Grid(pictures=options.pictures)
+    product_bundle, engine, calibration = _open(options)
+    unseen = holdout.unseen(product_bundle, images.pictures_below(images.good_folder(options.good)))
+    pictures = evaluate.read_prepared(
+        sensitivity.draw(unseen, grid.pictures, options.seed), product_bundle.size, product_bundle.recipe.reading
+    )
+    result = sensitivity.measure(engine, product_bundle.product, calibration, pictures, seed=options.seed, grid=grid)
+    if options.json:
+        print(json.dumps(result.to_json()))
+    else:
+        output.show(summary.sensitivity(result))
+    return 0
+
+
+def run_report(options: argparse.Namespace) -> int:
+    page.check_place(options.output)
+    product_bundle, engine, _ = _open(options)
+    request = gather.Request(data=options.data, good=options.good)
+    page.write(options.output, gather.gather(product_bundle, engine, request, datetime.now().astimezone()))
+    print(options.output)
+    return 0
+
+
+def run_look(options: argparse.Namespace) -> int:
+    root = options.folder.resolve()
+    output = options.output or root.with_name(f"{root.name}-look.html")
+    page.check_place(output)
+    engine = Engine(load("efficientnet_lite0"), device="cpu")
+    contents = pictures_folder.gather(options.folder, Reading(bits=options.bits or 0), engine)
+    folder_page.write(output, contents)
+    output.show(folder_page.lines(contents))
+    print(output)
+    return 0
+
+
+def run_predict(options: argparse.Namespace) -> int:
+    _check_stems(options)
+    product_bundle, engine, calibration = _open(options)
+    as_json = options.json or not sys.stdout.isatty()
+    for folder in filter(None, (options.maps, options.heatmaps)):
+        _make(folder)
+    failed = 0
+    with progress.bar("predict", len(options.images), quiet=sys.stdout.isatty()) as shown:
+        for path in options.images:
+            shown.update()
+            try:
+                picture = survey.read(path, product_bundle.recipe.reading)
+            except ImageError as error:  # reported; the other pictures are scored
+                print(f"revdist: {error}", file=sys.stderr)
+                failed = FAILED
+                continue
+            inspection = engine.inspect(
+                [images.prepare(picture, product_bundle.size, product_bundle.recipe.fit)], [product_bundle.product]
+            )
+            _tell(path, float(inspection.scores[0]), calibration, as_json=as_json)
+            _write_maps(options, path, picture, inspection, calibration, product_bundle.recipe.fit)
+    return failed
+
+
+def _open(options: argparse.Namespace) -> tuple[Bundle, Engine, Calibration]:
+    product_bundle = bundle.read(options.bundle, weights=False)
+    name = backend.parse(options.engine)
+    if options.engine == "auto":
+        name = replace(name, precision=backend.fastest(name.device, [product_bundle.calibrations]))
+    engine = Engine(load(product_bundle.teacher.name, options.teacher_weights), **asdict(name))
+    calibration = product_bundle.calibration(engine.identity)
+    return bundle.install(product_bundle, engine), engine, calibration
+
+
+def _make(folder: Path) -> None:
+    """Make a folder that takes files. Raises RevdistError before a picture is scored."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except trouble.FILE_ERRORS as error:
+        raise trouble.error(RevdistError, error, folder, "made", hint="choose another folder") from error
+    if wrong := trouble.why_not_writable(folder / "map"):
+        raise RevdistError(f"{trouble.shown(folder)}: cannot be written: {wrong.cause}", hint=wrong.hint)
+
+
+def _check_stems(options: argparse.Namespace) -> None:
+    repeated_stems = [stem for stem, count in Counter(path.stem for path in options.images).items() if count > 1]
+    if repeated_stems and (options.maps or options.heatmaps):
+        clashing = ", ".join(str(path) for path in options.images if path.stem == repeated_stems[0])
+        raise RevdistError(
+            f"{clashing} would overwrite each other's {repeated_stems[0]}.npy or .png", hint="run them one by one"
+        )
+
+
+def _tell(path: Path, score: float, calibration: Calibration, *, as_json: bool) -> None:
+    decision, p_value, estimate = calibration.decide(score), calibration.p_value(score), calibration.p_estimate(score)
+    if as_json:
+        line = {"image": str(path), "score": score, "threshold": calibration.threshold}
+        print(json.dumps(line | {"decision": decision, "p_value": p_value, "p_estimate": estimate}), flush=True)
+    else:
+        estimated = "" if estimate is None else f" (estimated {estimate:.5f})"
+        print(f"{decision:6}  {score / calibration.threshold:6.2f} x threshold  p {p_value:.4f}{estimated}  {path}")
+
+
+def _write_maps(
+    options: argparse.Namespace,
+    path: Path,
+    picture: images.Pixels,
+    inspection: Inspection,
+    calibration: Calibration,
+    fit: Fit,
+) -> None:
+    if options.maps:
+        content = io.BytesIO()
+        np.save(content, inspection.map(0))
+        output.write(options.maps / f"{path.stem}.npy", content.getvalue())
+    if options.heatmaps:
+        overlay = heatmaps.heatmap(
+            picture, fitting.over_picture(inspection.map(0), picture.shape, fit), calibration.threshold
+        )
+        output.write(options.heatmaps / f"{path.stem}.png", images.encode_png(overlay))

@@ -1,0 +1,155 @@
+"""Runs the commands that make a bundle or set its threshold: train, import-rd4ad, benchmark, calibrate."""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import asdict, replace
+from typing import Any
+
+import numpy as np
+
+from revdist import recipe
+from revdist.bench import benchmark
+from revdist.bundle import bundle
+from revdist.bundle.bundle import Bundle
+from revdist.cli import output, summary
+from revdist.engines import backend
+from revdist.engines.engine import Engine
+from revdist.exchange import official
+from revdist.networks.teacher import load
+from revdist.training import holdout, recalibrate, train
+
+
+def run_train(options: argparse.Namespace) -> int:
+    chosen_recipe = _recipe(options)
+    job = train.Job(
+        good=options.good,
+        product=options.product,
+        output=options.output,
+        recipe=chosen_recipe,
+        exclude=tuple(options.exclude),
+        replace=options.replace,
+        budget_s=options.budget,
+        asked=frozenset(name for name in ("steps", "size", "student", "tile") if getattr(options, name) is not None),
+        go_on=options.go_on,
+    )
+    teacher = load(options.teacher, options.teacher_weights)
+    trained = train.train(job, teacher, device=options.device)
+    print(trained.path)
+    for calibration in trained.calibrations.values():
+        output.show(summary.calibration(calibration, trained.recipe.holdout))
+    if options.suspects:
+        engine = Engine(teacher, device=options.device)
+        _write_suspects(options, engine, bundle.load(trained.path, engine))
+    return 0
+
+
+def run_import_rd4ad(options: argparse.Namespace) -> int:
+    request = official.Import(
+        checkpoint=options.checkpoint,
+        product=options.product,
+        good=options.good,
+        output=options.output,
+        size=options.size,
+        false_reject_rate=options.false_reject_rate,
+        replace=options.replace,
+    )
+    imported = official.import_checkpoint(
+        request, load(options.teacher, options.teacher_weights), device=options.device
+    )
+    print(imported.path)
+    for calibration in imported.calibrations.values():
+        output.show(summary.calibration(calibration, imported.recipe.holdout))
+    return 0
+
+
+def run_benchmark(options: argparse.Namespace) -> int:
+    plan = benchmark.Plan(
+        root=options.root,
+        output=options.output,
+        products=benchmark.products(options.root, options.products),
+        recipe=lambda _data: _recipe(options),
+        seeds=options.seeds,
+    )
+    rows = benchmark.run(plan, load(options.teacher, options.teacher_weights), device=options.device)
+    print(benchmark.table(rows))
+    return 0
+
+
+def run_calibrate(options: argparse.Namespace) -> int:
+    product_bundle = bundle.read(options.bundle, weights=False)
+    teacher = load(product_bundle.teacher.name, options.teacher_weights)
+    names, skipped = (
+        recalibrate.engines(product_bundle) if options.engine is None else ([backend.parse(options.engine)], {})
+    )
+    confirm = options.confirm_outliers
+    request = recalibrate.Request(
+        good=options.good,
+        false_reject_rate=options.false_reject_rate,
+        guarantee=options.guarantee,
+        blocks=options.blocks,
+        exclude=tuple(options.exclude),
+        share=options.share,
+        replace_held_out=options.replace_held_out,
+        confirm_all=confirm == [],
+        confirm=tuple(confirm or ()),
+    )
+    print(options.bundle)
+    for number, name in enumerate(names):
+        plain = Engine(teacher, device=name.device)
+        engine = plain if name == backend.Name(name.device) else Engine(teacher, **asdict(name))
+        recalibration = recalibrate.recalibrate(options.bundle, request, engine, plain)
+        _tell_recalibration(recalibration, engine, plain)
+        if options.suspects and number == 0:
+            _write_suspects(options, engine, recalibration.bundle)
+    for identity, why in skipped.items():
+        print(f"{identity}: keeps its old threshold, {product_bundle.calibrations[identity].threshold:.6g}: {why}")
+    other_engines = set(bundle.read(options.bundle, weights=False).calibrations) - set(skipped)
+    if options.engine is not None and (other_engines := other_engines - {engine.identity}):
+        print(
+            f"left with their old thresholds: {', '.join(sorted(other_engines))} (without --engine all are calibrated)"
+        )
+    return 0
+
+
+def _recipe(options: argparse.Namespace) -> recipe.Recipe:
+    names = [
+        "size",
+        "bits",
+        "fit",
+        "tile",
+        "steps",
+        "batch",
+        "student",
+        "bottleneck",
+        "scales",
+        "combine",
+        "holdout",
+        "seed",
+        "false_reject_rate",
+    ]
+    names += ["guarantee", "blocks"]
+    settings: dict[str, Any] = {name: value for name in names if (value := getattr(options, name, None)) is not None}
+    if "steps" in settings:
+        settings["epochs"] = 0
+    return replace(recipe.NAMED[options.recipe](options.teacher), **settings)
+
+
+def _write_suspects(options: argparse.Namespace, engine: Engine, found: Bundle) -> None:
+    calibration = found.calibration(engine.identity)
+    holdout.write_suspects(options.suspects, engine, found.product, calibration, options.good, found.recipe.reading)
+
+
+def _tell_recalibration(done: recalibrate.Recalibration, engine: Engine, plain: Engine) -> None:
+    calibration = done.bundle.calibration(engine.identity)
+    if done.left_out:
+        print(f"{done.left_out} pictures left out: the student was trained on them")
+    if done.observed:
+        print(f"{done.observed} unseen pictures were taken for the ranges of maps")
+    print(
+        f"{done.added} pictures are new to the threshold on {engine.identity}; it is made of {len(calibration.scores)}"
+    )
+    if len(done.deviations):
+        median, most = np.median(done.deviations), done.deviations.max()
+        print(f"scores differ from {plain.identity} by {median:.2%} (median), {most:.2%} at most")
+    output.show(summary.calibration(calibration, done.bundle.recipe.holdout))

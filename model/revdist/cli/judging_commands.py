@@ -75,13 +75,13 @@ def run_report(options: argparse.Namespace) -> int:
 
 def run_look(options: argparse.Namespace) -> int:
     root = options.folder.resolve()
-    output = options.output or root.with_name(f"{root.name}-look.html")
-    page.check_place(output)
+    page_file = options.output or root.with_name(f"{root.name}-look.html")
+    page.check_place(page_file)
     engine = Engine(load("efficientnet_lite0"), device="cpu")
     contents = pictures_folder.gather(options.folder, Reading(bits=options.bits or 0), engine)
-    folder_page.write(output, contents)
+    folder_page.write(page_file, contents)
     output.show(folder_page.lines(contents))
-    print(output)
+    print(page_file)
     return 0
 
 

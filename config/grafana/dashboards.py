@@ -103,7 +103,7 @@ def cameras() -> Dashboard:
 
 
 def model() -> Dashboard:
-    """Are rejects as many as they should be, and is the engine as fast as at its start?"""
+    """Are rejects as many as they should be, has anything changed, and is the engine as fast as at its start?"""
     slowness = f"{_rate(f'{names.STAGE}_sum', 'line', _STAGE)} / {_rate(names.EXPECTED, 'line')}"
     panels = [
         rows("Bundles in use", "Digest, engine and teacher of each product.", _now(names.BUNDLE)),
@@ -121,6 +121,12 @@ def model() -> Dashboard:
         graph("Engine against its start", "How many times as long as at the warm-up a batch takes.", "short",
               (slowness, "times")),
         graph("Batches", "Mean number of frames in a batch.", "short", (_mean(names.BATCH, "line"), "frames")),
+        graph("Drift", "1: this has changed; `problems` of the line's status says what to do.", "short",
+              (_now(names.DRIFT), "{{camera}} {{cause}}")),
+        graph("Evidence of drift", "How near each sign is to an alarm, which is at 1.", "short",
+              (_now(names.DRIFT_EVIDENCE), "{{camera}} {{sign}}")),
+        graph("Frames that drift skipped", "In an hour: too many waited.", "short",
+              (_count(names.DRIFT_SKIPPED, "camera"), "{{camera}}")),
     ]  # fmt: skip
     return page("rejectd-model", "rejectd: model", (model.__doc__ or ""), one_line=True, panels=panels)
 

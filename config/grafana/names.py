@@ -44,4 +44,9 @@ BUNDLE, THRESHOLD = _gauge(_METRICS.bundle), _gauge(_METRICS.threshold)
 STARTED, JUDGING = _gauge(_METRICS.started), _gauge(_METRICS.judging)
 CLOCK, CERTIFICATE = _gauge(_METRICS.clock), _gauge(_METRICS.certificate)
 EXPECTED = _counter(_METRICS.expected)
+DRIFT, DRIFT_EVIDENCE, DRIFT_SKIPPED = (
+    _gauge(_METRICS.drift),
+    _gauge(_METRICS.drift_evidence),
+    _counter(_METRICS.drift_skipped),
+)
 BUILD = "rejectd_build_info"

@@ -11,10 +11,11 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future, wait
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
 from rejectd.contract.messages import AnomalyMap, Frame, Pixels, RejectdError, Result
@@ -23,6 +24,7 @@ from rejectd.contract.settings import Engine as EngineSettings
 from rejectd.process.systemd import starting
 from revdist.bundle import bundle as bundles
 from revdist.data import fitting, images
+from revdist.data.appearance import of_pixels as looks
 from revdist.data.reading import Fit
 from revdist.engines import backend
 from revdist.engines.engine import Engine
@@ -34,7 +36,7 @@ from revdist.files.trouble import shown
 from revdist.networks import teacher as teachers
 from revdist.thresholds.conformal import Calibration
 
-__all__ = ["Begun", "GoldenPicture", "Inspector", "InspectorError", "Model", "heatmap"]
+__all__ = ["Begun", "GoldenPicture", "Inspector", "InspectorError", "Model", "heatmap", "looks"]
 
 _NICE = 1  # with 5, beside twelve busy programs on two processors, a picture took 857 ms in the place of 319
 
@@ -69,6 +71,7 @@ class Model:
     threshold: float
     golden: Sequence[GoldenPicture]
     fit: Fit = "stretch"  # how a picture comes to the aspect ratio of `size`
+    looks: Mapping[str, npt.NDArray[np.float64]] = field(default_factory=dict)  # values of the training pictures
 
 
 def check_depth(name: str, camera: AnyCamera, model: Model) -> None:
@@ -280,10 +283,15 @@ class Inspector:
             threshold=calibration.threshold,
             golden=golden,
             fit=bundle.recipe.fit,
+            looks=bundle.trained_appearance,
         )
         with self._changing:
             self._loaded[key] = model
         return model
+
+    def loaded(self, key: str) -> Model | None:
+        """Return a loaded model; None if it has been put away."""
+        return self._loaded.get(key)
 
     def use(self, model: Model) -> Model:
         """Put a loaded model in force for its product, for frames that are prepared from now on."""

@@ -24,6 +24,7 @@ from rejectd.control.controls import Controls
 from rejectd.control.orders import Orders
 from rejectd.control.self_test import Golden
 from rejectd.control.standing_orders import StandingFile
+from rejectd.drift.watcher import DriftWatcher
 from rejectd.inspector import Inspector, check_depth, heatmap
 from rejectd.judging import Judged
 from rejectd.ledger import Ledger, Margin
@@ -108,6 +109,8 @@ class Line:
             marked=self.publisher.marked,
         )
         self._take_up()
+        loaded = self.inspector.loaded
+        self.drift = DriftWatcher(settings.drift, state / "drift", loaded=loaded, metrics=self.metrics)
         self.pipeline = self._pipeline(state)
         self.orders.move(self.pipeline)
         self.golden = Golden(self.ledger, self.pipeline)
@@ -201,7 +204,7 @@ class Line:
             if status.state in (CameraState.DOWN, CameraState.DEGRADED)
         ]
         problems += self.pipeline.judged.problems() + self.stations.problems() + self.orders.problems()
-        return problems + self.recorder.problems + self.publisher.problems()
+        return problems + self.drift.problems() + self.recorder.problems + self.publisher.problems()
 
     def _delivered(self, verdict: Verdict, now_ns: int) -> None:
         elapsed_ms = round((now_ns - verdict.captured_ns) / 1e6, 3)
@@ -278,6 +281,7 @@ class Line:
             recorder=self.recorder,
             memory=self.memory,
             metrics=self.metrics,
+            drift=self.drift.put,
         )
         products = {name: camera.product for name, camera in self.settings.cameras.items()}
         in_stations = {camera for station in self.settings.stations.values() for camera in station.cameras}

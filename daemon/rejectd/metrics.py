@@ -14,7 +14,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from rejectd.contract.messages import GOLDEN, CameraState, Cause, Decision
+from rejectd.contract.messages import GOLDEN, CameraState, Cause, Decision, DriftCause
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -26,7 +26,8 @@ _SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 
 STAGES = ("prepare", "wait", "inspect", "publish")
 CERTIFICATES = ("broker", "client", "authority")
-SERIES = {"the service": 143, "a camera": 55, "a station": 42, "a product": 24}  # at most; parts never add any
+DRIFT_SIGNS = ("score", "brightness", "contrast", "sharpness", "place", "rejects")
+SERIES = {"the service": 143, "a camera": 69, "a station": 42, "a product": 24}  # at most; parts never add any
 
 
 class _Counts(Protocol):
@@ -195,6 +196,24 @@ class Metrics:
             "Time that the batches so far would have taken if the engine were as fast as when it was warmed up.",
             registry=registry,
         )
+        self.drift = Gauge(
+            "rejectd_drift",
+            "1 while a camera's parts or pictures differ from the calibration for this cause.",
+            ["camera", "cause"],
+            registry=registry,
+        )
+        self.drift_evidence = Gauge(
+            "rejectd_drift_evidence_ratio",
+            "How near a sign of drift is to an alarm (1): logarithm of its evidence by that of its limit.",
+            ["camera", "sign"],
+            registry=registry,
+        )
+        self.drift_skipped = Counter(
+            "rejectd_drift_frames_skipped",
+            "Judged frames that drift did not look at, since too many waited.",
+            ["camera"],
+            registry=registry,
+        )
         self.engine_at_start: Callable[[int], int] = lambda _size: 0  # ns that a batch of a size took then
         self._create_children(cameras, (GOLDEN, *stations), products)
 
@@ -218,6 +237,11 @@ class Metrics:
             self.camera_faults.labels(camera)
             self.rewritten.labels(camera)
             self.not_seen.labels(camera)
+            self.drift_skipped.labels(camera)
+            for drift_cause in DriftCause:
+                self.drift.labels(camera, drift_cause)
+            for sign in DRIFT_SIGNS:
+                self.drift_evidence.labels(camera, sign)
         for owner in (*cameras, *others):
             if owner != GOLDEN:
                 self.told.labels(owner)

@@ -34,6 +34,7 @@ from rejectd.contract.messages import (
     Exposure,
     Frame,
     Picture,
+    Pixels,
     Policy,
     Result,
     Verdict,
@@ -41,6 +42,7 @@ from rejectd.contract.messages import (
 from rejectd.contract.payloads import encode, verdict_payload
 from rejectd.contract.settings import AnyCamera
 from rejectd.decision import decide, unjudged
+from rejectd.drift.part import Part
 from rejectd.inspector import Begun, Inspector, InspectorError
 from rejectd.judging import Judged
 from rejectd.ledger import Ledger
@@ -94,6 +96,7 @@ class Stages:
     recorder: Recorder
     memory: Memory
     metrics: Metrics
+    drift: Callable[[Part], None]  # takes a judged part, and never waits
 
 
 class Pipeline:
@@ -343,8 +346,21 @@ class Pipeline:
             rejected = {"event_id": verdict.event_id} if verdict.decision is Decision.REJECT else None
             ratio = verdict.result.score / verdict.result.threshold
             stages.metrics.ratio.labels(frame.product).observe(ratio, rejected)
+        if verdict.result and frame.pixels is not None and frame.camera in self.products:
+            self._stages.drift(_part(frame, frame.pixels, verdict.result))
         if frame.event_id in self.watchers:
             self.watchers[frame.event_id](verdict)
         decided = stages.stations.take(verdict)
         if decided:
             self._finish(*decided)
+
+
+def _part(frame: Frame, pixels: Pixels, result: Result) -> Part:
+    return Part(
+        camera=frame.camera,
+        product=frame.product,
+        model=frame.model,
+        pixels=pixels,
+        score=result.score,
+        threshold=result.threshold,
+    )

@@ -7,6 +7,7 @@ verdicts      what the device has judged becomes a verdict
 deadlines     the clock of the ledger; `parts` that of the stations
 commands      what the line is asked over MQTT
 record        journal, outbox, evidence
+drift         whether parts, process, light or lens have changed
 events        what the outbox holds for the broker
 in-flight     the in-flight file, where it cannot lie in memory
 log           stderr, which may be a file on a disk
@@ -133,6 +134,7 @@ class Service:
             self._thread("parts", lambda: line.pipeline.watch_parts(self._stop_deadlines))
         self._thread("verdicts", line.pipeline.decide)
         self._thread("inspect", line.pipeline.inspect)
+        self._thread("drift", line.drift.run, nice=10)
         self._thread("commands", line.commands.run, nice=10)
         for name, camera in self._settings.cameras.items():
             self._thread(f"camera:{name}", self._capture(name, camera))
@@ -210,6 +212,7 @@ class Service:
         self._stop_deadlines.set()
         line.ledger.end()
         line.stations.ledger.end()
+        line.drift.end()
         self._join("commands", left(0.1))
         if not line.recorder.problem:  # else the last attempt comes with its end
             line.recorder.wait(left(0.5))
@@ -218,6 +221,8 @@ class Service:
         line.recorder.end()
         if not self._join("record", left(1.0)):
             log.error("the journal was not finished in time")
+        if not self._join("drift", left(1.0)):
+            log.warning("what drift has learnt was not kept in time")
 
     def _join(self, prefix: str, timeout_s: float) -> bool:
         """Wait for the threads whose names begin with a prefix. Returns whether they have ended."""

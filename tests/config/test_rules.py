@@ -131,6 +131,17 @@ CASES = {
     "RejectdBundleChanged": Case(
         25, {_bundle("a"): "1x20 _x20", _bundle("b"): "_x20 1x20"}, {_bundle("a"): "_x20 1x20"}
     ),
+    "RejectdDrift": Case(
+        10,
+        {
+            'rejectd_drift{camera="left",cause="dirt"}': "0x4 1x20",
+            'rejectd_drift{camera="left",cause="light"}': "0x30",
+        },
+        {
+            'rejectd_drift{camera="left",cause="dirt"}': "0x8 1 0x20",
+            'rejectd_drift_evidence_ratio{camera="left",sign="place"}': "0.9x30",
+        },
+    ),
     "RejectdEngineSlow": Case(40, _engine("0+25x60"), _engine("0+15x60")),
 }
 

@@ -111,6 +111,9 @@ def test_the_whole_page_is_that_of_the_golden_file() -> None:
     metrics.told.labels("left").inc(2)
     metrics.actuator.labels("left").inc(1)
     metrics.threshold.labels("cell").set(0.5)
+    metrics.drift.labels("left", "dirt").set(1)
+    metrics.drift_evidence.labels("left", "place").set(1.25)
+    metrics.drift_skipped.labels("right").inc(4)
     assert normalised(line.page()) == GOLDEN.read_text(), (
         "an interface: change the dashboards and alerts, then this file"
     )

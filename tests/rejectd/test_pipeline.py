@@ -150,6 +150,7 @@ class Rig:
             recorder=self.recorder,
             memory=self.memory,
             metrics=self.metrics,
+            drift=lambda _part: None,
         )
         self.pipeline = Pipeline(stages, line="l", products={"c": "p", "d": "p"}, judged=Judged(Judging(), ["c", "d"]))
         self.stop = threading.Event()

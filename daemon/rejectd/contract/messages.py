@@ -52,6 +52,17 @@ class Cause(StrEnum):
     STOPPING = "stopping"
 
 
+class DriftCause(StrEnum):
+    """What has changed since the calibration."""
+
+    DEFECTS = "defects"
+    PROCESS = "process"
+    LIGHT = "light"
+    FOCUS = "focus"
+    DIRT = "dirt"
+    SHIFT = "shift"
+
+
 class Policy(StrEnum):
     """What the line should do with an unjudged part."""
 

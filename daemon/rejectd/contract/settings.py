@@ -413,6 +413,29 @@ class Judging(Group):
     )
 
 
+class Drift(Group):
+    """Whether parts, process, light or lens have changed since the calibration."""
+
+    enabled: bool = setting("Watch for drift.", default=True)
+    years_between_false_alarms: float = setting(
+        "Mean time between two false alarms of a camera, at the rate at which its parts come. Less finds changes a "
+        "few parts sooner.",
+        default=1.0,
+        unit="years",
+        low=0.00001,
+        high=1000,
+    )
+    learning_parts: int = setting(
+        "How many of the first parts at a camera show where things lie in its pictures and how often parts are "
+        "rejected, since no bundle says that. See that lens and light are right while they pass. More find smaller "
+        "changes.",
+        default=500,
+        unit="parts",
+        low=20,
+        high=2000,
+    )
+
+
 class Mqtt(Group):
     """The broker."""
 
@@ -520,6 +543,7 @@ class Settings(Group):
     batch: Batch = setting("Batches.", default=Batch())
     engine: Engine = setting("Engine.", default=Engine())
     judging: Judging = setting("When a line says that it does not judge its parts.", default=Judging())
+    drift: Drift = setting("Whether parts, process, light or lens have changed since the calibration.", default=Drift())
     mqtt: Mqtt = setting("Broker.", default=Mqtt())
     metrics: Metrics = setting("Metrics.", default=Metrics())
     evidence: Evidence = setting("Evidence.", default=Evidence())

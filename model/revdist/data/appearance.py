@@ -36,12 +36,13 @@ def measure(prepared: Sequence[Pixels], paths: Sequence[Path]) -> Appearance:
     Laplacian's standard deviation over the contrast, so that it tells of blur and not of light; the aspect ratio is
     the logarithm of width over height of the file's picture. Raises ImageError for a file that has gone.
     """
-    rows = [(*_of_pixels(picture), aspect(path)) for picture, path in zip(prepared, paths, strict=True)]
+    rows = [(*of_pixels(picture), aspect(path)) for picture, path in zip(prepared, paths, strict=True)]
     table = np.array(rows, np.float64).reshape(len(rows), 4)
     return dict(zip((BRIGHTNESS, CONTRAST, SHARPNESS, ASPECT), table.T, strict=True))
 
 
-def _of_pixels(picture: Pixels) -> tuple[float, float, float]:
+def of_pixels(picture: Pixels) -> tuple[float, float, float]:
+    """Return brightness, contrast and sharpness of a prepared picture (h, w, 3), as `measure` does."""
     grey = cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY).astype(np.float32)
     contrast = float(grey.std())
     edges = float(cv2.Laplacian(grey, cv2.CV_32F).std())

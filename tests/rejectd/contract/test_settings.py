@@ -95,7 +95,7 @@ ICONV = "iconv -f CP1252 -t UTF-8"
 SAVE = "save it as UTF-8"
 NOT_A_FILE = "is not a file; give the path of a file, relative to this settings file"
 KNOWN = (
-    "known here: line, cameras, products, stations, batch, engine, judging, mqtt, metrics, evidence, journal, "
+    "known here: line, cameras, products, stations, batch, engine, judging, drift, mqtt, metrics, evidence, journal, "
     "memory_mb, state_directory, stop_timeout_s, log_level"
 )
 

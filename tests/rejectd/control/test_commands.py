@@ -109,6 +109,7 @@ class Rig:
             recorder=self.recorder,
             memory=Memory(10**9),
             metrics=metrics,
+            drift=lambda _part: None,
         )
         self.pipeline = Pipeline(
             stages, line="l", products={"left": "cell", "right": "cell"}, judged=Judged(Judging(), [])

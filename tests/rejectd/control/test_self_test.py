@@ -73,6 +73,7 @@ class Rig:
             recorder=self.recorder,
             memory=Memory(10**9),
             metrics=metrics,
+            drift=lambda _part: None,
         )
         self.pipeline = Pipeline(stages, line="l", products={}, judged=Judged(Judging(), []))
         self.golden = self.sent.golden = Golden(self.ledger, self.pipeline)

@@ -18,6 +18,11 @@ from pydantic.fields import FieldInfo
 from pydantic_core import PydanticCustomError, PydanticUndefined
 
 NAME: dict[str, Any] = {"pattern": r"[A-Za-z0-9_-]{1,64}", "pattern_help": "use 1 to 64 letters, digits, - and _"}
+FOLDER: dict[str, Any] = {"pattern": r"[A-Za-z0-9_-][A-Za-z0-9_.-]{0,99}", "pattern_help": "a folder's name without /"}
+HOST: dict[str, Any] = {
+    "pattern": r"[A-Za-z0-9_.-]+|[0-9A-Fa-f:.]+(%\w+)?",
+    "pattern_help": "a name or address alone, without mqtt:// and port",
+}
 OWN_WORDS = ("unit", "pattern_help", "relative", "example")  # our own words about a field, beside JSON Schema's
 TWICE = "named_twice"  # the type of our own error in pydantic
 

@@ -9,9 +9,8 @@ from pydantic import Field
 
 from rejectd.contract import complaints
 from rejectd.contract.complaints import LONGEST, Seen
-from rejectd.contract.fields import NAME, Group, Names, setting
+from rejectd.contract.fields import FOLDER, NAME, Group, Names, setting
 from rejectd.contract.messages import Policy, RejectdError
-from rejectd.contract.settings import FOLDER
 
 LARGEST_BYTES = 65_536
 

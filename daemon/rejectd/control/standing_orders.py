@@ -17,9 +17,9 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, NoReturn, TypeAlias
 
-from rejectd.contract.fields import NAME
+from rejectd.contract.fields import FOLDER, NAME
 from rejectd.contract.messages import Policy
-from rejectd.contract.settings import FOLDER, Settings
+from rejectd.contract.settings import Settings
 from rejectd.storage.state_folders import within
 from revdist.files import trouble
 

@@ -4,6 +4,7 @@ bundle.json           explains the rest, with the SHA-256 of every other file
 student.safetensors   weights of bottleneck and decoder, float32
 calibration.safetensors   held-out good scores for each engine, float64, ascending
 ranges.safetensors    if calibrated for int8: the ranges of the teacher's and the student's maps
+mask.png              if something is not inspected: white where, at the size of the model's input
 golden/*.png          prepared pictures with known scores; scored again whenever the bundle is loaded
 """
 
@@ -28,8 +29,9 @@ from revdist.bundle.bundle_files import MANIFEST
 from revdist.bundle.manifest import Golden as Golden
 from revdist.bundle.manifest import TeacherId as TeacherId
 from revdist.bundle.manifest import check as check_manifest
-from revdist.data import appearance, images
+from revdist.data import appearance, images, inspection_mask
 from revdist.data.appearance import Appearance
+from revdist.data.inspection_mask import InspectionMask
 from revdist.engines.engine import Engine
 from revdist.engines.loaded_product import Ranges
 from revdist.engines.processor.quantised import Ranges as NetworkRanges
@@ -45,6 +47,7 @@ READABLE = (2, 3, 4, 5, SCHEMA)
 STUDENT = "student.safetensors"
 CALIBRATION = "calibration.safetensors"
 RANGES = "ranges.safetensors"
+MASK = "mask.png"
 _TOLERANCES = {"float32": 2e-3}  # relative, between processors; scores of wrong weights differ by far more
 _TOLERANCE_ELSE = 2e-2  # relative, for 8 bits or 8-bit mantissas: now and then a value is rounded to the other side
 
@@ -70,6 +73,7 @@ class Bundle:
     golden_scores: Mapping[str, Mapping[str, float]]  # by engine and file, where the precision changes scores
     ranges: Ranges | None  # for int8
     ranges_from: frozenset[str]  # SHA-256 of unseen pictures that `ranges` came from: never calibrate with those
+    mask: InspectionMask | None  # what is not inspected
     digest: str
     manifest: bytes  # bundle.json as it was read: files that are read later are checked against it
     pictures: Mapping[str, bytes]  # the files of the golden pictures, checked
@@ -122,7 +126,7 @@ def read(path: Path, *, weights: bool = True) -> Bundle:
         return Bundle(
             path=path,
             product=manifest["product"],
-            size=_size(manifest["size"], recipe := _recipe(manifest)),
+            size=(size := _size(manifest["size"], recipe := _recipe(manifest))),
             recipe=recipe,
             teacher=TeacherId(**manifest["teacher"]),
             fingerprint=manifest["fingerprint"],
@@ -137,6 +141,7 @@ def read(path: Path, *, weights: bool = True) -> Bundle:
             golden_scores=_golden_scores(manifest["golden_scores"]),
             ranges=_ranges(files[RANGES]) if RANGES in files else None,
             ranges_from=frozenset(manifest["ranges_from"]),
+            mask=_mask(manifest["mask"], files, path, size),
             digest=hashlib.sha256(content).hexdigest(),
             manifest=content,
             pictures=MappingProxyType({vector.file: files[vector.file] for vector in golden}),
@@ -222,6 +227,16 @@ def _ranges(content: bytes) -> Ranges:
     return Ranges(teacher=NetworkRanges(tables["teacher"]), student=NetworkRanges(tables["student"]))
 
 
+def _mask(
+    entry: dict[str, Any] | None, files: Mapping[str, bytes], path: Path, size: tuple[int, int]
+) -> InspectionMask | None:
+    if entry is None:
+        return None
+    if entry["file"] not in files:
+        raise ValueError(f"files.{entry['file'][:60]} is missing")
+    return inspection_mask.of_png(files[entry["file"]], path / entry["file"], size, entry["fill"])
+
+
 def _golden(entries: list[dict[str, Any]], files: dict[str, bytes]) -> tuple[Golden, ...]:
     golden = tuple(Golden(**entry) for entry in entries)
     for vector in golden:
@@ -282,7 +297,15 @@ def place(bundle: Bundle, engine: Engine, *, product: str) -> Bundle:
 def add(bundle: Bundle, engine: Engine, *, product: str, ranges: Ranges | None = None) -> None:
     """Put a bundle's student into an engine as `product`. `ranges`: replace the bundle's own, for int8."""
     scoring, tile = detector.Scoring.of(bundle.recipe), bundle.recipe.tile
-    engine.add(product, student(bundle), bundle.size, scoring, tile=tile, ranges=ranges or bundle.ranges)
+    engine.add(
+        product,
+        student(bundle),
+        bundle.size,
+        scoring,
+        tile=tile,
+        ranges=ranges or bundle.ranges,
+        mask=bundle.mask,
+    )
 
 
 def golden_scores(bundle: Bundle, engine: Engine, product: str) -> dict[str, float]:

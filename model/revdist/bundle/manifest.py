@@ -35,6 +35,14 @@ class Golden:
     score: float
 
 
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class MaskId:
+    """The mask of what is not inspected."""
+
+    file: str  # relative to the bundle
+    fill: tuple[int, int, int]  # RGB: the colour that masked pixels are painted with
+
+
 _CALIBRATION: Mapping[str, Any] = {
     "false_reject_rate": float,
     "guarantee": Guarantee,
@@ -67,6 +75,7 @@ _MANIFEST: Mapping[str, Any] = {
     "calibrations": dict[str, dict[str, Any]],
     "golden": list[Golden],
     "golden_scores": dict[str, dict[str, float]],
+    "mask": MaskId | None,
     "ranges_from": list[str],
     "files": dict[str, str],
 }
@@ -79,7 +88,7 @@ _OPTIONAL: dict[str, Any] = {  # older bundles lack them
     "mask": None,
     "score": None,
 }
-_RESERVED = ("mask", "score")  # of schema 6: they change scores, so a reader that does not know them must refuse
+_RESERVED = ("score",)  # of schema 6: it changes scores, so a reader that does not know it must refuse
 
 
 def check(value: Any) -> dict[str, Any]:

@@ -225,6 +225,8 @@ def _add_train(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seed", type=int, metavar="N", help=f"(default: {plain.seed})")
     budget = "train in this time at most, such as 90s, 10m or 2h: steps, then student, then size are planned for it"
     parser.add_argument("--budget", type=typed.duration, metavar="TIME", help=budget)
+    masked = "what is not inspected, such as a serial number: a picture (not 0 where it is masked), or polygons as YAML"
+    parser.add_argument("--mask", type=Path, metavar="FILE", help=masked)
     changed = "go on with a stopped run though pictures have changed since"
     parser.add_argument("--go-on", action="store_true", help=changed)
     _add_good(parser)

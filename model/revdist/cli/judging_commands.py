@@ -17,7 +17,7 @@ from revdist.bundle import bundle
 from revdist.bundle.bundle import Bundle
 from revdist.cli import output, summary
 from revdist.data import fitting, images, survey
-from revdist.data.reading import Fit, Reading
+from revdist.data.reading import Reading
 from revdist.engines import backend
 from revdist.engines.engine import Engine
 from revdist.engines.loaded_product import Inspection
@@ -38,7 +38,12 @@ def run_evaluate(options: argparse.Namespace) -> int:
     holdout.check_tests(product_bundle, [sample.path for sample in tests])
     good = [sample.path for sample in tests if not sample.defective]
     unlike = look.unlike(
-        engine, product_bundle.trained_appearance, good, product_bundle.recipe, "the good test pictures"
+        engine,
+        product_bundle.trained_appearance,
+        good,
+        product_bundle.recipe,
+        "the good test pictures",
+        product_bundle.mask,
     )
     result = evaluate.evaluate(engine, product_bundle.product, calibration, options.data, product_bundle.recipe.reading)
     if options.json:
@@ -105,7 +110,7 @@ def run_predict(options: argparse.Namespace) -> int:
                 [images.prepare(picture, product_bundle.size, product_bundle.recipe.fit)], [product_bundle.product]
             )
             _tell(path, float(inspection.scores[0]), calibration, as_json=as_json)
-            _write_maps(options, path, picture, inspection, calibration, product_bundle.recipe.fit)
+            _write_maps(options, path, picture, inspection, calibration, product_bundle)
     return failed
 
 
@@ -154,14 +159,17 @@ def _write_maps(
     picture: images.Pixels,
     inspection: Inspection,
     calibration: Calibration,
-    fit: Fit,
+    product_bundle: Bundle,
 ) -> None:
     if options.maps:
         content = io.BytesIO()
         np.save(content, inspection.map(0))
         output.write(options.maps / f"{path.stem}.npy", content.getvalue())
     if options.heatmaps:
+        fit, mask = product_bundle.recipe.fit, product_bundle.mask
         overlay = heatmaps.heatmap(
             picture, fitting.over_picture(inspection.map(0), picture.shape, fit), calibration.threshold
         )
+        if mask:
+            overlay = heatmaps.hatched(overlay, fitting.over_picture(mask.masked.astype(np.float32), picture.shape, fit))
         output.write(options.heatmaps / f"{path.stem}.png", images.encode_png(overlay))

@@ -23,6 +23,8 @@ def bundle(found: Bundle) -> Iterator[str]:
     scales = ", ".join(map(str, recipe.scales))
     yield f"student      {recipe.student}, bottleneck {recipe.bottleneck}"
     yield f"map          scales {scales}, combine {recipe.combine}"
+    if found.mask:
+        yield f"mask         {found.mask.share:.1%} of the picture is not inspected"
     yield f"quality      {', '.join(f'{name} {value:.6g}' for name, value in found.quality.items())}"
     yield f"versions     {', '.join(f'{name} {value}' for name, value in found.versions.items())}"
     for engine_calibration in found.calibrations.values():

@@ -32,6 +32,7 @@ def run_train(options: argparse.Namespace) -> int:
         budget_s=options.budget,
         asked=frozenset(name for name in ("steps", "size", "student", "tile") if getattr(options, name) is not None),
         go_on=options.go_on,
+        mask=options.mask,
     )
     teacher = load(options.teacher, options.teacher_weights)
     trained = train.train(job, teacher, device=options.device)

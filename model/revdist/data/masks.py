@@ -32,25 +32,30 @@ def read(path: Path, size: images.Size, picture: tuple[int, int] | None = None, 
 
     `picture`: (height, width) of the picture that it belongs to. Raises ImageError that names the file and the reason.
     """
-    marked = decode(path)
-    height, width = marked.shape
+    defective = decode(path)
+    height, width = defective.shape
     if picture is not None and abs(height * picture[1] - width * picture[0]) > max(picture) + max(height, width):
         raise _error(
             path, f"is {width}x{height} pixels, its picture {picture[1]}x{picture[0]}: another shape", "draw it anew"
         )
-    levels = np.where(marked, 255, 0).astype(np.uint8)
+    levels = np.where(defective, 255, 0).astype(np.uint8)
     return np.asarray(images.prepare_mask(images.to_rgb(levels), size, fit)[..., 0] > 127)
 
 
 def decode(path: Path) -> Mask:
-    """Return which pixels of a mask's file are defective, (H, W). Raises ImageError."""
+    """Return which pixels of a mask's file are defective, (H, W). Raises ImageError, also where it looks inverted."""
+    defective = marked(path)
+    _check_background(path, defective)
+    return defective
+
+
+def marked(path: Path) -> Mask:
+    """Return which pixels of a file are not 0, (H, W), whatever they stand for. Raises ImageError."""
     stored = images.values(path)
     content = path.read_bytes()
     levels = (stored if stored.ndim == 2 else stored.max(axis=2)).astype(np.int64)
-    marked = _of_lossy(path, levels) if _lossy(content) else _of_values(path, stored, levels)
-    marked = _with_alpha(path, marked, stored, content)
-    _check_background(path, marked)
-    return marked
+    drawn = _of_lossy(path, levels) if _lossy(content) else _of_values(path, stored, levels)
+    return _with_alpha(path, drawn, stored, content)
 
 
 def _of_values(path: Path, stored: pictures.Values, levels: npt.NDArray[np.int64]) -> Mask:

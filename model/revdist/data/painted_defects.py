@@ -20,35 +20,52 @@ KINDS: tuple[Kind, ...] = get_args(Kind)
 
 MARGIN = 0.2  # share of each side at the border that no defect's centre lies in: the part is in the middle
 SLENDER = 16  # how many times longer than wide a scratch is
+_TRIES = 200  # places that are drawn until a defect lies where parts are inspected
 _SHIFT = 4  # fractional bits of OpenCV's coordinates
 
 
-def paint(kind: Kind, picture: Picture, *, size_px: float, contrast: float, generator: np.random.Generator) -> Picture:
+def paint(
+    kind: Kind,
+    picture: Picture,
+    *,
+    size_px: float,
+    contrast: float,
+    generator: np.random.Generator,
+    inspected: npt.NDArray[np.bool_] | None = None,
+) -> Picture:
     """Copy a picture, uint8 (H, W, 3), with one defect at a place, angle and shape drawn by the generator.
 
     scratch: a bent line, `size_px` long and a sixteenth of it wide, at least a pixel; spot: a disc, `size_px` across;
     both of black ink where the part is light and of white ink where it is dark. paste: a square of `size_px` from
     elsewhere in the picture, turned. blur: a disc out of focus by a Gaussian of a quarter of `size_px`.
     `contrast` is the covering's opacity, 0..1. Nothing is checked: sizes from 1 to half of the shorter side make sense.
+    `inspected` (H, W): at least half of the defect lies there, if such a place is found.
     """
-    height, width = picture.shape[:2]
-    centre = generator.uniform(MARGIN, 1 - MARGIN, 2) * (width, height)  # x, y
-    if kind == "scratch":
-        mask = _line((height, width), centre, size_px, generator)
-    elif kind == "paste":
-        mask = _square((height, width), centre, size_px)
-    else:
-        mask = _disc((height, width), centre, size_px)
+    for _ in range(1 if inspected is None else _TRIES):
+        centre, mask = _placed(kind, (picture.shape[0], picture.shape[1]), size_px, generator)
+        if inspected is None or mask[inspected].sum() >= mask.sum() / 2:
+            break
     covering = _covering(kind, picture, mask, centre, size_px, generator)
     blended = picture + contrast * mask[..., None] * (covering - picture)  # (H, W, 3) float32
     return np.asarray(np.rint(blended), np.uint8)
 
 
-def scratch(picture: Picture, seed: int) -> Picture:
+def _placed(
+    kind: Kind, shape: tuple[int, int], size_px: float, generator: np.random.Generator
+) -> tuple[npt.NDArray[np.float64], Plane]:
+    """Draw the place of a defect. Returns its centre and, for each pixel, the share that it covers."""
+    centre = generator.uniform(MARGIN, 1 - MARGIN, 2) * (shape[1], shape[0])  # x, y
+    if kind == "scratch":
+        return centre, _line(shape, centre, size_px, generator)
+    return centre, (_square if kind == "paste" else _disc)(shape, centre, size_px)
+
+
+def scratch(picture: Picture, seed: int, inspected: npt.NDArray[np.bool_] | None = None) -> Picture:
     """A copy of a picture with a scratch that nobody overlooks: a third of the shorter side long, nine tenths black
     or white. The same seed paints the same one."""
     length = min(picture.shape[:2]) / 3
-    return paint("scratch", picture, size_px=length, contrast=0.9, generator=np.random.default_rng(seed))
+    generator = np.random.default_rng(seed)
+    return paint("scratch", picture, size_px=length, contrast=0.9, generator=generator, inspected=inspected)
 
 
 def _covering(

@@ -194,10 +194,10 @@ def _judging(make: Make, placed: LoadedProduct) -> cuda_graphs.Function:
 
 def scored(placed: LoadedProduct, distances: Sequence[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
     """Return smoothed maps (b, h, w) and their scores (b,)."""
-    maps = placed.spread(distances)
-    return maps, detector.scores(maps, placed.top_share)
+    maps = placed.shown(placed.spread(distances))
+    return maps, placed.scores(maps)
 
 
 def scaled(placed: LoadedProduct, distances: Sequence[torch.Tensor]) -> tuple[torch.Tensor]:
     """Return the smoothed map of each scale of one picture (n, h, w)."""
-    return (torch.cat(list(placed.spread.scales(distances))),)
+    return (placed.shown(torch.cat(list(placed.spread.scales(distances)))),)

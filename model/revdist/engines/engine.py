@@ -21,6 +21,7 @@ import numpy.typing as npt
 import torch
 from torch import nn
 
+from revdist.data.inspection_mask import InspectionMask
 from revdist.data.tiles import Size, Tiles
 from revdist.engines import memory
 from revdist.engines.backend import OPENVINO, TORCH, target
@@ -103,6 +104,10 @@ class Engine:
         """The input size (h, w) of a product. Raises RevdistError for a product that was not added."""
         return self._placed(self._students, product).tiles.size
 
+    def mask(self, product: str) -> InspectionMask | None:
+        """The mask of what is not inspected. Raises RevdistError for a product that was not added."""
+        return self._placed(self._students, product).mask
+
     def add(
         self,
         product: str,
@@ -112,10 +117,12 @@ class Engine:
         *,
         tile: Size | None = None,
         ranges: Ranges | None = None,
+        mask: InspectionMask | None = None,
     ) -> None:
         """Add a copy of a trained student, scored as its recipe says; a product of the same name is replaced.
 
-        `tile`: (h', w') of the tiles that the networks see; None where they see the whole picture at once.
+        `tile`: (h', w') of the tiles that the networks see; None where they see the whole picture at once. `mask`: what
+        is not inspected; it is painted over before the networks see it, and 0 in the map.
         Raises RevdistError where this engine needs ranges and `ranges` is None.
         """
         check_size(size)
@@ -137,7 +144,8 @@ class Engine:
         spread = detector.Spread(size, self.device, scoring)
         if isinstance(ready, compiled.Program):  # compile here, because the thread that inspects cannot wait
             self._passes.compile(ready, tiles, self._warmed)
-        placed = LoadedProduct(teacher, key, ready, spread, tiles, scoring.top_share)
+        inspected = None if mask is None else torch.tensor(mask.inspected, dtype=torch.float32).to(self.device)
+        placed = LoadedProduct(teacher, key, ready, spread, tiles, scoring.top_share, mask, inspected)
         with self._writing:
             self._students = MappingProxyType({**self._students, product: placed})
         self._passes.record(placed, self._warmed)
@@ -155,7 +163,7 @@ class Engine:
         if self.identity != "torch-cpu-float32" or not isinstance(placed.student, Program):
             raise RevdistError("engine: int8 needs torch with oneDNN on a processor", hint="use float32")
         assert isinstance(placed.teacher, Program)
-        parts = [part for picture in pictures for part in placed.tiles.cut(picture)]
+        parts = [part for picture in pictures for part in placed.cut(picture)]
 
         def seen() -> Iterator[torch.Tensor]:
             return (self._passes.normalise(self._passes.upload([part])) for part in parts)
@@ -193,8 +201,8 @@ class Engine:
         students = self._students
         begun: list[tuple[list[int], Later[list[Maps]]]] = []
         with self._target.alone():
-            for tiles, _, rows in self._groups(pixels, products, students):
-                parts = [part for row in rows for part in tiles.cut(pixels[row])]
+            for rows in self._groups(pixels, products, students):
+                parts = [part for row in rows for part in students[products[row]].cut(pixels[row])]
                 batch = self._passes.upload(parts)  # (b * T, h', w', 3)
                 begun.append((rows, self._passes.see(batch, [products[row] for row in rows], students, scored)))
             if not begun:
@@ -217,16 +225,16 @@ class Engine:
         scales multiply, the product of the smoothed maps only comes near that map.
         """
         students = self._students
-        tiles = self._placed(students, product).tiles
+        placed = self._placed(students, product)
         with self._target.alone():
-            pending = self._passes.see(self._passes.upload(tiles.cut(pixels)), [product], students, scaled)
+            pending = self._passes.see(self._passes.upload(placed.cut(pixels)), [product], students, scaled)
             ((scales,),) = pending.result()
             return np.asarray(scales.cpu().numpy())
 
     def networks(self, pixels: Sequence[npt.NDArray[np.uint8]], product: str) -> Callable[[], object]:
         """Return a function to be timed: teacher and student alone on prepared pictures, in the parts of `inspect`."""
         placed = self._placed(self._students, product)
-        tiles = [tile for picture in pixels for tile in placed.tiles.cut(picture)]
+        tiles = [tile for picture in pixels for tile in placed.cut(picture)]
         batch = self._passes.normalise(self._passes.upload(tiles))
 
         @torch.inference_mode()
@@ -246,8 +254,8 @@ class Engine:
     def maps(self, batch: torch.Tensor, products: Sequence[str]) -> torch.Tensor:
         """Return smoothed anomaly maps of b pictures that are cut alike: float32 (b, h, w) on the device.
 
-        `batch`: T tiles of each picture, picture by picture, on the device, uint8 (b * T, h', w', 3). Pictures of one
-        product stand next to one another.
+        `batch`: T tiles of each picture, picture by picture, on the device, uint8 (b * T, h', w', 3), painted over
+        where they are masked. Pictures of one product stand next to one another.
         """
         seen = self._passes.see(batch, products, self._students, scored)
         return torch.cat([maps for maps, _ in seen.result()])
@@ -283,7 +291,7 @@ class Engine:
         pixels: Sequence[npt.NDArray[np.uint8]],
         products: Sequence[str],
         students: Table,
-    ) -> list[tuple[Tiles, str, list[int]]]:
+    ) -> list[list[int]]:
         """Group the rows that go through the teacher together: one size, cut alike, and in int8 equal ranges.
 
         In a group, rows of one product stand next to one another.
@@ -299,4 +307,4 @@ class Engine:
                     f"engine: a picture of {product} is {picture.dtype} {picture.shape}, expected uint8 {(*size, 3)}",
                     hint="call images.prepare first",
                 )
-        return [(*key, rows) for key, rows in groups.items()]
+        return list(groups.values())

@@ -13,6 +13,7 @@ import numpy.typing as npt
 import torch
 from torch import nn
 
+from revdist.data.inspection_mask import InspectionMask
 from revdist.data.tiles import Tiles
 from revdist.engines.openvino import compiled
 from revdist.engines.processor import quantised
@@ -37,6 +38,22 @@ class LoadedProduct:
     spread: detector.Spread
     tiles: Tiles  # the tiles that the networks see a picture in
     top_share: float  # share of the map's values whose mean is the score; 0: the highest value
+    mask: InspectionMask | None = None  # what is not inspected
+    inspected: torch.Tensor | None = None  # (h, w) float32 on the device: 0 where it is masked, else 1
+
+    def cut(self, picture: npt.NDArray[np.uint8]) -> list[npt.NDArray[np.uint8]]:
+        """Return the tiles of a prepared picture (h, w, 3) as the networks see them: what is masked is painted over."""
+        return self.tiles.cut(picture if self.mask is None else self.mask.cover(picture))
+
+    def shown(self, maps: torch.Tensor) -> torch.Tensor:
+        """Return maps (B, h, w) that are 0 where they are masked."""
+        return maps if self.inspected is None else maps * self.inspected
+
+    def scores(self, maps: torch.Tensor) -> torch.Tensor:
+        """Return the scores (B,) of maps that `shown` returned."""
+        if self.mask is None:
+            return detector.scores(maps, self.top_share)
+        return detector.scores(maps, self.top_share, int(self.mask.inspected.sum()))
 
     def distances(self, taught: Sequence[torch.Tensor]) -> Sequence[torch.Tensor]:
         """Three maps of the teacher (B, C, H, W) -> distances of the student's maps: (B, H, W) float32 each."""

@@ -9,6 +9,7 @@ import numpy.typing as npt
 TRANSPARENT = 0.5  # multiples of the threshold: below, the picture is shown as it is
 SATURATED = 1.5  # from here on the colour stays the same
 OPACITY = 0.6
+HATCH, HATCH_GREY = 12, 160  # pixels from stripe to stripe where nothing is inspected, and their grey level
 
 
 def heatmap(
@@ -25,3 +26,12 @@ def heatmap(
     colours = cv2.applyColorMap(np.rint(level * 255).astype(np.uint8), cv2.COLORMAP_TURBO)[..., ::-1]  # RGB
     opacity = (OPACITY * np.sqrt(level))[..., None]  # (H, W, 1)
     return np.asarray(np.rint(picture_rgb * (1 - opacity) + colours * opacity), np.uint8)
+
+
+def hatched(picture_rgb: npt.NDArray[np.uint8], masked: npt.NDArray[np.float32]) -> npt.NDArray[np.uint8]:
+    """Hatch what is not inspected: uint8 (H, W, 3) RGB and float32 (h, w), over 0.5 where masked -> uint8 (H, W, 3)."""
+    height, width = picture_rgb.shape[:2]
+    scaled = cv2.resize(masked, (width, height), interpolation=cv2.INTER_NEAREST) > 0.5
+    rows, columns = np.indices((height, width), sparse=True)
+    striped = scaled & ((rows + columns) % HATCH < HATCH // 3)
+    return np.where(striped[..., None], np.uint8(HATCH_GREY), picture_rgb)

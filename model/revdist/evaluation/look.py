@@ -15,6 +15,7 @@ import numpy.typing as npt
 from revdist.data import appearance, images, likeness
 from revdist.data.appearance import Appearance
 from revdist.data.images import Pixels
+from revdist.data.inspection_mask import InspectionMask
 from revdist.engines.engine import Engine
 from revdist.evaluation import evaluate
 from revdist.recipe import Recipe
@@ -25,29 +26,51 @@ _BATCH = 8
 Item = TypeVar("Item")
 
 
-def of(engine: Engine, prepared: Sequence[Pixels], paths: Sequence[Path], recipe: Recipe) -> Appearance:
-    """Return the appearance of prepared pictures of these files. Raises ImageError for a missing file."""
-    return {**appearance.measure(prepared, paths), **_to_teacher(engine, _some(prepared), recipe)}
+def of(
+    engine: Engine,
+    prepared: Sequence[Pixels],
+    paths: Sequence[Path],
+    recipe: Recipe,
+    mask: InspectionMask | None = None,
+) -> Appearance:
+    """Return the appearance of prepared pictures of these files, as far as they are inspected.
+
+    Raises ImageError for a missing file.
+    """
+    shown = _inspected(prepared, mask)
+    return {**appearance.measure(shown, paths), **_to_teacher(engine, _some(shown), recipe)}
 
 
-def of_files(engine: Engine, paths: Sequence[Path], recipe: Recipe) -> Appearance:
+def _inspected(prepared: Sequence[Pixels], mask: InspectionMask | None) -> Sequence[Pixels]:
+    return prepared if mask is None else [mask.cover(picture) for picture in prepared]
+
+
+def of_files(engine: Engine, paths: Sequence[Path], recipe: Recipe, mask: InspectionMask | None = None) -> Appearance:
     """Return the appearance of picture files. Raises ImageError that names the files that cannot be read."""
     parts = []
     for start in range(0, len(paths), _BATCH):
         chunk = paths[start : start + _BATCH]
-        parts.append(appearance.measure(evaluate.read_prepared(chunk, recipe.size, recipe.reading), chunk))
+        prepared = evaluate.read_prepared(chunk, recipe.size, recipe.reading)
+        parts.append(appearance.measure(_inspected(prepared, mask), chunk))
     shown = evaluate.read_prepared(_some(paths), recipe.size, recipe.reading) if engine.teaches else []
-    return {**appearance.joined(parts), **_to_teacher(engine, shown, recipe)}
+    return {**appearance.joined(parts), **_to_teacher(engine, _inspected(shown, mask), recipe)}
 
 
-def unlike(engine: Engine, trained: Appearance, paths: Sequence[Path], recipe: Recipe, who: str) -> list[str]:
+def unlike(
+    engine: Engine,
+    trained: Appearance,
+    paths: Sequence[Path],
+    recipe: Recipe,
+    who: str,
+    mask: InspectionMask | None = None,
+) -> list[str]:
     """Tell how picture files differ from the training pictures: sentences about `who`, which the log gets too.
 
     Returns no sentence if the look of the training pictures is unknown. Raises ImageError.
     """
     if not trained or not paths:
         return []
-    sentences = likeness.warnings(trained, of_files(engine, paths, recipe), who)
+    sentences = likeness.warnings(trained, of_files(engine, paths, recipe, mask), who)
     likeness.warn(sentences)
     return sentences
 

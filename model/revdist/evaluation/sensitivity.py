@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass
 from typing import TypeVar
 
 import numpy as np
+import numpy.typing as npt
 from scipy import optimize
 
 from revdist.data import images, painted_defects
@@ -131,6 +132,8 @@ def measure(
         lacking = f"no size up to {min(height, width) // 2} pixels" if pictures else "no pictures of good parts"
         raise RevdistError(f"sensitivity: {lacking} to paint on", hint="name other sizes, or other pictures")
     chosen = draw(pictures, chosen_grid.pictures, seed)
+    mask = engine.mask(product)
+    inspected = None if mask is None else mask.inspected
 
     def detected(painted: Iterator[images.Pixels]) -> int:
         count = sum(score > calibration.threshold for score in _scores(engine, product, painted))
@@ -145,7 +148,7 @@ def measure(
                 size_px=size,
                 contrast=contrast,
                 pictures=len(chosen),
-                detected=detected(_painted(kind, chosen, size, contrast, seed)),
+                detected=detected(_painted(kind, chosen, size, contrast, seed, inspected)),
             )
             for kind in chosen_grid.kinds
             for contrast in chosen_grid.contrasts
@@ -169,12 +172,22 @@ def draw(items: Sequence[Item], count: int, seed: int) -> list[Item]:
 
 
 def _painted(
-    kind: Kind, pictures: Sequence[images.Pixels], size: float, contrast: float, seed: int
+    kind: Kind,
+    pictures: Sequence[images.Pixels],
+    size: float,
+    contrast: float,
+    seed: int,
+    inspected: npt.NDArray[np.bool_] | None,
 ) -> Iterator[images.Pixels]:
-    """Paint one defect on each picture. Its place and angle do not depend on size and contrast: only these differ."""
+    """Paint one defect on each picture. Its place and angle do not depend on size and contrast: only these differ.
+
+    Where something is masked, a larger defect may need another place: half of it lies where parts are inspected.
+    """
     for row, picture in enumerate(pictures):
         generator = np.random.default_rng((seed, painted_defects.KINDS.index(kind), row))
-        yield painted_defects.paint(kind, picture, size_px=size, contrast=contrast, generator=generator)
+        yield painted_defects.paint(
+            kind, picture, size_px=size, contrast=contrast, generator=generator, inspected=inspected
+        )
 
 
 def _scores(engine: Engine, product: str, pictures: Iterator[images.Pixels]) -> Iterator[float]:

@@ -19,6 +19,7 @@ from torch import nn
 from revdist.bundle import bundle
 from revdist.bundle.bundle import Bundle
 from revdist.data import images
+from revdist.data.inspection_mask import InspectionMask
 from revdist.data.tiles import Tiles
 from revdist.engines import recording
 from revdist.engines.engine import Engine
@@ -59,6 +60,7 @@ class Parts:
     student: nn.Module
     tiles: Tiles  # that the networks see a picture in
     scoring: Scoring
+    mask: InspectionMask | None = None  # what is not inspected
 
 
 def check(output: Path) -> None:
@@ -101,6 +103,7 @@ def model(found: Bundle, teacher: Teacher, *, batch: int = 0) -> bytes:
         student=bundle.student(found),
         tiles=found.recipe.tiles,
         scoring=Scoring.of(found.recipe),
+        mask=found.mask,
     )
     return assemble(parts, _metadata(found), batch=batch)
 
@@ -134,27 +137,33 @@ def _add_detector(graph: Graph, parts: Parts) -> None:
     picture = torch.zeros(1, 3, _EXAMPLE, _EXAMPLE)
     with torch.no_grad():
         features = trunk(picture)
-    pixels = onnx_detector.normalised(graph, PIXELS, parts.teacher.mean, parts.teacher.std)
+    pixels = onnx_detector.normalised(graph, PIXELS, parts.teacher.mean, parts.teacher.std, parts.mask)
     tile_pixels = onnx_detector.cut(graph, pixels, parts.tiles)
     taught = graph.network(recording.record(trunk, picture), [tile_pixels])
     rebuilt = graph.network(recording.record(student, *features), taught)
     distances = [onnx_detector.distance(graph, *pair) for pair in zip(taught, rebuilt, strict=True)]
     pairs = zip(distances, detector.STRIDES, strict=True)
     joined = [onnx_detector.join(graph, distance, parts.tiles, stride) for distance, stride in pairs]
-    _add_map(graph, joined, parts.tiles.size, parts.scoring)
-    _add_score(graph, parts.tiles.size, parts.scoring)
+    mask, size = parts.mask, parts.tiles.size
+    whole = _add_map(graph, joined, size, parts.scoring, MAP if mask is None else "whole_map")
+    if mask is not None:
+        inspected = torch.tensor(mask.inspected, dtype=torch.float32)
+        graph.add("Mul", whole, graph.floats(inspected), results=[MAP])
+    _add_score(graph, size[0] * size[1] if mask is None else int(mask.inspected.sum()), parts.scoring)
 
 
-def _add_map(graph: Graph, distances: Sequence[str], size: tuple[int, int], scoring: Scoring) -> None:
-    """Add what `detector.Spread` computes, three (B, H, W) -> (B, h, w); the Gaussian is always a matrix product."""
+def _add_map(graph: Graph, distances: Sequence[str], size: tuple[int, int], scoring: Scoring, name: str) -> str:
+    """Add what `detector.Spread` computes, three (B, H, W) -> (B, h, w), called `name`.
+
+    The Gaussian is always a matrix product.
+    """
     spread = detector.Spread(size, _CPU, scoring)
     pairs = list(zip(spread.sides, scoring.chosen(distances), strict=True))
     wide = [graph.add("MatMul", distance, graph.floats(sides.columns)) for sides, distance in pairs]  # (B, H, w)
     if scoring.combine == "add":
         stacked = graph.add("Concat", *wide, axis=1)
         all_rows = torch.cat([sides.rows for sides in spread.sides], 1)
-        graph.add("MatMul", graph.floats(all_rows), stacked, results=[MAP])
-        return
+        return graph.add("MatMul", graph.floats(all_rows), stacked, results=[name])
     maps = [
         graph.add("MatMul", graph.floats(sides.rows), wide_map)
         for sides, wide_map in zip(spread.sides, wide, strict=True)
@@ -162,15 +171,15 @@ def _add_map(graph: Graph, distances: Sequence[str], size: tuple[int, int], scor
     product = functools.reduce(functools.partial(graph.add, "Mul"), maps)
     along_rows, along_columns = (detector.spreading(side, side) for side in size)  # for maps that have the size already
     high = graph.add("MatMul", graph.floats(along_rows), product)
-    graph.add("MatMul", high, graph.floats(along_columns.T), results=[MAP])
+    return graph.add("MatMul", high, graph.floats(along_columns.T), results=[name])
 
 
-def _add_score(graph: Graph, size: tuple[int, int], scoring: Scoring) -> None:
-    """Add what `detector.scores` computes: (B, h, w) -> (B,)."""
+def _add_score(graph: Graph, counted: int, scoring: Scoring) -> None:
+    """Add what `detector.scores` computes: (B, h, w) -> (B,). `counted`: values of a map that are inspected."""
     if not scoring.top_share:
         graph.add("ReduceMax", MAP, axes=[1, 2], keepdims=0, results=[SCORE])
         return
-    count = graph.integers([detector.top_count(scoring.top_share, size[0] * size[1])])
+    count = graph.integers([detector.top_count(scoring.top_share, counted)])
     highest = graph.add("TopK", graph.add("Flatten", MAP), count, results=["highest", "highest_places"])
     graph.add("ReduceMean", highest, axes=[1], keepdims=0, results=[SCORE])
 

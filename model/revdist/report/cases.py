@@ -89,6 +89,10 @@ def show(
     small = fitted(picture, SIDE)
     mask = masks.read(chosen.mask, (small.shape[0], small.shape[1])) if chosen.mask else None
     tiny = fitted(picture, SMALL)
+    heat = heatmaps.heatmap(small, anomaly_map, threshold)
+    if left_out := engine.mask(product):
+        masked = fitting.over_picture(left_out.masked.astype(np.float32), picture.shape, how.fit)
+        heat = heatmaps.hatched(heat, masked)
     level = scoring.level_of_a_scale(threshold)
     scales = [
         heatmaps.heatmap(tiny, fitting.over_picture(scale_map, picture.shape, how.fit), level)
@@ -104,7 +108,7 @@ def show(
         width=small.shape[1],
         height=small.shape[0],
         picture=jpeg(outline(small, mask)),
-        heat=jpeg(outline(heatmaps.heatmap(small, anomaly_map, threshold), mask)),
+        heat=jpeg(outline(heat, mask)),
         scales=tuple((stride, jpeg(overlay)) for stride, overlay in zip(scoring.strides, scales, strict=True)),
     )
 

@@ -127,7 +127,7 @@ def _test(bundle: Bundle, engine: Engine, calibration: Calibration, root: Path) 
     tests = images.labelled_pictures(root)
     holdout.check_tests(bundle, [sample.path for sample in tests])
     good = [sample.path for sample in tests if not sample.defective]
-    unlike = look.unlike(engine, bundle.trained_appearance, good, bundle.recipe, "the good test pictures")
+    unlike = look.unlike(engine, bundle.trained_appearance, good, bundle.recipe, "the good test pictures", bundle.mask)
     inspected = evaluate.inspect_labelled(engine, bundle.product, root, bundle.recipe.reading)
     samples, scores, threshold = inspected.samples, inspected.scores, calibration.threshold
 

@@ -93,6 +93,10 @@ def provenance(figures: Figures) -> Markup:
         ("Bundle digest (SHA-256)", tag("code", bundle.digest)),
         ("Teacher", join(f"{bundle.teacher.name} ", tag("code", bundle.teacher.sha256))),
         ("Input", f"{height} x {width} pixels (height x width)"),
+        (
+            "Not inspected",
+            f"{bundle.mask.share:.1%} of the picture, hatched in heat maps" if bundle.mask else "nothing",
+        ),
         ("Training data fingerprint (SHA-256)", tag("code", bundle.fingerprint)),
         ("Held-out data fingerprint (SHA-256)", tag("code", figures.calibration.fingerprint)),
     ]

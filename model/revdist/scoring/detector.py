@@ -285,14 +285,15 @@ def _wide(inputs: int, outputs: int) -> torch.Tensor:
     return F.interpolate(unit, outputs, mode="linear", align_corners=True)
 
 
-def scores(maps: torch.Tensor, top_share: float = 0.0) -> torch.Tensor:
+def scores(maps: torch.Tensor, top_share: float = 0.0, counted: int | None = None) -> torch.Tensor:
     """Return the mean of the highest `top_share` of each smoothed map's values; 0: the highest. (B, h, w) -> (B,).
 
+    `counted`: how many values of a map are inspected, if not all; the others are 0, and no share of them counts.
     Scores are neither clamped nor normalised. The highest value finds small defects, a mean large faint ones.
     """
     if not top_share:
         return maps.amax(dim=(1, 2))
-    return maps.flatten(1).topk(top_count(top_share, maps[0].numel()), dim=1).values.mean(1)
+    return maps.flatten(1).topk(top_count(top_share, counted or maps[0].numel()), dim=1).values.mean(1)
 
 
 def top_count(top_share: float, values: int) -> int:

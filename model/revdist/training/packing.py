@@ -22,6 +22,7 @@ from revdist.bundle import bundle, bundle_files
 from revdist.bundle.bundle import Bundle, Golden, TeacherId
 from revdist.bundle.bundle_files import MANIFEST
 from revdist.data import images, painted_defects
+from revdist.data.inspection_mask import InspectionMask
 from revdist.data.reading import Reading
 from revdist.engines.engine import Engine
 from revdist.engines.loaded_product import Ranges
@@ -55,6 +56,7 @@ class Parts:
     calibration: Calibration
     golden: Sequence[tuple[Golden, npt.NDArray[np.uint8]]]  # each with its prepared picture (h, w, 3)
     student: nn.Module
+    mask: InspectionMask | None = None
 
 
 def pack(
@@ -71,6 +73,7 @@ def pack(
     seen_before: Collection[str] = (),
     statistics: Mapping[str, Any] = MappingProxyType({}),
     replace: bool = False,
+    mask: InspectionMask | None = None,
 ) -> Bundle:
     """Calibrate a student and write its bundle.
 
@@ -78,7 +81,7 @@ def pack(
     pictures that the student has seen; `replace`: overwrite a bundle at `output`.
     Raises CalibrationError, ImageError, or BundleError where the bundle cannot be written.
     """
-    engine.add(product, student, recipe.size, Scoring.of(recipe), tile=recipe.tile)
+    engine.add(product, student, recipe.size, Scoring.of(recipe), tile=recipe.tile, mask=mask)
     calibration = holdout.calibration_from_pictures(engine, product, good, held_out, recipe)
     golden = _golden(
         engine,
@@ -102,6 +105,7 @@ def pack(
         calibration=calibration,
         golden=golden,
         student=student,
+        mask=mask,
     )
     write(output, parts, replace=replace)
     return bundle.read(output)
@@ -128,8 +132,10 @@ def _golden(
     engine: Engine, product: str, pictures: list[images.Pixels], seed: int
 ) -> list[tuple[Golden, images.Pixels]]:
     """Score held-out pictures as they are, and some with a painted scratch, each picture inspected alone."""
+    mask = engine.mask(product)
     scratched = [
-        painted_defects.scratch(picture, seed + row) for row, picture in enumerate(pictures[:GOLDEN_SCRATCHED])
+        painted_defects.scratch(picture, seed + row, None if mask is None else mask.inspected)
+        for row, picture in enumerate(pictures[:GOLDEN_SCRATCHED])
     ]
     named = [(f"golden/good-{row}.png", "good", picture) for row, picture in enumerate(pictures)]
     named += [(f"golden/scratch-{row}.png", "scratch", picture) for row, picture in enumerate(scratched)]
@@ -148,6 +154,7 @@ def write(path: Path, parts: Parts, *, replace: bool) -> None:
     state = {key: value.detach().cpu().contiguous() for key, value in parts.student.state_dict().items()}
     files = {bundle.STUDENT: safetensors.torch.save(state), bundle.CALIBRATION: _scores([parts.calibration])}
     files |= {vector.file: images.encode_png(pixels) for vector, pixels in parts.golden}
+    files |= {bundle.MASK: parts.mask.png()} if parts.mask else {}
     manifest = {
         "schema": bundle.SCHEMA,
         "product": parts.product,
@@ -165,6 +172,8 @@ def write(path: Path, parts: Parts, *, replace: bool) -> None:
         "calibrations": {parts.calibration.engine: parts.calibration.to_json()},
         "golden": [dataclasses.asdict(vector) for vector, _ in parts.golden],
     }
+    if parts.mask:
+        manifest["mask"] = {"file": bundle.MASK, "fill": parts.mask.fill}
     bundle_files.commit(path, manifest, files, replace=replace)
 
 

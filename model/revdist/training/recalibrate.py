@@ -105,7 +105,7 @@ def recalibrate(path: Path, request: Request, engine: Engine, plain: Engine) -> 
     identities = zip(unseen, holdout.identities(loaded, unseen), strict=True)
     usable = {sha256: path for path, sha256 in identities if sha256 not in of_ranges}
     who = f"the unseen pictures in {good.root}"
-    look.unlike(plain, loaded.trained_appearance, list(usable.values()), loaded.recipe, who)
+    look.unlike(plain, loaded.trained_appearance, list(usable.values()), loaded.recipe, who, loaded.mask)
     added, calibration = _calibration(loaded, before, engine, good, usable, request)
     golden = bundle.golden_scores(loaded, engine, loaded.product)
     deviations = np.empty(0) if engine is plain else _deviations(engine, plain, loaded, list(usable.values()))

@@ -19,7 +19,8 @@ from torch import nn
 
 from revdist.bundle import bundle_files
 from revdist.bundle.bundle import Bundle
-from revdist.data import appearance, augment, images, likeness, lots
+from revdist.data import appearance, augment, images, inspection_mask, likeness, lots
+from revdist.data.inspection_mask import InspectionMask
 from revdist.engines import free_threads
 from revdist.engines.engine import Engine
 from revdist.errors import TrainError
@@ -33,6 +34,7 @@ from revdist.scoring import detector
 from revdist.training import holdout, packing, steadiness, timing
 from revdist.training.checkpoint import Checkpoint, Sides, recipe_of_stopped, sides_of_stopped
 from revdist.training.feature_cache import Source
+from revdist.training.inspected import Inspected
 from revdist.training.progress import Progress
 from revdist.training.timing import Pictures
 
@@ -55,6 +57,7 @@ class Job:
     budget_s: float | None = None  # time for the whole job, for which steps, student and size are planned
     asked: frozenset[str] = frozenset()  # settings that a budget must not change
     go_on: bool = False  # continue a stopped run even if pictures have changed since
+    mask: Path | None = None  # what is not inspected: a picture, or polygons as YAML or JSON
 
 
 def train(job: Job, teacher: Teacher, *, device: str = "auto") -> Bundle:
@@ -64,6 +67,7 @@ def train(job: Job, teacher: Teacher, *, device: str = "auto") -> Bundle:
     """
     _check(job, teacher)
     good = holdout.gather(job.good, job.recipe.blocks, job.exclude, how=job.recipe.reading)
+    drawn = inspection_mask.read(job.mask, good.looks) if job.mask else None
     engine = Engine(teacher, device=device)
     alike = near_copies.groups(engine, good.used, job.recipe.reading)
     fitted, held_out = split(good.used, job.recipe, lots.joined(good.blocks, alike))
@@ -75,23 +79,27 @@ def train(job: Job, teacher: Teacher, *, device: str = "auto") -> Bundle:
         recipe = _planned(job, engine, teacher, Pictures(trained=len(fitted), held_out=len(held_out)), stopped)
         student = make_student(recipe, teacher, engine.device)
         fingerprint = images.fingerprint(good.given)
+        readable = evaluate.read_prepared(  # read held-out pictures too, so that an error does not come after hours
+            [*fitted, *held_out], recipe.size, recipe.reading
+        )
+        pictures = readable[: len(fitted)]
+        mask = drawn.at(recipe.size, recipe.fit, pictures) if drawn else None
+        if mask:
+            log.info("the mask leaves out %.1f %% of the picture", 100 * mask.share)
         run = {"product": job.product, "teacher": teacher.sha256, "data": fingerprint, "engine": engine.identity}
+        run |= {"mask": mask.digest} if mask else {}
         sides = Sides(
             trained={good.name(path): images.content_hash(path) for path in fitted},
             held_out={good.name(path): images.content_hash(path) for path in held_out},
             seen=before.all_seen if before else frozenset(),
         )
         checkpoint = Checkpoint(stopped, run | recipe.to_json(), sides, job.go_on)
-        readable = evaluate.read_prepared(  # read held-out pictures too, so that an error does not come after hours
-            [*fitted, *held_out], recipe.size, recipe.reading
-        )
-        pictures = readable[: len(fitted)]
-        trained = look.of(engine, pictures, fitted, recipe)
-        unseen = look.of(engine, readable[len(fitted) :], held_out, recipe)
+        trained = look.of(engine, pictures, fitted, recipe, mask)
+        unseen = look.of(engine, readable[len(fitted) :], held_out, recipe, mask)
         likeness.warn(unlike := likeness.warnings(trained, unseen, "the held-out pictures"))
         del readable
         seen = [tile for picture in pictures for tile in recipe.tiles.cut(picture)]
-        fit_result = fit(engine, student, seen, recipe, checkpoint, stop)
+        fit_result = fit(engine, student, seen, recipe, checkpoint, stop, mask)
 
     packed = packing.pack(
         engine,
@@ -106,6 +114,7 @@ def train(job: Job, teacher: Teacher, *, device: str = "auto") -> Bundle:
         quality={"final_loss": float(np.mean(fit_result.losses[-50:]))},
         statistics={appearance.APPEARANCE: appearance.kept(trained), appearance.UNLIKE: unlike},
         replace=job.replace,
+        mask=mask,
     )
     checkpoint.remove()
     return packed
@@ -187,9 +196,12 @@ def fit(
     recipe: Recipe,
     checkpoint: Checkpoint,
     stop: threading.Event,
+    mask: InspectionMask | None = None,
 ) -> Fitted:
     """Train for `recipe.steps` steps, from the start or the checkpoint. `pictures`: whole pictures or their tiles."""
-    source = Source(engine, augment.copies(pictures, recipe.copies, recipe.seed))
+    varied = augment.copies(pictures, recipe.copies, recipe.seed)
+    source = Source(engine, mask.cover_tiles(varied, recipe.tiles) if mask else varied)
+    weights = Inspected(mask, recipe.tiles, engine.device) if mask else None
     optimiser = _optimiser(student, recipe)
     average = Average(student, recipe.average_share * recipe.steps)
     models = {"student": student, "average": average.module} if recipe.average_share else {"student": student}
@@ -201,7 +213,8 @@ def fit(
         for step in range(len(losses), recipe.steps):
             free_threads.adapt()
             rows = batch_rows(recipe, len(source), step)
-            losses.append(_step(student, optimiser, source.features(rows), recipe, step))
+            inspected = weights.of(rows) if weights else None
+            losses.append(_step(student, optimiser, source.features(rows), recipe, step, inspected))
             if recipe.average_share:
                 average.update(student, step)
             progress.advance(losses[-1])
@@ -218,17 +231,28 @@ def fit(
 
 
 def _step(
-    student: nn.Module, optimiser: torch.optim.Optimizer, taught: Sequence[torch.Tensor], recipe: Recipe, step: int
+    student: nn.Module,
+    optimiser: torch.optim.Optimizer,
+    taught: Sequence[torch.Tensor],
+    recipe: Recipe,
+    step: int,
+    inspected: Sequence[torch.Tensor] | None = None,
 ) -> float:
-    """Make one optimiser step; returns the loss. `taught`: three maps (B, C, H, W) without gradients."""
+    """Make one optimiser step; returns the loss.
+
+    `taught`: three maps (B, C, H, W) without gradients. `inspected`: as in loss.py; None where nothing is masked.
+    """
     for group in optimiser.param_groups:
         group["lr"] = learning_rate(recipe, step)
     seen = taught
     if recipe.pasted_share:
         seen = augment.paste(taught, recipe.pasted_share, np.random.default_rng((recipe.seed, step, 1)))
     share = masked_share(recipe, step)
-    rebuilt = [loss.mask_easy(t, s, share, recipe.masked_factor) for t, s in zip(taught, student(seen), strict=True)]
-    distance = loss.flattened_cosine(taught, rebuilt)
+    rebuilt = [
+        loss.mask_easy(t, s, share, recipe.masked_factor, None if inspected is None else inspected[scale])
+        for scale, (t, s) in enumerate(zip(taught, student(seen), strict=True))
+    ]
+    distance = loss.flattened_cosine(taught, rebuilt, inspected)
     value = float(distance.item())  # waits for the device: a loss that is not finite must not reach the weights
     if not math.isfinite(value):
         raise TrainError(

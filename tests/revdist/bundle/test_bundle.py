@@ -194,7 +194,7 @@ def test_a_bundle_of_schema_5_counts_all_bits_and_stretches_pictures(tiny: Bundl
     assert (older.recipe.bits, older.recipe.fit, dict(older.statistics)) == (0, "stretch", {})
 
 
-@pytest.mark.parametrize("name", ["mask", "score"])
+@pytest.mark.parametrize("name", ["score"])
 def test_a_bundle_whose_scores_need_what_this_revdist_does_not_know_is_refused(tiny_copy: Path, name: str) -> None:
     _change_manifest(tiny_copy, lambda manifest: manifest.update({name: "of a later revdist"}))
     with pytest.raises(BundleError, match=f"it was made with a {name}, which this revdist does not know"):

@@ -7,16 +7,22 @@ from __future__ import annotations
 
 import torch
 
+from revdist.data.inspection_mask import InspectionMask
 from revdist.data.tiles import Tiles
 from revdist.engines.openvino.onnx_graph import Graph, onnx_package
 from revdist.scoring import detector
 
 
-def normalised(graph: Graph, pixels: str, mean: torch.Tensor, std: torch.Tensor) -> str:
-    """Add `detector.normalise`: uint8 (B, h, w, 3) -> (B, 3, h, w)."""
+def normalised(
+    graph: Graph, pixels: str, mean: torch.Tensor, std: torch.Tensor, mask: InspectionMask | None = None
+) -> str:
+    """Add `detector.normalise`: uint8 (B, h, w, 3) -> (B, 3, h, w); what a mask leaves out is painted over before."""
     floats = graph.add(
         "Cast", pixels, to=onnx_package().TensorProto.FLOAT
     )  # TensorRT takes uint8 as input of a Cast alone
+    if mask is not None:
+        fill = graph.floats(torch.tensor(mask.fill, dtype=torch.float32))
+        floats = graph.add("Where", graph.constant(mask.masked[..., None]), fill, floats)
     centred = graph.add("Sub", floats, graph.floats(mean))
     return graph.add("Transpose", graph.add("Div", centred, graph.floats(std)), perm=[0, 3, 1, 2])
 

@@ -25,6 +25,7 @@ from rejectd.process.systemd import starting
 from revdist.bundle import bundle as bundles
 from revdist.data import fitting, images
 from revdist.data.appearance import of_pixels as looks
+from revdist.data.inspection_mask import InspectionMask
 from revdist.data.reading import Fit
 from revdist.engines import backend
 from revdist.engines.engine import Engine
@@ -71,6 +72,7 @@ class Model:
     threshold: float
     golden: Sequence[GoldenPicture]
     fit: Fit = "stretch"  # how a picture comes to the aspect ratio of `size`
+    mask: InspectionMask | None = None  # what is not inspected
     looks: Mapping[str, npt.NDArray[np.float64]] = field(default_factory=dict)  # values of the training pictures
 
 
@@ -155,12 +157,15 @@ class Inspector:
     def prepare(self, pixels: Pixels, product: str) -> tuple[Pixels, str]:
         """Resize a picture (H, W, 3) to the input of the model in force, as training did; also returns the model's key.
 
+        What a mask leaves out is painted over.
+
         Raises:
             InspectorError: if it is no picture that a model can see.
         """
         model = self.models[product]
         try:
-            return images.prepare(pixels, model.size, model.fit), model.key
+            prepared = images.prepare(pixels, model.size, model.fit)
+            return (prepared if model.mask is None else model.mask.cover(prepared)), model.key
         except RevdistError as error:
             raise InspectorError(str(error)) from error
 
@@ -283,6 +288,7 @@ class Inspector:
             threshold=calibration.threshold,
             golden=golden,
             fit=bundle.recipe.fit,
+            mask=bundle.mask,
             looks=bundle.trained_appearance,
         )
         with self._changing:

@@ -171,5 +171,7 @@ def _write_maps(
             picture, fitting.over_picture(inspection.map(0), picture.shape, fit), calibration.threshold
         )
         if mask:
-            overlay = heatmaps.hatched(overlay, fitting.over_picture(mask.masked.astype(np.float32), picture.shape, fit))
+            overlay = heatmaps.hatched(
+                overlay, fitting.over_picture(mask.masked.astype(np.float32), picture.shape, fit)
+            )
         output.write(options.heatmaps / f"{path.stem}.png", images.encode_png(overlay))

@@ -31,6 +31,7 @@ class Trace:
     deadline_ns: int
     crowded: bool = False  # closer to another part than the station says
     ended: bool = False
+    again: bool = False  # opened by the first view after a counter was set back, or with a number that came again
     decided: bool = False  # its views decided it; False while it is open, or if its time was over first
     shown: Counter[str] = field(default_factory=Counter)  # number of views by camera
     late: Counter[str] = field(default_factory=Counter)  # number of views by camera that came after the part's time
@@ -51,6 +52,8 @@ class Pairing:
         self._traces: list[Trace] = []  # in the order of their exposure
         self._by_number: dict[int, Trace] = {}  # by the number that came with a picture
         self._newest: dict[str, int] = {}  # by camera: the highest number of its current count
+        self._newest_ns: dict[str, int] = {}  # by camera: the exposure that had this number
+        self._began_ns: dict[str, int] = {}  # by camera: the exposure with which its current count began
         self._last = 0  # number of the part that was opened last
         self._forgotten_ns: int | None = None  # exposure of the newest part that is no longer remembered
 
@@ -83,6 +86,7 @@ class Pairing:
             return trace
         self._last = number
         if picture_number is not None:
+            trace.again = picture_number in self._by_number
             self._by_number[picture_number] = trace
         if self._tolerance_ns is not None:
             least_ns = self._pitch_ns - self._tolerance_ns
@@ -101,8 +105,12 @@ class Pairing:
         if trace.given is None:  # opened by a camera without numbers
             trace.given = number
             self._by_number[number] = trace
-        if not self._is_behind(camera, number):
-            self._newest[camera] = number
+        newest, behind = self._newest.get(camera, 0), self._is_behind(camera, number)
+        trace.again |= number < newest and not behind and trace.shown.total() == 1
+        if trace.shown[camera] == 1 and ((number <= newest and trace.again) or (number < newest and not behind)):
+            self._began_ns[camera] = exposed_ns
+        if trace.again or not behind:
+            self._newest[camera], self._newest_ns[camera] = number, exposed_ns
 
     def _numbered(self, camera: str, number: int, exposed_ns: int) -> Trace | None:
         """The part with a number; None if there is none, or if the count has begun again since."""
@@ -120,13 +128,34 @@ class Pairing:
         """Whether the number of an ended part now names a new part, since counters wrap and begin again."""
         since_ns = exposed_ns - trace.deadline_ns
         if not trace.ended or since_ns < 0:
-            return False
+            return self._was_set_back(trace, camera, number, exposed_ns)
         if trace.shown[camera] >= self._frames:
             return True  # no camera exposes a part again after its time: this is a new part, and must not pass unseen
         if since_ns < self._lifetime_ns:
             return False
         began_again = number < self._newest.get(camera, 0) and not self._is_behind(camera, number)
         return began_again and since_ns > _BEGUN_AGAIN_NS
+
+    def _was_set_back(self, trace: Trace, camera: str, number: int, exposed_ns: int) -> bool:
+        """Whether the number of a part whose time is not over names a new part, since the counter was set back.
+
+        Where times can tell, a view near the part's other exposures shows that part, whatever the count says.
+        """
+        newest = self._newest.get(camera)
+        if newest is None or (self._tolerance_ns is not None and self._fits(trace, exposed_ns)):
+            return False
+        if trace.shown[camera] >= self._frames:
+            return newest != number or trace.ended or self._tolerance_ns is not None
+        if trace.again:
+            return False
+        counted_past = trace.exposed_ns < self._newest_ns[camera]
+        began_again = number < newest and not self._is_behind(camera, number)
+        return (counted_past and began_again) or trace.exposed_ns < self._began_ns.get(camera, trace.exposed_ns)
+
+    def _fits(self, trace: Trace, exposed_ns: int) -> bool:
+        """Whether an exposure lies within the tolerance of all exposures of a part."""
+        assert self._tolerance_ns is not None, "only times within a tolerance can tell"
+        return trace.latest_ns - self._tolerance_ns <= exposed_ns <= trace.earliest_ns + self._tolerance_ns
 
     def _is_behind(self, camera: str, number: int) -> bool:
         """Whether the camera has counted past a number, so that the number is late and does not begin a new count."""
@@ -140,8 +169,7 @@ class Pairing:
         fitting = [
             trace
             for trace in self._between(exposed_ns - self._tolerance_ns, exposed_ns + self._tolerance_ns)
-            if trace.latest_ns - self._tolerance_ns <= exposed_ns <= trace.earliest_ns + self._tolerance_ns
-            and (number is None or trace.given is None)  # two numbers are two parts
+            if self._fits(trace, exposed_ns) and (number is None or trace.given is None)  # two numbers are two parts
         ]
         return min(fitting, key=lambda trace: abs(trace.exposed_ns - exposed_ns), default=None)
 

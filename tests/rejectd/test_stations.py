@@ -752,3 +752,58 @@ def test_numbers_that_begin_again_soon_after_a_part_had_its_time_are_new_parts(l
         decisions = [(verdict.trigger, verdict.decision) for verdict in line.ended]
         line.wait(101)  # a millisecond more than the part's time, in which the counter is set back
     assert decisions == [(3, Decision.PASS), (3, Decision.REJECT)]
+
+
+SLOW = {"gate": Station(cameras=("left", "right"), deadline_ms=4000)}
+SLOW_AND_TIMED = {"gate": Station(cameras=("left", "right"), deadline_ms=4000, tolerance_ms=50, pitch_ms=1200)}
+
+
+@pytest.mark.parametrize("stations", [SLOW, SLOW_AND_TIMED])
+@pytest.mark.parametrize("first", ["left", "right"])
+@pytest.mark.parametrize("numbers", [(1, 1), (1, 2, 1, 2), (1, 2, 3, 2, 3), (5000, 5001, 1, 2), (7, 8, 7, 8, 7)])
+def test_a_counter_set_back_within_the_time_of_a_part_names_new_parts(
+    stations: dict[str, Station], first: str, numbers: tuple[int, ...]
+) -> None:
+    line = Line(stations)
+    second = "right" if first == "left" else "left"
+    for part, number in enumerate(numbers):
+        line.wait_until(part * 1200)
+        line.judge(line.expose(first, number), Decision.PASS)
+        line.wait(10)
+        line.judge(line.expose(second, number), Decision.REJECT if part == len(numbers) - 1 else Decision.PASS)
+    decisions = [(verdict.trigger, verdict.decision, len(verdict.views)) for verdict in line.ended]
+    expected = [(number, Decision.PASS, 2) for number in numbers]
+    assert decisions == [*expected[:-1], (numbers[-1], Decision.REJECT, 2)]
+    assert line.stations.views()["left", "surplus"] == line.stations.views()["right", "surplus"] == 0
+
+
+@pytest.mark.parametrize("stations", [SLOW, SLOW_AND_TIMED])
+@pytest.mark.parametrize("first", ["left", "right"])
+@pytest.mark.parametrize("missed", [1, 2])
+def test_a_part_with_a_missed_view_gets_none_of_the_part_that_bears_its_number_after_a_counter_was_set_back(
+    stations: dict[str, Station], first: str, missed: int
+) -> None:
+    line = Line(stations)
+    second = "right" if first == "left" else "left"
+    for part, number in enumerate((1, 2, 1, 2)):
+        line.wait_until(part * 1200)
+        for camera in (first, second):
+            if (camera, part + 1) != ("left", missed):
+                line.judge(line.expose(camera, number), Decision.PASS)
+            line.wait(10)
+    line.wait(5000)
+    ended = sorted((verdict.captured_ns // (1200 * MS), verdict.decision) for verdict in line.ended)
+    expected = [(part, Decision.UNJUDGED if part + 1 == missed else Decision.PASS) for part in range(4)]
+    assert ended == expected
+
+
+def test_a_picture_that_is_late_within_the_time_of_its_part_shows_that_part_also_at_the_begin_of_a_count() -> None:
+    line = Line(SLOW_AND_TIMED)
+    line.judge(line.expose("left", 1), Decision.PASS)
+    line.wait_until(1200)
+    line.judge(line.expose("left", 2), Decision.PASS)
+    line.judge(line.expose("right", 2), Decision.PASS)
+    late = line.judge(line.expose("right", 1, exposed_ms=10), Decision.PASS)
+    assert late
+    assert (late.trigger, late.decision) == (1, Decision.PASS)
+    assert line.parts.snapshot().account.captured == 2

@@ -137,7 +137,9 @@ class FolderCamera(Camera):
     )
     rewrite: Rewrite = setting(
         "With mode watch: what a file is that is written again later. `same_part`: it is counted and not judged, so "
-        "each picture needs a name of its own. `new_part`: the next part, for cameras that always write the same name.",
+        "each picture needs a name of its own. A name that is written again over 60 s after its part was shown, or "
+        "the third in a row, counts as a part that passes unseen: the camera is `down` until a new picture comes, or "
+        "for 60 s. `new_part`: the next part, for cameras that always write the same name.",
         default=Rewrite.SAME_PART,
     )
 
@@ -165,8 +167,9 @@ class VideoCamera(Camera):
         "seen to be stale; `arrival` the instant at which it came, for cameras whose stamps are no clock. With "
         "`arrival` a picture that queued in the camera or on the network is judged as new, and the verdict of a part "
         "comes late by that delay without a word; what queued in this service is still seen. Sources without a clock, "
-        "such as MJPEG over HTTP, always work by arrival; where a camera sends MJPEG without Content-Length, each "
-        "picture is complete only when the next one begins, so do not trigger such a camera.",
+        "such as MJPEG over HTTP, always work by arrival. A camera that sends MJPEG without Content-Length is refused "
+        "with `stream`: each of its pictures is complete only when the next one begins, so that a triggered camera "
+        "would be one part behind. With `arrival` it is taken: do not trigger it.",
         default=TimeStamps.STREAM,
     )
     username: Text | None = setting("User of the stream.", default=None)

@@ -99,8 +99,7 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--engine", metavar="NAME", help=names)
     replaced = "the threshold is made of the pictures in DIR alone; without, they are added to those it is made of"
     command.add_argument("--replace-held-out", action="store_true", help=replaced)
-    confirmed = "outliers that a person has found to be good parts: these files, or all; until then they move nothing"
-    command.add_argument("--confirm-outliers", type=Path, nargs="*", action="extend", metavar="FILE", help=confirmed)
+    _add_confirmation(command)
     _add_threads(command)
     command.set_defaults(command="training_commands.run_calibrate")
 
@@ -176,6 +175,8 @@ def _parser() -> argparse.ArgumentParser:
     )
     rate = "wanted share of good parts rejected (default: %(default)s)"
     command.add_argument("--false-reject-rate", type=float, default=0.01, metavar="R", help=rate)
+    _add_bits(command)
+    _add_confirmation(command)
     _add_threads(command)
     _add_device(command, "training_commands.run_import_rd4ad")
 
@@ -230,8 +231,19 @@ def _add_train(parser: argparse.ArgumentParser) -> None:
     changed = "go on with a stopped run though pictures have changed since"
     parser.add_argument("--go-on", action="store_true", help=changed)
     _add_good(parser)
+    _add_confirmation(parser)
     _add_threads(parser)
     _add_device(parser, "training_commands.run_train")
+
+
+def _add_confirmation(parser: argparse.ArgumentParser) -> None:
+    confirmed = "outliers that a person has found to be good parts: these files, or all; until then they move nothing"
+    parser.add_argument("--confirm-outliers", type=Path, nargs="*", action="extend", metavar="FILE", help=confirmed)
+
+
+def _add_bits(parser: argparse.ArgumentParser) -> None:
+    depth = "bits that count in 16-bit or deeper pictures, such as 12 for a camera's 12-bit format (default: all 16)"
+    parser.add_argument("--bits", type=int, metavar="N", help=depth)
 
 
 def _add_output(parser: argparse.ArgumentParser) -> None:
@@ -254,8 +266,7 @@ def _add_recipe(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--size", type=typed.size, metavar="N|HxW", help="input size, multiples of 32 (default: by teacher)"
     )
-    depth = "bits that count in 16-bit or deeper pictures, such as 12 for a camera's 12-bit format (default: all 16)"
-    parser.add_argument("--bits", type=int, metavar="N", help=depth)
+    _add_bits(parser)
     fits = (
         "how a picture comes to the input's aspect ratio: each side by itself, whole with its edges repeated around, "
     )

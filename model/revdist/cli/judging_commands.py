@@ -22,10 +22,10 @@ from revdist.engines import backend
 from revdist.engines.engine import Engine
 from revdist.engines.loaded_product import Inspection
 from revdist.errors import ImageError, RevdistError
-from revdist.evaluation import evaluate, heatmaps, look, progress, sensitivity
+from revdist.evaluation import evaluate, heatmaps, look, near_copies, progress, sensitivity
 from revdist.files import trouble
 from revdist.files.console import FAILED
-from revdist.networks.teacher import load
+from revdist.networks.teacher import Teacher, load
 from revdist.report import folder as pictures_folder
 from revdist.report import folder_page, gather, page
 from revdist.thresholds.conformal import Calibration
@@ -36,22 +36,29 @@ def run_evaluate(options: argparse.Namespace) -> int:
     product_bundle, engine, calibration = _open(options)
     tests = images.labelled_pictures(options.data)
     holdout.check_tests(product_bundle, [sample.path for sample in tests])
+    paths, how = [sample.path for sample in tests], product_bundle.recipe.reading
+    plain = engine if engine.teaches else Engine(_teacher(product_bundle, options), device=engine.device.type)
+    near_copies.groups_told(plain, paths, how, "each of them counts in the figures")
     good = [sample.path for sample in tests if not sample.defective]
     unlike = look.unlike(
-        engine,
+        plain,
         product_bundle.trained_appearance,
         good,
         product_bundle.recipe,
         "the good test pictures",
         product_bundle.mask,
     )
-    result = evaluate.evaluate(engine, product_bundle.product, calibration, options.data, product_bundle.recipe.reading)
+    result = evaluate.evaluate(engine, product_bundle.product, calibration, options.data, how)
     if options.json:
         print(json.dumps(result.to_json() | {"unlike": unlike}))
         return 0
     print(f"{product_bundle.product}: {result.good} good and {result.defective} defective pictures on {result.engine}")
     output.show(summary.evaluation(result))
     return 0
+
+
+def _teacher(product_bundle: Bundle, options: argparse.Namespace) -> Teacher:
+    return load(product_bundle.teacher.name, options.teacher_weights)
 
 
 def run_sensitivity(options: argparse.Namespace) -> int:
@@ -119,7 +126,7 @@ def _open(options: argparse.Namespace) -> tuple[Bundle, Engine, Calibration]:
     name = backend.parse(options.engine)
     if options.engine == "auto":
         name = replace(name, precision=backend.fastest(name.device, [product_bundle.calibrations]))
-    engine = Engine(load(product_bundle.teacher.name, options.teacher_weights), **asdict(name))
+    engine = Engine(_teacher(product_bundle, options), **asdict(name))
     calibration = product_bundle.calibration(engine.identity)
     return bundle.install(product_bundle, engine), engine, calibration
 

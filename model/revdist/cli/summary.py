@@ -9,6 +9,7 @@ from revdist.evaluation.evaluate import Evaluation
 from revdist.evaluation.sensitivity import DETECTED, Sensitivity
 from revdist.recipe import Recipe
 from revdist.thresholds.conformal import Calibration
+from revdist.thresholds.pareto_tail import FEWEST
 
 
 def bundle(found: Bundle) -> Iterator[str]:
@@ -78,12 +79,22 @@ def calibration(made: Calibration, held_out_share: float) -> Iterator[str]:
             f"  {count} OUTLIER{'S' if count > 1 else ''} left out of the threshold until a person confirms them "
             f"(--confirm-outliers): {made.threshold:.6g} without, {moved:.6g} with"
         )
+        yield f"    {_what_to_do(made)}"
     if made.suspects:
         yield "  held-out pictures with the highest scores; are they good? If not: --exclude"
     for suspect in made.suspects:
         flag = "OUTLIER" if suspect.outlier else "       "
         share = (made.scores >= suspect.score).mean()
         yield f"    {_times(suspect.score, made)} x median  p {share:.4f}  {flag}  {suspect.file}"
+
+
+def _what_to_do(made: Calibration) -> str:
+    """Say what a person decides about outliers."""
+    few = "" if len(made.scores) >= FEWEST else "among so few pictures good parts are flagged too; "
+    return (
+        f"{few}look at them (--suspects): bad parts, then --exclude; good parts, then `revdist calibrate` with "
+        "--confirm-outliers. What is promised holds if they are bad parts"
+    )
 
 
 def _times(score: float, made: Calibration) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from dataclasses import asdict, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -31,6 +32,7 @@ def run_train(options: argparse.Namespace) -> int:
         replace=options.replace,
         budget_s=options.budget,
         asked=frozenset(name for name in ("steps", "size", "student", "tile") if getattr(options, name) is not None),
+        confirm=_confirmed(options),
         go_on=options.go_on,
         mask=options.mask,
     )
@@ -52,7 +54,9 @@ def run_import_rd4ad(options: argparse.Namespace) -> int:
         good=options.good,
         output=options.output,
         size=options.size,
+        bits=options.bits or 0,
         false_reject_rate=options.false_reject_rate,
+        confirm=_confirmed(options),
         replace=options.replace,
     )
     imported = official.import_checkpoint(
@@ -83,7 +87,6 @@ def run_calibrate(options: argparse.Namespace) -> int:
     names, skipped = (
         recalibrate.engines(product_bundle) if options.engine is None else ([backend.parse(options.engine)], {})
     )
-    confirm = options.confirm_outliers
     request = recalibrate.Request(
         good=options.good,
         false_reject_rate=options.false_reject_rate,
@@ -92,8 +95,7 @@ def run_calibrate(options: argparse.Namespace) -> int:
         exclude=tuple(options.exclude),
         share=options.share,
         replace_held_out=options.replace_held_out,
-        confirm_all=confirm == [],
-        confirm=tuple(confirm or ()),
+        confirm=_confirmed(options),
     )
     print(options.bundle)
     for number, name in enumerate(names):
@@ -134,6 +136,10 @@ def _recipe(options: argparse.Namespace) -> recipe.Recipe:
     if "steps" in settings:
         settings["epochs"] = 0
     return replace(recipe.NAMED[options.recipe](options.teacher), **settings)
+
+
+def _confirmed(options: argparse.Namespace) -> tuple[Path, ...] | None:
+    return None if options.confirm_outliers is None else tuple(options.confirm_outliers)
 
 
 def _write_suspects(options: argparse.Namespace, engine: Engine, found: Bundle) -> None:

@@ -21,7 +21,7 @@ from revdist.data.reading import PLAIN, Fit, Reading
 from revdist.engines.engine import Engine
 from revdist.engines.loaded_product import Inspection
 from revdist.errors import DataError, ImageError
-from revdist.evaluation import measures, progress
+from revdist.evaluation import measures, progress, ties
 from revdist.files import trouble
 from revdist.thresholds.conformal import Calibration
 
@@ -126,6 +126,11 @@ def inspect_labelled(engine: Engine, product: str, root: Path, how: Reading = PL
         batch_scores.append(inspection.scores)
         maps += [inspection.map(index) for index in range(len(chunk))] if masked else []
     elapsed_s = time.perf_counter() - begun
+    ties.tell(
+        [sample.path.relative_to(root).as_posix() for sample in samples],
+        np.concatenate(batch_scores).tolist(),
+        "test pictures",
+    )
     return Inspected(
         samples=tuple(samples),
         scores=np.concatenate(batch_scores).astype(np.float64),

@@ -8,6 +8,7 @@ them.
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -30,7 +31,7 @@ _BATCH = 8
 
 
 def groups(engine: Engine, paths: Sequence[Path], how: Reading) -> list[int]:
-    """Return a group number for each picture: near copies share a number, and the log names them.
+    """Return a group number for each picture: near copies share a number.
 
     Raises ImageError that names the files that cannot be read.
     """
@@ -40,14 +41,25 @@ def groups(engine: Engine, paths: Sequence[Path], how: Reading) -> list[int]:
         for near in np.flatnonzero(1 - features[row + 1 :] @ features[row] < LIMIT) + row + 1:
             old, new = max(group_of[row], group_of[near]), min(group_of[row], group_of[near])
             group_of = [new if group == old else group for group in group_of]
-    alike = [path for path, group in zip(paths, group_of, strict=True) if group_of.count(group) > 1]
-    if alike:
-        log.warning(
-            "%d pictures are nearly the same as others, in %d groups, and stay on one side of the split: %s",
-            len(alike), len({group for group in group_of if group_of.count(group) > 1}),
-            ", ".join(trouble.shown(path.name) for path in alike[: survey.NAMED]),
-        )  # fmt: skip
     return group_of
+
+
+def groups_told(engine: Engine, paths: Sequence[Path], how: Reading, told: str) -> list[int]:
+    """Return group numbers as `groups` does, and warn of near copies. `told`: what becomes of them."""
+    group_of = groups(engine, paths, how)
+    counts = Counter(group_of)
+    alike = [path for path, group in zip(paths, group_of, strict=True) if counts[group] > 1]
+    several = sum(count > 1 for count in counts.values())
+    tell(alike, f"nearly the same as others, in {several} groups, and {told}")
+    return group_of
+
+
+def tell(alike: Sequence[Path], what: str) -> None:
+    """Warn in one line that pictures are near copies, and of what."""
+    if alike:
+        more = f" and {len(alike) - survey.NAMED} more" if len(alike) > survey.NAMED else ""
+        names = ", ".join(trouble.shown(path.name) for path in alike[: survey.NAMED])
+        log.warning("%d pictures are %s: %s%s", len(alike), what, names, more)
 
 
 def _features(engine: Engine, paths: Sequence[Path], how: Reading) -> npt.NDArray[np.float64]:

@@ -16,7 +16,7 @@ from revdist.networks.teacher import Teacher
 from revdist.recipe import check_product
 from revdist.scoring import detector
 from revdist.thresholds.conformal import Guarantee
-from revdist.training import holdout, packing
+from revdist.training import confirmation, holdout, packing
 
 _UNUSED = {"bn": ("conv4.", "bn4."), "decoder": ()}  # built and saved by the official code, never run
 _HINT = "the checkpoint is of another teacher, or not of the official code; check --teacher"
@@ -34,6 +34,8 @@ class Import:
     false_reject_rate: float = 0.01
     guarantee: Guarantee = "average"
     exclude: Sequence[Path] = ()
+    bits: int = 0  # of 16-bit pictures that count; 0: not stated
+    confirm: tuple[Path, ...] | None = None  # outliers that a person has confirmed as good; (): all, None: none
     replace: bool = False  # replace a bundle that is at `output`
 
 
@@ -65,11 +67,12 @@ def import_checkpoint(wanted: Import, teacher: Teacher, *, device: str = "auto")
     official_recipe = replace(
         recipe.official(teacher.name),
         size=wanted.size,
+        bits=wanted.bits,
         false_reject_rate=wanted.false_reject_rate,
         guarantee=wanted.guarantee,
     )
     loaded = student(wanted.checkpoint, teacher.name)
-    good = holdout.gather(wanted.good, "", wanted.exclude)
+    good = holdout.gather(wanted.good, "", wanted.exclude, how=official_recipe.reading)
     return packing.pack(
         Engine(teacher, device=device),
         loaded,
@@ -80,5 +83,6 @@ def import_checkpoint(wanted: Import, teacher: Teacher, *, device: str = "auto")
         fitted=(),
         held_out=good.used,
         quality={},
+        confirmed=confirmation.confirmed(wanted.confirm, good.root),
         replace=wanted.replace,
     )

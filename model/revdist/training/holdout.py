@@ -23,13 +23,14 @@ from revdist.data.reading import PLAIN, Reading
 from revdist.data.survey import Look
 from revdist.engines.engine import Engine
 from revdist.errors import CalibrationError, DataError, ImageError, RevdistError, TrainError
-from revdist.evaluation import evaluate, heatmaps
+from revdist.evaluation import evaluate, heatmaps, ties
 from revdist.files import trouble
 from revdist.recipe import Recipe
 from revdist.thresholds import conformal, outliers
 from revdist.thresholds.conformal import Calibration
 from revdist.thresholds.outliers import Excluded
 from revdist.training.checkpoint import Sides
+from revdist.training.confirmation import NOTHING, Confirmed, Scored, unconfirmed
 
 log = logging.getLogger("revdist")
 
@@ -168,16 +169,6 @@ def keep_sides(good: GoodPictures, before: Sides) -> tuple[list[Path], list[Path
     return fitted, held_out
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Scored:
-    """A held-out picture and its score."""
-
-    file: str  # relative to the folder of good pictures
-    sha256: str
-    score: float
-    block: str = ""
-
-
 def score(
     engine: Engine, product: str, good: GoodPictures, held_out: Sequence[Path], how: Reading = PLAIN
 ) -> list[Scored]:
@@ -193,26 +184,32 @@ def score(
 
 
 def calibration_from_pictures(
-    engine: Engine, product: str, good: GoodPictures, held_out: Sequence[Path], recipe: Recipe
+    engine: Engine,
+    product: str,
+    good: GoodPictures,
+    held_out: Sequence[Path],
+    recipe: Recipe,
+    confirmed: Confirmed = NOTHING,
 ) -> Calibration:
     """Set a product's threshold for the rate and the guarantee of a recipe with pictures that it has not seen.
 
-    Raises CalibrationError, DataError or ImageError.
+    Outliers that are not `confirmed` do not count. Raises CalibrationError, DataError or ImageError.
     """
-    calibration = calibration_from_scores(
-        score(engine, product, good, held_out, recipe.reading), recipe, engine=engine.identity
-    )
+    scored = score(engine, product, good, held_out, recipe.reading)
+    waiting = unconfirmed(scored, confirmed)
+    counted = [picture for picture in scored if picture not in waiting]
+    calibration = calibration_from_scores(counted, recipe, engine=engine.identity, waiting=waiting)
     return dataclasses.replace(calibration, excluded=excluded(engine, product, good, recipe.reading))
 
 
 def calibration_from_scores(
-    scored: Sequence[Scored], recipe: Recipe, *, engine: str, unconfirmed: Sequence[Scored] = ()
+    scored: Sequence[Scored], recipe: Recipe, *, engine: str, waiting: Sequence[Scored] = ()
 ) -> Calibration:
-    """Set the threshold from scores. `unconfirmed` pictures are listed among the suspects, but do not count.
+    """Set the threshold from scores. Raises CalibrationError.
 
-    Raises CalibrationError.
+    Pictures that are `waiting` for a person are listed among the suspects, but do not count.
     """
-    _tell_ties(scored)
+    ties.tell([picture.file for picture in scored], [picture.score for picture in scored], "held-out pictures")
     scores = np.array([picture.score for picture in scored])
     calibration = conformal.calibrate(
         scores,
@@ -221,7 +218,7 @@ def calibration_from_scores(
         fingerprint=images.fingerprint_of(picture.sha256 for picture in scored),
         guarantee=recipe.guarantee,
     )
-    shown = [*scored, *unconfirmed]
+    shown = [*scored, *waiting]
     return dataclasses.replace(
         calibration,
         blocks=_fare([picture for picture in scored if picture.block], calibration),
@@ -232,23 +229,9 @@ def calibration_from_scores(
         ),
         held_out=tuple(scored[row].sha256 for row in np.argsort(scores, kind="stable")),
         unconfirmed=tuple(
-            Excluded(file=picture.file, sha256=picture.sha256, score=picture.score) for picture in unconfirmed
+            Excluded(file=picture.file, sha256=picture.sha256, score=picture.score) for picture in waiting
         ),
     )
-
-
-def _tell_ties(scored: Sequence[Scored]) -> None:
-    """Warn of pictures with equal scores: they look the same to the model, and prove no more than one picture."""
-    files: dict[float, list[str]] = {}
-    for picture in scored:
-        files.setdefault(picture.score, []).append(picture.file)
-    tied = [names for names in files.values() if len(names) > 1]
-    if tied:
-        told = ", ".join(" = ".join(trouble.shown(name) for name in names[:3]) for names in tied[:3])
-        log.warning(
-            "%d held-out pictures share their score with another, and promise no more than one of them: %s",
-            sum(map(len, tied)), told,
-        )  # fmt: skip
 
 
 def _fare(scored: Sequence[Scored], calibration: Calibration) -> tuple[Block, ...]:

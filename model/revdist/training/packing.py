@@ -32,6 +32,7 @@ from revdist.recipe import Recipe
 from revdist.scoring.detector import Scoring
 from revdist.thresholds.conformal import Calibration
 from revdist.training import holdout
+from revdist.training.confirmation import NOTHING, Confirmed
 from revdist.training.holdout import GoodPictures
 
 VERSIONS = ("rejectd", "torch", "numpy")
@@ -72,17 +73,19 @@ def pack(
     quality: Mapping[str, float],
     seen_before: Collection[str] = (),
     statistics: Mapping[str, Any] = MappingProxyType({}),
+    confirmed: Confirmed = NOTHING,
     replace: bool = False,
     mask: InspectionMask | None = None,
 ) -> Bundle:
     """Calibrate a student and write its bundle.
 
     `fitted`: the pictures that the student was trained with, where they are known; `seen_before`: SHA-256 of other
-    pictures that the student has seen; `replace`: overwrite a bundle at `output`.
+    pictures that the student has seen; `confirmed`: outliers that a person has confirmed as good parts; `replace`:
+    overwrite a bundle at `output`.
     Raises CalibrationError, ImageError, or BundleError where the bundle cannot be written.
     """
     engine.add(product, student, recipe.size, Scoring.of(recipe), tile=recipe.tile, mask=mask)
-    calibration = holdout.calibration_from_pictures(engine, product, good, held_out, recipe)
+    calibration = holdout.calibration_from_pictures(engine, product, good, held_out, recipe, confirmed)
     golden = _golden(
         engine,
         product,
@@ -213,7 +216,8 @@ def recalibrate(
     files[bundle.CALIBRATION] = _scores(list(calibrations.values()))
     manifest["calibrations"] = {engine: entry.to_json() for engine, entry in calibrations.items()}
     scores = {engine: scores for engine, scores in old.golden_scores.items() if engine in kept}
-    manifest["pixels"] = dict(old.pixels) | {sha: pixels[sha] for sha in calibration.held_out if sha in pixels}
+    remembered = (*calibration.held_out, *(outlier.sha256 for outlier in calibration.unconfirmed))
+    manifest["pixels"] = dict(old.pixels) | {sha: pixels[sha] for sha in remembered if sha in pixels}
     manifest["golden_scores"] = {**scores, calibration.engine: dict(golden)}
     bundle_files.commit(old.path, manifest, files, replace=True)
     return bundle.read(old.path)

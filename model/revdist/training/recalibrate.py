@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import logging
 import math
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,12 +23,12 @@ from revdist.engines import backend
 from revdist.engines.engine import Engine
 from revdist.engines.processor import quantised
 from revdist.errors import CalibrationError, RevdistError
-from revdist.evaluation import evaluate, look
-from revdist.thresholds import outliers
+from revdist.evaluation import evaluate, look, near_copies
 from revdist.thresholds.conformal import Calibration, Guarantee
 from revdist.thresholds.outliers import Excluded
-from revdist.training import holdout, packing
-from revdist.training.holdout import GoodPictures, Scored
+from revdist.training import confirmation, holdout, packing
+from revdist.training.confirmation import Scored
+from revdist.training.holdout import GoodPictures
 from revdist.training.packing import Observed
 
 log = logging.getLogger("revdist")
@@ -48,8 +48,7 @@ class Request:
     exclude: tuple[Path, ...] = ()
     share: Path | None = None  # for int8: take the teacher's ranges from this bundle, so that both share one teacher
     replace_held_out: bool = False  # use only the new pictures, do not add them to the earlier ones
-    confirm_all: bool = False  # a person has seen that all outliers are good parts
-    confirm: tuple[Path, ...] = ()  # outliers that a person has confirmed as good parts
+    confirm: tuple[Path, ...] | None = None  # outliers that a person has confirmed as good; (): all, None: none
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,7 +96,7 @@ def recalibrate(path: Path, request: Request, engine: Engine, plain: Engine) -> 
     good = holdout.gather(
         request.good, request.blocks, request.exclude, known=_held_out(loaded), how=loaded.recipe.reading
     )
-    unseen = holdout.unseen(loaded, good.used)
+    unseen = _apart(plain, loaded, good, holdout.unseen(loaded, good.used))
     observed = _observe(loaded, request, plain, good, unseen) if engine.needs_ranges else None
     if engine is not plain:
         bundle.add(loaded, engine, product=loaded.product, ranges=observed.ranges if observed else None)
@@ -111,11 +110,38 @@ def recalibrate(path: Path, request: Request, engine: Engine, plain: Engine) -> 
     deviations = np.empty(0) if engine is plain else _deviations(engine, plain, loaded, list(usable.values()))
     return Recalibration(
         bundle=packing.recalibrate(loaded, calibration, golden, observed, packing.seen_pixels(good)),
-        left_out=len(good.used) - len(unseen),
+        left_out=len(holdout.trained_with(loaded, good.used)),
         added=added,
         observed=len(unseen) - len(usable),
         deviations=deviations,
     )
+
+
+def _apart(plain: Engine, loaded: Bundle, good: GoodPictures, unseen: Sequence[Path]) -> list[Path]:
+    """Return the unseen pictures without near copies of pictures that the student was trained on, which score too low.
+
+    Pictures that a threshold is made of already stay. Near copies among the others are named. Raises CalibrationError
+    where none is left.
+    """
+    group_of = dict(zip(good.used, near_copies.groups(plain, good.used, loaded.recipe.reading), strict=True))
+    taught = {group_of[path] for path in good.used if path not in unseen}
+    held_out = _held_out(loaded)
+    hashes = dict(zip(unseen, holdout.identities(loaded, unseen), strict=True))
+    spoiled = [path for path in unseen if group_of[path] in taught and hashes[path] not in held_out]
+    near_copies.tell(spoiled, "nearly the same as pictures that the student was trained on, and set no threshold")
+    apart = [path for path in unseen if path not in spoiled]
+    if not apart:
+        raise CalibrationError(
+            f"{good.root}: all {len(unseen)} unseen pictures are nearly the same as those that the student was trained "
+            "on",
+            hint="take pictures of other parts",
+        )
+    numbers = [group_of[path] for path in apart]
+    near_copies.tell(
+        [path for path, number in zip(apart, numbers, strict=True) if numbers.count(number) > 1],
+        "nearly the same as others, and prove little more than one of each group",
+    )
+    return apart
 
 
 def _calibration(
@@ -132,7 +158,8 @@ def _calibration(
     added = [path for sha256, path in usable.items() if sha256 not in of_before]
     waiting = [picture for picture in waiting if picture.sha256 not in usable]
     scored = [*kept, *waiting, *holdout.score(engine, loaded.product, good, added, loaded.recipe.reading)]
-    unconfirmed = _unconfirmed(scored, _held_out(loaded), request)
+    confirmed = confirmation.confirmed(request.confirm, good.root)
+    unconfirmed = confirmation.unconfirmed(scored, confirmed, accepted=_held_out(loaded), waiting=_waiting(loaded))
     wanted = dataclasses.replace(
         loaded.recipe,
         false_reject_rate=request.false_reject_rate,
@@ -143,7 +170,7 @@ def _calibration(
         [picture for picture in scored if picture not in unconfirmed],
         wanted,
         engine=engine.identity,
-        unconfirmed=unconfirmed,
+        waiting=unconfirmed,
     )
     excluded = holdout.excluded(engine, loaded.product, good, loaded.recipe.reading)
     for picture in excluded:
@@ -221,17 +248,9 @@ def _kept(
     return kept, [scored(outlier.sha256, outlier.score) for outlier in before.unconfirmed if outlier.sha256 not in gone]
 
 
-def _unconfirmed(scored: Sequence[Scored], accepted: Collection[str], request: Request) -> list[Scored]:
-    """Return the outliers that no threshold uses yet and nobody has confirmed. Raises ImageError."""
-    confirmed = {images.content_hash(path) for path in request.confirm}
-    if not scored or request.confirm_all:
-        return []
-    far = outliers.outliers(np.array([picture.score for picture in scored]))
-    return [
-        picture
-        for picture, outlier in zip(scored, far, strict=True)
-        if outlier and picture.sha256 not in accepted and picture.sha256 not in confirmed
-    ]
+def _waiting(loaded: Bundle) -> frozenset[str]:
+    """Return the SHA-256 of each outlier that no threshold of the bundle uses, since nobody has confirmed it."""
+    return frozenset(outlier.sha256 for made in loaded.calibrations.values() for outlier in made.unconfirmed)
 
 
 def _representative(pictures: Sequence[Path]) -> list[Path]:

@@ -31,7 +31,7 @@ from revdist.networks.moving_average import Average
 from revdist.networks.teacher import Teacher, load_last_stage
 from revdist.recipe import Recipe, check_product
 from revdist.scoring import detector
-from revdist.training import holdout, packing, steadiness, timing
+from revdist.training import confirmation, holdout, packing, steadiness, timing
 from revdist.training.checkpoint import Checkpoint, Sides, recipe_of_stopped, sides_of_stopped
 from revdist.training.feature_cache import Source
 from revdist.training.inspected import Inspected
@@ -56,6 +56,7 @@ class Job:
     replace: bool = False  # overwrite a bundle at `output`
     budget_s: float | None = None  # time for the whole job, for which steps, student and size are planned
     asked: frozenset[str] = frozenset()  # settings that a budget must not change
+    confirm: tuple[Path, ...] | None = None  # held-out outliers that a person has confirmed; (): all, None: none
     go_on: bool = False  # continue a stopped run even if pictures have changed since
     mask: Path | None = None  # what is not inspected: a picture, or polygons as YAML or JSON
 
@@ -68,8 +69,9 @@ def train(job: Job, teacher: Teacher, *, device: str = "auto") -> Bundle:
     _check(job, teacher)
     good = holdout.gather(job.good, job.recipe.blocks, job.exclude, how=job.recipe.reading)
     drawn = inspection_mask.read(job.mask, good.looks) if job.mask else None
+    confirmed = confirmation.confirmed(job.confirm, good.root)  # a mistyped name is reported before the work
     engine = Engine(teacher, device=device)
-    alike = near_copies.groups(engine, good.used, job.recipe.reading)
+    alike = near_copies.groups_told(engine, good.used, job.recipe.reading, "stay on one side of the split")
     fitted, held_out = split(good.used, job.recipe, lots.joined(good.blocks, alike))
     stopped = Path(f"{job.output}.training")
     before = sides_of_stopped(stopped) if job.go_on else None
@@ -113,6 +115,7 @@ def train(job: Job, teacher: Teacher, *, device: str = "auto") -> Bundle:
         seen_before=sides.seen,
         quality={"final_loss": float(np.mean(fit_result.losses[-50:]))},
         statistics={appearance.APPEARANCE: appearance.kept(trained), appearance.UNLIKE: unlike},
+        confirmed=confirmed,
         replace=job.replace,
         mask=mask,
     )

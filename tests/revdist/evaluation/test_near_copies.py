@@ -19,7 +19,7 @@ def test_a_picture_in_another_light_is_nearly_the_same_and_other_cells_are_not(
 ) -> None:
     brighter = np.clip(images.read(good_cells[0]).astype(float) * 1.02, 0, 255).round().astype(np.uint8)
     Image.fromarray(brighter).save(tmp_path / "brighter.png")
-    alike = near_copies.groups(engine, [*good_cells[:8], tmp_path / "brighter.png"], PLAIN)
+    alike = near_copies.groups_told(engine, [*good_cells[:8], tmp_path / "brighter.png"], PLAIN, "count")
     assert alike == [0, 1, 2, 3, 4, 5, 6, 7, 0]
     assert "2 pictures are nearly the same as others, in 1 groups" in caplog.text
     assert "brighter.png" in caplog.text

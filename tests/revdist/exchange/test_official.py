@@ -12,6 +12,7 @@ import parity
 import pytest
 import torch
 import torchvision
+from PIL import Image
 
 from revdist.bundle import bundle
 from revdist.cli import command
@@ -76,6 +77,32 @@ def test_a_checkpoint_becomes_a_bundle_that_scores_as_the_checkpoint(
         taught = loaded(detector.normalise(torch.tensor(pixels)[None], loaded.mean, loaded.std))
         score = detector.scores(detector.smooth(detector.anomaly_maps(taught, plain(taught), (64, 64))))
     assert engine.inspect([pixels], ["cell"]).scores[0] == pytest.approx(float(score), rel=1e-4)
+
+
+def test_pictures_of_12_bits_are_refused_until_their_bits_are_stated_and_the_bundle_keeps_them(
+    parts: dict[str, dict[str, torch.Tensor]], tmp_path: Path, cells: list[Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    network = torchvision.models.resnet18(weights=None)
+    parity.fill(network)
+    torch.save(network.state_dict(), tmp_path / "teacher.pth")
+    (tmp_path / "good").mkdir()
+    for cell in cells[:12]:
+        deep = images.read(cell)[..., 0].astype(np.uint16) * 16
+        Image.fromarray(deep).save(tmp_path / "good" / f"{cell.stem}.png")
+    arguments = ["import-rd4ad", saved(tmp_path, parts), "--teacher", "resnet18", "--product", "cell", "--size", 64]
+    arguments += [
+        "--teacher-weights",
+        tmp_path / "teacher.pth",
+        "--good",
+        tmp_path / "good",
+        "--output",
+        tmp_path / "b",
+    ]
+    texts = [str(argument) for argument in arguments]
+    assert command.main(texts) == 2
+    assert "--bits 12" in capsys.readouterr().err
+    assert command.main([*texts, "--bits", "12"]) == 0
+    assert bundle.read(tmp_path / "b").recipe.reading.bits == 12
 
 
 @pytest.mark.parametrize("name", ["resnet18", "resnet34", "resnet50", "wide_resnet50_2"])

@@ -123,6 +123,7 @@ def test_an_outlier_does_not_move_the_threshold_until_a_person_confirms_it(
     told += f"{held_back.threshold:.6g} without, {moved:.6g} with"
     assert told in out
     assert told in run("show", tiny_copy)[1]
+    assert "among so few pictures good parts are flagged too; look at them (--suspects)" in out
     assert moved > held_back.threshold
 
     run("calibrate", tiny_copy, *options)
@@ -147,6 +148,53 @@ def test_outliers_are_confirmed_all_at_once_or_by_name_and_remembered_though_the
     run("calibrate", tiny_copy, *options, "--confirm-outliers")
     made = bundle.read(tiny_copy).calibration("torch-cpu-float32")
     assert (len(made.unconfirmed), len(made.scores)) == (0, 18)
+
+
+def test_an_outlier_that_waits_is_not_taken_in_because_more_like_it_come(
+    run: Run, tiny_copy: Path, spoiled: Path
+) -> None:
+    options = ("--good", spoiled, "--false-reject-rate", 0.1, "--engine", "cpu")
+    run("calibrate", tiny_copy, *options)
+    before = bundle.read(tiny_copy).calibration("torch-cpu-float32")
+    for seed in range(1, 8):  # bad parts of one kind are no longer far from all others
+        noise = np.random.default_rng(seed).integers(0, 256, (300, 300), np.uint8)
+        Image.fromarray(noise).save(spoiled / f"more-{seed}.png")
+    run("calibrate", tiny_copy, *options)
+    made = bundle.read(tiny_copy).calibration("torch-cpu-float32")
+    (waiting,) = (outlier.sha256 for outlier in before.unconfirmed)
+    assert waiting in {outlier.sha256 for outlier in made.unconfirmed}
+    assert waiting not in made.held_out
+    assert run("calibrate", tiny_copy, *options, "--confirm-outliers", "spoiled.png")[0] == 0
+    assert waiting in bundle.read(tiny_copy).calibration("torch-cpu-float32").held_out, "named within the folder"
+
+
+def _in_another_light(path: Path, output: Path) -> None:
+    pixels = np.clip(images.read(path).astype(float) * 1.02, 0, 255).round().astype(np.uint8)
+    Image.fromarray(pixels).save(output)
+
+
+def test_a_near_copy_of_a_picture_that_was_trained_with_sets_no_threshold(
+    run: Run, tiny_copy: Path, good_folder: Path, good_cells: list[Path], tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+) -> None:  # fmt: skip
+    before = bundle.read(tiny_copy)
+    more = Path(shutil.copytree(good_folder, tmp_path / "more"))
+    for path in good_cells[60:66]:
+        shutil.copy(path, more)
+    seen = next(path for path in sorted(more.iterdir()) if images.content_hash(path) in before.trained_on)
+    _in_another_light(seen, more / "like-a-trained-one.png")
+    _in_another_light(more / good_cells[60].name, more / "like-a-new-one.png")
+    options = ("--good", more, "--false-reject-rate", 0.1, "--engine", "cpu", "--confirm-outliers")
+    assert run("calibrate", tiny_copy, *options)[0] == 0
+    made = bundle.read(tiny_copy).calibration("torch-cpu-float32")
+    assert images.content_hash(more / "like-a-trained-one.png") not in made.held_out
+    assert images.content_hash(more / "like-a-new-one.png") in made.held_out, "reported, never dropped"
+    assert set(before.calibration("torch-cpu-float32").held_out) <= set(made.held_out)
+    assert (
+        "1 pictures are nearly the same as pictures that the student was trained on, and set no threshold: "
+        "like-a-trained-one.png" in caplog.text
+    )
+    assert "2 pictures are nearly the same as others, and prove little more than one of each group" in caplog.text
 
 
 def test_pictures_are_added_to_those_of_the_threshold_and_replace_them_if_told_to(

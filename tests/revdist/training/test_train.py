@@ -282,6 +282,43 @@ def test_held_out_pictures_are_never_trained_with(tiny: Bundle, good_folder: Pat
     assert tiny.trained_on == {images.content_hash(path) for path in fitted}
 
 
+def test_a_bad_part_among_the_held_out_ones_does_not_raise_the_threshold_unseen(
+    run: Callable[..., tuple[int, str, str]], tiny: Bundle, good_folder: Path, tmp_path: Path
+) -> None:
+    good = Path(shutil.copytree(good_folder, tmp_path / "good"))
+    recipe = dataclasses.replace(tiny.recipe, holdout=0.5)
+    _, held_out = train.split(sorted(good.iterdir()), recipe)
+    bad = held_out[0].with_suffix(".bmp")
+    held_out[0].unlink()
+    pixels = np.random.default_rng(0).integers(0, 256, (300, 300), np.uint8)
+    Image.fromarray(pixels).save(bad)
+    options = (
+        "--product", "cell", "--good", good, "--teacher", "efficientnet_lite0", "--size", "64x96", "--device", "cpu",
+        "--holdout", 0.5, "--seed", 3, "--steps", 2, "--batch", 4, "--false-reject-rate", 0.2,
+    )  # fmt: skip
+
+    status, out, _ = run("train", *options, "--output", tmp_path / "waiting")
+    assert status == 0
+    waiting = bundle.read(tmp_path / "waiting").calibration("torch-cpu-float32")
+    assert [outlier.file for outlier in waiting.unconfirmed] == [bad.name]
+    assert images.content_hash(bad) not in waiting.held_out
+    assert len(waiting.scores) == 11
+    assert "1 OUTLIER left out of the threshold until a person confirms them (--confirm-outliers)" in out
+    assert f"{waiting.threshold:.6g} without, {waiting.with_unconfirmed().threshold:.6g} with" in out
+
+    assert run("train", *options, "--output", tmp_path / "taken", "--confirm-outliers", bad.name)[0] == 0
+    taken = bundle.read(tmp_path / "taken").calibration("torch-cpu-float32")
+    assert (taken.unconfirmed, len(taken.scores)) == ((), 12)
+    assert taken.threshold == waiting.with_unconfirmed().threshold > waiting.threshold
+    again = ("calibrate", tmp_path / "waiting", "--good", good, "--false-reject-rate", 0.2, "--confirm-outliers", bad)
+    assert run(*again)[0] == 0, "or later, without training again"
+    assert bundle.read(tmp_path / "waiting").calibration("torch-cpu-float32").threshold == taken.threshold
+
+    status, _, err = run("train", *options, "--output", tmp_path / "mistyped", "--confirm-outliers", "no.png")
+    assert (status, (tmp_path / "mistyped").exists()) == (2, False)
+    assert "no.png: cannot be read" in err
+
+
 def test_too_few_pictures_and_wrong_names_are_refused(
     tiny: Bundle, good_folder: Path, lite0: teacher.Teacher, tmp_path: Path
 ) -> None:

@@ -38,10 +38,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def _told(arguments: Sequence[str], signals: Signals | None) -> int:
     """Run the command; what a person can mend is told on stderr."""
     try:
-        from rejectd.contract.messages import RejectdError
+        from rejectd.contract.errors import RejectdError
         from rejectd.process.systemd import for_stderr
 
-        options = _parser().parse_args(arguments)
+        options = _parser(arguments).parse_args(arguments)
         options.signals = signals
         try:
             status: int = options.command(options)
@@ -57,9 +57,7 @@ def _told(arguments: Sequence[str], signals: Signals | None) -> int:
     return status
 
 
-def _parser() -> argparse.ArgumentParser:
-    from rejectd.contract.requests import REQUESTS
-
+def _parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="rejectd", description="Watches a production line and tells it, in time, which parts to reject."
     )
@@ -94,7 +92,7 @@ def _parser() -> argparse.ArgumentParser:
     account.set_defaults(command=_account)
     command = commands.add_parser("command", help="send a command to a running line")
     command.add_argument("config", type=Path, metavar="CONFIG")
-    command.add_argument("name", metavar="NAME", help=", ".join(REQUESTS))
+    command.add_argument("name", metavar="NAME", help=_requests() if "command" in arguments else "")
     command.add_argument("request", nargs="*", metavar="KEY=VALUE", help="such as product=cell cameras=[left,right]")
     _add_user(command)
     command.set_defaults(command=_command)
@@ -115,6 +113,13 @@ def _parser() -> argparse.ArgumentParser:
     demo.add_argument("--steps", type=int, help="training steps, for a quick look")
     demo.set_defaults(command=_demo)
     return parser
+
+
+def _requests() -> str:
+    """The names of all requests. Their models take longest to import, and the help of other commands needs none."""
+    from rejectd.contract.requests import REQUESTS
+
+    return ", ".join(REQUESTS)
 
 
 def _seconds(text: str) -> float:

@@ -14,22 +14,12 @@ from typing import TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from rejectd.contract.errors import RejectdError as RejectdError
+
 Pixels: TypeAlias = npt.NDArray[np.uint8]
 AnomalyMap: TypeAlias = npt.NDArray[np.float32]
 
 GOLDEN = "golden"  # in the place of a camera: known pictures that pass through the whole path on command
-
-
-class RejectdError(Exception):
-    """An error that a person can mend: the message says what went wrong with which object, the hint what to do."""
-
-    def __init__(self, message: str, *, hint: str = "") -> None:
-        super().__init__(message)
-        self.hint = hint
-
-    def __str__(self) -> str:
-        message = super().__str__()
-        return f"{message}; {self.hint}" if self.hint else message
 
 
 class Decision(StrEnum):

@@ -13,7 +13,7 @@ from prometheus_client import CollectorRegistry
 
 from rejectd.batching.batcher import Batcher
 from rejectd.cameras import driver
-from rejectd.contract import settings_file
+from rejectd.contract import local_socket, settings_file
 from rejectd.contract.messages import GOLDEN, CameraState, Policy, Verdict
 from rejectd.contract.payloads import LineStatus, actuator_topic, encode, line_payload, line_topic, will_payload
 from rejectd.contract.settings import Settings
@@ -22,6 +22,8 @@ from rejectd.control.changeover import Changeover
 from rejectd.control.commands import Commands, journalled
 from rejectd.control.controls import Controls
 from rejectd.control.orders import Orders
+from rejectd.control.page_socket import PageSocket
+from rejectd.control.page_view import PageView
 from rejectd.control.self_test import Golden
 from rejectd.control.standing_orders import StandingFile
 from rejectd.drift.watcher import DriftWatcher
@@ -131,6 +133,7 @@ class Line:
                 models_changed=self.show_models,
             )
         )
+        self.page = self._page(state) if settings.page.enabled else None
         if not settings.mqtt.hears_commands:
             log.warning("no commands are taken: %s", settings.mqtt.no_commands)
         self.actuators = ActuatorCounts(self.metrics, self.recorder.note)
@@ -270,6 +273,17 @@ class Line:
             return None
         directory = evidence.directory or state / "evidence"
         return Evidence(directory, quota_bytes=evidence.quota_mb * 1_000_000, heatmap=heatmap)
+
+    def _page(self, state: Path) -> PageSocket:
+        view = PageView(
+            self.settings,
+            pipeline=self.pipeline,
+            inspector=self.inspector,
+            commands=self.commands,
+            status=lambda: self.status("online").payload,
+            heatmap=heatmap,
+        )
+        return PageSocket(state / local_socket.NAME, view.answer, user=self.settings.page.user)
 
     def _pipeline(self, state: Path) -> Pipeline:
         stages = Stages(

@@ -84,6 +84,14 @@ class _Running:
     batch: Begun
 
 
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """A frame or part that has its verdict, as people may look at it."""
+
+    verdict: Verdict  # without its anomaly map where memory is short
+    picture: Pixels | None
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stages:
     """The stages that a frame passes through. One thread owns each; ledger, batcher and stations are safe for all."""
@@ -123,6 +131,7 @@ class Pipeline:
         self.products = dict(products)  # what passes each camera; changed by a changeover, in one step
         self.paused: dict[str, Policy | None] = {}  # cameras that are not inspected, and what to do with their parts
         self.latest: dict[str, Picture] = {}  # of each camera
+        self.ended: dict[str, Ended] = {}  # the last of each camera and station
         self.states: dict[str, CameraStatus] = {}
         self.watchers: dict[str, Callable[[Verdict], None]] = {}  # who waits for the verdict of a frame
         self.busy_since_ns: int | None = None  # when the device got the oldest batch that it has now
@@ -340,6 +349,7 @@ class Pipeline:
         stages.recorder.verdict(verdict, body, frame)  # before its acknowledgement can come
         stages.publisher.verdict(verdict, encoded)
         self.judged.ended(verdict)
+        self.ended[frame.camera] = self._viewable(frame, verdict)
         if is_part:
             return
         if verdict.result and verdict.result.threshold > 0:
@@ -353,6 +363,14 @@ class Pipeline:
         decided = stages.stations.take(verdict)
         if decided:
             self._finish(*decided)
+
+    def _viewable(self, frame: Frame, verdict: Verdict) -> Ended:
+        """What people may see of a frame, as far as memory allows."""
+        if self._stages.memory.has_room(VIEW):
+            return Ended(verdict, frame.picture)
+        if verdict.result is not None:
+            verdict = dataclasses.replace(verdict, result=dataclasses.replace(verdict.result, anomaly_map=None))
+        return Ended(verdict, None)
 
 
 def _part(frame: Frame, pixels: Pixels, result: Result) -> Part:

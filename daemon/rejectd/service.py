@@ -13,6 +13,7 @@ in-flight     the in-flight file, where it cannot lie in memory
 log           stderr, which may be a file on a disk
 publish       the broker
 metrics       the page for Prometheus
+page          the local socket that the operator's page asks
 """
 
 from __future__ import annotations
@@ -136,6 +137,8 @@ class Service:
         self._thread("inspect", line.pipeline.inspect)
         self._thread("drift", line.drift.run, nice=10)
         self._thread("commands", line.commands.run, nice=10)
+        if line.page:
+            self._thread("page", line.page.run, nice=10)
         for name, camera in self._settings.cameras.items():
             self._thread(f"camera:{name}", self._capture(name, camera))
 
@@ -204,6 +207,8 @@ class Service:
         line = self._line
         self._stop_cameras.set()
         line.commands.stop()
+        if line.page:
+            line.page.close()
         self._join("camera:", left(0.3))
         line.batcher.close()
         if self._join("inspect", left(0.5)) and self._join("verdicts", left(0.1)):

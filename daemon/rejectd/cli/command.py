@@ -74,6 +74,9 @@ def _parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
     watch.add_argument("config", type=Path, metavar="CONFIG")
     _add_user(watch)
     watch.set_defaults(command=_watch)
+    page = commands.add_parser("page", help="serve the operator's page of one line, beside its service")
+    page.add_argument("config", type=Path, metavar="CONFIG")
+    page.set_defaults(command=_page)
     account = commands.add_parser(
         "account",
         help="say what became of every frame of a shift; the exit status is 1 if anybody should look at something",
@@ -164,6 +167,18 @@ def _watch(options: argparse.Namespace) -> int:
     from rejectd.cli import watch
 
     watch.main(_as_operator(options))
+    return 0
+
+
+def _page(options: argparse.Namespace) -> int:
+    from rejectd.contract.messages import RejectdError
+
+    try:
+        from rejectd.page import server
+    except ModuleNotFoundError as error:
+        hint = "pip install 'rejectd[page]'"
+        raise RejectdError(f"the page needs a package that is not installed: {error.name}", hint=hint) from error
+    server.run(options.config)
     return 0
 
 

@@ -54,6 +54,14 @@ class Precision(StrEnum):
     INT8 = "int8"
 
 
+class Language(StrEnum):
+    """In which language the page is shown."""
+
+    ENGLISH = "en"
+    GERMAN = "de"
+    CHINESE = "zh"
+
+
 class LogLevel(StrEnum):
     """What is logged."""
 
@@ -235,6 +243,32 @@ class Journal(Group):
     )
 
 
+class Page(Group):
+    """The operator's page, `rejectd page`: a process of its own, which asks the service over a local socket."""
+
+    enabled: bool = setting("Let the page see this line and command it.", default=True)
+    user: Text = setting(
+        "System user of the page's process, who may use the socket beside root and the service's own user.",
+        default="rejectd-page",
+    )
+    host: str = setting(
+        "Address to listen on; one that other machines reach needs `tls_cert`, since passwords cross the network.",
+        default="127.0.0.1",
+        **_HOST,
+    )
+    port: int = setting("Port to listen on.", default=9180, low=1, high=65535)
+    tls_cert: Path | None = setting("Certificate of the page, which then speaks HTTPS alone.", default=None)
+    tls_key: Path | None = setting("Key of that certificate.", default=None)
+    language: Language = setting("Language, where a browser asks for none of ours.", default=Language.ENGLISH)
+    session_hours: float = setting(
+        "After so long without a request a person must log in again.", default=12.0, unit="h", low=0.05, high=720
+    )
+    state_directory: Path | None = setting(
+        "Where the page keeps users and labels; systemd's state directory, or `page-state` beside this file.",
+        default=None,
+    )
+
+
 class Settings(Group):
     """Everything about one line."""
 
@@ -250,6 +284,7 @@ class Settings(Group):
     metrics: Metrics = setting("Metrics.", default=Metrics())
     evidence: Evidence = setting("Evidence.", default=Evidence())
     journal: Journal = setting("Journal.", default=Journal())
+    page: Page = setting("Page.", default=Page())
     memory_mb: int = setting(
         "Most memory for pictures that wait for their verdict, their evidence or somebody to view them. Beyond it "
         "views are given up first, then heat maps, then evidence, each counted; verdicts never.",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import os
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -13,6 +14,7 @@ from rejectd.contract.settings import (
     FolderCamera,
     FolderMode,
     Mqtt,
+    Page,
     Product,
     Rewrite,
     Settings,
@@ -71,6 +73,23 @@ def load_for_operator(file: Path, username: str | None = None, password_file: Pa
     return settings.model_copy(update={"mqtt": mqtt})
 
 
+def load_for_page(file: Path) -> Settings:
+    """The settings for the page's process, whose user may read fewer files than the service's.
+
+    Raises:
+        SettingsError: with every mistake, its line and a hint.
+    """
+    settings, mistakes = _load(file)
+    mistakes = [
+        mistake
+        for mistake in mistakes
+        if mistake.key.startswith("page.") or mistake.key.rpartition(".")[2] not in _OF_THE_SERVICE
+    ]
+    if mistakes or settings is None:
+        raise SettingsError(file, mistakes)
+    return settings
+
+
 def _load(file: Path) -> tuple[Settings | None, list[Mistake]]:
     """The settings as far as they could be read, and every mistake."""
     reader = Reader(file)
@@ -103,6 +122,23 @@ def state_directory(settings: Settings, file: Path) -> Path:
     systemd_directory = os.environ.get("STATE_DIRECTORY", "").split(":")[0]
     if systemd_directory:
         return Path(systemd_directory)
+    return state_directory_of_service(settings, file)
+
+
+def page_directory(settings: Settings, file: Path) -> Path:
+    """Where the page of this settings file keeps its users and labels."""
+    if settings.page.state_directory:
+        return settings.page.state_directory
+    systemd_directory = os.environ.get("STATE_DIRECTORY", "").split(":")[0]
+    if systemd_directory:
+        return Path(systemd_directory)
+    return Path(os.path.abspath(file)).parent / "page-state"  # noqa: PTH100 - as in `state_directory_of_service`
+
+
+def state_directory_of_service(settings: Settings, file: Path) -> Path:
+    """Where the service of this settings file keeps its state, seen from another process."""
+    if settings.state_directory:
+        return settings.state_directory
     absolute = Path(os.path.abspath(file))  # noqa: PTH100 - `resolve` would leave /etc for where a link leads
     if absolute.parent == _INSTALLED and absolute.suffix == ".yaml":
         return (
@@ -124,6 +160,8 @@ def _check(reader: Reader) -> None:
         _check_file("engine.teacher_weights", engine.teacher_weights, reader)
     if mqtt:
         _check_mqtt(mqtt, reader)
+    if page := reader.groups.get("page"):
+        _check_page(page, reader)
     evidence = reader.groups.get("evidence")
     if evidence and not evidence.enabled:
         for name in ("directory", "quota_mb"):
@@ -289,6 +327,31 @@ def _check_mqtt(mqtt: Mqtt, reader: Reader) -> None:
     if bool(mqtt.tls_cert) != bool(mqtt.tls_key):
         present, lacking = ("tls_cert", "tls_key") if mqtt.tls_cert else ("tls_key", "tls_cert")
         reader.mistake(f"mqtt.{present}", f"needs {lacking}", f"give both, or neither; add `{lacking}:`")
+
+
+def _check_page(page: Page, reader: Reader) -> None:
+    if not page.enabled:
+        for name in (key.partition(".")[2] for key in list(reader.lines) if key.startswith("page.")):
+            if name != "enabled":
+                hint = "remove it, or set page.enabled: true"
+                reader.mistake(f"page.{name}", "has no effect while the page is off", hint)
+    for name in ("tls_cert", "tls_key"):
+        if path := getattr(page, name):
+            _check_file(f"page.{name}", path, reader)
+    if bool(page.tls_cert) != bool(page.tls_key):
+        present, lacking = ("tls_cert", "tls_key") if page.tls_cert else ("tls_key", "tls_cert")
+        reader.mistake(f"page.{present}", f"needs {lacking}", f"give both, or neither; add `{lacking}:`")
+    if not page.tls_cert and not _is_this_machine(page.host):
+        hint = "add `tls_cert:` and `tls_key:`, or keep 127.0.0.1 behind a proxy that encrypts"
+        reader.mistake("page.host", f"{page.host} would carry passwords over the network as they are", hint)
+
+
+def _is_this_machine(host: str) -> bool:
+    """Whether only programs of this machine reach an address."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 def _check_password(username: str | None, password_file: Path | None, key: str, reader: Reader) -> None:

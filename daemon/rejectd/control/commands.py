@@ -1,4 +1,5 @@
-"""Carries out the commands that the line gets over MQTT, and answers each. The broker's access list says who may send.
+"""Carries out the commands that the line gets, and answers each. The broker's access list says who may send over MQTT;
+the operator's page knows its people by their passwords.
 
 Commands arrive on `command/<name>` and wait in a short queue; one thread carries them out. The answer goes to the
 response topic of the request (MQTT 5), or to `answer` if the request names none. A change holds at once, and as a
@@ -12,6 +13,7 @@ import queue
 import threading
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -53,13 +55,28 @@ class FailedError(RequestError):
         self.result = result
 
 
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """A request that waits: over MQTT, or from a person at the page, who has a name."""
+
+    name: str
+    incoming: Incoming
+    by: str = ""
+    reply: Callable[[bytes], None] | None = None  # None: the answer goes over MQTT
+
+    def requester(self) -> dict[str, str | None]:
+        """Who asks, as far as that is known."""
+        known = {"request_id": request_id(self.incoming.payload), "answer_to": self.incoming.answer_to}
+        return known | {"by": self.by} if self.by else known
+
+
 class Commands:
     """Carries out commands in one thread, `run`. Any thread may call `hear`, which never blocks."""
 
     def __init__(self, controls: Controls) -> None:
         self._controls = controls
         self._line = controls.settings.line
-        self._waiting: queue.Queue[tuple[str, Incoming] | None] = queue.Queue(maxsize=_WAITING)
+        self._waiting: queue.Queue[_Asked] = queue.Queue(maxsize=_WAITING)
         self._stop = threading.Event()
         self._changed: list[Changed] = []  # changes made by the command under way
         self._save_again_at = 0.0
@@ -75,11 +92,19 @@ class Commands:
 
     def hear(self, incoming: Incoming) -> None:
         """Queue a request. If too many requests wait, refuse it at once."""
-        name = incoming.topic.removeprefix(command_topic(self._line, ""))
+        self._queue(_Asked(incoming.topic.removeprefix(command_topic(self._line, "")), incoming))
+
+    def order(self, name: str, body: bytes, *, by: str, reply: Callable[[bytes], None]) -> None:
+        """Queue a request of a person whom the page has authorised; `reply(answer)` is called with the answer."""
+        topic = command_topic(self._line, name)
+        incoming = Incoming(topic=topic, payload=body, retained=False, answer_to=None, correlation=None)
+        self._queue(_Asked(name, incoming, by, reply))
+
+    def _queue(self, asked: _Asked) -> None:
         try:
-            self._waiting.put_nowait((name, incoming))
+            self._waiting.put_nowait(asked)
         except queue.Full:
-            self._answer(name, incoming, error="too many commands wait; send it again later")
+            self._answer(asked, error="too many commands wait; send it again later")
 
     def stop(self) -> None:
         """Let `run` end soon; requests that wait are answered, but not carried out."""
@@ -95,10 +120,10 @@ class Commands:
                     return
                 self._tidy()
                 continue
-            if item is not None:
-                self._serve(*item)
+            self._serve(item)
 
-    def _serve(self, name: str, incoming: Incoming) -> None:
+    def _serve(self, asked: _Asked) -> None:
+        name, incoming = asked.name, asked.incoming
         result: Mapping[str, Any] | None = None
         error = ""
         self._changed = []
@@ -113,20 +138,22 @@ class Commands:
         except Exception as mistake:  # the line goes on whatever a command does
             log.critical("command %s failed", name, exc_info=True)
             error = f"failed: {mistake!r}; see the service's log"
-        requester = {"request_id": request_id(incoming.payload), "answer_to": incoming.answer_to}
+        requester = asked.requester()
         log.info("command %s", name, extra={"fields": {"ok": not error, "error": error[:500], **requester}})
-        self._keep(name, incoming)
-        self._answer(name, incoming, result=result, error=error)
+        self._keep(asked)
+        self._answer(asked, result=result, error=error)
 
-    def _keep(self, name: str, incoming: Incoming) -> None:
+    def _keep(self, asked: _Asked) -> None:
         """Log and journal the changes that the command made, with the sender's `request_id` and response topic."""
-        requester = {"request_id": request_id(incoming.payload), "answer_to": incoming.answer_to}
+        name, requester = asked.name, asked.requester()
+        by = f"{name} by {asked.by}" if asked.by else name
         for changed in self._changed:
             level = logging.WARNING if changed.why else logging.INFO
             text = f"{changed.what} of {changed.of} changed by command {name}"
             fields = {"before": changed.before, "after": changed.after, "why": changed.why, **requester}
             log.log(level, "%s", text, extra={"fields": fields})
-            self._controls.recorder.note(journalled(changed, name, **requester))
+            identity = {key: value for key, value in requester.items() if key != "by"}
+            self._controls.recorder.note(journalled(changed, by, **identity))
 
     def _check(self, incoming: Incoming) -> None:
         if self._stop.is_set():
@@ -144,9 +171,8 @@ class Commands:
             return False
         return topic.startswith(f"{answer_topic(self._line)}/") or topic.partition("/")[0] != "rejectd"
 
-    def _answer(
-        self, name: str, incoming: Incoming, *, result: Mapping[str, Any] | None = None, error: str = ""
-    ) -> None:
+    def _answer(self, asked: _Asked, *, result: Mapping[str, Any] | None = None, error: str = "") -> None:
+        name, incoming = asked.name, asked.incoming
         response_topic = incoming.answer_to
         topic = response_topic if response_topic and self._allowed(response_topic) else answer_topic(self._line)
         payload = answer_payload(
@@ -157,6 +183,9 @@ class Commands:
             error=error,
             now_unix_ns=time.time_ns(),
         )
+        if asked.reply is not None:
+            asked.reply(encode(payload))
+            return
         self._controls.answer(
             Message(topic=topic, payload=encode(payload), answer=True, correlation=incoming.correlation)
         )

@@ -207,7 +207,7 @@ def ask(line: Line, name: str, **fields: Any) -> None:
     body = json.dumps(fields).encode()
     topic = f"rejectd/v1/l/command/{name}"
     line.commands.hear(Incoming(topic=topic, payload=body, retained=False, answer_to=None, correlation=None))
-    line.commands._serve(*line.commands._waiting.get_nowait())  # type: ignore[misc]
+    line.commands._serve(line.commands._waiting.get_nowait())  # type: ignore[arg-type]
 
 
 def with_threshold(bundles: Path, value: float | None, meant_for: str | None = None) -> Settings:

@@ -24,7 +24,7 @@ from rejectd.contract.camera_settings import (
     V4l2Camera,
     VideoCamera,
 )
-from rejectd.contract.fields import HOST, NAME, Group, Name, Names, setting
+from rejectd.contract.fields import HOST, NAME, Group, Name, Names, Text, setting
 from rejectd.contract.messages import Policy
 from rejectd.contract.mqtt_settings import Commands, Mqtt, Protocol
 
@@ -254,7 +254,7 @@ class Page(Group):
     host: str = setting(
         "Address to listen on; one that other machines reach needs `tls_cert`, since passwords cross the network.",
         default="127.0.0.1",
-        **_HOST,
+        **HOST,
     )
     port: int = setting("Port to listen on.", default=9180, low=1, high=65535)
     tls_cert: Path | None = setting("Certificate of the page, which then speaks HTTPS alone.", default=None)

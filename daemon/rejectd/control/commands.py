@@ -76,7 +76,7 @@ class Commands:
     def __init__(self, controls: Controls) -> None:
         self._controls = controls
         self._line = controls.settings.line
-        self._waiting: queue.Queue[_Asked] = queue.Queue(maxsize=_WAITING)
+        self._waiting: queue.Queue[_Asked | None] = queue.Queue(maxsize=_WAITING)
         self._stop = threading.Event()
         self._changed: list[Changed] = []  # changes made by the command under way
         self._save_again_at = 0.0
@@ -120,7 +120,8 @@ class Commands:
                     return
                 self._tidy()
                 continue
-            self._serve(item)
+            if item is not None:
+                self._serve(item)
 
     def _serve(self, asked: _Asked) -> None:
         name, incoming = asked.name, asked.incoming

@@ -9,6 +9,7 @@ import itertools
 import json
 import queue
 import shutil
+import sqlite3
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -800,3 +801,26 @@ def test_a_disk_that_is_too_busy_is_told(acknowledged: Rig, monkeypatch: pytest.
         text = acknowledged.error("replay", from_seq=1)
         assert text == "the disk is too busy; try again later; see the service's log"
         hangs.set()
+
+
+def test_an_order_of_the_page_is_answered_there_and_stands_in_the_journal_with_the_person_s_name(rig: Rig) -> None:
+    answers: list[dict[str, Any]] = []
+    body = json.dumps({"product": "cell", "threshold": 0.6}).encode()
+    rig.commands.order("threshold", body, by="anna", reply=lambda answer: answers.append(json.loads(answer)))
+    wait_for(lambda: answers, "the answer")
+    contract.validate(f"{ROOT}/answer", json.dumps(answers[0]).encode())
+    assert answers[0]["result"]["after"] == 0.6
+    assert rig.answers == [], "nothing of it goes over MQTT"
+    assert rig.recorder.wait(10)
+    with contextlib.closing(sqlite3.connect(rig.outbox.path)) as db:
+        assert db.execute("SELECT what, subject, changed_by FROM change").fetchall() == [
+            ("threshold", "cell", "threshold by anna")
+        ]
+
+
+def test_a_wrong_order_of_the_page_is_refused_like_one_over_mqtt(rig: Rig) -> None:
+    answers: list[dict[str, Any]] = []
+    rig.commands.order("threshold", b'{"product": "x"}', by="anna", reply=lambda text: answers.append(json.loads(text)))
+    wait_for(lambda: answers, "the answer")
+    assert not answers[0]["ok"]
+    assert answers[0]["error"] == rig.error("threshold", product="x")

@@ -19,6 +19,7 @@ RESNETS = tuple(name for name in TEACHERS if name != "efficientnet_lite0")  # th
 StudentName = Literal["official", "slim"]
 BottleneckName = Literal["full", "coarse", "oce", "pretrained"]
 Combine = Literal["add", "multiply"]
+ScoreName = Literal["cosine", "combined"]
 SCALES = (1, 2, 3)  # fine, middle, coarse
 _PRODUCT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 STRIDE = 32  # of the embedding: height and width of the input must be multiples of it
@@ -55,6 +56,7 @@ class Recipe:
     scales: tuple[int, ...] = SCALES  # scales that count in the anomaly map; a student is trained with all three
     combine: Combine = "add"  # how the maps of the scales become one
     top_share: float = 0.0  # share of the map's values whose mean is the score; 0: the highest value alone
+    score: ScoreName = "cosine"  # cosine: the paper's map; combined: see revdist.scoring.combination
     holdout: float = 0.2  # share of the good pictures kept out of training, for calibration
     seed: int = 0
     false_reject_rate: float = 0.01  # wanted: share of good parts that may be rejected
@@ -73,11 +75,14 @@ class Recipe:
             ("optimiser", ("adam", "adamw")),
             ("schedule", ("cosine", "constant")),
             ("combine", get_args(Combine)),
+            ("score", get_args(ScoreName)),
             ("fit", get_args(Fit)),
             ("guarantee", get_args(Guarantee)),
         ):
             value = getattr(self, name)
             _check(name, value, value in names, " or ".join(names))
+        adds = self.score == "cosine" or self.combine == "add"
+        _check("score", self.score, adds, "cosine where maps are multiplied")
         _check("scales", self.scales, _scales(self.scales), "some of 1 (fine), 2 and 3 (coarse), each once, ascending")
         bits = _whole(self.bits) and (self.bits == 0 or 8 <= self.bits <= 16)
         _check("bits", self.bits, bits, "a whole number from 8 to 16, or 0 where it is not stated")

@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from revdist.data import images
+from revdist.data import masks as mask_files
 from revdist.evaluation import evaluate
 
 SETS = ("magnetic_tile", "elpv mono", "elpv poly")
@@ -43,7 +44,7 @@ def load(name: str, root: Path, sides: images.Size, seed: int) -> Data:
         samples = images.labelled_pictures(root)
         good = draw(images.good_pictures(root), TRAINED + HELD_OUT, rng)
         tested, defective = [each.path for each in samples], [each.defective for each in samples]
-        masks = [masks.read(each.mask, sides) if each.mask else np.zeros(sides, bool) for each in samples]
+        masks = [mask_files.read(each.mask, sides) if each.mask else np.zeros(sides, bool) for each in samples]
     elif name in BOARDS:
         pairs = sorted((root / f"group{name.removeprefix('pcb ')}").glob("*/*_temp.jpg"))
         drawn = draw(pairs, len(pairs), rng)

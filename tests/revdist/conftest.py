@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import shutil
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -84,6 +85,13 @@ def tiny(tmp_path_factory: pytest.TempPathFactory, good_folder: Path, lite0: tea
     """A bundle of a few training steps on 64x96 pixels."""
     output = tmp_path_factory.mktemp("bundles") / "tiny"
     return train.train(train.Job(good=good_folder, product="cell", output=output, recipe=TINY), lite0, device="cpu")
+
+
+@pytest.fixture(scope="session")
+def combined(tmp_path_factory: pytest.TempPathFactory, good_folder: Path, lite0: teacher.Teacher) -> Bundle:
+    """The tiny bundle with the combined score."""
+    output, recipe = tmp_path_factory.mktemp("bundles") / "combined", replace(TINY, score="combined")
+    return train.train(train.Job(good=good_folder, product="cell", output=output, recipe=recipe), lite0, device="cpu")
 
 
 @pytest.fixture

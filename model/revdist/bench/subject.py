@@ -72,7 +72,7 @@ def of_bundle(path: Path, weights: Path | None) -> Subject:
         student=bundle.student(product_bundle),
         size=product_bundle.size,
         recipe=product_bundle.recipe,
-        scoring=Scoring.of(product_bundle.recipe),
+        scoring=bundle.scoring(product_bundle),
         pictures=[pixels for _, pixels in bundle.golden_pictures(product_bundle)],
         plain=plain,
         known_ranges=product_bundle.ranges,

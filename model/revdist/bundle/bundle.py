@@ -5,6 +5,7 @@ student.safetensors   weights of bottleneck and decoder, float32
 calibration.safetensors   held-out good scores for each engine, float64, ascending
 ranges.safetensors    if calibrated for int8: the ranges of the teacher's and the student's maps
 mask.png              if something is not inspected: white where, at the size of the model's input
+score.safetensors     if the score is the combined one: the units of its maps, float32
 golden/*.png          prepared pictures with known scores; scored again whenever the bundle is loaded
 """
 
@@ -24,7 +25,7 @@ import safetensors
 import safetensors.torch
 import torch
 
-from revdist.bundle import bundle_files
+from revdist.bundle import bundle_files, score_file
 from revdist.bundle.bundle_files import MANIFEST
 from revdist.bundle.manifest import Golden as Golden
 from revdist.bundle.manifest import TeacherId as TeacherId
@@ -39,6 +40,7 @@ from revdist.errors import BundleError, CalibrationError, ImageError, RecipeErro
 from revdist.networks.weights import check_finite
 from revdist.recipe import SCALES, Recipe, check_product, default
 from revdist.scoring import detector
+from revdist.scoring.combination import Combination
 from revdist.thresholds import conformal
 from revdist.thresholds.conformal import Calibration
 
@@ -48,6 +50,7 @@ STUDENT = "student.safetensors"
 CALIBRATION = "calibration.safetensors"
 RANGES = "ranges.safetensors"
 MASK = "mask.png"
+SCORE = "score.safetensors"
 _TOLERANCES = {"float32": 2e-3}  # relative, between processors; scores of wrong weights differ by far more
 _TOLERANCE_ELSE = 2e-2  # relative, for 8 bits or 8-bit mantissas: now and then a value is rounded to the other side
 
@@ -72,6 +75,7 @@ class Bundle:
     golden: tuple[Golden, ...]
     golden_scores: Mapping[str, Mapping[str, float]]  # by engine and file, where the precision changes scores
     ranges: Ranges | None  # for int8
+    combination: Combination | None  # of the combined score
     ranges_from: frozenset[str]  # SHA-256 of unseen pictures that `ranges` came from: never calibrate with those
     mask: InspectionMask | None  # what is not inspected
     digest: str
@@ -140,6 +144,7 @@ def read(path: Path, *, weights: bool = True) -> Bundle:
             golden=(golden := _golden(manifest["golden"], files)),
             golden_scores=_golden_scores(manifest["golden_scores"]),
             ranges=_ranges(files[RANGES]) if RANGES in files else None,
+            combination=_combination(manifest, recipe, files),
             ranges_from=frozenset(manifest["ranges_from"]),
             mask=_mask(manifest["mask"], files, path, size),
             digest=hashlib.sha256(content).hexdigest(),
@@ -171,7 +176,8 @@ def _recipe(manifest: dict[str, Any]) -> Recipe:
     """Read a recipe of any readable schema, and add what older schemas lack.
 
     Schema 2 had `fusion` instead of `bottleneck`, and one way of scoring. Up to 3 a teacher had one student; up to 4
-    there were no tiles; up to 5 all bits of a picture counted, and pictures were stretched.
+    there were no tiles; up to 5 all bits of a picture counted, and pictures were stretched. The first bundles
+    of 6 had one score too.
 
     Raises RecipeError.
     """
@@ -186,6 +192,7 @@ def _recipe(manifest: dict[str, Any]) -> Recipe:
         values.setdefault("tile", None)
     if manifest["schema"] <= 5:
         values = {"bits": 0, "fit": "stretch"} | values
+    values.setdefault("score", "cosine")
     return Recipe.from_json(values)
 
 
@@ -235,6 +242,18 @@ def _mask(
     if entry["file"] not in files:
         raise ValueError(f"files.{entry['file'][:60]} is missing")
     return inspection_mask.of_png(files[entry["file"]], path / entry["file"], size, entry["fill"])
+
+
+def _combination(manifest: dict[str, Any], recipe: Recipe, files: dict[str, bytes]) -> Combination | None:
+    """Read what a combined score is made of. Raises ValueError unless the manifest, the recipe and the files agree."""
+    told = "cosine" if manifest["score"] is None else manifest["score"]["kind"]
+    if told != recipe.score:
+        raise ValueError(f"score is {told}, the recipe's is {recipe.score}")
+    if told == "cosine":
+        return None
+    if SCORE not in files:
+        raise ValueError(f"files.{SCORE} is missing")
+    return score_file.read(files[SCORE], SCORE, recipe, manifest["teacher"]["name"])
 
 
 def _golden(entries: list[dict[str, Any]], files: dict[str, bytes]) -> tuple[Golden, ...]:
@@ -296,16 +315,20 @@ def place(bundle: Bundle, engine: Engine, *, product: str) -> Bundle:
 
 def add(bundle: Bundle, engine: Engine, *, product: str, ranges: Ranges | None = None) -> None:
     """Put a bundle's student into an engine as `product`. `ranges`: replace the bundle's own, for int8."""
-    scoring, tile = detector.Scoring.of(bundle.recipe), bundle.recipe.tile
     engine.add(
         product,
         student(bundle),
         bundle.size,
-        scoring,
-        tile=tile,
+        scoring(bundle),
+        tile=bundle.recipe.tile,
         ranges=ranges or bundle.ranges,
         mask=bundle.mask,
     )
+
+
+def scoring(bundle: Bundle) -> detector.Scoring:
+    """Return how a bundle's distances become a map and a score."""
+    return detector.Scoring.of(bundle.recipe, bundle.combination)
 
 
 def golden_scores(bundle: Bundle, engine: Engine, product: str) -> dict[str, float]:

@@ -43,6 +43,14 @@ class MaskId:
     fill: tuple[int, int, int]  # RGB: the colour that masked pixels are painted with
 
 
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Score:
+    """What a score other than the paper's is made of; its tensors lie in a file of the bundle."""
+
+    kind: Literal["combined"]
+    pictures: int  # that its statistics are of: good ones, which the student was trained with
+
+
 _CALIBRATION: Mapping[str, Any] = {
     "false_reject_rate": float,
     "guarantee": Guarantee,
@@ -77,6 +85,7 @@ _MANIFEST: Mapping[str, Any] = {
     "golden_scores": dict[str, dict[str, float]],
     "mask": MaskId | None,
     "ranges_from": list[str],
+    "score": Score | None,
     "files": dict[str, str],
 }
 _OPTIONAL: dict[str, Any] = {  # older bundles lack them
@@ -88,7 +97,6 @@ _OPTIONAL: dict[str, Any] = {  # older bundles lack them
     "mask": None,
     "score": None,
 }
-_RESERVED = ("score",)  # of schema 6: it changes scores, so a reader that does not know it must refuse
 
 
 def check(value: Any) -> dict[str, Any]:
@@ -101,9 +109,6 @@ def check(value: Any) -> dict[str, Any]:
     whole = _OPTIONAL | value
     for name, hint in _MANIFEST.items():
         _check(_member(whole, name, ""), hint, name)
-    for name in _RESERVED:
-        if whole[name] is not None:
-            raise ValueError(f"it was made with a {name}, which this revdist does not know")
     for engine, entry in whole["calibrations"].items():
         for name, hint in _CALIBRATION.items():
             _check(_member(entry, name, f"calibrations.{engine}."), hint, f"calibrations.{engine}.{name}")

@@ -286,6 +286,11 @@ def _add_recipe(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--scales", type=typed.scales, metavar="A,B", help=scales)
     combine = f"how the maps of the scales become one (default: {plain.combine})"
     parser.add_argument("--combine", choices=get_args(recipe.Combine), help=combine)
+    scores = (
+        "cosine: the paper's map; combined: with what is usual at each place, and how features differ in good parts "
+    )
+    scores += f"(default: {plain.score})"
+    parser.add_argument("--score", choices=get_args(recipe.ScoreName), help=scores)
     parser.add_argument("--holdout", type=float, metavar="SHARE", help=f"for calibration (default: {plain.holdout})")
     rate = f"wanted share of good parts rejected (default: {plain.false_reject_rate})"
     parser.add_argument("--false-reject-rate", type=float, metavar="R", help=rate)

@@ -127,6 +127,7 @@ def _recipe(options: argparse.Namespace) -> recipe.Recipe:
         "bottleneck",
         "scales",
         "combine",
+        "score",
         "holdout",
         "seed",
         "false_reject_rate",

@@ -91,10 +91,12 @@ class Backend:
         known: Teacher,
         ranges: tuple[quantised.Ranges, quantised.Ranges] | None = None,
         given: Sequence[quantised.QuantParams] = (),
+        residuals: Sequence[int] = (),
     ) -> nn.Module:
         """Make a copy of a float32 student that runs here: the maps of the `known` teacher -> the student's maps.
 
-        With OpenVINO teacher and student are one network, from pixels to distances. For int8, `ranges` are those of the
+        With OpenVINO teacher and student are one network, from pixels to distances and the residuals of the scales
+        `residuals`, see revdist.scoring.combination. For int8, `ranges` are those of the
         teacher's and the student's maps; `given` says how the integers of the teacher's maps stand for values.
         """
         inputs = list(zip(channels(known.name), detector.STRIDES, strict=True))
@@ -102,7 +104,7 @@ class Backend:
             return self._network(module, inputs, None if ranges is None else ranges[1], given)
         networks = self._recorded(known.trunk, [(3, 1)]), self._recorded(module, inputs)
         ways = compiled.Ways(self.precision, self.threads)
-        return compiled.detector(networks, (known.mean, known.std), ways, ranges)
+        return compiled.detector(networks, (known.mean, known.std), ways, ranges, residuals)
 
     def _network(
         self,

@@ -23,7 +23,7 @@ from revdist.engines.loaded_product import LoadedProduct, Table, rows_by_product
 from revdist.engines.openvino import compiled
 from revdist.engines.parts import Parts
 from revdist.engines.processor.fused import Program
-from revdist.scoring import detector
+from revdist.scoring import combination, detector
 
 Made = TypeVar("Made")
 Maps = tuple[torch.Tensor, ...]
@@ -193,11 +193,14 @@ def _judging(make: Make, placed: LoadedProduct) -> cuda_graphs.Function:
 
 
 def scored(placed: LoadedProduct, distances: Sequence[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return smoothed maps (b, h, w) and their scores (b,)."""
-    maps = placed.shown(placed.spread(distances))
-    return maps, placed.scores(maps)
+    """Return smoothed maps (b, h, w), and their scores beside the highest values of the paper's maps (b, 2)."""
+    maps = placed.shown(placed.spread(placed.weighted(distances)))
+    of_paper = maps
+    if placed.combination is not None:
+        maps, of_paper = combination.positive(maps), placed.shown(placed.spread(distances[:3]))
+    return maps, torch.stack([placed.scores(maps), detector.scores(of_paper)], 1)
 
 
 def scaled(placed: LoadedProduct, distances: Sequence[torch.Tensor]) -> tuple[torch.Tensor]:
     """Return the smoothed map of each scale of one picture (n, h, w)."""
-    return (placed.shown(torch.cat(list(placed.spread.scales(distances)))),)
+    return (placed.shown(torch.cat(list(placed.spread.scales(placed.weighted(distances))))),)

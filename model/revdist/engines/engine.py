@@ -137,7 +137,9 @@ class Engine:
         teacher = there[key] if key in there else self._teacher or self._make_teacher(ranges)
         quant_params = teacher.results if isinstance(teacher, quantised.Program) else ()
         both = None if ranges is None else (ranges.teacher, ranges.student)
-        ready = self._target.student(student, self._given, both, quant_params)
+        combination = scoring.combination and scoring.combination.mapped(lambda tensor: on_device(tensor, self.device))
+        residuals = combination.residual_scales if combination else ()
+        ready = self._target.student(student, self._given, both, quant_params, residuals)
         # where features are never negative, cosines of the integers equal those of the values, whatever the scale
         if isinstance(ready, quantised.Program) and any(affine.zero for affine in (*quant_params, *ready.results)):
             raise RevdistError("engine: by its ranges features are negative", hint="calibrate for int8 again")
@@ -145,7 +147,7 @@ class Engine:
         if isinstance(ready, compiled.Program):  # compile here, because the thread that inspects cannot wait
             self._passes.compile(ready, tiles, self._warmed)
         inspected = None if mask is None else torch.tensor(mask.inspected, dtype=torch.float32).to(self.device)
-        placed = LoadedProduct(teacher, key, ready, spread, tiles, scoring.top_share, mask, inspected)
+        placed = LoadedProduct(teacher, key, ready, spread, tiles, scoring.top_share, mask, inspected, combination)
         with self._writing:
             self._students = MappingProxyType({**self._students, product: placed})
         self._passes.record(placed, self._warmed)
@@ -206,7 +208,7 @@ class Engine:
                 batch = self._passes.upload(parts)  # (b * T, h', w', 3)
                 begun.append((rows, self._passes.see(batch, [products[row] for row in rows], students, scored)))
             if not begun:
-                return Later.known(Inspection(np.empty(0, np.float32), []))
+                return Later.known(Inspection(np.empty(0, np.float32), np.empty(0, np.float32), []))
             rows, last = begun.pop()
             before = [(earlier_rows, maps.result()) for earlier_rows, maps in begun]
             groups = last.then(lambda seen: [*before, (rows, seen)])

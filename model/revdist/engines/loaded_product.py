@@ -18,6 +18,7 @@ from revdist.data.tiles import Tiles
 from revdist.engines.openvino import compiled
 from revdist.engines.processor import quantised
 from revdist.scoring import detector
+from revdist.scoring.combination import Combination
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +41,7 @@ class LoadedProduct:
     top_share: float  # share of the map's values whose mean is the score; 0: the highest value
     mask: InspectionMask | None = None  # what is not inspected
     inspected: torch.Tensor | None = None  # (h, w) float32 on the device: 0 where it is masked, else 1
+    combination: Combination | None = None  # of the combined score, on the device
 
     def cut(self, picture: npt.NDArray[np.uint8]) -> list[npt.NDArray[np.uint8]]:
         """Return the tiles of a prepared picture (h, w, 3) as the networks see them: what is masked is painted over."""
@@ -56,9 +58,21 @@ class LoadedProduct:
         return detector.scores(maps, self.top_share, int(self.mask.inspected.sum()))
 
     def distances(self, taught: Sequence[torch.Tensor]) -> Sequence[torch.Tensor]:
-        """Three maps of the teacher (B, C, H, W) -> distances of the student's maps: (B, H, W) float32 each."""
+        """Three maps of the teacher (B, C, H, W) -> distances of the student's maps: (B, H, W) float32 each.
+
+        With a combined score the whitened residuals of some scales follow.
+        """
         outputs: Sequence[torch.Tensor] = self.student(taught)
-        return outputs if isinstance(self.student, compiled.Program) else detector.distances(taught, outputs)
+        is_compiled = isinstance(self.student, compiled.Program)
+        distances = list(outputs[:3]) if is_compiled else detector.distances(taught, outputs)
+        if self.combination is None:
+            return distances
+        residuals = outputs[3:] if is_compiled else self.combination.residuals(taught, outputs)
+        return [*distances, *self.combination.whitened(residuals)]
+
+    def weighted(self, distances: Sequence[torch.Tensor]) -> Sequence[torch.Tensor]:
+        """The result of `distances`, of whole pictures -> the three distances that the map is made of."""
+        return distances if self.combination is None else self.combination.weighted(distances)
 
 
 Table = Mapping[str, LoadedProduct]
@@ -70,10 +84,12 @@ class Inspection:
     def __init__(
         self,
         scores: npt.NDArray[np.float32],
+        maxima: npt.NDArray[np.float32],
         maps: Sequence[torch.Tensor],
         to_host: Callable[[torch.Tensor], torch.Tensor] = torch.Tensor.cpu,
     ) -> None:
         self.scores = scores  # (B,) float32, raw
+        self.maxima = maxima  # (B,) float32: the highest value of the paper's map, whatever the score is
         self._maps = maps  # B tensors (h, w) on the device
         self._to_host = to_host
 
@@ -88,7 +104,7 @@ Groups = Sequence[
 
 
 def scores_of(groups: Groups) -> torch.Tensor:
-    """Return the scores of all groups, one group after the other (B,), on the device."""
+    """Return scores and maxima of all groups, one group after the other (B, 2), on the device."""
     return torch.cat([scores for _, seen in groups for _, scores in seen])
 
 
@@ -100,9 +116,9 @@ def inspection(
     maps = dict(
         zip(order, (anomaly_map for _, seen in groups for smoothed, _ in seen for anomaly_map in smoothed), strict=True)
     )
-    ordered = np.empty(len(order), np.float32)
+    ordered = np.empty((len(order), 2), np.float32)
     ordered[order] = scores
-    return Inspection(ordered, [maps[row] for row in range(len(order))], to_host)
+    return Inspection(ordered[:, 0], ordered[:, 1], [maps[row] for row in range(len(order))], to_host)
 
 
 def rows_by_product(products: Sequence[str]) -> dict[str, list[int]]:

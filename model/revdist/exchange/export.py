@@ -102,7 +102,7 @@ def model(found: Bundle, teacher: Teacher, *, batch: int = 0) -> bytes:
         teacher=teacher,
         student=bundle.student(found),
         tiles=found.recipe.tiles,
-        scoring=Scoring.of(found.recipe),
+        scoring=bundle.scoring(found),
         mask=found.mask,
     )
     return assemble(parts, _metadata(found), batch=batch)
@@ -141,15 +141,38 @@ def _add_detector(graph: Graph, parts: Parts) -> None:
     tile_pixels = onnx_detector.cut(graph, pixels, parts.tiles)
     taught = graph.network(recording.record(trunk, picture), [tile_pixels])
     rebuilt = graph.network(recording.record(student, *features), taught)
-    distances = [onnx_detector.distance(graph, *pair) for pair in zip(taught, rebuilt, strict=True)]
-    pairs = zip(distances, detector.STRIDES, strict=True)
-    joined = [onnx_detector.join(graph, distance, parts.tiles, stride) for distance, stride in pairs]
+    pairs = list(zip(taught, rebuilt, strict=True))
+    distances = [onnx_detector.distance(graph, *pair) for pair in pairs]
+    joined = [
+        onnx_detector.join(graph, distance, parts.tiles, stride)
+        for distance, stride in zip(distances, detector.STRIDES, strict=True)
+    ]
+    if parts.scoring.combination is not None:
+        joined = _weighted(graph, joined, pairs, parts)
     mask, size = parts.mask, parts.tiles.size
     whole = _add_map(graph, joined, size, parts.scoring, MAP if mask is None else "whole_map")
     if mask is not None:
         inspected = torch.tensor(mask.inspected, dtype=torch.float32)
         graph.add("Mul", whole, graph.floats(inspected), results=[MAP])
     _add_score(graph, size[0] * size[1] if mask is None else int(mask.inspected.sum()), parts.scoring)
+
+
+def _weighted(graph: Graph, distances: list[str], pairs: Sequence[tuple[str, str]], parts: Parts) -> list[str]:
+    """Add what `Combination` computes; `distances`: three, joined; `pairs`: the maps of teacher and student."""
+    combination = parts.scoring.combination
+    assert combination is not None
+    weighted = list(distances)
+    for scale, gain in combination.gains.items():
+        scaled = graph.add("Mul", distances[scale - 1], graph.floats(gain))
+        total = graph.add("Add", scaled, graph.floats(combination.offsets[scale]))
+        if scale in combination.whitening:
+            residual = onnx_detector.residual(graph, *pairs[scale - 1])
+            whitening, centre = combination.whitening[scale], combination.centres[scale]
+            whitened = onnx_detector.squares(graph, residual, whitening, centre)
+            stride = detector.STRIDES[scale - 1]
+            total = graph.add("Add", total, onnx_detector.join(graph, whitened, parts.tiles, stride))
+        weighted[scale - 1] = total
+    return weighted
 
 
 def _add_map(graph: Graph, distances: Sequence[str], size: tuple[int, int], scoring: Scoring, name: str) -> str:
@@ -162,8 +185,10 @@ def _add_map(graph: Graph, distances: Sequence[str], size: tuple[int, int], scor
     wide = [graph.add("MatMul", distance, graph.floats(sides.columns)) for sides, distance in pairs]  # (B, H, w)
     if scoring.combine == "add":
         stacked = graph.add("Concat", *wide, axis=1)
-        all_rows = torch.cat([sides.rows for sides in spread.sides], 1)
-        return graph.add("MatMul", graph.floats(all_rows), stacked, results=[name])
+        all_rows = graph.floats(torch.cat([sides.rows for sides in spread.sides], 1))
+        if scoring.combination is None:
+            return graph.add("MatMul", all_rows, stacked, results=[name])
+        return graph.add("Relu", graph.add("MatMul", all_rows, stacked), results=[name])
     maps = [
         graph.add("MatMul", graph.floats(sides.rows), wide_map)
         for sides, wide_map in zip(spread.sides, wide, strict=True)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
+from revdist.bundle import bundle as bundles
 from revdist.bundle.bundle import Bundle
 from revdist.data import images
 from revdist.engines.engine import Engine
@@ -16,7 +17,6 @@ from revdist.evaluation.evaluate import Evaluation, Inspected
 from revdist.evaluation.sensitivity import Grid, Sensitivity
 from revdist.report import cases
 from revdist.report.cases import Case, Chosen
-from revdist.scoring.detector import Scoring
 from revdist.thresholds.conformal import Calibration
 from revdist.training import holdout
 
@@ -117,7 +117,7 @@ def _golden(bundle: Bundle, engine: Engine, calibration: Calibration) -> tuple[C
 
 
 def _shown(bundle: Bundle, engine: Engine, calibration: Calibration, chosen: Sequence[Chosen]) -> tuple[Case, ...]:
-    scoring = Scoring.of(bundle.recipe)
+    scoring = bundles.scoring(bundle)
     return tuple(
         cases.show(engine, bundle.product, calibration, scoring, picture, bundle.recipe.reading) for picture in chosen
     )

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -18,6 +18,9 @@ from revdist.errors import TeacherError
 from revdist.networks import bottleneck, decoder, resnet
 from revdist.networks.teacher import NAMES, build_last_stage, channels, last_channels
 from revdist.recipe import SCALES, BottleneckName, Combine, Recipe, StudentName, default
+
+if TYPE_CHECKING:
+    from revdist.scoring.combination import Combination
 
 Features = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
 Each = TypeVar("Each")
@@ -133,11 +136,12 @@ class Scoring:
     scales: tuple[int, ...] = SCALES  # scales that count: 1 fine, 2 middle, 3 coarse
     combine: Combine = "add"
     top_share: float = 0.0  # share of the map's values whose mean is the score; 0: the highest value
+    combination: Combination | None = None  # of the combined score; None: the distances themselves are the map's
 
     @classmethod
-    def of(cls, recipe: Recipe) -> Scoring:
-        """Return the scoring of a recipe."""
-        return cls(scales=recipe.scales, combine=recipe.combine, top_share=recipe.top_share)
+    def of(cls, recipe: Recipe, combination: Combination | None = None) -> Scoring:
+        """Return the scoring of a recipe; `combination`: what a recipe with the combined score has measured."""
+        return cls(scales=recipe.scales, combine=recipe.combine, top_share=recipe.top_share, combination=combination)
 
     @property
     def strides(self) -> tuple[int, ...]:

@@ -18,7 +18,7 @@ import safetensors.numpy
 import safetensors.torch
 from torch import nn
 
-from revdist.bundle import bundle, bundle_files
+from revdist.bundle import bundle, bundle_files, score_file
 from revdist.bundle.bundle import Bundle, Golden, TeacherId
 from revdist.bundle.bundle_files import MANIFEST
 from revdist.data import images, painted_defects
@@ -29,9 +29,10 @@ from revdist.engines.loaded_product import Ranges
 from revdist.errors import BundleError
 from revdist.evaluation import evaluate
 from revdist.recipe import Recipe
+from revdist.scoring.combination import Combination
 from revdist.scoring.detector import Scoring
 from revdist.thresholds.conformal import Calibration
-from revdist.training import holdout
+from revdist.training import holdout, score_units
 from revdist.training.confirmation import NOTHING, Confirmed
 from revdist.training.holdout import GoodPictures
 
@@ -57,6 +58,8 @@ class Parts:
     calibration: Calibration
     golden: Sequence[tuple[Golden, npt.NDArray[np.uint8]]]  # each with its prepared picture (h, w, 3)
     student: nn.Module
+    combination: Combination | None  # of the combined score
+    score_pictures: int  # that the combination was measured on
     mask: InspectionMask | None = None
 
 
@@ -74,6 +77,7 @@ def pack(
     seen_before: Collection[str] = (),
     statistics: Mapping[str, Any] = MappingProxyType({}),
     confirmed: Confirmed = NOTHING,
+    combination: Combination | None = None,
     replace: bool = False,
     mask: InspectionMask | None = None,
 ) -> Bundle:
@@ -84,7 +88,7 @@ def pack(
     overwrite a bundle at `output`.
     Raises CalibrationError, ImageError, or BundleError where the bundle cannot be written.
     """
-    engine.add(product, student, recipe.size, Scoring.of(recipe), tile=recipe.tile, mask=mask)
+    engine.add(product, student, recipe.size, Scoring.of(recipe, combination), tile=recipe.tile, mask=mask)
     calibration = holdout.calibration_from_pictures(engine, product, good, held_out, recipe, confirmed)
     golden = _golden(
         engine,
@@ -109,6 +113,8 @@ def pack(
         golden=golden,
         student=student,
         mask=mask,
+        combination=combination,
+        score_pictures=len(score_units.chosen(fitted)) if combination else 0,
     )
     write(output, parts, replace=replace)
     return bundle.read(output)
@@ -156,6 +162,8 @@ def write(path: Path, parts: Parts, *, replace: bool) -> None:
     """
     state = {key: value.detach().cpu().contiguous() for key, value in parts.student.state_dict().items()}
     files = {bundle.STUDENT: safetensors.torch.save(state), bundle.CALIBRATION: _scores([parts.calibration])}
+    if parts.combination is not None:
+        files[bundle.SCORE] = score_file.content(parts.combination)
     files |= {vector.file: images.encode_png(pixels) for vector, pixels in parts.golden}
     files |= {bundle.MASK: parts.mask.png()} if parts.mask else {}
     manifest = {
@@ -173,6 +181,7 @@ def write(path: Path, parts: Parts, *, replace: bool) -> None:
         "quality": dict(parts.quality),
         "versions": dict(parts.versions),
         "calibrations": {parts.calibration.engine: parts.calibration.to_json()},
+        "score": {"kind": "combined", "pictures": parts.score_pictures} if parts.combination else None,
         "golden": [dataclasses.asdict(vector) for vector, _ in parts.golden],
     }
     if parts.mask:

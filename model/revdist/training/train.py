@@ -31,7 +31,7 @@ from revdist.networks.moving_average import Average
 from revdist.networks.teacher import Teacher, load_last_stage
 from revdist.recipe import Recipe, check_product
 from revdist.scoring import detector
-from revdist.training import confirmation, holdout, packing, steadiness, timing
+from revdist.training import confirmation, holdout, packing, score_units, steadiness, timing
 from revdist.training.checkpoint import Checkpoint, Sides, recipe_of_stopped, sides_of_stopped
 from revdist.training.feature_cache import Source
 from revdist.training.inspected import Inspected
@@ -102,6 +102,9 @@ def train(job: Job, teacher: Teacher, *, device: str = "auto") -> Bundle:
         del readable
         seen = [tile for picture in pictures for tile in recipe.tiles.cut(picture)]
         fit_result = fit(engine, student, seen, recipe, checkpoint, stop, mask)
+        combination = None
+        if recipe.score == "combined":
+            combination = score_units.measure(engine, fit_result.average, pictures, recipe, mask)
 
     packed = packing.pack(
         engine,
@@ -114,6 +117,7 @@ def train(job: Job, teacher: Teacher, *, device: str = "auto") -> Bundle:
         held_out=held_out,
         seen_before=sides.seen,
         quality={"final_loss": float(np.mean(fit_result.losses[-50:]))},
+        combination=combination,
         statistics={appearance.APPEARANCE: appearance.kept(trained), appearance.UNLIKE: unlike},
         confirmed=confirmed,
         replace=job.replace,

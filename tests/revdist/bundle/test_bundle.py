@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -13,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import safetensors.numpy
 import safetensors.torch
 import torch
 
@@ -192,15 +194,6 @@ def test_a_bundle_of_schema_5_counts_all_bits_and_stretches_pictures(tiny: Bundl
     older = bundle.read(tiny_copy)
     assert older.recipe == tiny.recipe
     assert (older.recipe.bits, older.recipe.fit, dict(older.statistics)) == (0, "stretch", {})
-
-
-@pytest.mark.parametrize("name", ["score"])
-def test_a_bundle_whose_scores_need_what_this_revdist_does_not_know_is_refused(tiny_copy: Path, name: str) -> None:
-    _change_manifest(tiny_copy, lambda manifest: manifest.update({name: "of a later revdist"}))
-    with pytest.raises(BundleError, match=f"it was made with a {name}, which this revdist does not know"):
-        bundle.read(tiny_copy)
-    _change_manifest(tiny_copy, lambda manifest: manifest.update({name: None}))
-    bundle.read(tiny_copy)
 
 
 @pytest.mark.parametrize("schema", [2, 3])
@@ -439,3 +432,63 @@ def test_statistics_of_another_kind_are_refused(tiny_copy: Path, statistics: dic
     _change_manifest(tiny_copy, lambda manifest: manifest.update(statistics=statistics))
     with pytest.raises(BundleError, match="not a bundle's manifest: statistics"):
         bundle.read(tiny_copy)
+
+
+def _change_score_file(path: Path, change: Callable[[dict[str, Any]], object]) -> None:
+    tensors = safetensors.numpy.load_file(path / "score.safetensors")
+    change(tensors)
+    content = safetensors.numpy.save(tensors)
+    (path / "score.safetensors").write_bytes(content)
+    sha256 = hashlib.sha256(content).hexdigest()
+    _change_manifest(path, lambda manifest: manifest["files"].update({"score.safetensors": sha256}))
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        (lambda tensors: tensors.pop("gains.1"), "missing or unknown: gains.1"),
+        (lambda tensors: tensors.update({"gains.4": tensors["gains.1"]}), "missing or unknown: gains.4"),
+        (lambda tensors: tensors.update({"gains.1": tensors["gains.2"]}), "gains.1 is not 16 x 24 finite values"),
+        (lambda tensors: tensors.update({"gains.1": -tensors["gains.1"]}), "gains.1 is not positive everywhere"),
+        (lambda tensors: tensors["centres.3"].fill(np.nan), "centres.3 is not 672 finite values"),
+        (lambda tensors: tensors["offsets.3"].fill(np.inf), "offsets.3 is not 4 x 6 finite values"),
+        (lambda tensors: tensors.update({"centres.2": tensors["centres.2"].astype(np.float64)}), "in float32"),
+        (lambda tensors: tensors["whitening.2"].fill(1), "whitening.2 is not lower triangular"),
+    ],
+)
+def test_a_score_file_that_does_not_fit_is_refused(
+    combined: Bundle, tmp_path: Path, change: Callable[[dict[str, Any]], object], told: str
+) -> None:
+    path = Path(shutil.copytree(combined.path, tmp_path / "bundle"))
+    _change_score_file(path, change)
+    with pytest.raises(BundleError, match=f"score.safetensors: .*{told}"):
+        bundle.read(path)
+
+
+def test_the_manifest_the_recipe_and_the_files_agree_on_the_score(
+    combined: Bundle, tiny_copy: Path, tmp_path: Path
+) -> None:
+    score = {"kind": "combined", "pictures": 19}
+    _change_manifest(tiny_copy, lambda manifest: manifest.update(score=score))
+    with pytest.raises(BundleError, match="score is combined, the recipe's is cosine"):
+        bundle.read(tiny_copy)
+    path = Path(shutil.copytree(combined.path, tmp_path / "combined"))
+    _change_manifest(path, lambda manifest: manifest.update(score=None))
+    with pytest.raises(BundleError, match="score is cosine, the recipe's is combined"):
+        bundle.read(path)
+    _change_manifest(path, lambda manifest: manifest.update(score=score | {"kind": "of a later revdist"}))
+    with pytest.raises(BundleError, match=r"score\.kind cannot be 'of a later revdist'"):
+        bundle.read(path)
+    _change_manifest(path, lambda manifest: manifest.update(score=score))
+    _change_manifest(path, lambda manifest: manifest["files"].pop("score.safetensors"))
+    with pytest.raises(BundleError, match=r"files\.score\.safetensors is missing"):
+        bundle.read(path)
+
+
+def test_a_bundle_of_before_there_were_two_scores_keeps_its_map(tiny: Bundle, tiny_copy: Path, engine: Engine) -> None:
+    _change_manifest(tiny_copy, lambda manifest: manifest["recipe"].pop("score"))
+    _change_manifest(tiny_copy, lambda manifest: manifest.pop("score"))
+    old = bundle.load(tiny_copy, engine, product="old")  # its golden pictures score as they did
+    assert (old.recipe.score, old.combination) == ("cosine", None)
+    assert old.recipe == tiny.recipe
+    engine.remove("old")

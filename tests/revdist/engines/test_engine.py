@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from networks import random_combination
 
 from revdist.data import images
 from revdist.data.images import Pixels
@@ -129,6 +130,24 @@ def test_a_scale_that_does_not_count_has_no_map(lite0: teacher.Teacher, mixed: t
     np.testing.assert_allclose(engine.scale_maps(picture, "product"), [fine, middle, coarse], rtol=1e-4, atol=1e-5)
     assert inspection.map(2).max() == inspection.scores[2]
     assert 0.5 < inspection.map(2).mean() / (fine * middle * coarse).mean() < 2, "near the product of smoothed maps"
+
+
+@pytest.mark.parametrize("tile", [None, (64, 64)])
+def test_products_of_both_scores_share_a_batch_and_each_has_the_paper_s_maximum(
+    lite0: teacher.Teacher, mixed: tuple[list[Pixels], list[str]], tile: tuple[int, int] | None
+) -> None:
+    engine, picture = Engine(lite0, device="cpu"), mixed[0][0]
+    size = picture.shape[:2]
+    student, combination = _student("efficientnet_lite0", 1), random_combination("efficientnet_lite0", size)
+    engine.add("plain", student, size, tile=tile)
+    engine.add("mean", student, size, detector.Scoring(top_share=0.1), tile=tile)
+    engine.add("both", student, size, detector.Scoring(combination=combination), tile=tile)
+    inspection = engine.inspect([picture] * 3, ["plain", "both", "mean"])
+    plain, both, mean = inspection.scores
+    np.testing.assert_allclose(inspection.maxima, plain, rtol=1e-6)
+    assert inspection.map(1).max() == both
+    assert len({plain, both, mean}) == 3
+    np.testing.assert_allclose(engine.scale_maps(picture, "both").sum(0), inspection.map(1), rtol=1e-4, atol=1e-5)
 
 
 def test_each_product_is_scored_as_its_recipe_says(
@@ -318,6 +337,7 @@ def test_bfloat16_scores_are_near_those_of_float32(
         engine.add(product, _student("efficientnet_lite0", seed), loaded.size(product))
     found, expected = engine.inspect(*mixed), loaded.inspect(*mixed)
     np.testing.assert_allclose(found.scores, expected.scores, rtol=1e-2)
+    np.testing.assert_array_equal(found.maxima, found.scores)
     assert not np.array_equal(found.scores, expected.scores)
     assert found.map(0).dtype == np.float32
     alone = [engine.inspect([each], [product]).scores[0] for each, product in zip(*mixed, strict=True)]
@@ -375,7 +395,10 @@ def test_the_cuda_path_never_mixes_devices(name: str, precision: str) -> None:
     engine = Engine(teacher.Teacher(name, teacher.build(name), "0" * 64), device="cuda", precision=precision)
     engine.add("bolt", detector.Student(name), (64, 96))
     engine.add("nut", detector.Student(name, bottleneck="pretrained"), (64, 96), detector.Scoring(combine="multiply"))
-    maps = engine.maps(torch.empty((3, 64, 96, 3), dtype=torch.uint8, device="cuda"), ["bolt", "bolt", "nut"])
+    engine.add(
+        "cog", detector.Student(name), (64, 96), detector.Scoring(combination=random_combination(name, (64, 96)))
+    )
+    maps = engine.maps(torch.empty((3, 64, 96, 3), dtype=torch.uint8, device="cuda"), ["bolt", "cog", "nut"])
     scores = detector.scores(maps)
     with pytest.raises(Exception, match="device"):  # the proof that a mix-up would be noticed
         engine.maps(torch.empty((3, 64, 96, 3), dtype=torch.uint8), ["bolt", "bolt", "nut"])
@@ -389,7 +412,8 @@ def test_the_cuda_path_never_mixes_devices(name: str, precision: str) -> None:
 def test_tiles_of_a_large_picture_go_through_cuda_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("revdist.engines.parts._TILES", 8)
     engine = Engine(teacher.Teacher("resnet18", teacher.build("resnet18"), "0" * 64), device="cuda")
-    engine.add("bolt", detector.Student("resnet18"), (160, 160), tile=(64, 96))
+    scoring = detector.Scoring(combination=random_combination("resnet18", (160, 160)))
+    engine.add("bolt", detector.Student("resnet18"), (160, 160), scoring, tile=(64, 96))
     engine.add("nut", detector.Student("resnet18"), (160, 160), tile=(64, 96))
     seen: list[int] = []
     whole = detector.normalise

@@ -30,7 +30,6 @@ from revdist.errors import RevdistError
 from revdist.exchange import export
 from revdist.networks import teacher
 from revdist.recipe import BottleneckName, Recipe
-from revdist.scoring.detector import Scoring
 from revdist.training import train
 
 Run = Callable[..., tuple[int, str, str]]
@@ -56,7 +55,7 @@ def prepared(paths: Sequence[Path], size: tuple[int, int]) -> list[Pixels]:
 def check_like_torch(found: Bundle, taught_by: teacher.Teacher, pictures: Sequence[Pixels]) -> None:
     """The exported graph gives the engine's maps and scores, alone and in batches."""
     engine = Engine(taught_by, device="cpu")
-    engine.add("part", bundle.student(found), found.size, Scoring.of(found.recipe), tile=found.recipe.tile)
+    engine.add("part", bundle.student(found), found.size, bundle.scoring(found), tile=found.recipe.tile)
     inspection = engine.inspect(pictures, ["part"] * len(pictures))
     content = export.model(found, taught_by)
     for begin, end in [(0, 1), (1, 4)]:
@@ -95,6 +94,14 @@ def test_tiles_give_what_the_engine_gives(
     tiled = dataclasses.replace(tiny, recipe=recipe, size=recipe.size)
     assert recipe.tiles.count > 1
     check_like_torch(tiled, lite0, prepared(good_cells[50:54], recipe.size))
+
+
+@pytest.mark.parametrize("tile", [None, (64, 64)])
+def test_the_combined_score_is_what_the_engine_gives(
+    tile: tuple[int, int] | None, combined: Bundle, lite0: teacher.Teacher, pictures: list[Pixels]
+) -> None:
+    recipe = dataclasses.replace(combined.recipe, tile=tile)
+    check_like_torch(dataclasses.replace(combined, recipe=recipe), lite0, pictures)
 
 
 @pytest.mark.parametrize("bottleneck", ["coarse", "oce", "pretrained"])

@@ -95,7 +95,10 @@ class Program(nn.Module):
         self._choosing = threading.Lock()
 
     def forward(self, seen: Sequence[torch.Tensor]) -> tuple[torch.Tensor, ...]:
-        """Take one tensor uint8 (B, h, w, 3), return three distances (B, H, W) float32. Any thread may call this."""
+        """Take one tensor uint8 (B, h, w, 3), return its outputs, float32: three distances (B, H, W), residuals.
+
+        Any thread may call this.
+        """
         tensor = openvino_package().Tensor
         (pixels,) = (batch.contiguous() for batch in seen)
         compiled = self._for(tuple(pixels.shape), side_by_side=in_lane())
@@ -149,7 +152,7 @@ class _Compiled:
     """A network that is compiled for one shape."""
 
     requests: SimpleQueue[Any]  # openvino.InferRequest that are free; each runs once at a time
-    outputs: list[tuple[int, ...]]  # shapes (B, H, W)
+    outputs: list[tuple[int, ...]]  # shapes (B, H, W); of residuals (B, C, H, W)
 
 
 @functools.cache
@@ -169,8 +172,11 @@ def detector(
     normalisation: tuple[torch.Tensor, torch.Tensor],
     ways: Ways,
     ranges: tuple[Ranges, Ranges] | None = None,
+    residuals: Sequence[int] = (),
 ) -> Program:
     """Make one network of normalisation, teacher, student and distances: pixels -> three distances.
+
+    The residuals (B, C, H, W) of the scales `residuals` follow, for the combined score.
 
     `normalisation`: mean and std (3,); `ranges`: of both networks' maps, for int8. Distances are computed in float32 in
     any precision, because OpenVINO keeps all operations behind the last convolution in float32. Raises RevdistError for
@@ -188,8 +194,10 @@ def detector(
         taught, quant_params = first.integers(first.add([picture]))
         second = onnx_quantised.Network(graph, student, ranges[1], quant_params)
         rebuilt, taught = second.add(taught), second.inputs
-    pairs = zip(taught, rebuilt, strict=True)
-    return Program(graph, [onnx_detector.distance(graph, *pair) for pair in pairs], ways)
+    pairs = list(zip(taught, rebuilt, strict=True))
+    outputs = [onnx_detector.distance(graph, *pair) for pair in pairs]
+    outputs += [onnx_detector.residual(graph, *pairs[scale - 1]) for scale in residuals]
+    return Program(graph, outputs, ways)
 
 
 def _read(graph: Graph, outputs: Sequence[str]) -> Any:

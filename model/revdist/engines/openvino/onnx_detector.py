@@ -38,6 +38,22 @@ def distance(graph: Graph, taught: str, rebuilt: str) -> str:
     return graph.add("Sub", graph.floats(1.0), graph.add("Div", dot, graph.add("Mul", *norms)))
 
 
+def residual(graph: Graph, taught: str, rebuilt: str) -> str:
+    """Add `combination.residual`: two (B, C, H, W) -> the same."""
+    least = graph.floats(detector.EPSILON)
+    units = [
+        graph.add("Div", feature_map, graph.add("Max", graph.add("ReduceL2", feature_map, axes=[1], keepdims=1), least))
+        for feature_map in (taught, rebuilt)
+    ]
+    return graph.add("Sub", *units)
+
+
+def squares(graph: Graph, residuals: str, whitening: torch.Tensor, centre: torch.Tensor) -> str:
+    """Add `combination.squares`: (B, C, H, W) -> (B, H, W)."""
+    white = graph.add("Conv", residuals, graph.floats(whitening[:, :, None, None]), graph.floats(-centre))
+    return graph.add("ReduceSumSquare", white, axes=[1], keepdims=0)
+
+
 def cut(graph: Graph, pictures: str, tiles: Tiles) -> str:
     """Cut tiles: (B, C, h, w) -> (T * B, C, h', w'), tile by tile, unlike the engine: ONNX can split that evenly."""
     if tiles.count == 1:

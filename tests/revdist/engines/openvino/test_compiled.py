@@ -18,6 +18,7 @@ from networks import randomised
 from torch import nn
 
 from revdist.bundle import bundle
+from revdist.bundle.bundle import Bundle
 from revdist.data import images
 from revdist.data.images import Pixels
 from revdist.engines import backend, recording
@@ -196,6 +197,32 @@ def test_an_engine_scores_mixed_batches_as_torch_does(
         np.testing.assert_allclose(alone.scores[0], found.scores[row], rtol=2e-6)
     scales = engine.scale_maps(mixed[0][0], mixed[1][0])
     np.testing.assert_allclose(scales.sum(0), found.map(0), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("precision", "close"), [("float32", 1e-4), pytest.param("bfloat16", 5e-2, marks=needs_bfloat16)]
+)
+@pytest.mark.parametrize("tile", [None, (64, 64)])
+def test_the_combined_score_is_that_of_torch(
+    combined: Bundle,
+    lite0: teacher.Teacher,
+    mixed: tuple[list[Pixels], list[str]],
+    tile: tuple[int, int] | None,
+    precision: str,
+    close: float,
+) -> None:
+    picture, inspections = mixed[0][0], []
+    for engine in (
+        Engine(lite0, device="cpu"), Engine(lite0, device="cpu", precision=precision, runtime="openvino")
+    ):  # fmt: skip
+        engine.add("cell", bundle.student(combined), combined.size, bundle.scoring(combined), tile=tile)
+        inspections.append(engine.inspect([picture] * 5, ["cell"] * 5))
+    expected, found = inspections
+    np.testing.assert_allclose(found.scores, expected.scores, rtol=close)
+    np.testing.assert_allclose(found.maxima, expected.maxima, rtol=close)
+    if precision == "float32":
+        np.testing.assert_allclose(found.map(0), expected.map(0), rtol=close, atol=close)
+    assert expected.scores[0] != pytest.approx(expected.maxima[0], rel=0.1)
 
 
 @needs_int8

@@ -24,6 +24,7 @@ from rejectd.contract.settings import Engine as EngineSettings
 from rejectd.process.systemd import starting
 from revdist.bundle import bundle as bundles
 from revdist.data import fitting, images
+from revdist.data.appearance import BRIGHTNESS
 from revdist.data.appearance import of_pixels as looks
 from revdist.data.inspection_mask import InspectionMask
 from revdist.data.reading import Fit
@@ -37,7 +38,7 @@ from revdist.files.trouble import shown
 from revdist.networks import teacher as teachers
 from revdist.thresholds.conformal import Calibration
 
-__all__ = ["Begun", "GoldenPicture", "Inspector", "InspectorError", "Model", "heatmap", "looks"]
+__all__ = ["BRIGHTNESS", "Begun", "GoldenPicture", "Inspector", "InspectorError", "Model", "heatmap", "looks"]
 
 _NICE = 1  # with 5, beside twelve busy programs on two processors, a picture took 857 ms in the place of 319
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 import queue
 import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import TypeAlias
 
+from rejectd.cameras.depth import Depth
 from rejectd.contract.messages import PictureError, Pixels
 from rejectd.contract.settings import FolderCamera
 from revdist.data import pictures
@@ -33,7 +35,7 @@ class Reader:
             larger_file="`max_file_mb` of the camera allows more",
             larger_picture="`max_megapixels` of the camera allows more",
         )
-        self._read = read or read_picture
+        self._read = read or functools.partial(read_picture, depth=Depth())
         self._worker: _Worker | None = None
         self._stuck: list[_Worker] = []
 
@@ -111,10 +113,12 @@ class _Worker(threading.Thread):
             del answer  # or a picture stays in memory until the next one comes
 
 
-def read_picture(path: Path, limits: pictures.Limits) -> Pixels:
-    """Read and decode a file. Raises PictureError."""
+def read_picture(path: Path, limits: pictures.Limits, depth: Depth) -> Pixels:
+    """Read and decode a file of a camera whose `depth` is checked. Raises PictureError."""
     try:
-        return pictures.decode(pictures.content(path, limits), limits)
+        stored = pictures.values(pictures.content(path, limits), limits)
+        depth.check(stored, limits.bits)
+        return pictures.to_rgb8_of(stored, limits.bits)
     except pictures.ImageError as error:
         raise PictureError(f"{path.name}: {error.message}", hint=error.hint) from error
     except trouble.FILE_ERRORS as error:

@@ -22,7 +22,7 @@ from rejectd.contract import settings_file
 from rejectd.contract.messages import Exposure, PictureError, Pixels, RejectdError
 from rejectd.contract.settings import AnyCamera, FolderCamera, FolderMode, Product, Settings, VideoCamera
 from rejectd.control.thresholds import at_start
-from rejectd.inspector import Inspector, check_depth
+from rejectd.inspector import BRIGHTNESS, Inspector, Model, check_depth, looks
 from rejectd.mqtt import connect, try_rights
 from rejectd.storage import database
 from rejectd.storage.outbox import OutboxError
@@ -34,6 +34,9 @@ _PICTURE_S = 10.0
 _STREAM_S = 3.0  # the first picture of a stream may be good where its time stamps make all others stale
 _OTHER_SHAPE = math.log(1.05)  # width to height: more than that makes round parts oval for the model
 _OTHER_SIZE = math.log(1.25)
+_BLACK = 1  # highest value of a black picture
+_SATURATED = 0.98  # share of the values at the highest level, as for training
+_OTHER_LIGHT = 1.5  # times the brightness of the brightest picture trained with, or of the darkest
 _UNJUDGED = "this picture cannot be judged; the service would answer unjudged"
 
 
@@ -48,10 +51,10 @@ def check(file: Path) -> Iterator[tuple[bool, str]]:
     yield from _try("journal", lambda: _journal(settings, file))
     yield from _try("evidence", lambda: places.evidence(settings, file))
     yield from _try("metrics", lambda: places.metrics(settings))
-    made_with: dict[str, Size | None] = {}
-    yield from _bundles(settings, made_with)
+    models: dict[str, Model] = {}
+    yield from _bundles(settings, models)
     for name, camera in settings.cameras.items():
-        yield from _try(f"camera {name}", functools.partial(_camera, camera, made_with.get(camera.product)))
+        yield from _try(f"camera {name}", functools.partial(_camera, camera, models.get(camera.product)))
     yield from _try("broker", lambda: _broker(settings))
 
 
@@ -95,10 +98,10 @@ def _place(journal: Path) -> str:
     return f"{journal} will be created"
 
 
-def _bundles(settings: Settings, made_with: dict[str, Size | None]) -> Iterator[tuple[bool, str]]:
-    """Each bundle by itself, so that a bad one does not hide the others. Notes what pictures each was made with."""
+def _bundles(settings: Settings, models: dict[str, Model]) -> Iterator[tuple[bool, str]]:
+    """Each bundle by itself, so that a bad one does not hide the others. Keeps what was loaded in `models`."""
     for name, product in settings.products.items():
-        attempt = functools.partial(_bundle, settings, name, product, made_with)
+        attempt = functools.partial(_bundle, settings, name, product, models)
         yield from _try(f"product {name}", attempt)
     if len(settings.products) > 1:
         yield from _try("products together", lambda: _together(settings))
@@ -109,21 +112,21 @@ def _together(settings: Settings) -> str:
         return f"one teacher, {len(inspector.models)} students"
 
 
-def _bundle(settings: Settings, name: str, product: Product, made_with: dict[str, Size | None]) -> str:
+def _bundle(settings: Settings, name: str, product: Product, models: dict[str, Model]) -> str:
     with closing(Inspector(settings.engine, {name: product})) as inspector:
         model = inspector.models[name]
     for camera_name, camera in settings.cameras.items():
         if camera.product == name:
             check_depth(camera_name, camera, model)
-    made_with[name] = model.picture_size
+    models[name] = model
     threshold = at_start(product, model)
     told = f"threshold {threshold.value:.4g} ({threshold.source})"
     return f"bundle {model.digest[:12]} on {model.engine}, {told}, golden pictures agree"
 
 
-def _camera(camera: AnyCamera, made_with: Size | None) -> str:
+def _camera(camera: AnyCamera, model: Model | None) -> str:
     if not (isinstance(camera, FolderCamera) and camera.mode is FolderMode.WATCH):
-        return _fitting(camera, _picture(camera).shape, made_with)
+        return _shown(camera, _picture(camera), model)
     device = driver(camera)
     try:
         device.open()
@@ -132,7 +135,7 @@ def _camera(camera: AnyCamera, made_with: Size | None) -> str:
     clock = whose_clock(file_system(camera.path))
     shown = camera.model_copy(update={"mode": FolderMode.REPLAY, "rate_hz": None})
     try:
-        return f"{camera.path} is watched, {clock}; {_fitting(camera, _picture(shown).shape, made_with)}"
+        return f"{camera.path} is watched, {clock}; {_shown(camera, _picture(shown), model)}"
     except NoPictureError:
         return f"{camera.path} is watched, {clock}; with no picture yet to look at"
 
@@ -155,6 +158,41 @@ def _picture(camera: AnyCamera) -> Pixels:
         raise NoPictureError("there is no picture", hint=hint) from error
     finally:
         device.close()
+
+
+def _shown(camera: AnyCamera, pixels: Pixels, model: Model | None) -> str:
+    """What a picture looks like: its size, and its values beside those of the pictures trained with."""
+    told = _fitting(camera, pixels.shape, model.picture_size if model else None)
+    if camera.region:
+        x, y, width, height = camera.region
+        pixels = pixels[y : y + height, x : x + width]
+    return told + _values(pixels, model)
+
+
+def _values(pixels: Pixels, model: Model | None) -> str:
+    """What is to be said of a picture's values. Raises CameraError if nothing can be seen in the picture."""
+    lowest, highest = int(pixels.min()), int(pixels.max())
+    useless = ""
+    if highest <= _BLACK:
+        useless = "black"
+    elif float((pixels == 255).mean()) >= _SATURATED:
+        useless = "saturated"
+    elif lowest == highest:
+        useless = "of one colour"
+    if useless:
+        hint = "check light, exposure and lens, and the depth of its pictures (`bits`)"
+        raise CameraError(f"the picture is {useless}: its values are {lowest} to {highest}, of 0 to 255", hint=hint)
+    trained = model.looks.get(BRIGHTNESS) if model else None
+    if trained is None or not len(trained):
+        return ""
+    brightness = looks(pixels)[0]
+    if trained[0] / _OTHER_LIGHT <= brightness <= trained[-1] * _OTHER_LIGHT:
+        return ""
+    word = "darker" if brightness < trained[0] else "brighter"
+    return (
+        f"; much {word} than every picture trained with (mean {brightness:.0f}, trained {trained[0]:.0f} to "
+        f"{trained[-1]:.0f}, of 0 to 255): is that the same light, exposure and depth?"
+    )
 
 
 def _fitting(camera: AnyCamera, shape: tuple[int, ...], made_with: Size | None) -> str:

@@ -48,6 +48,7 @@ _TEMPORARY = ("~", ".tmp", ".part", ".partial", ".crdownload", ".filepart")
 _SIDE_MOST = 65_535  # pixels: the longest side of a JPEG
 _SCANS_MOST = 100  # of a JPEG: 10 are usual, and each costs a pass over all pixels
 _FULL = 65_535  # of 16 bits
+NARROW = 14  # bits: 16-bit pictures that need no more are data of fewer bits
 _DEPTHS = (8, 10, 12, 14, 16)
 _ROWS = 64  # rows that are narrowed at once, to need little memory
 BROKEN = (  # all errors that PIL's decoders raise for a broken file
@@ -143,8 +144,7 @@ def decode(data: bytes, limits: Limits = DEFAULT, *, bits: int = 0) -> Pixels:
     value becomes round(value / 257). Raises ImageError, without the path, for what is damaged, too large, not one
     picture, of another kind, or over what the stated bits hold.
     """
-    read = values(data, limits)
-    return to_rgb8(read, bits or limits.bits) if read.dtype != np.uint8 else _repeated(np.asarray(read, np.uint8))
+    return to_rgb8_of(values(data, limits), bits or limits.bits)
 
 
 def values(data: bytes, limits: Limits = DEFAULT) -> Values:
@@ -155,6 +155,11 @@ def values(data: bytes, limits: Limits = DEFAULT) -> Values:
     if not data:
         raise ImageError("the file is empty")
     return _DECODERS[picture_headers.kind(data)](data, limits)
+
+
+def to_rgb8_of(stored: Values, bits: int) -> Pixels:
+    """Convert what `values` returns to uint8 (H, W, 3). Raises ImageError as `to_rgb8` does."""
+    return to_rgb8(stored, bits) if stored.dtype != np.uint8 else _repeated(np.asarray(stored, np.uint8))
 
 
 def to_rgb8(deep: Values, bits: int) -> Pixels:

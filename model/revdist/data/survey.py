@@ -31,7 +31,6 @@ log = logging.getLogger("revdist")
 
 NAMED = 3  # files that a line names
 NAMED_MOST = 10  # unreadable pictures that an error names
-NARROW = 14  # bits: a set of 16-bit pictures that needs no more is data of fewer bits
 SATURATED = 0.98  # share of the values at the highest level
 _ORIENTATION = 274
 _Answer = TypeVar("_Answer")
@@ -85,7 +84,7 @@ def read(path: Path, how: Reading) -> images.Pixels:
     """Read a single picture as images.read does; warn where it looks like data of fewer bits."""
     stored = images.values(path)
     highest = int(stored.max())
-    if stored.dtype == np.uint16 and not how.bits and highest < 1 << NARROW:
+    if stored.dtype == np.uint16 and not how.bits and highest < 1 << pictures.NARROW:
         log.warning(
             "%s: no 16-bit value is over %d: it looks like %d-bit data, and is taken over all 16 bits",
             trouble.shown(path), highest, pictures.usual_bits(highest),
@@ -152,7 +151,7 @@ def check_depth(looks: Sequence[Look], how: Reading) -> None:
     used = functools.reduce(operator.or_, (picture.used_bits for picture in deep), 0)
     if not deep or how.bits:
         return
-    if used.bit_length() <= NARROW:
+    if used.bit_length() <= pictures.NARROW:
         bits = pictures.usual_bits(used)
         raise DataError(
             f"{folder_of(looks)}: the values of {_count(deep, looks)} 16-bit pictures are all under {1 << bits}: they "
@@ -160,7 +159,7 @@ def check_depth(looks: Sequence[Look], how: Reading) -> None:
             hint=f"say how many bits the camera gives: --bits {bits} (or --bits 16 if they are truly that dark)",
         )
     empty = (used & -used).bit_length() - 1
-    if empty >= 16 - NARROW:
+    if empty >= 16 - pictures.NARROW:
         log.info(
             "%d 16-bit pictures hold %d-bit data, left-aligned: taken over all 16 bits, as they stand",
             len(deep), 16 - empty,

@@ -14,6 +14,7 @@ import pytest
 from PIL import Image
 
 from rejectd.cameras import reading
+from rejectd.cameras.depth import Depth
 from rejectd.cameras.reading import STUCK_MOST, Reader
 from rejectd.contract.messages import CameraState, PictureError
 from rejectd.contract.settings import FolderCamera, FolderMode
@@ -54,7 +55,35 @@ def test_a_picture_of_fewer_bits_is_read_as_training_reads_it(tmp_path):
     twelve = pictures.decode((tmp_path / "a.png").read_bytes(), bits=12)
     assert twelve[0, :, 0].tolist() == [0, 128, 255]
     assert np.array_equal(Reader(camera(bits=12)).load(tmp_path / "a.png", 10), twelve)
-    assert Reader(camera()).load(tmp_path / "a.png", 10)[0, :, 0].tolist() == [0, 8, 16]
+    assert Reader(camera(bits=16)).load(tmp_path / "a.png", 10)[0, :, 0].tolist() == [0, 8, 16]
+
+
+@pytest.mark.parametrize(("highest", "bits"), [(1023, 10), (4095, 12), (16_383, 14)])
+def test_a_16_bit_picture_that_holds_fewer_bits_is_no_picture_of_a_part_until_they_are_stated(tmp_path, highest, bits):
+    Image.fromarray(np.array([[0, highest // 2, highest]], np.uint16)).save(tmp_path / "a.png")
+    reader = Reader(camera())
+    for _ in range(3):
+        with pytest.raises(PictureError, match=f"looks like {bits}-bit data.*`bits: {bits}` of the camera"):
+            reader.load(tmp_path / "a.png", 10)
+
+
+def test_a_camera_of_16_bits_may_show_a_dark_part_once_it_has_shown_its_range(tmp_path):
+    Image.fromarray(np.array([[0, 60_000]], np.uint16)).save(tmp_path / "bright.png")
+    Image.fromarray(np.array([[0, 4095]], np.uint16)).save(tmp_path / "dark.png")
+    reader = Reader(camera())
+    reader.load(tmp_path / "bright.png", 10)
+    assert reader.load(tmp_path / "dark.png", 10)[0, :, 0].tolist() == [0, 16]
+
+
+def test_a_watched_camera_of_12_bits_in_16_bit_files_gives_no_picture_to_judge(capture, tmp_path):
+    taken = capture(FolderCamera(product="cell", path=tmp_path, mode=FolderMode.WATCH))
+    taken.wait_for_state(CameraState.UP)
+    for number in range(2):
+        Image.fromarray(np.array([[0, 4095]], np.uint16)).save(tmp_path / f"{number}.tmp.png")
+        (tmp_path / f"{number}.tmp.png").rename(tmp_path / f"{number}.png")
+    taken.wait(lambda taken: len(taken.pictures) >= 2)
+    assert all("looks like 12-bit data" in picture.fault for picture in taken.pictures)
+    assert all(picture.pixels is None for picture in taken.pictures)
 
 
 def test_all_pictures_are_read_by_one_thread():
@@ -167,9 +196,9 @@ def test_a_picture_that_cannot_be_read_is_a_fault_before_its_deadline_and_the_ne
     answers = threading.Event()
     whole = reading.read_picture
 
-    def slow(path: Path, limits: pictures.Limits) -> np.ndarray:
+    def slow(path: Path, limits: pictures.Limits, depth: Depth) -> np.ndarray:
         assert not path.name.startswith("stuck") or answers.wait(30)
-        return whole(path, limits)
+        return whole(path, limits, depth)
 
     monkeypatch.setattr(reading, "read_picture", slow)
     taken = capture(FolderCamera(product="cell", path=tmp_path, mode=FolderMode.WATCH))

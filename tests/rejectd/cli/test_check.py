@@ -11,10 +11,12 @@ import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 from access import documented_access, guarded
 from line import LINE, ROOT, digest
 from peers import Mosquitto, need_peer
+from PIL import Image
 
 from rejectd.cameras import CameraError
 from rejectd.cli import places
@@ -34,6 +36,7 @@ from rejectd.contract.settings import (
     Protocol,
     Settings,
 )
+from rejectd.inspector import Model
 from rejectd.mqtt import RightsError, connect, try_rights
 
 
@@ -218,6 +221,38 @@ def test_a_region_beyond_the_picture_and_a_camera_of_another_shape_are_named(tmp
         CameraError, match="1920 x 1080 pixels, but the bundle was made with pictures of 300 x 300; set"
     ):
         _fitting(whole, (1080, 1920, 3), (300, 300))
+
+
+@pytest.mark.parametrize(("value", "said"), [(1, "black"), (255, "saturated"), (90, "of one colour")])
+def test_a_picture_in_which_nothing_can_be_seen_is_named(tmp_path: Path, value: int, said: str) -> None:
+    Image.fromarray(np.full((30, 40, 3), value, np.uint8)).save(tmp_path / "a.png")
+    with pytest.raises(CameraError, match=f"the picture is {said}: its values are {value} to {value}"):
+        _camera(FolderCamera(product="cell", path=tmp_path), None)
+
+
+@pytest.mark.parametrize("mode", FolderMode)
+def test_a_picture_of_12_bits_in_a_16_bit_file_is_named_with_the_setting(tmp_path: Path, mode: FolderMode) -> None:
+    deep = np.linspace(0, 4095, 1200).astype(np.uint16).reshape(30, 40)
+    Image.fromarray(deep).save(tmp_path / "a.png")
+    with pytest.raises(CameraError, match=r"looks like 12-bit data.*unjudged"):
+        _camera(FolderCamera(product="cell", path=tmp_path, mode=mode), None)
+    assert _camera(FolderCamera(product="cell", path=tmp_path, mode=mode, bits=12), None)
+
+
+def test_a_picture_much_darker_than_those_trained_with_is_told(bundle: Path, tmp_path: Path) -> None:
+    models: dict[str, Model] = {}
+    line = settings(tmp_path).model_copy(
+        update={"products": {"cell": Product(bundle=bundle)}, "engine": Engine(device=Device.CPU)}
+    )
+    assert all(works for works, _ in _bundles(line, models))
+    low, *_, high = models["cell"].looks["brightness"]
+    for mean, said in ((low / 4, "much darker than every picture trained with"), ((low + high) / 2, "")):
+        picture = np.full((300, 300, 3), round(mean) - 2, np.uint8)
+        picture[::2] += 4
+        Image.fromarray(picture).save(tmp_path / "a.png")
+        told = _camera(FolderCamera(product="cell", path=tmp_path), models["cell"])
+        assert said in told
+        assert ("darker" in told, "brighter" in told) == (bool(said), False)
 
 
 # a watched folder

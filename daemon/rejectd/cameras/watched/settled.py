@@ -6,6 +6,7 @@ import time
 from pathlib import Path
 
 from rejectd.cameras import reading
+from rejectd.cameras.depth import Depth
 from rejectd.cameras.watched.incoming import Incoming
 from rejectd.cameras.watched.listing import Stamp, stamp_of
 from rejectd.cameras.watched.names import Part
@@ -24,6 +25,7 @@ class Settled:
         self._root = settings.path
         self._incoming = incoming
         self._reader = reading.Reader(settings, read=self._read_stamped)
+        self._depth = Depth()
         self._stamps: dict[Path, tuple[Stamp | None, Stamp | None]] = {}  # before and after the last reading
 
     def load(self, part: Part, timeout_s: float) -> Pixels:
@@ -76,6 +78,6 @@ class Settled:
         """Read a picture, and its stamp before and after. Runs in the reader's thread, since a share may not answer."""
         before = stamp_of(path)
         try:
-            return reading.read_picture(path, limits)
+            return reading.read_picture(path, limits, self._depth)
         finally:
             self._stamps[path] = before, stamp_of(path)

@@ -14,7 +14,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from rejectd.contract.messages import GOLDEN, CameraState, Cause, Decision, DriftCause
+from rejectd.contract.messages import GOLDEN, STREAM_EVENTS, CameraState, Cause, Decision, DriftCause, StreamCounts
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -27,7 +27,7 @@ _SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 STAGES = ("prepare", "wait", "inspect", "publish")
 CERTIFICATES = ("broker", "client", "authority")
 DRIFT_SIGNS = ("score", "brightness", "contrast", "sharpness", "place", "rejects")
-SERIES = {"the service": 143, "a camera": 69, "a station": 42, "a product": 24}  # at most; parts never add any
+SERIES = {"the service": 143, "a camera": 77, "a station": 42, "a product": 24}  # at most; parts never add any
 
 
 class _Counts(Protocol):
@@ -128,6 +128,13 @@ class Metrics:
             ["camera"],
             registry=registry,
         )
+        self.stream = Counter(
+            "rejectd_camera_stream_events",
+            "What the stream of a GigE Vision or USB3 Vision camera counted: packets that were sent again or never "
+            "came, pictures without a buffer or that came in part. Other cameras stay at 0.",
+            ["camera", "event"],
+            registry=registry,
+        )
         self.broker_connected = Gauge("rejectd_broker_connected", "1 while the broker is connected.", registry=registry)
         self.outbox = Gauge(
             "rejectd_outbox_events", "Defect events that the broker has not acknowledged.", registry=registry
@@ -223,6 +230,11 @@ class Metrics:
         if state in (CameraState.DOWN, CameraState.DEGRADED):
             self.camera_faults.labels(camera).inc()
 
+    def stream_counted(self, camera: str, counts: StreamCounts) -> None:
+        """Note what the stream of a camera counted."""
+        for event in STREAM_EVENTS:
+            self.stream.labels(camera, event).inc(getattr(counts, event))
+
     def batch_ended(self, frames: int, elapsed_ns: int) -> None:
         """Note a batch that the engine has inspected."""
         self.batch.observe(frames)
@@ -233,15 +245,7 @@ class Metrics:
         for stage in STAGES:
             self.stage.labels(stage)
         for camera in cameras:
-            self.camera_up.labels(camera)
-            self.camera_faults.labels(camera)
-            self.rewritten.labels(camera)
-            self.not_seen.labels(camera)
-            self.drift_skipped.labels(camera)
-            for drift_cause in DriftCause:
-                self.drift.labels(camera, drift_cause)
-            for sign in DRIFT_SIGNS:
-                self.drift_evidence.labels(camera, sign)
+            self._create_children_of(camera)
         for owner in (*cameras, *others):
             if owner != GOLDEN:
                 self.told.labels(owner)
@@ -256,6 +260,19 @@ class Metrics:
             self.sacrificed.labels(label)
         for certificate in CERTIFICATES:
             self.certificate.labels(certificate)
+
+    def _create_children_of(self, camera: str) -> None:
+        self.camera_up.labels(camera)
+        self.camera_faults.labels(camera)
+        self.rewritten.labels(camera)
+        self.not_seen.labels(camera)
+        self.drift_skipped.labels(camera)
+        for drift_cause in DriftCause:
+            self.drift.labels(camera, drift_cause)
+        for sign in DRIFT_SIGNS:
+            self.drift_evidence.labels(camera, sign)
+        for event in STREAM_EVENTS:
+            self.stream.labels(camera, event)
 
 
 class Names(NamedTuple):

@@ -157,6 +157,8 @@ class Pipeline:
         def remark(of_driver: Remark) -> None:
             self._stages.metrics.rewritten.labels(name).inc(of_driver.rewritten)
             self._stages.metrics.not_seen.labels(name).inc(of_driver.missed)
+            if of_driver.stream:
+                self._stages.metrics.stream_counted(name, of_driver.stream)
 
         report(CameraState.STARTING, "")
         for frame, picture in pictures(camera, stop, report, enter, remark=remark, opener=self._opener):

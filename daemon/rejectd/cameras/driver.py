@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Protocol
 
-from rejectd.contract.messages import Exposure, Pixels, RejectdError
+from rejectd.contract.messages import Exposure, Pixels, RejectdError, StreamCounts
 
 
 class CameraError(RejectdError):
@@ -28,6 +28,7 @@ class Remark:
     unseen: bool = False  # parts pass that the camera does not show
     rewritten: int = 0  # files that were written again after their part was shown
     missed: int = 0  # pictures that came while nobody looked
+    stream: StreamCounts | None = None  # what the stream counted since the last remark
 
 
 class Driver(Protocol):

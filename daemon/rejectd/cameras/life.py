@@ -18,10 +18,11 @@ from rejectd.cameras.device import TICK_S, Crash, Device
 from rejectd.cameras.driver import CameraError, Driver, Ended, Remark
 from rejectd.cameras.picture_check import FROZEN, Check
 from rejectd.contract.messages import CameraState, Exposure, Frame, Picture, PictureError
-from rejectd.contract.settings import AnyCamera, FolderCamera, V4l2Camera, VideoCamera
+from rejectd.contract.settings import AnyCamera, AravisCamera, FolderCamera, GenicamCamera, V4l2Camera, VideoCamera
 
 REOPEN_FROZEN_S = 60.0  # a camera whose encoder hangs often comes back with a new connection
 SILENCE_S = 10.0  # beyond the camera's own timeouts: the driver hangs
+GENICAM_OPEN_S = 10.0  # the longest that a camera which has gone is waited for, to close and to open it
 LATE_S = 10.0  # how long an idle camera stays down after an exposure that was noticed after its deadline
 UNSEEN_S = 60.0  # and after parts that it does not show: longer than from one part to the next
 USELESS_IN_A_ROW = 3  # one broken file does not make a camera degraded
@@ -41,6 +42,11 @@ def driver(settings: AnyCamera, *, since_unix_ns: int | None = None) -> Driver:
         from rejectd.cameras.streams.video import video
 
         return video(settings)
+    if isinstance(settings, AravisCamera):
+        from rejectd.cameras.genicam.aravis import AravisLink
+        from rejectd.cameras.genicam.camera import Genicam
+
+        return Genicam(settings, AravisLink(settings))
     from rejectd.cameras.v4l2 import V4l2
 
     return V4l2(settings)
@@ -218,9 +224,13 @@ class _State:
 def _own_timeouts_s(settings: AnyCamera) -> float:
     if isinstance(settings, VideoCamera):
         return settings.open_timeout_s + settings.read_timeout_s
+    if isinstance(settings, GenicamCamera):
+        return GENICAM_OPEN_S
     return settings.read_timeout_s if isinstance(settings, V4l2Camera) else 0.0
 
 
 def _reconnects(settings: AnyCamera) -> bool:
     """Whether a new connection can wake a frozen camera; a file would only start again."""
-    return isinstance(settings, V4l2Camera) or (isinstance(settings, VideoCamera) and is_stream(settings.url))
+    return isinstance(settings, V4l2Camera | GenicamCamera) or (
+        isinstance(settings, VideoCamera) and is_stream(settings.url)
+    )

@@ -18,13 +18,22 @@ from rejectd.contract import asyncapi, payloads, schemas, settings_schema
 from rejectd.contract.fields import Group, declared, kind
 from rejectd.contract.messages import GOLDEN, CameraState, Cause, Decision, RejectdError
 from rejectd.contract.requests import REQUESTS
-from rejectd.contract.settings import FolderCamera, Product, Settings, Station, V4l2Camera, VideoCamera
+from rejectd.contract.settings import (
+    AnyCamera,
+    AravisCamera,
+    FolderCamera,
+    Product,
+    Settings,
+    Station,
+    V4l2Camera,
+    VideoCamera,
+)
 from rejectd.ledger import Snapshot
 from rejectd.metrics import SERIES, Metrics
 from rejectd.stations import Fate
 from revdist.files import trouble
 
-_CAMERAS: tuple[type[FolderCamera | VideoCamera | V4l2Camera], ...] = (FolderCamera, VideoCamera, V4l2Camera)
+_CAMERAS: tuple[type[AnyCamera], ...] = (FolderCamera, VideoCamera, V4l2Camera, AravisCamera)
 _CAUSES: Mapping[Cause, str] = {
     Cause.LATE: "No result in time; the deadline was near.",
     Cause.OVERLOAD: "Too many frames wait, or no time was left to inspect it.",

@@ -225,6 +225,3 @@ class V4l2Camera(Camera):
         low=0,
         high=100_000,
     )
-
-
-AnyCamera: TypeAlias = FolderCamera | VideoCamera | V4l2Camera

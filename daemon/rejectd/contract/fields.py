@@ -23,6 +23,7 @@ HOST: dict[str, Any] = {
     "pattern": r"[A-Za-z0-9_.-]+|[0-9A-Fa-f:.]+(%\w+)?",
     "pattern_help": "a name or address alone, without mqtt:// and port",
 }
+FEATURE = r"^\s*[A-Za-z_][A-Za-z0-9_:.-]*\s*(=.*)?$"  # of a GenICam camera
 OWN_WORDS = ("unit", "pattern_help", "relative", "example")  # our own words about a field, beside JSON Schema's
 TWICE = "named_twice"  # the type of our own error in pydantic
 
@@ -77,6 +78,13 @@ Names: TypeAlias = Annotated[
     WithJsonSchema(
         {"type": "array", "items": {"type": "string", "minLength": 1}, "minItems": 1, "uniqueItems": True},
     ),
+]
+
+Features: TypeAlias = Annotated[  # in this order, and a name may come twice
+    tuple[Annotated[str, Field(pattern=FEATURE)], ...],
+    Field(min_length=1),
+    BeforeValidator(_listed),
+    WithJsonSchema({"type": "array", "items": {"type": "string", "pattern": FEATURE}, "minItems": 1}),
 ]
 
 

@@ -6,7 +6,7 @@ Messages are frozen. `*_ns` is `time.monotonic_ns()`, unless the name says `unix
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from datetime import UTC, datetime
 from enum import StrEnum
 from typing import TypeAlias
@@ -92,6 +92,29 @@ class Exposure:
     ready_ns: int = 0  # when the picture may be read; until then its file may be written again
     load: Callable[[float], Pixels] = no_picture  # reads and decodes within so many s, or raises PictureError
     held: bool = False  # the pixels are in memory already
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StreamCounts:
+    """What the stream of a camera counted."""
+
+    resent_packets: int = 0  # that were lost and came when asked for again
+    missing_packets: int = 0  # that never came
+    underruns: int = 0  # pictures for which there was no buffer
+    failures: int = 0  # pictures that came in part
+
+    def __sub__(self, before: StreamCounts) -> StreamCounts:
+        return StreamCounts(**{name: getattr(self, name) - getattr(before, name) for name in STREAM_EVENTS})
+
+    def __bool__(self) -> bool:
+        return any(getattr(self, name) for name in STREAM_EVENTS)
+
+    def __str__(self) -> str:
+        counts = ((name, getattr(self, name)) for name in STREAM_EVENTS)
+        return ", ".join(f"{count} {name.replace('_', ' ')}" for name, count in counts if count)
+
+
+STREAM_EVENTS = tuple(field.name for field in fields(StreamCounts))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -7,12 +7,11 @@ from __future__ import annotations
 
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, TypeAlias
 
 from pydantic import Field
 
 from rejectd.contract.camera_settings import (
-    AnyCamera,
     Camera,
     FolderCamera,
     FolderMode,
@@ -25,8 +24,11 @@ from rejectd.contract.camera_settings import (
     VideoCamera,
 )
 from rejectd.contract.fields import HOST, NAME, Group, Name, Names, Text, setting
+from rejectd.contract.genicam_settings import AravisCamera, GenicamCamera
 from rejectd.contract.messages import Policy
 from rejectd.contract.mqtt_settings import Commands, Mqtt, Protocol
+
+AnyCamera: TypeAlias = FolderCamera | VideoCamera | V4l2Camera | AravisCamera
 
 
 class Device(StrEnum):
@@ -309,6 +311,7 @@ class Settings(Group):
 
 __all__ = [
     "AnyCamera",
+    "AravisCamera",
     "Batch",
     "Camera",
     "Commands",
@@ -318,6 +321,7 @@ __all__ = [
     "Evidence",
     "FolderCamera",
     "FolderMode",
+    "GenicamCamera",
     "Journal",
     "Judging",
     "LogLevel",

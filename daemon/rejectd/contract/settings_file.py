@@ -13,6 +13,7 @@ from rejectd.contract.settings import (
     Camera,
     FolderCamera,
     FolderMode,
+    GenicamCamera,
     Mqtt,
     Page,
     Product,
@@ -191,6 +192,8 @@ def _check_cameras(reader: Reader, mqtt: Mqtt | None) -> None:
                 reader.mistake(f"{key}.settle_ms", f"{camera.settle_ms} leaves no time to inspect", hint)
         if isinstance(camera, VideoCamera):
             _check_video(camera, key, reader)
+        if isinstance(camera, GenicamCamera):
+            _check_genicam(camera, key, reader)
 
 
 def _deadline_ms(camera: Camera, name: str, reader: Reader) -> int:
@@ -298,6 +301,15 @@ def _check_video(camera: VideoCamera, key: str, reader: Reader) -> None:
     if stream and f"{key}.transport" in reader.lines and not camera.url.lower().startswith(("rtsp://", "rtsps://")):
         reader.mistake(f"{key}.transport", "has an effect on rtsp:// and rtsps:// alone", "remove it")
     _check_password(camera.username, camera.password_file, key, reader)
+
+
+def _check_genicam(camera: GenicamCamera, key: str, reader: Reader) -> None:
+    if camera.sensor_region and 0 in camera.sensor_region[2:]:
+        hint = "give [x, y, width, height] with width and height over 0"
+        reader.mistake(f"{key}.sensor_region", "has no area", hint)
+    for name in ("trigger_activation", "trigger_delay_us"):
+        if getattr(camera, name) is not None and camera.trigger_source is None:
+            reader.mistake(f"{key}.{name}", "has no effect without a trigger", "add `trigger_source:`, or remove it")
 
 
 def _check_address(url: str, key: str, reader: Reader) -> None:

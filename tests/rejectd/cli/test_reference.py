@@ -13,10 +13,18 @@ from rejectd.contract import payloads, schemas, settings_file
 from rejectd.contract.fields import Group
 from rejectd.contract.messages import Cause, Decision
 from rejectd.contract.requests import REQUESTS
-from rejectd.contract.settings import FolderCamera, Product, Settings, Station, V4l2Camera, VideoCamera
+from rejectd.contract.settings import (
+    AravisCamera,
+    FolderCamera,
+    Product,
+    Settings,
+    Station,
+    V4l2Camera,
+    VideoCamera,
+)
 
 CONFIG = Path(__file__).parents[3] / "config"
-CAMERAS = (FolderCamera, VideoCamera, V4l2Camera)
+CAMERAS = (FolderCamera, VideoCamera, V4l2Camera, AravisCamera)
 GROUPS = [
     hint for hint in typing.get_type_hints(Settings).values() if isinstance(hint, type) and issubclass(hint, Group)
 ]
@@ -40,7 +48,9 @@ def load(directory: Path, text: str) -> Settings:
 def uncommented(line: str) -> str:
     """A line of the example with its setting switched on; a sentence stays a comment."""
     found = COMMENTED.match(line)
-    if not found or found[2] not in SETTINGS | {"type", "camera2", "camera3", "part"}:
+    if not found or found[2] not in SETTINGS | {"type", "part"} | {
+        f"camera{number}" for number in range(2, len(CAMERAS) + 1)
+    }:
         return line
     return f"{found[1].replace('# ', '')}{found[2]}:{found[3]}"
 

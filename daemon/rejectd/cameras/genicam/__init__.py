@@ -1,0 +1,1 @@
+"""Cameras that speak GenICam: GigE Vision and USB3 Vision."""

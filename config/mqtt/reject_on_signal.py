@@ -43,7 +43,7 @@ class Gateway:
         self.root, self.camera, self.travel_s, self.tolerance_s = f"rejectd/v1/{line}", camera, travel_s, spacing_s / 2
         self.inbox: queue.Queue[tuple[str, float, float, dict[str, Any]]] = queue.Queue(10_000)
         self.parts: dict[int, Part] = {}  # by our own number: 1, 2, 3, ...
-        self.known: deque[str] = deque(maxlen=1000)  # event_id of verdicts: each may come twice
+        self.seen_verdicts: deque[str] = deque(maxlen=1000)  # event_id of verdicts: each may come twice
         self.counted, self.offset, self.ejected = 0, 0, 0  # the number of a part is its trigger number + offset
         self.heard, self.run_id, self.camera_up, self.state = NEVER, "", False, ""
         self.unpublished = 0  # verdicts of this run that nobody was told of
@@ -89,8 +89,8 @@ class Gateway:
                 self.heard = now if what == "line" and body["state"] == "online" and body["judging"] else NEVER
             elif what == "camera":
                 self.camera_up = body["state"] in ("up", "degraded")  # degraded: each part is unjudged, but seen
-            elif what == "verdict" and body["event_id"] not in self.known:
-                self.known.append(body["event_id"])
+            elif what == "verdict" and body["event_id"] not in self.seen_verdicts:
+                self.seen_verdicts.append(body["event_id"])
                 self.take(body, wall)
             self.drive(time.monotonic())
 
@@ -140,8 +140,8 @@ class Gateway:
             self.put("part")
 
 
-def say(**what: object) -> None:
-    print(json.dumps(what), flush=True)
+def say(**fields: object) -> None:
+    print(json.dumps(fields), flush=True)
 
 
 if __name__ == "__main__":

@@ -40,7 +40,7 @@ class Gateway:
         self.root, self.camera, self.travel_s, self.tolerance_s = f"rejectd/v1/{line}", camera, travel_s, spacing_s / 2
         self.inbox: queue.Queue[tuple[str, float, float, dict[str, Any]]] = queue.Queue(10_000)
         self.parts: dict[int, Part] = {}  # by our own number: 1, 2, 3, ...
-        self.known: deque[str] = deque(maxlen=1000)  # event_id of verdicts: each may come twice
+        self.seen_verdicts: deque[str] = deque(maxlen=1000)  # event_id of verdicts: each may come twice
         self.counted, self.offset, self.held = 0, 0, 0  # the number of a part is its trigger number + offset
         self.heard, self.state = NEVER, ""
         self.client = Client(CallbackAPIVersion.VERSION2, f"gate-{line}-{camera}", protocol=MQTTProtocolVersion.MQTTv5)
@@ -74,8 +74,8 @@ class Gateway:
                 self.heard = NEVER
             elif what == "status":
                 self.heard = now if body["state"] == "online" and body["judging"] else NEVER
-            elif what == "verdict" and body["event_id"] not in self.known:
-                self.known.append(body["event_id"])
+            elif what == "verdict" and body["event_id"] not in self.seen_verdicts:
+                self.seen_verdicts.append(body["event_id"])
                 self.take(body, wall)
             self.drive(time.monotonic())
 
@@ -117,8 +117,8 @@ class Gateway:
             self.put("part")
 
 
-def say(**what: object) -> None:
-    print(json.dumps(what), flush=True)
+def say(**fields: object) -> None:
+    print(json.dumps(fields), flush=True)
 
 
 if __name__ == "__main__":

@@ -24,7 +24,7 @@ class Trace:
     """A part as pairing remembers it, also after its verdict."""
 
     number: int
-    given: int | None  # the number that came with a picture
+    picture_number: int | None  # the number that came with a picture
     exposed_ns: int  # exposure of the view that opened the part
     earliest_ns: int  # earliest exposure of its views
     latest_ns: int  # latest exposure of its views
@@ -76,7 +76,7 @@ class Pairing:
             picture_number = number
         trace = Trace(
             number=number,
-            given=picture_number,
+            picture_number=picture_number,
             exposed_ns=exposed_ns,
             earliest_ns=exposed_ns,
             latest_ns=exposed_ns,
@@ -102,8 +102,8 @@ class Pairing:
         trace.latest_ns = max(trace.latest_ns, exposed_ns)
         if number is None:
             return
-        if trace.given is None:  # opened by a camera without numbers
-            trace.given = number
+        if trace.picture_number is None:  # opened by a camera without numbers
+            trace.picture_number = number
             self._by_number[number] = trace
         newest, behind = self._newest.get(camera, 0), self._is_behind(camera, number)
         trace.again |= number < newest and not behind and trace.shown.total() == 1
@@ -169,7 +169,8 @@ class Pairing:
         fitting = [
             trace
             for trace in self._between(exposed_ns - self._tolerance_ns, exposed_ns + self._tolerance_ns)
-            if self._fits(trace, exposed_ns) and (number is None or trace.given is None)  # two numbers are two parts
+            if self._fits(trace, exposed_ns)
+            and (number is None or trace.picture_number is None)  # two numbers are two parts
         ]
         return min(fitting, key=lambda trace: abs(trace.exposed_ns - exposed_ns), default=None)
 
@@ -184,8 +185,8 @@ class Pairing:
         ):
             oldest = self._traces.pop(0)
             self._forgotten_ns = oldest.exposed_ns
-            if oldest.given is not None and self._by_number.get(oldest.given) is oldest:
-                del self._by_number[oldest.given]
+            if oldest.picture_number is not None and self._by_number.get(oldest.picture_number) is oldest:
+                del self._by_number[oldest.picture_number]
 
 
 def _exposed(trace: Trace) -> int:

@@ -202,7 +202,7 @@ class Stations:
         )
         key = (name, trace.number, trace.deadline_ns)
         self._parts[key] = _Part(frame, trace, [key])
-        if trace.number or trace.given is not None:
+        if trace.number or trace.picture_number is not None:
             self._unsettled[name].append(trace)
         return trace
 

@@ -57,7 +57,7 @@ class Reader:
         self.mistakes: list[Mistake] = []
         self.lines: dict[str, int] = {}
         self.groups: dict[str, Any] = {}  # by key, only groups without a mistake
-        self._known: dict[yaml.Node, dict[str, tuple[int, yaml.Node]]] = {}
+        self._entries_of_node: dict[yaml.Node, dict[str, tuple[int, yaml.Node]]] = {}
         self._loader: yaml.SafeLoader | None = None
 
     def root(self, text: str) -> yaml.Node | None:
@@ -123,8 +123,8 @@ class Reader:
             hint = "put a space after the colon" if colon else "write `name: value` lines, indented below the key"
             self._add(node.start_mark.line + 1, key or "file", f"{shown} is not a group of settings", hint)
             return None
-        if node in self._known:  # merged keys are in it already
-            return self._known[node]
+        if node in self._entries_of_node:  # merged keys are in it already
+            return self._entries_of_node[node]
         first_lines: dict[str, int] = {}
         for name_node, _ in node.value:
             if not isinstance(name_node, yaml.ScalarNode):
@@ -153,8 +153,8 @@ class Reader:
                 "name an anchor, `<<: *name`",
             )
             return None
-        self._known[node] = {str(name.value): (name.start_mark.line + 1, value) for name, value in node.value}
-        return self._known[node]
+        self._entries_of_node[node] = {str(name.value): (name.start_mark.line + 1, value) for name, value in node.value}
+        return self._entries_of_node[node]
 
     def _value(self, field: FieldInfo, node: yaml.Node, key: str) -> Any:
         """The value that the author of a node means, for the model to check; None if it was refused here already."""
@@ -227,9 +227,9 @@ class Reader:
             self._wrong(node, key, _shown(node), "write the path out")
             return None
 
-    def _wrong(self, node: yaml.Node, key: str, found: str | None, hint: str) -> Any:
+    def _wrong(self, node: yaml.Node, key: str, shown_value: str | None, hint: str) -> Any:
         """Note a mistake in a value. Returns None in place of the value; its group is not built then."""
-        problem = "is missing" if found is None else f"{found} is not allowed"
+        problem = "is missing" if shown_value is None else f"{shown_value} is not allowed"
         self._add(node.start_mark.line + 1, key, problem, hint)
         return None
 

@@ -55,13 +55,13 @@ class Evidence:
             with tempfile.TemporaryFile(dir=self._directory) as file:
                 file.write(bytes(4096))
             if self._kept is None:
-                self._kept = self._found()
+                self._kept = self._files_on_disk()
         except OSError as error:
             hint = "let the service's user write there, free disk space, or set evidence.directory"
             raise EvidenceError(f"{self._directory}: evidence cannot be kept: {error}", hint=hint) from error
         self._used_bytes = sum(size for _, size in self._kept)
 
-    def _found(self) -> deque[tuple[Path, int]]:
+    def _files_on_disk(self) -> deque[tuple[Path, int]]:
         """The evidence files in the folder with their sizes in bytes, the oldest first."""
         paths = [path for path in self._directory.glob(_DAY + "/*") if _OURS.search(path.name)]
         files = sorted((path.stat().st_mtime_ns, path, path.stat().st_size) for path in paths)

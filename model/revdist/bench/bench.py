@@ -261,12 +261,12 @@ class _Rounds:
         return list(best.values())
 
 
-def _turn(each: Contestant, row: Row) -> None:
+def _turn(contestant: Contestant, row: Row) -> None:
     time.sleep(_PAUSE_S)
-    row.calls.append(each.call(row.pictures))
-    if each.network is not None:
+    row.calls.append(contestant.call(row.pictures))
+    if contestant.network is not None:
         time.sleep(_PAUSE_S)
-        row.networks.append(each.network(row.pictures))
+        row.networks.append(contestant.network(row.pictures))
 
 
 def _difference(engine: Engine, loop: OfficialLoop, subject: Subject) -> Difference:

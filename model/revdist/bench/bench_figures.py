@@ -17,28 +17,28 @@ _QUIET = 0.1  # largest share of the processors' time that other programs may ta
 _GOAL = 0.85  # share of the network's time that its operations take at the best convolution's rate
 
 
-def to_json(made: Bench) -> dict[str, Any]:
+def to_json(results: Bench) -> dict[str, Any]:
     """Return all figures of a bench; times are in milliseconds."""
-    plan = made.plan
+    plan = results.plan
     return {
-        "subject": made.subject,
-        "teacher": made.teacher,
-        "size": list(made.size),
-        "gigaoperations": made.operations / 1e9,
+        "subject": results.subject,
+        "teacher": results.teacher,
+        "size": list(results.size),
+        "gigaoperations": results.operations / 1e9,
         "picture": plan.picture,
         "batches": list(plan.batches),
         "seconds": plan.seconds,
-        "machine": made.machine,
-        "rates": [asdict(rate) for rate in made.rates],
-        "rows": [_row(made, row) for row in made.rows],
-        "reference": made.reference,
-        "ratios": ratios(made),
-        "differences": [asdict(difference) for difference in made.differences],
-        "missing": [str(error) for error in made.missing],
+        "machine": results.machine,
+        "rates": [asdict(rate) for rate in results.rates],
+        "rows": [_row(results, row) for row in results.rows],
+        "reference": results.reference,
+        "ratios": ratios(results),
+        "differences": [asdict(difference) for difference in results.differences],
+        "missing": [str(error) for error in results.missing],
     }
 
 
-def _row(made: Bench, row: Row) -> dict[str, Any]:
+def _row(results: Bench, row: Row) -> dict[str, Any]:
     network = row.network_per_picture
     p50, p99 = (1e3 * float(quantile) for quantile in np.quantile(row.calls, (0.5, 0.99)))
     return {
@@ -52,58 +52,58 @@ def _row(made: Bench, row: Row) -> dict[str, Any]:
         "images_per_second": 1 / row.per_picture,
         "network_ms": None if network is None else 1e3 * network * row.pictures,
         "networks_ms": [1e3 * seconds for seconds in row.networks],
-        "of_matmul": share(made, row, MATMUL),
-        "of_convolution": share(made, row, CONVOLUTION),
+        "of_matmul": share(results, row, MATMUL),
+        "of_convolution": share(results, row, CONVOLUTION),
     }
 
 
-def share(made: Bench, row: Row, kind: str) -> float | None:
+def share(results: Bench, row: Row, kind: str) -> float | None:
     """Divide the time that the network's operations take at the best rate of this kind by the time that they took."""
     network = row.network_per_picture
-    for rate in made.rates:
+    for rate in results.rates:
         if network is not None and (rate.precision, rate.kind) == (row.precision, kind):
-            return made.operations / rate.operations_per_second / network
+            return results.operations / rate.operations_per_second / network
     return None
 
 
-def ratios(made: Bench) -> list[dict[str, Any]]:
+def ratios(results: Bench) -> list[dict[str, Any]]:
     """Compare every engine and peer with the first peer: how many times as fast is it for one picture?
 
     One ratio is from the rounds of batch 1, the other from the batch size at which the engine or peer is fastest.
     A peer that takes one picture at a time does the same work in the rounds of all batch sizes: all its calls count.
     """
-    if not made.reference:
+    if not results.reference:
         return []
-    at_batch_1 = {row.name: row.per_picture for row in made.rows if row.batch == 1}
-    best = {name: best_of(made, name) for name in dict.fromkeys(row.name for row in made.rows)}
+    at_batch_1 = {row.name: row.per_picture for row in results.rows if row.batch == 1}
+    best = {name: best_of(results, name) for name in dict.fromkeys(row.name for row in results.rows)}
     return [
         {
             "name": name,
-            "batch_1": at_batch_1[made.reference] / at_batch_1[name]
-            if {name, made.reference} <= at_batch_1.keys()
+            "batch_1": at_batch_1[results.reference] / at_batch_1[name]
+            if {name, results.reference} <= at_batch_1.keys()
             else None,
-            "best": best[made.reference][1] / per_picture,
+            "best": best[results.reference][1] / per_picture,
             "best_batch": pictures,
         }
         for name, (pictures, per_picture) in best.items()
     ]
 
 
-def best_of(made: Bench, name: str) -> tuple[int, float]:
+def best_of(results: Bench, name: str) -> tuple[int, float]:
     """Return the pictures of a call at which this engine or peer is fastest, and its median seconds for a picture."""
     calls: dict[int, list[float]] = {}
-    for row in made.rows:
+    for row in results.rows:
         if row.name == name:
             calls.setdefault(row.pictures, []).extend(row.calls)
     medians = {pictures: float(np.median(seconds)) / pictures for pictures, seconds in calls.items()}
     return min(medians.items(), key=lambda pair: pair[1])
 
 
-def table(made: Bench) -> Iterator[str]:
+def table(results: Bench) -> Iterator[str]:
     """Yield the lines of the table that a terminal shows."""
-    size, host = f"{made.size[0]}x{made.size[1]}", made.machine
-    yield f"{made.subject}: {made.teacher}, {size} pixels, {made.operations / 1e9:.1f} GFLOP a picture"
-    yield f"a call: from pictures of {made.plan.picture} px square to scores; network: teacher and student alone"
+    size, host = f"{results.size[0]}x{results.size[1]}", results.machine
+    yield f"{results.subject}: {results.teacher}, {size} pixels, {results.operations / 1e9:.1f} GFLOP a picture"
+    yield f"a call: from pictures of {results.plan.picture} px square to scores; network: teacher and student alone"
     yield f"{host['processor']}, {host['cores']} cores, {host['threads']} threads, GPU {host['gpu'] or 'none'}"
     busy = "unknown" if host["elsewhere"] is None else f"{host['elsewhere']:.0%}"
     yield f"load {host['load_before'][0]:.1f} before, {host['load_after'][0]:.1f} after; other programs took {busy}"
@@ -111,15 +111,15 @@ def table(made: Bench) -> Iterator[str]:
         yield "THE MACHINE IS BUSY: these figures say little; measure again when the other programs have ended"
     yield ", ".join(f"{name} {version}" for name, version in host["versions"].items())
     yield ""
-    yield from _aligned(_HEADS, [_cells(_row(made, row)) for row in made.rows])
-    for rate in made.rates:
+    yield from _aligned(_HEADS, [_cells(_row(results, row)) for row in results.rows])
+    for rate in results.rates:
         yield f"best {rate.precision} {rate.kind}: {rate.operations_per_second / 1e9:.0f} GFLOP/s ({rate.what})"
     yield f"of conv: time of the operations at that rate, over the network's time; goal {_GOAL:.0%} or more"
-    if made.reference:
+    if results.reference:
         yield ""
-        heads = ["times as fast as " + made.reference, "batch 1", "best", "at batch"]
-        yield from _aligned(heads, [_ratio(ratio) for ratio in ratios(made)])
-    for gap in made.differences:
+        heads = ["times as fast as " + results.reference, "batch 1", "best", "at batch"]
+        yield from _aligned(heads, [_ratio(ratio) for ratio in ratios(results)])
+    for gap in results.differences:
         yield (
             f"{gap.name} and the paper's loop differ by {gap.map:.1e} in the map, {gap.score:.1e} in the score "
             f"(relative, largest of {gap.pictures} pictures)"
@@ -140,9 +140,9 @@ def _cells(row: dict[str, Any]) -> list[str]:
     ]
 
 
-def _ratio(each: dict[str, Any]) -> list[str]:
-    at_batch_1 = "-" if each["batch_1"] is None else f"{each['batch_1']:.2f}"
-    return [each["name"], at_batch_1, f"{each['best']:.2f}", str(each["best_batch"])]
+def _ratio(ratio: dict[str, Any]) -> list[str]:
+    at_batch_1 = "-" if ratio["batch_1"] is None else f"{ratio['batch_1']:.2f}"
+    return [ratio["name"], at_batch_1, f"{ratio['best']:.2f}", str(ratio["best_batch"])]
 
 
 def _aligned(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[str]:
@@ -152,12 +152,12 @@ def _aligned(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[st
         yield "  ".join(cells).rstrip()
 
 
-def chart(made: Bench) -> Markup:
+def chart(results: Bench) -> Markup:
     """Draw the milliseconds a picture of every engine and peer, at its best batch size and at the smallest."""
     rows = []
-    for name in dict.fromkeys(row.name for row in made.rows):
-        smallest = next(row for row in made.rows if row.name == name)  # rows come in order of batch size
-        pictures, best = best_of(made, name)
+    for name in dict.fromkeys(row.name for row in results.rows):
+        smallest = next(row for row in results.rows if row.name == name)  # rows come in order of batch size
+        pictures, best = best_of(results, name)
         note = f"{1e3 * best:.1f} ms at batch {pictures}; {1e3 * smallest.per_picture:.1f} at {smallest.pictures}"
         rows.append(
             speeds.Speed(
@@ -168,5 +168,6 @@ def chart(made: Bench) -> Markup:
                 ours=bool(smallest.precision),
             )
         )
-    title = f"{made.subject}: {made.teacher} at {made.size[0]}x{made.size[1]} pixels, {made.machine['processor']}"
+    size = f"{results.size[0]}x{results.size[1]} pixels"
+    title = f"{results.subject}: {results.teacher} at {size}, {results.machine['processor']}"
     return speeds.drawing(rows, title)

@@ -12,33 +12,33 @@ from revdist.thresholds.conformal import Calibration
 from revdist.thresholds.pareto_tail import FEWEST
 
 
-def bundle(found: Bundle) -> Iterator[str]:
+def bundle(product_bundle: Bundle) -> Iterator[str]:
     """Describe a bundle; its files were checked when it was read."""
-    recipe = found.recipe
+    recipe = product_bundle.recipe
     fit = "" if recipe.fit == "stretch" else f", {recipe.fit} to its aspect ratio"
-    yield f"product      {found.product}"
-    yield f"digest       {found.digest}"
-    yield f"teacher      {found.teacher.name} {found.teacher.sha256}"
-    yield f"input        {found.size[0]}x{found.size[1]} pixels (height x width){_tiled(recipe)}{fit}"
-    yield f"training     {recipe.steps} steps of {recipe.batch}, seed {recipe.seed}, data {found.fingerprint}"
+    yield f"product      {product_bundle.product}"
+    yield f"digest       {product_bundle.digest}"
+    yield f"teacher      {product_bundle.teacher.name} {product_bundle.teacher.sha256}"
+    yield f"input        {product_bundle.size[0]}x{product_bundle.size[1]} pixels (height x width){_tiled(recipe)}{fit}"
+    yield f"training     {recipe.steps} steps of {recipe.batch}, seed {recipe.seed}, data {product_bundle.fingerprint}"
     scales = ", ".join(map(str, recipe.scales))
     yield f"student      {recipe.student}, bottleneck {recipe.bottleneck}"
     yield f"map          scales {scales}, combine {recipe.combine}"
-    if found.mask:
-        yield f"mask         {found.mask.share:.1%} of the picture is not inspected"
-    yield f"quality      {', '.join(f'{name} {value:.6g}' for name, value in found.quality.items())}"
-    yield f"versions     {', '.join(f'{name} {value}' for name, value in found.versions.items())}"
-    for engine_calibration in found.calibrations.values():
+    if product_bundle.mask:
+        yield f"mask         {product_bundle.mask.share:.1%} of the picture is not inspected"
+    yield f"quality      {', '.join(f'{name} {value:.6g}' for name, value in product_bundle.quality.items())}"
+    yield f"versions     {', '.join(f'{name} {value}' for name, value in product_bundle.versions.items())}"
+    for engine_calibration in product_bundle.calibrations.values():
         first_line, *other_lines = calibration(engine_calibration, recipe.holdout)
         yield f"calibration  {first_line}"
         yield from other_lines
-    for sentence in found.held_out_unlike:
+    for sentence in product_bundle.held_out_unlike:
         yield f"WARNING      {sentence}"
-    yield f"golden       {len(found.golden)} pictures; all files agree with the manifest"
+    yield f"golden       {len(product_bundle.golden)} pictures; all files agree with the manifest"
 
 
-def _tiled(made: Recipe) -> str:
-    count, (height, width) = made.tiles.count, made.tiles.tile
+def _tiled(recipe: Recipe) -> str:
+    count, (height, width) = recipe.tiles.count, recipe.tiles.tile
     return "" if count == 1 else f", in {count} tiles of {height}x{width}"
 
 
@@ -62,65 +62,65 @@ def _share(rate: float, total: int) -> str:
     return f"{count:>8} ({rate:.2%})"
 
 
-def calibration(made: Calibration, held_out_share: float) -> Iterator[str]:
+def calibration(calibrated: Calibration, held_out_share: float) -> Iterator[str]:
     """Yield the threshold and its promise; then blocks, exclusions and suspects, if there are any."""
-    yield f"{made.engine}: threshold {made.threshold:.6g}. {made.advice(held_out_share)}"
-    if made.blocks:
+    yield f"{calibrated.engine}: threshold {calibrated.threshold:.6g}. {calibrated.advice(held_out_share)}"
+    if calibrated.blocks:
         yield "  blocks, each at a threshold from the others alone (more rejects than promised: they differ):"
-    for block in made.blocks:
+    for block in calibrated.blocks:
         yield f"    {block.rejected / block.pictures:7.2%} of {block.pictures:5} rejected  {block.name}"
-    if made.excluded:
-        yield f"  {len(made.excluded)} excluded by hand:"
-    for excluded in made.excluded:
-        yield f"    {_times(excluded.score, made)} x median  {excluded.sha256[:12]}  {excluded.file}"
-    if made.unconfirmed:
-        count, moved = len(made.unconfirmed), made.with_unconfirmed().threshold
+    if calibrated.excluded:
+        yield f"  {len(calibrated.excluded)} excluded by hand:"
+    for excluded in calibrated.excluded:
+        yield f"    {_times(excluded.score, calibrated)} x median  {excluded.sha256[:12]}  {excluded.file}"
+    if calibrated.unconfirmed:
+        count, moved = len(calibrated.unconfirmed), calibrated.with_unconfirmed().threshold
         yield (
             f"  {count} OUTLIER{'S' if count > 1 else ''} left out of the threshold until a person confirms them "
-            f"(--confirm-outliers): {made.threshold:.6g} without, {moved:.6g} with"
+            f"(--confirm-outliers): {calibrated.threshold:.6g} without, {moved:.6g} with"
         )
-        yield f"    {_what_to_do(made)}"
-    if made.suspects:
+        yield f"    {_what_to_do(calibrated)}"
+    if calibrated.suspects:
         yield "  held-out pictures with the highest scores; are they good? If not: --exclude"
-    for suspect in made.suspects:
+    for suspect in calibrated.suspects:
         flag = "OUTLIER" if suspect.outlier else "       "
-        share = (made.scores >= suspect.score).mean()
-        yield f"    {_times(suspect.score, made)} x median  p {share:.4f}  {flag}  {suspect.file}"
+        share = (calibrated.scores >= suspect.score).mean()
+        yield f"    {_times(suspect.score, calibrated)} x median  p {share:.4f}  {flag}  {suspect.file}"
 
 
-def _what_to_do(made: Calibration) -> str:
+def _what_to_do(calibrated: Calibration) -> str:
     """Say what a person decides about outliers."""
-    few = "" if len(made.scores) >= FEWEST else "among so few pictures good parts are flagged too; "
+    few = "" if len(calibrated.scores) >= FEWEST else "among so few pictures good parts are flagged too; "
     return (
         f"{few}look at them (--suspects): bad parts, then --exclude; good parts, then `revdist calibrate` with "
         "--confirm-outliers. What is promised holds if they are bad parts"
     )
 
 
-def _times(score: float, made: Calibration) -> str:
-    return f"{score / made.median:6.2f}" if made.median > 0 else "     -"
+def _times(score: float, calibrated: Calibration) -> str:
+    return f"{score / calibrated.median:6.2f}" if calibrated.median > 0 else "     -"
 
 
-def sensitivity(found: Sensitivity) -> Iterator[str]:
+def sensitivity(measured: Sensitivity) -> Iterator[str]:
     """Yield a table for each kind of defect: detection by size and contrast, and the smallest size detected."""
     yield (
-        f"SYNTHETIC defects on {found.pictures} good pictures at threshold {found.threshold:.6g}: "
+        f"SYNTHETIC defects on {measured.pictures} good pictures at threshold {measured.threshold:.6g}: "
         "a probe, no measure of real defects"
     )
-    yield f"{found.clean_rejected} of the {found.pictures} are rejected with nothing painted"
-    sizes = sorted({probe.size_px for probe in found.probes})
-    for kind in dict.fromkeys(probe.kind for probe in found.probes):
+    yield f"{measured.clean_rejected} of the {measured.pictures} are rejected with nothing painted"
+    sizes = sorted({probe.size_px for probe in measured.probes})
+    for kind in dict.fromkeys(probe.kind for probe in measured.probes):
         head = "".join(f"{f'{size:g} px':>16}" for size in sizes)
         yield f"{kind:10}{head}{f'{DETECTED:.0%} from':>12}"
-        for contrast in sorted({probe.contrast for probe in found.probes if probe.kind == kind}):
-            yield _row(found, kind, contrast)
+        for contrast in sorted({probe.contrast for probe in measured.probes if probe.kind == kind}):
+            yield _row(measured, kind, contrast)
 
 
-def _row(found: Sensitivity, kind: str, contrast: float) -> str:
+def _row(measured: Sensitivity, kind: str, contrast: float) -> str:
     cells = []
-    for probe in sorted(found.probes, key=lambda probe: probe.size_px):
+    for probe in sorted(measured.probes, key=lambda probe: probe.size_px):
         if (probe.kind, probe.contrast) == (kind, contrast):
             low, high = probe.interval
             cells.append(f"{f'{probe.rate:.0%} ({low:.0%}-{high:.0%})':>16}")
-    smallest = found.smallest(kind, contrast)
+    smallest = measured.smallest(kind, contrast)
     return f"  {contrast:<8g}{''.join(cells)}{f'{smallest:g} px' if smallest else 'none':>12}"

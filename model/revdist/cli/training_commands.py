@@ -143,9 +143,10 @@ def _confirmed(options: argparse.Namespace) -> tuple[Path, ...] | None:
     return None if options.confirm_outliers is None else tuple(options.confirm_outliers)
 
 
-def _write_suspects(options: argparse.Namespace, engine: Engine, found: Bundle) -> None:
-    calibration = found.calibration(engine.identity)
-    holdout.write_suspects(options.suspects, engine, found.product, calibration, options.good, found.recipe.reading)
+def _write_suspects(options: argparse.Namespace, engine: Engine, product_bundle: Bundle) -> None:
+    calibration = product_bundle.calibration(engine.identity)
+    how = product_bundle.recipe.reading
+    holdout.write_suspects(options.suspects, engine, product_bundle.product, calibration, options.good, how)
 
 
 def _tell_recalibration(done: recalibrate.Recalibration, engine: Engine, plain: Engine) -> None:

@@ -24,20 +24,20 @@ class Curve:
     """The share found against the share falsely found as a threshold falls: (0, 0), then a point a distinct value."""
 
     false: npt.NDArray[np.float64]  # (m + 1,) 0..1, ascending
-    found: npt.NDArray[np.float64]  # (m + 1,) 0..1, ascending
+    detected: npt.NDArray[np.float64]  # (m + 1,) 0..1, ascending
     values: npt.NDArray[np.floating]  # (m,) descending; point k counts everything that is at least values[k - 1]
 
     def at(self, threshold: float) -> tuple[float, float]:
         """Return the point (false, found) of a threshold: every value greater than the threshold counts."""
         point = int(np.count_nonzero(self.values > np.float64(threshold)))
-        return float(self.false[point]), float(self.found[point])
+        return float(self.false[point]), float(self.detected[point])
 
     def area(self, limit: float) -> float:
         """Return the area below the curve from 0 to `limit` by trapezoids; the curve is interpolated at the limit."""
         inside = self.false <= limit
-        x, y = self.false[inside], self.found[inside]
+        x, y = self.false[inside], self.detected[inside]
         if len(x) < len(self.false):
-            x, y = np.append(x, limit), np.append(y, np.interp(limit, self.false, self.found))
+            x, y = np.append(x, limit), np.append(y, np.interp(limit, self.false, self.detected))
         return float(np.trapezoid(y, x))
 
 
@@ -96,8 +96,8 @@ def _curve(values: npt.NDArray[np.floating], gain: npt.NDArray[np.float64], harm
     order = np.argsort(values, axis=None, kind="stable")[::-1]
     ordered = values.ravel()[order]
     ends = np.append(np.flatnonzero(np.diff(ordered)), len(ordered) - 1)  # equal values cross a threshold together
-    found_shares = np.append(0.0, np.cumsum(gain.ravel()[order])[ends])
-    return Curve(false=np.append(0.0, np.cumsum(harm.ravel()[order])[ends]), found=found_shares, values=ordered[ends])
+    detected = np.append(0.0, np.cumsum(gain.ravel()[order])[ends])
+    return Curve(false=np.append(0.0, np.cumsum(harm.ravel()[order])[ends]), detected=detected, values=ordered[ends])
 
 
 def _region_weights(masks: npt.NDArray[np.bool_]) -> tuple[npt.NDArray[np.float64], int]:

@@ -92,20 +92,20 @@ def export(source: Path, output: Path, teacher: Teacher, *, batch: int = 0) -> E
     return Exported(path=output, pictures=len(product_bundle.golden), difference=difference)
 
 
-def model(found: Bundle, teacher: Teacher, *, batch: int = 0) -> bytes:
+def model(product_bundle: Bundle, teacher: Teacher, *, batch: int = 0) -> bytes:
     """Return the ONNX model: `pixels` uint8 (B, h, w, 3) RGB -> `anomaly_map` float32 (B, h, w), `score` float32 (B,).
 
     B is `batch`, or open if `batch` is 0. `teacher` must be the teacher that the bundle was trained with.
     """
     parts = Parts(
-        name=found.product,
+        name=product_bundle.product,
         teacher=teacher,
-        student=bundle.student(found),
-        tiles=found.recipe.tiles,
-        scoring=bundle.scoring(found),
-        mask=found.mask,
+        student=bundle.student(product_bundle),
+        tiles=product_bundle.recipe.tiles,
+        scoring=bundle.scoring(product_bundle),
+        mask=product_bundle.mask,
     )
-    return assemble(parts, _metadata(found), batch=batch)
+    return assemble(parts, _metadata(product_bundle), batch=batch)
 
 
 def assemble(parts: Parts, metadata: dict[str, str], *, batch: int = 0) -> bytes:
@@ -209,23 +209,24 @@ def _add_score(graph: Graph, counted: int, scoring: Scoring) -> None:
     graph.add("ReduceMean", highest, axes=[1], keepdims=0, results=[SCORE])
 
 
-def _metadata(found: Bundle) -> dict[str, str]:
+def _metadata(product_bundle: Bundle) -> dict[str, str]:
     """Return what a program that runs the model may want to know."""
     thresholds = {
         f"threshold.{engine}": repr(calibration.threshold)
-        for engine, calibration in found.calibrations.items()
+        for engine, calibration in product_bundle.calibrations.items()
         if engine.endswith("-float32")  # the model computes in float32
     }
-    versions = {f"trained.{name}": version for name, version in found.versions.items()}
+    versions = {f"trained.{name}": version for name, version in product_bundle.versions.items()}
     versions |= {f"exported.{name}": importlib.metadata.version(name) for name in ("rejectd", "torch", "onnx")}
-    fit = found.recipe.fit
+    fit = product_bundle.recipe.fit
     preprocessing = images.PREPROCESSING if fit == "stretch" else f"{images.PREPROCESSING}, {fit} to the aspect ratio"
-    identity = {"product": found.product, "bundle_sha256": found.digest, "preprocessing": preprocessing}
-    identity |= {"teacher": found.teacher.name, "teacher_sha256": found.teacher.sha256}
+    identity = {"product": product_bundle.product, "bundle_sha256": product_bundle.digest}
+    identity |= {"preprocessing": preprocessing}
+    identity |= {"teacher": product_bundle.teacher.name, "teacher_sha256": product_bundle.teacher.sha256}
     return {**identity, **thresholds, **versions}
 
 
-def _difference(content: bytes, found: Bundle, engine: Engine, batch: int) -> float | None:
+def _difference(content: bytes, product_bundle: Bundle, engine: Engine, batch: int) -> float | None:
     """Return the largest relative difference between onnxruntime's and torch's score of a golden picture."""
     try:
         import onnxruntime
@@ -234,8 +235,8 @@ def _difference(content: bytes, found: Bundle, engine: Engine, batch: int) -> fl
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
     session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
-    pictures = [pixels for _, pixels in bundle.golden_pictures(found)]
-    expected = engine.inspect(pictures, [found.product] * len(pictures)).scores
+    pictures = [pixels for _, pixels in bundle.golden_pictures(product_bundle)]
+    expected = engine.inspect(pictures, [product_bundle.product] * len(pictures)).scores
     at_once = batch or len(pictures)
     # whole batches: some come twice
     places = np.resize(np.arange(len(pictures)), -(-len(pictures) // at_once) * at_once)

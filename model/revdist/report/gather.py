@@ -62,7 +62,7 @@ class Figures:
 
     bundle: Bundle
     calibration: Calibration
-    made: datetime
+    written_at: datetime
     revdist: str  # version
     golden: tuple[Case, ...]
     test: Test | None
@@ -70,7 +70,7 @@ class Figures:
     painted_on: str  # which good pictures the defects are painted on
 
 
-def gather(bundle: Bundle, engine: Engine, request: Request, made: datetime) -> Figures:
+def gather(bundle: Bundle, engine: Engine, request: Request, written_at: datetime) -> Figures:
     """Measure a bundle that the engine holds. Every test picture is inspected once, shown pictures once more.
 
     Raises DataError, ImageError, or CalibrationError where the engine has no calibration or the student was trained
@@ -81,7 +81,7 @@ def gather(bundle: Bundle, engine: Engine, request: Request, made: datetime) -> 
     return Figures(
         bundle=bundle,
         calibration=calibration,
-        made=made,
+        written_at=written_at,
         revdist=importlib.metadata.version("rejectd"),
         golden=_golden(bundle, engine, calibration),
         test=_test(bundle, engine, calibration, request.data) if request.data else None,

@@ -65,7 +65,7 @@ def _header(figures: Figures) -> Markup:
     findings = verdict.findings(figures)
     overall = verdict.overall(findings)
     bundle = figures.bundle
-    sub = f"{bundle.teacher.name} at {bundle.size[0]} x {bundle.size[1]} pixels, {figures.made:%d %B %Y}"
+    sub = f"{bundle.teacher.name} at {bundle.size[0]} x {bundle.size[1]} pixels, {figures.written_at:%d %B %Y}"
     return tag(
         "header",
         tag("p", "Inspection report", class_="kicker"),

@@ -44,14 +44,14 @@ class Plane:
 
 
 def curve(
-    false: Numbers, found: Numbers, *, at: tuple[float, float], limit: float, title: str, names: tuple[str, str]
+    false: Numbers, detected: Numbers, *, at: tuple[float, float], limit: float, title: str, names: tuple[str, str]
 ) -> Markup:
     """Draw the rate found against the rate falsely found, up to a limit, with the point of the threshold.
 
     `names`: names of the x axis and the y axis.
     """
     plane = Plane(limit=limit)
-    xs, ys = thin(false, found, limit)
+    xs, ys = thin(false, detected, limit)
     line = plane.path(xs, ys)
     x, y = plane.x(min(at[0], limit)), plane.y(at[1])
     point_name = f"{at[1]:.1%} found, {at[0]:.1%} false" + (f" (beyond {limit:.0%})" if at[0] > limit else "")
@@ -75,14 +75,14 @@ def curve(
     return _framed(title, parts)
 
 
-def thin(false: Numbers, found: Numbers, limit: float) -> tuple[Numbers, Numbers]:
+def thin(false: Numbers, detected: Numbers, limit: float) -> tuple[Numbers, Numbers]:
     """Cut a curve at a limit; if more than POINTS points remain, interpolate POINTS of them."""
     inside = int(np.searchsorted(false, limit, side="right"))
     if inside <= POINTS:
-        end = [] if inside == len(false) else [float(np.interp(limit, false, found))]
-        return np.append(false[:inside], [limit] * len(end)), np.append(found[:inside], end)
+        end = [] if inside == len(false) else [float(np.interp(limit, false, detected))]
+        return np.append(false[:inside], [limit] * len(end)), np.append(detected[:inside], end)
     even = limit * np.linspace(0, 1, POINTS) ** 2  # closer together where few are falsely found
-    return even, np.interp(even, false, found)
+    return even, np.interp(even, false, detected)
 
 
 def rates(sizes: Sequence[float], lines: Sequence[Line], *, level: float, title: str, names: tuple[str, str]) -> Markup:

@@ -12,42 +12,42 @@ from revdist.report.markup import Content, Markup, join, section, table, tag, te
 from revdist.thresholds.conformal import Calibration, needed, needed_with_confidence
 
 
-def calibration(made: Calibration, test: Test | None, held_out_share: float) -> Markup:
+def calibration(calibrated: Calibration, test: Test | None, held_out_share: float) -> Markup:
     """Show the threshold, its promise, the test pictures' verdict on it, and the pictures that set it."""
-    rate = made.false_reject_rate
-    guarantee = "on average" if made.guarantee == "average" else "with 95% confidence"
+    rate = calibrated.false_reject_rate
+    guarantee = "on average" if calibrated.guarantee == "average" else "with 95% confidence"
     pairs: list[tuple[str, Content]] = [
-        ("Threshold (score, no unit)", f"{made.threshold:.6g}"),
-        ("Held-out good pictures", str(len(made.scores))),
+        ("Threshold (score, no unit)", f"{calibrated.threshold:.6g}"),
+        ("Held-out good pictures", str(len(calibrated.scores))),
         ("Wanted false-reject rate", f"{rate:.2%} {guarantee}"),
-        ("Bound on average", f"{made.attained_rate:.2%}"),
-        ("Bound with 95% confidence", f"{made.bound95:.2%}"),
+        ("Bound on average", f"{calibrated.attained_rate:.2%}"),
+        ("Bound with 95% confidence", f"{calibrated.bound95:.2%}"),
         ("Pictures needed", f"{needed(rate)} on average, {needed_with_confidence(rate)} with 95% confidence"),
     ]
     proviso = "It holds as long as the parts to come are like the held-out ones. It says nothing about missed defects."
     return section(
         "calibration",
         "Calibration",
-        tag("p", f"{made.advice(held_out_share)}. {proviso}"),
-        charts.ranges(_ranges(made, test), rate, "False-reject rate: wanted, promised and measured"),
+        tag("p", f"{calibrated.advice(held_out_share)}. {proviso}"),
+        charts.ranges(_ranges(calibrated, test), rate, "False-reject rate: wanted, promised and measured"),
         terms(pairs),
-        *_calibration_tables(made),
+        *_calibration_tables(calibrated),
     )
 
 
-def _ranges(made: Calibration, test: Test | None) -> list[Range]:
+def _ranges(calibrated: Calibration, test: Test | None) -> list[Range]:
     """Return the false-reject rate as promised, as estimated and as tested."""
-    average_bound, confident_bound = made.attained_rate, made.bound95
+    average_bound, confident_bound = calibrated.attained_rate, calibrated.bound95
     rows = [
         Range(name="promised on average", value=None, low=0, high=average_bound, note=f"at most {average_bound:.2%}"),
         Range(
             name="promised, 95% sure", value=None, low=0, high=confident_bound, note=f"at most {confident_bound:.2%}"
         ),
     ]
-    if made.estimate:
-        low, high = made.estimate.rate_interval
-        note = f"{made.estimate.rate:.2%} ({low:.2%} to {high:.2%})"
-        rows.append(Range(name="estimate from a tail", value=made.estimate.rate, low=low, high=high, note=note))
+    if calibrated.estimate:
+        low, high = calibrated.estimate.rate_interval
+        note = f"{calibrated.estimate.rate:.2%} ({low:.2%} to {high:.2%})"
+        rows.append(Range(name="estimate from a tail", value=calibrated.estimate.rate, low=low, high=high, note=note))
     if test:
         good, rejected = test.evaluation.good, test.rejected
         low, high = wilson(rejected, good)
@@ -56,27 +56,27 @@ def _ranges(made: Calibration, test: Test | None) -> list[Range]:
     return rows
 
 
-def _calibration_tables(made: Calibration) -> list[Markup]:
+def _calibration_tables(calibrated: Calibration) -> list[Markup]:
     tables = []
-    if made.blocks:
+    if calibrated.blocks:
         rows: list[tuple[str, ...]] = [
-            (block.name, str(block.pictures), f"{block.rejected / block.pictures:.2%}") for block in made.blocks
+            (block.name, str(block.pictures), f"{block.rejected / block.pictures:.2%}") for block in calibrated.blocks
         ]
         caption = "Blocks, each at a threshold from the others alone"
         tables.append(table(caption, ("block", "pictures", "rejected"), rows))
-    if made.suspects:
+    if calibrated.suspects:
         rows = [
-            (suspect.file, f"{suspect.score / made.threshold:.2f}", "OUTLIER" if suspect.outlier else "no")
-            for suspect in made.suspects
+            (suspect.file, f"{suspect.score / calibrated.threshold:.2f}", "OUTLIER" if suspect.outlier else "no")
+            for suspect in calibrated.suspects
         ]
         caption = "Held-out pictures with the highest scores: are they good?"
-        if made.unconfirmed:
-            caption += f" {len(made.unconfirmed)} of the outliers set no threshold until a person confirms them."
+        if calibrated.unconfirmed:
+            caption += f" {len(calibrated.unconfirmed)} of the outliers set no threshold until a person confirms them."
         tables.append(table(caption, ("file", "score, x threshold", "far from all others"), rows))
-    if made.excluded:
+    if calibrated.excluded:
         rows = [
-            (excluded.file, f"{excluded.score / made.threshold:.2f}", excluded.sha256[:12])
-            for excluded in made.excluded
+            (excluded.file, f"{excluded.score / calibrated.threshold:.2f}", excluded.sha256[:12])
+            for excluded in calibrated.excluded
         ]
         tables.append(table("Excluded by hand", ("file", "score, x threshold", "SHA-256 begins"), rows))
     else:
@@ -107,7 +107,7 @@ def provenance(figures: Figures) -> Markup:
         ("Seed", str(bundle.recipe.seed)),
         ("Engine", figures.calibration.engine),
         ("Trained with", ", ".join(f"{name} {version}" for name, version in bundle.versions.items())),
-        ("Report", f"revdist {figures.revdist}, {figures.made:%Y-%m-%d %H:%M %Z}"),
+        ("Report", f"revdist {figures.revdist}, {figures.written_at:%Y-%m-%d %H:%M %Z}"),
     ]
     recipe = [
         (field.name.replace("_", " "), _plain(getattr(bundle.recipe, field.name)))

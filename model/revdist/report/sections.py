@@ -72,7 +72,7 @@ def curves(test: Test) -> Markup:
     roc = measures.roc_curve(inspected.defective, inspected.scores)
     names = ("good pictures rejected", "defective pictures rejected")
     drawn = planes.curve(
-        roc.false, roc.found, at=roc.at(measured.threshold), limit=1.0, title="ROC curve of pictures", names=names
+        roc.false, roc.detected, at=roc.at(measured.threshold), limit=1.0, title="ROC curve of pictures", names=names
     )
     figures = [_figure(drawn, "ROC, pictures", f"area {measured.image_auroc:.3f} (image AUROC; chance is 0.5)")]
     pixelwise = inspected.pixelwise
@@ -86,7 +86,7 @@ def curves(test: Test) -> Markup:
     overlap = pixelwise.pro_curve
     drawn = planes.curve(
         overlap.false,
-        overlap.found,
+        overlap.detected,
         at=overlap.at(measured.threshold),
         limit=measures.FPR_LIMIT,
         title="PRO curve of pixels",
@@ -197,30 +197,30 @@ def _case(case: Case) -> Markup:
     )
 
 
-def sensitivity(found: Sensitivity, painted_on: str) -> Markup:
+def sensitivity(measured: Sensitivity, painted_on: str) -> Markup:
     """Show the detection of painted defects by kind, size and contrast."""
-    sizes = sorted({probe.size_px for probe in found.probes})
-    contrasts = sorted({probe.contrast for probe in found.probes})
+    sizes = sorted({probe.size_px for probe in measured.probes})
+    contrasts = sorted({probe.contrast for probe in measured.probes})
     names = [f"contrast {contrast:.0%}" for contrast in contrasts]
     lead = (
-        f"SYNTHETIC defects painted on {found.pictures} of {painted_on}: a probe of what is surely too small or too "
+        f"SYNTHETIC defects painted on {measured.pictures} of {painted_on}: a probe of what is surely too small or too "
         f"faint, no measure of real defects. Whiskers are 95% intervals; the dotted line is {DETECTED:.0%}. "
-        f"{found.clean_rejected} of the {found.pictures} are rejected with nothing painted."
+        f"{measured.clean_rejected} of the {measured.pictures} are rejected with nothing painted."
     )
-    kinds = list(dict.fromkeys(probe.kind for probe in found.probes))
+    kinds = list(dict.fromkeys(probe.kind for probe in measured.probes))
     drawn = []
     rows: list[list[Content]] = []
     for kind in kinds:
         lines = []
         for contrast, name in zip(contrasts, names, strict=True):
             probes = sorted(
-                (probe for probe in found.probes if (probe.kind, probe.contrast) == (kind, contrast)),
+                (probe for probe in measured.probes if (probe.kind, probe.contrast) == (kind, contrast)),
                 key=lambda probe: probe.size_px,
             )
             lines.append(
                 Line(name=name, rates=[probe.rate for probe in probes], intervals=[probe.interval for probe in probes])
             )
-            smallest = found.smallest(kind, contrast)
+            smallest = measured.smallest(kind, contrast)
             rows.append(
                 [
                     f"{kind}, {name}",

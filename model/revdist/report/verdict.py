@@ -53,9 +53,9 @@ def _unlike(subject: str, told: Sequence[str]) -> list[Finding]:
     return [Finding(subject=subject, status="caution", sentence=f"{sentences} The threshold's promise may not hold.")]
 
 
-def overall(found: Sequence[Finding]) -> Status:
+def overall(all_findings: Sequence[Finding]) -> Status:
     """Return the worst status of all findings."""
-    return next(status for status in _WORST if any(finding.status == status for finding in found))
+    return next(status for status in _WORST if any(finding.status == status for finding in all_findings))
 
 
 def headline(figures: Figures) -> str:
@@ -75,12 +75,13 @@ def headline(figures: Figures) -> str:
     )
 
 
-def _promise(made: Calibration, held_out_share: float) -> Finding:
-    sentence = f"Proven with {len(made.scores)} pictures: {made.proven()}, as long as the parts to come are like them."
-    if made.enough:
+def _promise(calibrated: Calibration, held_out_share: float) -> Finding:
+    proven = f"Proven with {len(calibrated.scores)} pictures: {calibrated.proven()}"
+    sentence = f"{proven}, as long as the parts to come are like them."
+    if calibrated.enough:
         return Finding(subject="Promised false rejects", status="good", sentence=sentence)
-    sentence += f" {made.wanted(held_out_share)}."
-    if made.basis == "tail":
+    sentence += f" {calibrated.wanted(held_out_share)}."
+    if calibrated.basis == "tail":
         sentence += " Until then the threshold is an estimate."
     return Finding(subject="Promised false rejects", status="caution", sentence=sentence)
 
@@ -102,12 +103,12 @@ def _escapes(test: Test) -> Finding:
     return Finding(subject="Missed defects", status=status, sentence=summary)
 
 
-def _false_rejects(test: Test, made: Calibration) -> Finding:
+def _false_rejects(test: Test, calibrated: Calibration) -> Finding:
     measured = test.evaluation
     rejected = test.rejected
     low, _ = wilson(rejected, measured.good)
     sentence = f"{rejected} of {measured.good} good test parts were rejected: {with_interval(rejected, measured.good)}"
-    if low > made.bound95:
+    if low > calibrated.bound95:
         return Finding(
             subject="False rejects",
             status="bad",

@@ -47,7 +47,7 @@ class GoodPictures:
     copies: tuple[Path, ...] = ()  # copies of used pictures, which are left out
 
     @property
-    def given(self) -> list[Path]:
+    def with_copies(self) -> list[Path]:
         """All pictures that are not excluded by hand, copies too."""
         return sorted((*self.used, *self.copies))
 
@@ -57,14 +57,14 @@ class GoodPictures:
 
 
 def gather(
-    good: Path, pattern: str, exclude: Sequence[Path], known: Collection[str] = (), how: Reading = PLAIN
+    good: Path, pattern: str, exclude: Sequence[Path], held_out_before: Collection[str] = (), how: Reading = PLAIN
 ) -> GoodPictures:
     """Gather the pictures of good parts in a folder (or its train/good); with blocks, in its subfolders too.
 
     Copies of a picture count once: a copy on the other side of a split would make every promise worthless.
 
     `exclude`: files, also relative to the folder; pictures of the same content are left out, wherever they lie.
-    `known`: SHA-256 of pictures outside of the folder that may be excluded too.
+    `held_out_before`: SHA-256 of pictures outside of the folder that may be excluded too.
     Raises DataError where no picture is left, nothing can be learnt from the set or an excluded file is none of the
     pictures; ImageError where a picture is missing or cannot be read.
     """
@@ -77,7 +77,7 @@ def gather(
         if sha256 in hashes.values():
             continue
         elsewhere.append(path if path.exists() else root / path)
-        if sha256 not in known:
+        if sha256 not in held_out_before:
             raise DataError(f"{path}: cannot be excluded, it is none of the pictures in {root}", hint="check --exclude")
     excluded = tuple(path for path, sha256 in hashes.items() if sha256 in unwanted)
     used = tuple(path for path in pictures if path not in excluded)

@@ -102,7 +102,7 @@ def pack(
         product=product,
         recipe=recipe,
         teacher=TeacherId(name=engine.teacher_name, sha256=engine.teacher_sha256),
-        fingerprint=images.fingerprint(good.given),
+        fingerprint=images.fingerprint(good.with_copies),
         trained_on=sorted({*(images.content_hash(path) for path in fitted), *seen_before}),
         picture_size=_usual_size(held_out[:GOLDEN_GOOD], recipe.reading),
         pixels=seen_pixels(good),

@@ -62,20 +62,20 @@ class Recalibration:
     deviations: npt.NDArray[np.float64]  # (n,) relative, of scores from those in float32; empty for float32
 
 
-def engines(found: Bundle) -> tuple[list[backend.Name], dict[str, str]]:
+def engines(product_bundle: Bundle) -> tuple[list[backend.Name], dict[str, str]]:
     """Return the engines of a bundle's calibrations that this machine has, and the missing ones with the reason.
 
     Raises CalibrationError where this machine has none of them.
     """
     names, left = [], {}
-    for identity in found.calibrations:
+    for identity in product_bundle.calibrations:
         try:
             names.append(backend.usable(identity))
         except RevdistError as error:
             left[identity] = str(error)
-    if found.calibrations and not names:
+    if product_bundle.calibrations and not names:
         raise CalibrationError(
-            f"{found.path}: this machine has no engine that it is calibrated for, {', '.join(left)}",
+            f"{product_bundle.path}: this machine has no engine that it is calibrated for, {', '.join(left)}",
             hint="name another with --engine, or calibrate it on a machine that has one of them",
         )
     return names or [backend.Name("auto")], left
@@ -94,7 +94,7 @@ def recalibrate(path: Path, request: Request, engine: Engine, plain: Engine) -> 
     loaded = bundle.load(path, plain)
     before = _before(loaded, request, engine)
     good = holdout.gather(
-        request.good, request.blocks, request.exclude, known=_held_out(loaded), how=loaded.recipe.reading
+        request.good, request.blocks, request.exclude, held_out_before=_held_out(loaded), how=loaded.recipe.reading
     )
     unseen = _apart(plain, loaded, good, holdout.unseen(loaded, good.used))
     observed = _observe(loaded, request, plain, good, unseen) if engine.needs_ranges else None
@@ -250,7 +250,9 @@ def _kept(
 
 def _waiting(loaded: Bundle) -> frozenset[str]:
     """Return the SHA-256 of each outlier that no threshold of the bundle uses, since nobody has confirmed it."""
-    return frozenset(outlier.sha256 for made in loaded.calibrations.values() for outlier in made.unconfirmed)
+    return frozenset(
+        outlier.sha256 for calibration in loaded.calibrations.values() for outlier in calibration.unconfirmed
+    )
 
 
 def _representative(pictures: Sequence[Path]) -> list[Path]:
@@ -282,8 +284,8 @@ def _deviations(engine: Engine, plain: Engine, loaded: Bundle, pictures: Sequenc
     return deviations
 
 
-def _still_excluded(loaded: Bundle, used: set[str], made: Calibration) -> tuple[Excluded, ...]:
+def _still_excluded(loaded: Bundle, used: set[str], renewed: Calibration) -> tuple[Excluded, ...]:
     """Return the pictures that only older calibrations exclude, each once; the new one does not use them either."""
-    used_or_excluded = used | {picture.sha256 for picture in made.excluded}
+    used_or_excluded = used | {picture.sha256 for picture in renewed.excluded}
     older = [picture for calibration in loaded.calibrations.values() for picture in calibration.excluded]
     return tuple({picture.sha256: picture for picture in older if picture.sha256 not in used_or_excluded}.values())

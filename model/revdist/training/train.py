@@ -80,7 +80,7 @@ def train(job: Job, teacher: Teacher, *, device: str = "auto") -> Bundle:
     with steadiness.deterministic(), steadiness.stop_on_signal() as stop:
         recipe = _planned(job, engine, teacher, Pictures(trained=len(fitted), held_out=len(held_out)), stopped)
         student = make_student(recipe, teacher, engine.device)
-        fingerprint = images.fingerprint(good.given)
+        fingerprint = images.fingerprint(good.with_copies)
         readable = evaluate.read_prepared(  # read held-out pictures too, so that an error does not come after hours
             [*fitted, *held_out], recipe.size, recipe.reading
         )

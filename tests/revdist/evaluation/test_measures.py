@@ -128,8 +128,8 @@ def test_the_curves_end_at_one_and_tell_the_point_of_a_threshold() -> None:
     labels, scores = masks.any(axis=(1, 2)), maps.mean(axis=(1, 2))
     roc, overlap = measures.roc_curve(labels, scores), measures.pro_curve(masks, maps)
     for curve in (roc, overlap):
-        assert (curve.false[0], curve.found[0]) == (0, 0)
-        assert (curve.false[-1], curve.found[-1]) == pytest.approx((1, 1))
+        assert (curve.false[0], curve.detected[0]) == (0, 0)
+        assert (curve.false[-1], curve.detected[-1]) == pytest.approx((1, 1))
     assert roc.area(1.0) == pytest.approx(measures.auroc(labels, scores), abs=1e-12)
     threshold = float(np.median(scores))
     assert roc.at(threshold) == pytest.approx(

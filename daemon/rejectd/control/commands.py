@@ -66,8 +66,8 @@ class _Asked:
 
     def requester(self) -> dict[str, str | None]:
         """Who asks, as far as that is known."""
-        known = {"request_id": request_id(self.incoming.payload), "answer_to": self.incoming.answer_to}
-        return known | {"by": self.by} if self.by else known
+        over_mqtt = {"request_id": request_id(self.incoming.payload), "answer_to": self.incoming.answer_to}
+        return over_mqtt | {"by": self.by} if self.by else over_mqtt
 
 
 class Commands:

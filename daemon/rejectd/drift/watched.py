@@ -42,10 +42,10 @@ class Watched:
         self._cells: Change | None = None
         self._looks: Change | None = None
         self._rejects: Share | None = None
-        known = [reference.looks[name] for name in LOOKS if name in reference.looks]
-        if len(known) == len(LOOKS) and min(map(len, known)) >= _FEW:
-            shortest = min(map(len, known))
-            self._looks = Change(np.stack([values[:shortest] for values in known], axis=1))
+        looks = [reference.looks[name] for name in LOOKS if name in reference.looks]
+        if len(looks) == len(LOOKS) and min(map(len, looks)) >= _FEW:
+            shortest = min(map(len, looks))
+            self._looks = Change(np.stack([values[:shortest] for values in looks], axis=1))
 
     @property
     def learnt(self) -> float:

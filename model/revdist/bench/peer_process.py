@@ -41,7 +41,7 @@ def main() -> int:
     with os.fdopen(os.dup(1), "w", buffering=1) as answers:
         os.dup2(2, 1)
         try:
-            call = made(kind, folder)
+            call = call_of_peer(kind, folder)
         except RefusedError as refused:
             answers.write(json.dumps({"refused": str(refused)}) + "\n")
             return 0
@@ -53,7 +53,7 @@ def main() -> int:
     return 0
 
 
-def made(kind: str, folder: Path) -> Call:
+def call_of_peer(kind: str, folder: Path) -> Call:
     """Return the function that runs a peer. Raises RefusedError."""
     setup = json.loads((folder / SETUP).read_text())
     picture: Pixels = np.load(folder / PICTURE)

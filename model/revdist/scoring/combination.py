@@ -54,7 +54,7 @@ class Combination:
     def whitened(self, residuals: Sequence[torch.Tensor]) -> list[torch.Tensor]:
         """Return how far residuals are from usual: (B, C, H, W) float32 each -> (B, H, W), 0 or more."""
         pairs = zip(self.residual_scales, residuals, strict=True)
-        return [squares(found, self.whitening[scale], self.centres[scale]) for scale, found in pairs]
+        return [squares(own, self.whitening[scale], self.centres[scale]) for scale, own in pairs]
 
     def weighted(self, measured: Sequence[torch.Tensor]) -> list[torch.Tensor]:
         """Three distances, then those of `whitened`, (B, H, W) each -> three weighted distances, fine to coarse.

@@ -30,6 +30,7 @@ BATCH, RATIO = _histogram(_METRICS.batch), _histogram(_METRICS.ratio)
 MISSED, UNPUBLISHED, TOO_LATE = (
     _counter(metric) for metric in (_METRICS.missed, _METRICS.unpublished, _METRICS.too_late)
 )
+UNHEALTHY = _counter(_METRICS.unhealthy)
 CAMERA_UP, CAMERA_FAULTS = _gauge(_METRICS.camera_up), _counter(_METRICS.camera_faults)
 REWRITTEN, NOT_SEEN = _counter(_METRICS.rewritten), _counter(_METRICS.not_seen)
 BROKER, OUTBOX, JOURNAL = (

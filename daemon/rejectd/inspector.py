@@ -23,9 +23,10 @@ from rejectd.contract.settings import AnyCamera, FolderCamera, Product
 from rejectd.contract.settings import Engine as EngineSettings
 from rejectd.process.systemd import starting
 from revdist.bundle import bundle as bundles
-from revdist.data import fitting, images
+from revdist.data import fitting, health, images
 from revdist.data.appearance import BRIGHTNESS
 from revdist.data.appearance import of_pixels as looks
+from revdist.data.health import Limits
 from revdist.data.inspection_mask import InspectionMask
 from revdist.data.reading import Fit
 from revdist.engines import backend
@@ -74,6 +75,7 @@ class Model:
     golden: Sequence[GoldenPicture]
     fit: Fit = "stretch"  # how a picture comes to the aspect ratio of `size`
     mask: InspectionMask | None = None  # what is not inspected
+    limits: Limits | None = None  # of what counts as a picture; None: not known
     looks: Mapping[str, npt.NDArray[np.float64]] = field(default_factory=dict)  # values of the training pictures
 
 
@@ -169,6 +171,14 @@ class Inspector:
             return (prepared if model.mask is None else model.mask.cover(prepared)), model.key
         except RevdistError as error:
             raise InspectorError(str(error)) from error
+
+    def fault(self, pixels: Pixels, product: str) -> str:
+        """Why a picture (H, W, 3) shows nothing that could be judged, such as one that is black; empty if it may.
+
+        The bundle in force has learnt the limits from good pictures.
+        """
+        limits = self.models[product].limits
+        return "" if limits is None else limits.fault(health.measure(pixels))
 
     def warm(self, sizes: Iterable[int]) -> dict[int, int]:
         """Prepare for batches of these sizes, so that the first parts do not wait. Returns the time in ns by size.
@@ -290,6 +300,7 @@ class Inspector:
             golden=golden,
             fit=bundle.recipe.fit,
             mask=bundle.mask,
+            limits=bundle.health,
             looks=bundle.trained_appearance,
         )
         with self._changing:

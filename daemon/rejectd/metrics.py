@@ -6,6 +6,7 @@ Frames are read from the ledger in one go, so that at every scrape
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterable, Iterator
 from importlib.metadata import version
 from typing import TYPE_CHECKING, NamedTuple, Protocol
@@ -26,8 +27,9 @@ _SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 
 STAGES = ("prepare", "wait", "inspect", "publish")
 CERTIFICATES = ("broker", "client", "authority")
+PICTURE_FAULTS = ("black", "saturated", "wrong size", "low contrast", "defocused", "frozen")  # how texts begin
 DRIFT_SIGNS = ("score", "brightness", "contrast", "sharpness", "place", "rejects")
-SERIES = {"the service": 143, "a camera": 77, "a station": 42, "a product": 24}  # at most; parts never add any
+SERIES = {"the service": 143, "a camera": 89, "a station": 42, "a product": 24}  # at most; parts never add any
 
 
 class _Counts(Protocol):
@@ -115,6 +117,12 @@ class Metrics:
         )
         self.camera_faults = Counter(
             "rejectd_camera_faults", "Times that a camera went down or froze.", ["camera"], registry=registry
+        )
+        self.unhealthy = Counter(
+            "rejectd_pictures_unhealthy",
+            "Pictures that show nothing that could be judged; their parts are unjudged (camera_fault).",
+            ["camera", "fault"],
+            registry=registry,
         )
         self.rewritten = Counter(
             "rejectd_files_rewritten",
@@ -222,6 +230,8 @@ class Metrics:
             registry=registry,
         )
         self.engine_at_start: Callable[[int], int] = lambda _size: 0  # ns that a batch of a size took then
+        for camera, fault in itertools.product(cameras, PICTURE_FAULTS):
+            self.unhealthy.labels(camera, fault.replace(" ", "_"))
         self._create_children(cameras, (GOLDEN, *stations), products)
 
     def camera_state(self, camera: str, state: CameraState) -> None:
@@ -234,6 +244,12 @@ class Metrics:
         """Note what the stream of a camera counted."""
         for event in STREAM_EVENTS:
             self.stream.labels(camera, event).inc(getattr(counts, event))
+
+    def picture_fault(self, camera: str, fault: str) -> None:
+        """Note why a picture cannot be judged, if it shows nothing that could be; other faults are no news of it."""
+        kind = fault.partition(":")[0]
+        if kind in PICTURE_FAULTS:
+            self.unhealthy.labels(camera, kind.replace(" ", "_")).inc()
 
     def batch_ended(self, frames: int, elapsed_ns: int) -> None:
         """Note a batch that the engine has inspected."""

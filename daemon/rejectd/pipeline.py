@@ -160,8 +160,13 @@ class Pipeline:
             if of_driver.stream:
                 self._stages.metrics.stream_counted(name, of_driver.stream)
 
+        def examine(pixels: Pixels) -> str:
+            return self._stages.inspector.fault(pixels, self.products[name]) if camera.image_health else ""
+
         report(CameraState.STARTING, "")
-        for frame, picture in pictures(camera, stop, report, enter, remark=remark, opener=self._opener):
+        for frame, picture in pictures(
+            camera, stop, report, enter, remark=remark, opener=self._opener, examine=examine
+        ):
             self._show(frame, picture)
 
     def _open_frame(self, name: str, camera: AnyCamera, exposure: Exposure) -> Frame:
@@ -187,6 +192,7 @@ class Pipeline:
         """Prepare the picture of a frame and queue it, or answer the frame at once."""
         stages = self._stages
         fault = picture.fault
+        stages.metrics.picture_fault(frame.camera, fault)
         frame = self._keep(frame, picture)
         if not stages.ledger.fill(frame):
             return  # it was answered already: paused, or while its picture was read

@@ -36,6 +36,7 @@ MS = 1_000_000
 MARGIN_NS = 200 * MS  # more than a busy machine needs to wake a thread
 
 
+BLACK = 66  # a picture of this brightness shows nothing, as the device sees it
 SLOW = 99  # a picture of this brightness
 
 
@@ -58,6 +59,9 @@ class Device:
         self._worker.close()
         if self.lane:
             self.lane.close()
+
+    def fault(self, pixels: Pixels, product: str) -> str:
+        return "black: as it seems" if pixels.max() == BLACK else ""
 
     def prepare(self, pixels: Pixels, product: str) -> tuple[Pixels, str]:
         if pixels.shape[0] < 3:
@@ -459,6 +463,23 @@ def test_each_exposure_ends_in_one_verdict_with_its_number_and_its_source(rig: R
     assert rig.pipeline.states["c"].state == "ended"
     latest = rig.pipeline.latest["c"]
     assert latest.source == "004.png"
+
+
+def test_a_picture_that_shows_nothing_is_the_cameras_fault_and_is_kept_counted_and_told(rig: Rig) -> None:
+    rig.capture(10, BLACK, BLACK, BLACK, 10)
+    rig.wait_verdicts(5)
+    verdicts = rig.sent.of("c")
+    assert [verdict.cause for verdict in verdicts] == [None, *["camera_fault"] * 3, None]
+    assert [verdict.detail for verdict in verdicts[1:4]] == ["black: as it seems"] * 3
+    assert rig.metrics.unhealthy.labels("c", "black")._value.get() == 3
+    assert ("degraded", "black: as it seems") in [(status.state, status.reason) for status in rig.sent.states]
+    assert rig.ledger.snapshot().account.balanced
+
+
+def test_a_camera_may_judge_whatever_it_sees(rig: Rig) -> None:
+    rig.capture(BLACK, image_health=False)
+    rig.wait_verdicts(1)
+    assert rig.sent.of("c")[0].decision == "pass"
 
 
 def test_a_picture_that_no_model_can_see_is_the_cameras_fault(rig: Rig) -> None:

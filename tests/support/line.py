@@ -181,6 +181,10 @@ class Line:
         for product in self.settings["products"].values():
             if product.get("threshold") is not None:
                 product.setdefault("threshold_for", digest(Path(product["bundle"])))
+        for camera in self.settings[
+            "cameras"
+        ].values():  # most pictures of tests are of one colour, or of another shape
+            camera.setdefault("image_health", False)
         self.file.write_text(json.dumps(self.settings, indent=1))  # JSON is YAML
         return self.file
 

@@ -8,6 +8,7 @@ second after `stop`, and a picture that cannot be read in time holds up none but
 
 from __future__ import annotations
 
+import dataclasses
 import queue
 import threading
 import time
@@ -17,7 +18,7 @@ from rejectd.cameras.address import is_stream
 from rejectd.cameras.device import TICK_S, Crash, Device
 from rejectd.cameras.driver import CameraError, Driver, Ended, Remark
 from rejectd.cameras.picture_check import FROZEN, Check
-from rejectd.contract.messages import CameraState, Exposure, Frame, Picture, PictureError
+from rejectd.contract.messages import CameraState, Exposure, Frame, Picture, PictureError, Pixels
 from rejectd.contract.settings import AnyCamera, AravisCamera, FolderCamera, GenicamCamera, V4l2Camera, VideoCamera
 
 REOPEN_FROZEN_S = 60.0  # a camera whose encoder hangs often comes back with a new connection
@@ -60,6 +61,7 @@ def pictures(
     *,
     remark: Callable[[Remark], None] = lambda _: None,
     opener: Callable[[AnyCamera], Driver] = driver,
+    examine: Callable[[Pixels], str] = lambda _: "",
 ) -> Iterator[tuple[Frame, Picture]]:
     """Every frame of one camera with its picture, until `stop` is set or a replay ends; a lost camera is tried again.
 
@@ -72,11 +74,12 @@ def pictures(
         enter: makes a frame of an exposure, in the device's thread, as soon as the exposure is noticed.
         remark: told what the driver has to say beside its exposures.
         opener: makes the driver.
+        examine: says why a picture shows nothing that could be judged, such as one that is black; empty if it may.
 
     Yields:
         Frames in the order of their exposures. Pictures are uint8 (h, w, 3) RGB, cut to the region of interest,
         contiguous and not writeable. An exposure that brought nothing usable, or nothing in time, comes with
-        `pixels=None` and its fault.
+        `pixels=None` and its fault. A picture that `examine` refuses keeps its pixels beside its fault, to be shown.
 
     A frozen camera is degraded: its repeats are faulty pictures, and it recovers with the first picture that differs. A
     stream or device that stays frozen for 60 s is opened anew as well, and again after each further 60 s.
@@ -112,7 +115,7 @@ def pictures(
                 return
             if isinstance(message, tuple):
                 exposure, frame = message
-                picture = check(_read(exposure, frame, stop))
+                picture = _examined(check(_read(exposure, frame, stop)), examine)
                 if frame.due_ns > heard * 1e9:
                     state.saw(picture)
                 frozen_s = min(check.frozen_for_s(picture.captured_ns), heard - reopened_at)
@@ -166,6 +169,13 @@ def _read(exposure: Exposure, frame: Frame, stop: threading.Event) -> Picture:
         source=exposure.source,
         fault=fault,
     )
+
+
+def _examined(picture: Picture, examine: Callable[[Pixels], str]) -> Picture:
+    if picture.pixels is None:
+        return picture
+    fault = examine(picture.pixels)
+    return dataclasses.replace(picture, fault=fault) if fault else picture
 
 
 class _State:

@@ -61,6 +61,11 @@ class Camera(Group):
         unit="pixels",
         pattern_help="[x, y, width, height]",
     )
+    image_health: bool = setting(
+        "Answer parts whose picture is black, saturated, without contrast, out of focus or of another shape than the "
+        "good pictures of the product's bundle as unjudged (camera_fault), instead of judging them.",
+        default=True,
+    )
     retry_max_s: float = setting(
         "Longest pause between two attempts to reach a lost camera; the first is 0.5 s.",
         default=30.0,

@@ -30,8 +30,9 @@ from revdist.bundle.bundle_files import MANIFEST
 from revdist.bundle.manifest import Golden as Golden
 from revdist.bundle.manifest import TeacherId as TeacherId
 from revdist.bundle.manifest import check as check_manifest
-from revdist.data import appearance, images, inspection_mask
+from revdist.data import appearance, health, images, inspection_mask
 from revdist.data.appearance import Appearance
+from revdist.data.health import Limits
 from revdist.data.inspection_mask import InspectionMask
 from revdist.engines.engine import Engine
 from revdist.engines.loaded_product import Ranges
@@ -86,6 +87,12 @@ class Bundle:
     def trained_appearance(self) -> Appearance:
         """The appearance of the training pictures; empty where the bundle does not say."""
         return appearance.restored(self.statistics.get(appearance.APPEARANCE, {}))
+
+    @property
+    def health(self) -> Limits | None:
+        """Limits of what counts as a picture of a part; None where the bundle does not say."""
+        kept = self.statistics.get(health.HEALTH)
+        return None if kept is None else health.restored(kept)
 
     @property
     def held_out_unlike(self) -> tuple[str, ...]:
@@ -201,6 +208,9 @@ def _statistics(entries: dict[str, Any]) -> Mapping[str, Any]:
     if not isinstance(kept := entries.get(appearance.APPEARANCE, {}), dict):
         raise ValueError(f"statistics.{appearance.APPEARANCE} is no group")  # noqa: TRY004 - it came from a file
     appearance.restored(kept)
+    if not isinstance(limits := entries.get(health.HEALTH, {}), dict):
+        raise ValueError(f"statistics.{health.HEALTH} is no group")  # noqa: TRY004 - it came from a file
+    health.restored(limits)
     told = entries.get(appearance.UNLIKE, [])
     if not isinstance(told, list) or not all(isinstance(sentence, str) for sentence in told):
         raise ValueError(f"statistics.{appearance.UNLIKE} is no list of sentences")

@@ -22,7 +22,8 @@ from typing import TypeVar
 import numpy as np
 from PIL import Image
 
-from revdist.data import images, pictures
+from revdist.data import health, images, pictures
+from revdist.data.health import Health
 from revdist.data.reading import Reading
 from revdist.errors import DataError, ImageError
 from revdist.files import trouble
@@ -48,6 +49,7 @@ class Look:
     highest: int
     saturated: bool
     grey: bool  # stored as grey
+    health: Health
     orientation: int  # the camera's tag, which is not followed; 1: upright, or no tag
 
 
@@ -113,6 +115,7 @@ def look(path: Path, how: Reading) -> Look:
         highest=int(seen.max()),
         saturated=float((seen == 255).mean()) >= SATURATED,
         grey=stored.ndim == 2 or bool((seen == seen[..., :1]).all()),
+        health=health.measure(seen),
         orientation=_orientation(path),
     )
 

@@ -21,7 +21,8 @@ from torch import nn
 from revdist.bundle import bundle, bundle_files, score_file
 from revdist.bundle.bundle import Bundle, Golden, TeacherId
 from revdist.bundle.bundle_files import MANIFEST
-from revdist.data import images, painted_defects
+from revdist.data import health, images, painted_defects
+from revdist.data.health import Limits
 from revdist.data.inspection_mask import InspectionMask
 from revdist.data.reading import Reading
 from revdist.engines.engine import Engine
@@ -106,7 +107,7 @@ def pack(
         trained_on=sorted({*(images.content_hash(path) for path in fitted), *seen_before}),
         picture_size=_usual_size(held_out[:GOLDEN_GOOD], recipe.reading),
         pixels=seen_pixels(good),
-        statistics=statistics,
+        statistics={**statistics, health.HEALTH: healthy(good, calibration).to_json()},
         quality={**quality, **held_out_quality, "pictures_trained": len(fitted)},
         versions={name: importlib.metadata.version(name) for name in VERSIONS},
         calibration=calibration,
@@ -123,6 +124,13 @@ def pack(
 def seen_pixels(good: GoodPictures) -> dict[str, str]:
     """Map the SHA-256 of each picture's file to that of its pixels, so that copies are recognised in any format."""
     return {images.content_hash(look.path): look.pixels for look in good.looks}
+
+
+def healthy(good: GoodPictures, calibration: Calibration) -> Limits:
+    """Learn from good pictures what counts as a picture of a part; outliers that nobody has confirmed teach nothing."""
+    waiting = {outlier.sha256 for outlier in calibration.unconfirmed}
+    shown = [look for look in good.looks if not waiting or images.content_hash(look.path) not in waiting]
+    return health.learn(look.health for look in shown)
 
 
 def _usual_size(pictures: Sequence[Path], how: Reading) -> tuple[int, int] | None:
@@ -203,11 +211,13 @@ def recalibrate(
     golden: Mapping[str, float],
     observed: Observed | None = None,
     pixels: Mapping[str, str] = MappingProxyType({}),
+    limits: Limits | None = None,
 ) -> Bundle:
     """Put a calibration into a bundle and replace an older one for the same engine; all else in the bundle stays.
 
-    `golden`: scores of the golden pictures on that engine, by file; `pixels`: see `seen_pixels`. `observed`: new ranges
-    for int8; calibrations of other int8 engines are removed then, because their scores no longer hold.
+    `golden`: scores of the golden pictures on that engine, by file; `pixels`: see `seen_pixels`; `limits`: of the new
+    pictures, by which those of the bundle are widened. `observed`: new ranges for int8; calibrations of other int8
+    engines are removed then, because their scores no longer hold.
     """
     if bundle_files.content(old.path, MANIFEST) != old.manifest:
         raise BundleError(f"{old.path}: was changed meanwhile, and is as it was left", hint="calibrate it again")
@@ -228,6 +238,9 @@ def recalibrate(
     remembered = (*calibration.held_out, *(outlier.sha256 for outlier in calibration.unconfirmed))
     manifest["pixels"] = dict(old.pixels) | {sha: pixels[sha] for sha in remembered if sha in pixels}
     manifest["golden_scores"] = {**scores, calibration.engine: dict(golden)}
+    if limits is not None:
+        widened = limits if old.health is None else old.health.joined(limits)
+        manifest["statistics"] = {**old.statistics, health.HEALTH: widened.to_json()}
     bundle_files.commit(old.path, manifest, files, replace=True)
     return bundle.read(old.path)
 

@@ -109,7 +109,9 @@ def recalibrate(path: Path, request: Request, engine: Engine, plain: Engine) -> 
     golden = bundle.golden_scores(loaded, engine, loaded.product)
     deviations = np.empty(0) if engine is plain else _deviations(engine, plain, loaded, list(usable.values()))
     return Recalibration(
-        bundle=packing.recalibrate(loaded, calibration, golden, observed, packing.seen_pixels(good)),
+        bundle=packing.recalibrate(
+            loaded, calibration, golden, observed, packing.seen_pixels(good), packing.healthy(good, calibration)
+        ),
         left_out=len(holdout.trained_with(loaded, good.used)),
         added=added,
         observed=len(unseen) - len(usable),

@@ -30,7 +30,8 @@ WRONG_CAMERAS = {
     "setting of another type": (
         camera("url: x.mp4"),
         (
-            "2: cameras.a.url: unknown setting; known here: product, deadline_ms, policy, region, retry_max_s, "
+            "2: cameras.a.url: unknown setting; known here: product, deadline_ms, policy, region, image_health, "
+            "retry_max_s, "
             "path, mode, rate_hz, loop, trigger, "
             "max_file_mb, max_megapixels, bits, subfolders, settle_ms, rewrite"
         ),
@@ -124,7 +125,8 @@ WRONG_CAMERAS = {
     "trigger": (camera("trigger: names"), "2: cameras.a.trigger: 'names' is not allowed; choose count, name"),
     "trigger of a camera that has no files": (
         video("rtsp://192.0.2.7/s", ", trigger: name"),
-        "2: cameras.a.trigger: unknown setting; known here: product, deadline_ms, policy, region, retry_max_s, url, "
+        "2: cameras.a.trigger: unknown setting; known here: product, deadline_ms, policy, region, image_health, "
+        "retry_max_s, url, "
         "transport, timestamps, username, password_file, open_timeout_s, read_timeout_s, frozen_after, loop",
     ),
     "camera with a reserved name": (

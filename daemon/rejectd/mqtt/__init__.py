@@ -3,7 +3,8 @@
 from rejectd.mqtt.exchange import Incoming, LinkError, LostError, Message, RefusedError
 from rejectd.mqtt.link import Link, connect
 from rejectd.mqtt.listening import NotAllowedError, listen, not_allowed, subscribe
-from rejectd.mqtt.publisher import Callbacks, Publisher
+from rejectd.mqtt.outcomes import Callbacks
+from rejectd.mqtt.publisher import Publisher
 from rejectd.mqtt.rights import RightsError, try_rights
 
 __all__ = [

@@ -9,14 +9,11 @@ Commands and counts of actuators arrive over the same connection and are handed 
 
 from __future__ import annotations
 
-import contextlib
 import logging
-import socket
 import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from pathlib import Path
 
 from rejectd.contract.messages import CameraState, CameraStatus, Verdict
@@ -25,35 +22,22 @@ from rejectd.contract.settings import Mqtt, Protocol
 from rejectd.metrics import Metrics
 from rejectd.mqtt import certificates
 from rejectd.mqtt.events import Events
-from rejectd.mqtt.exchange import Incoming, LinkError, LostError, Message
+from rejectd.mqtt.exchange import LinkError, LostError, Message
 from rejectd.mqtt.feed import Feed
 from rejectd.mqtt.link import Link, connect
+from rejectd.mqtt.outcomes import Callbacks, Outcomes
 from rejectd.mqtt.rate_limited_log import Rarely
-from rejectd.mqtt.reasons import TOO_LARGE, hint_for_message
+from rejectd.mqtt.reasons import TOO_LARGE
 from rejectd.mqtt.reconnecting import Patience
 from rejectd.mqtt.send_queue import Waiting
 from rejectd.mqtt.size_limits import Fitting
 from rejectd.mqtt.unacknowledged import UnderWay
+from rejectd.mqtt.wake import Wake
 from rejectd.storage.outbox_reader import Event
 
 log = logging.getLogger(__name__)
 
-_REFUSED_S = 60.0  # how long a refused topic is a problem after the last refusal
 _LOOK_S = 0.05  # how often the queue is searched for expired verdicts while the broker is busy
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Callbacks:
-    """Functions that are told of the broker's acknowledgements and messages.
-
-    The publish thread calls them, so they must not block.
-    """
-
-    delivered: Callable[[Verdict, int], None]  # the broker has a verdict, since this instant (monotonic ns)
-    took: Callable[[int], None]  # ns from a decision to its acknowledgement, both on the same connection
-    acknowledged: Callable[[int], None]  # the broker has the event of this number
-    received: Callable[[Incoming], None]  # a command, or the count of an actuator
-    damaged: Callable[[], None] = lambda: None  # the outbox seems to be damaged
 
 
 class Publisher:
@@ -79,9 +63,11 @@ class Publisher:
         self._metrics = metrics
         self._client_id = settings.client_id or f"rejectd-{line}"
         self._protocol = settings.protocol  # once connected, the version that the broker spoke
-        self._waiting = Waiting(self._unpublished)
         self._feed = Feed(outbox, answer=self._answered, again=self.more_events, damaged=callbacks.damaged)
         self._events = Events(self._feed.ask)
+        self._rarely = Rarely(log)
+        self._outcomes = Outcomes(self._events, callbacks, metrics, self._rarely)
+        self._waiting = Waiting(self._outcomes.not_published)
         self._patience = Patience(settings.retry_max_s, client_id=self._client_id)
         self._fitting = Fitting(metrics)
         self._under_way = UnderWay(self._fitting)
@@ -90,15 +76,15 @@ class Publisher:
         self._connected_ns = 0
         self._denied = False
         self._trouble = ""  # why there is no connection
-        self._refusals: dict[str, float] = {}  # topics that the broker refused, and the instant of the last refusal
-        self._rarely = Rarely(log)
         self._said_goodbye = False
         self._stop_at: float | None = None
         self._connected_once = threading.Event()
-        self.unpublished: Counter[str] = Counter()  # verdicts that were never sent, by camera or station
-        self._wake_reader, self._wake_writer = socket.socketpair()
-        self._wake_reader.setblocking(False)
-        self._wake_writer.setblocking(False)
+        self._wake = Wake()
+
+    @property
+    def unpublished(self) -> Counter[str]:
+        """Verdicts that were never sent, by camera or station."""
+        return self._outcomes.unpublished
 
     def verdict(self, verdict: Verdict, body: bytes) -> None:
         """Publish a verdict, unless its deadline passes first."""
@@ -143,11 +129,7 @@ class Publisher:
 
     def problems(self) -> list[str]:
         """What is wrong with the broker or the connection, for people; empty if all is well."""
-        lately = time.monotonic() - _REFUSED_S
-        topics = {topic for topic, at in dict(self._refusals).items() if at > lately}
-        refused = [
-            f"the broker refuses {topic}" for topic in sorted(topics.union(self._events.refused_topics)) if topic
-        ]
+        refused = [f"the broker refuses {topic}" for topic in self._outcomes.refused_topics()]
         denied = self._deaf() if self._denied else ""
         other_problems = (denied, self._trouble, self._patience.problem(time.monotonic()), self._fitting.problem())
         return refused + [problem for problem in other_problems if problem]
@@ -158,8 +140,7 @@ class Publisher:
 
     def wake(self) -> None:
         """Have `run` look at its queues again. Without effect once `run` has ended."""
-        with contextlib.suppress(OSError):
-            self._wake_writer.send(b"\0")
+        self._wake.wake()
 
     def wait_connected(self, timeout_s: float) -> bool:
         """Wait for the first connection."""
@@ -190,8 +171,7 @@ class Publisher:
         finally:
             self._waiting.give_up()
             self._feed.stop()
-            self._wake_reader.close()
-            self._wake_writer.close()
+            self._wake.close()
 
     def _live(self, link: Link) -> float:
         """Serve one connection until its end. Returns how many seconds to wait before the next attempt."""
@@ -222,14 +202,8 @@ class Publisher:
         """Wait before the next attempt. Verdicts that expire meanwhile are counted."""
         until = time.monotonic() + seconds
         while (remaining_s := until - time.monotonic()) > 0 and not self._over():
-            self._rest(min(remaining_s, 0.2))
+            self._wake.wait(min(remaining_s, 0.2))
             self._waiting.expire(time.monotonic_ns())
-
-    def _rest(self, seconds: float) -> None:
-        self._wake_reader.settimeout(seconds)
-        with contextlib.suppress(TimeoutError, BlockingIOError):
-            self._wake_reader.recv(4096)
-        self._wake_reader.setblocking(False)
 
     def _serve(self, link: Link) -> None:
         """Send and receive on one connection, until it breaks, or until everything is published after `stop`."""
@@ -252,9 +226,8 @@ class Publisher:
                 self._farewell(link)
                 return
             patience_s = 0.1 if self._stop_at is not None else min(self._next_status - now, 0.5)
-            link.wait(max(0.0, patience_s), self._wake_reader)
-            with contextlib.suppress(BlockingIOError):
-                self._wake_reader.recv(4096)
+            link.wait(max(0.0, patience_s), self._wake.reader)
+            self._wake.forget()
             self._take_acknowledgements(link)
             self._hear(link)
 
@@ -324,56 +297,17 @@ class Publisher:
             self._put_back(message)
             raise
         if not fits:
-            self._give_up(message)
+            self._outcomes.given_up(message)
 
     def _take_acknowledgements(self, link: Link) -> None:
         now_ns = time.monotonic_ns()
         for message, refusal in self._under_way.acknowledged(link):
             if not refusal:
-                self._delivered(message, now_ns)
+                self._outcomes.delivered(message, now_ns, connected_ns=self._connected_ns)
             elif refusal == TOO_LARGE:
                 self._put_back(message)  # it fits the next time, or is given up
             else:
-                self._refused(message, refusal)
-
-    def _delivered(self, message: Message, now_ns: int) -> None:
-        if message.event_seq is not None:
-            self._events.acknowledged(message.event_seq)
-            self._callbacks.acknowledged(message.event_seq)
-        elif message.verdict:
-            verdict = message.verdict
-            self._callbacks.delivered(verdict, now_ns)
-            if verdict.decided_ns > self._connected_ns:
-                self._callbacks.took(now_ns - verdict.decided_ns)
-            latency_s = (now_ns - verdict.captured_ns) / 1e9
-            self._metrics.latency.labels(verdict.camera).observe(latency_s, {"event_id": verdict.event_id})
-            self._metrics.stage.labels("publish").observe((now_ns - verdict.decided_ns) / 1e9)
-            if now_ns > verdict.deadline_ns:
-                self._metrics.missed.labels(verdict.camera).inc()
-
-    def _refused(self, message: Message, refusal: str) -> None:
-        topic, hint = message.topic, hint_for_message(refusal)
-        self._rarely.say(logging.ERROR, topic, "broker refuses %s: %s; %s", topic, refusal, hint)
-        if not message.answer:  # others choose the topics of answers
-            self._refusals[topic] = time.monotonic()
-        if message.verdict:
-            self._unpublished(message)
-        if message.event_seq is not None:
-            self._events.refused(message)
-
-    def _give_up(self, message: Message) -> None:
-        """Give up a message that is larger than the broker takes, even when shortened."""
-        if message.verdict:
-            self._unpublished(message)
-        if message.event_seq is not None:  # the journal keeps its verdict; the event would hold up all that follow
-            self._events.acknowledged(message.event_seq)
-            self._callbacks.acknowledged(message.event_seq)
-
-    def _unpublished(self, message: Message) -> None:
-        assert message.verdict
-        self.unpublished[message.verdict.camera] += 1
-        self._metrics.unpublished.labels(message.verdict.camera).inc()
-        self._metrics.missed.labels(message.verdict.camera).inc()
+                self._outcomes.refused(message, refusal)
 
     def _put_back(self, message: Message) -> None:
         """Put a message back into its queue, in front of those that came later."""

@@ -1,14 +1,13 @@
 """Records verdicts behind the line, never delaying them: journal, evidence, defect events. One thread owns the disk.
 
-The queue is bounded. When the disk is too slow, heat maps are given up first, then the pictures of evidence, then the
-records of passes; each is counted. While the journal cannot be opened or written, the line runs without it. Waiting
-entries are tried again until the disk takes them, evidence and tasks go on, and entries without room are counted.
+The queue is bounded. affordable.py says what is given up first when the disk is too slow. While the journal cannot be
+opened or written, the line runs without it. Waiting entries are tried again until the disk takes them, evidence and
+tasks go on, and entries without room are counted.
 """
 
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import logging
 import queue
 import threading
@@ -18,22 +17,19 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future
 from typing import Any, TypeAlias
 
-from rejectd.contract.messages import Cause, Decision, Frame, RejectdError, Verdict
+from rejectd.contract.messages import Frame, RejectdError, Verdict
 from rejectd.metrics import Metrics
+from rejectd.storage.affordable import MOST_RECORDS, MOST_WITH_PASSES, Affordable
 from rejectd.storage.backlog import Backlog, Group
 from rejectd.storage.defect_events import Defects, Record, is_defect
 from rejectd.storage.evidence import Evidence
 from rejectd.storage.in_flight_file import Slots
 from rejectd.storage.outbox import Body, Change, Delivery, Entries, NewEvent, Outbox, OutboxError, Reading, is_usable
-from rejectd.storage.picture_budget import EVIDENCE, MAP, Memory
+from rejectd.storage.picture_budget import Memory
 from rejectd.storage.tasks import Answer, Task, carry_out
 
 log = logging.getLogger(__name__)
 
-_WAITING = 4096  # records
-_WITH_PASSES = 3072  # with more records waiting, passes are given up
-_WITH_PICTURES = 256  # with more records waiting, pictures are given up
-_WITH_MAPS = 64  # with more records waiting, anomaly maps are not even fetched from the device
 _GROUP = 64  # records in one transaction
 _GATHER_S = 0.005  # a transaction waits so long, so that a verdict and its acknowledgement share it
 _PRUNE_S = 60.0
@@ -61,14 +57,13 @@ class Recorder:
     ) -> None:
         """`more_events()` is called when the outbox has new events, `marked(numbers)` when it has marked these."""
         self._outbox = outbox
-        self._evidence = evidence
         self._defects = Defects(line, evidence, metrics)
         self._inflight = inflight
-        self._memory = memory
+        self._affordable = Affordable(memory, metrics, evidence=evidence is not None)
         self._metrics = metrics
         self._more_events = more_events
         self._marked = marked
-        self._items: queue.Queue[_Item] = queue.Queue(maxsize=_WAITING)
+        self._items: queue.Queue[_Item] = queue.Queue(maxsize=MOST_RECORDS)
         self._acknowledged: deque[int] = deque()  # numbers of events
         self._backlog = Backlog(outbox)
         self._left: Sequence[Body] = ()  # verdicts that an earlier run left
@@ -82,7 +77,7 @@ class Recorder:
     @property
     def maps_affordable(self) -> bool:
         """Whether there is time and room for anomaly maps."""
-        return self._items.qsize() < _WITH_MAPS and self._memory.has_room(MAP)
+        return self._affordable.maps(self._items.qsize())
 
     @property
     def problem(self) -> str:
@@ -107,41 +102,21 @@ class Recorder:
     def verdict(self, verdict: Verdict, body: Mapping[str, Any], frame: Frame) -> None:
         """Record a verdict, with the evidence of a part that did not pass."""
         waiting = self._items.qsize()
-        worth_seeing = verdict.decision is not Decision.PASS and verdict.cause is not Cause.PAUSED
-        shown = frame.picture is not None or frame.given_up
-        affordable = verdict.cause is not Cause.OVERLOAD and waiting < _WITH_PICTURES and not frame.given_up
-        affordable = affordable and self._memory.has_room(EVIDENCE)
-        if worth_seeing and shown and self._evidence and not affordable:
-            self._metrics.sacrificed.labels("evidence").inc()
         unwritten = waiting + self._backlog.items
-        if unwritten >= (_WITH_PASSES if verdict.decision is Decision.PASS else _WAITING):
+        record = self._affordable.record(verdict, body, frame, waiting=waiting, unwritten=unwritten)
+        if record is None:
             self._give_up(verdict)
             return
-        shown_frame = frame if worth_seeing and affordable else None
         try:
-            self._items.put_nowait(
-                Record(verdict=self._lightened(verdict, frame=shown_frame), body=body, frame=shown_frame)
-            )
+            self._items.put_nowait(record)
         except queue.Full:
             self._give_up(verdict)
-
-    def _lightened(self, verdict: Verdict, *, frame: Frame | None) -> Verdict:
-        """A verdict that keeps its anomaly map only if its frame is kept too, and memory has room for the map."""
-        result = verdict.result
-        if result is None or result.anomaly_map is None:
-            return verdict
-        self._memory.count(result.anomaly_map)
-        if frame and self._memory.has_room(MAP):
-            return verdict
-        if frame:
-            self._metrics.sacrificed.labels("map").inc()
-        return dataclasses.replace(verdict, result=dataclasses.replace(result, anomaly_map=None))
 
     def note(self, item: Delivery | Reading | Change | int) -> None:
         """Record an acknowledgement, an actuator's count or a person's change. Without room, counts go first."""
         if isinstance(item, int):
             self._acknowledged.append(item)  # few, for the publisher sends no more until they are marked
-        elif self._items.qsize() + self._backlog.items >= _WITH_PASSES and not isinstance(item, Change):
+        elif self._items.qsize() + self._backlog.items >= MOST_WITH_PASSES and not isinstance(item, Change):
             return
         with contextlib.suppress(queue.Full):
             self._items.put_nowait(item)

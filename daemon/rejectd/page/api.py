@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Annotated
 
-from fastapi import APIRouter, Path, Query, Request
+from fastapi import APIRouter, HTTPException, Path, Query, Request
 from fastapi.responses import JSONResponse, Response
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 
 from rejectd.contract.fields import NAME
 from rejectd.page import live as live_page
+from rejectd.page import looking_back, orders, shift
 from rejectd.page import site as of
-from rejectd.page.site import VIEWER
+from rejectd.page.gallery import Label
+from rejectd.page.site import VIEWER, Operator
 from rejectd.page.state_word import Word, say
 
 router = APIRouter()
+OrderName = Annotated[str, Path(pattern="^[a-z]{1,20}$")]
 
 
 class Complaint(BaseModel):
@@ -149,3 +153,87 @@ def picture(
     """The picture of a camera's latest verdict, under its heat map if wanted and there is one."""
     jpeg = of.site(request).link.picture(camera, event_id, heat=heat)
     return Response(jpeg, media_type="image/jpeg", headers={"Cache-Control": "private, max-age=60"})
+
+
+class ShiftCount(BaseModel):
+    """What became of the parts of one camera and product."""
+
+    model_config = {"populate_by_name": True}
+
+    camera: str
+    product: str
+    captured: int
+    passed: int = Field(alias="pass")
+    reject: int
+    unjudged: dict[str, int]
+    good_share: float | None = Field(alias="yield")
+
+
+class Shift(BaseModel):
+    """The account of a time."""
+
+    since: str
+    until: str
+    counts: list[ShiftCount]
+
+
+class LabelRequest(BaseModel):
+    """What a person says of a verdict; null takes it back."""
+
+    model_config = {"extra": "forbid"}
+
+    kind: Label | None
+    remark: str = Field(default="", max_length=500)
+
+
+class LabelSaid(BaseModel):
+    """The label of a part now."""
+
+    event_id: str
+    kind: Label | None
+    remark: str
+    who: str
+
+
+@router.get("/api/shift", response_model=Shift, responses=REFUSALS, dependencies=VIEWER)
+def shift_counts(request: Request, since: looking_back.Given = "", until: looking_back.Given = "") -> object:
+    """What became of the parts of a time; the last eight hours if none is given."""
+    asked = shift.window(since, until, datetime.now().astimezone())
+    return looking_back.shift_figures(of.site(request), asked)
+
+
+@router.post(
+    "/api/gallery/{event_id}/label", response_model=LabelSaid, responses=REFUSALS | {404: {"model": Complaint}}
+)
+def label(request: Request, session: Operator, event_id: looking_back.EventId, body: LabelRequest) -> object:
+    """Label a part, or take the label back. Needs the header X-CSRF-Token of the session."""
+    of.check_token(request, session)
+    site = of.site(request)
+    if looking_back.gallery(site).part(event_id) is None:
+        raise HTTPException(404, "the journal has no such part")
+    site.store.label(event_id, body.kind, body.remark, session.user)
+    site.store.audit(session.user, "label", f"{event_id} {body.kind or 'taken back'}")
+    return {"event_id": event_id, "kind": body.kind, "remark": body.remark, "who": session.user}
+
+
+class Order(BaseModel):
+    """A request of a command, as config/mqtt describes it."""
+
+    model_config = {"extra": "allow"}
+
+
+class OrderAnswer(BaseModel):
+    """The line's answer to an order."""
+
+    ok: bool
+    error: str | None
+    result: dict[str, object] | None
+
+
+@router.post("/api/orders/{name}", response_model=OrderAnswer, responses=REFUSALS | {404: {"model": Complaint}})
+def order(request: Request, session: Operator, name: OrderName, body: Order) -> object:
+    """Give an order: pause, resume, snapshot, golden, product or threshold. Needs the header X-CSRF-Token."""
+    of.check_token(request, session)
+    orders.check_may(request, session, name)
+    answer = orders.give(of.site(request), session, name, body.model_dump())
+    return {"ok": answer["ok"], "error": answer["error"], "result": answer["result"]}

@@ -14,7 +14,7 @@ from fastapi.staticfiles import StaticFiles
 from starlette.exceptions import HTTPException as AnyHTTPException
 
 from rejectd.contract.messages import RejectdError
-from rejectd.page import api, entry, live
+from rejectd.page import api, entry, live, looking_back, orders
 from rejectd.page.line_link import AwayError, LineError
 from rejectd.page.site import BODY_BYTES, Site, address, page, texts
 
@@ -54,7 +54,7 @@ def make_app(site: Site) -> FastAPI:
         redoc_url=None,
     )
     app.state.site = site
-    for router in (entry.router, live.router, api.router):
+    for router in (entry.router, live.router, looking_back.router, orders.router, api.router):
         app.include_router(router)
     app.mount("/static", StaticFiles(directory=Path(__file__).with_name("static")), name="static")
     app.middleware("http")(_guard)

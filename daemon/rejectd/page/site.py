@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any
@@ -26,7 +27,15 @@ BODY_BYTES = 65_536
 STATIC = resources.files("rejectd.page").joinpath("static")
 _REQUESTS_HZ, _REQUESTS_AT_ONCE = 60.0, 240.0  # of one address
 
-PAGES = (("live", "/", Role.VIEWER), ("health", "/health", Role.VIEWER))
+PAGES = (
+    ("live", "/", Role.VIEWER),
+    ("shift", "/shift", Role.VIEWER),
+    ("gallery", "/gallery", Role.VIEWER),
+    ("products", "/products", Role.OPERATOR),
+    ("health", "/health", Role.VIEWER),
+    ("audit", "/audit", Role.OPERATOR),
+    ("users", "/users", Role.ENGINEER),
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,12 +87,24 @@ def _environment() -> Environment:
         lstrip_blocks=True,
     )
     environment.filters["figure"] = figure
+    environment.filters["percent"] = percent
+    environment.filters["moment"] = moment
     return environment
 
 
 def figure(value: float | None, digits: int = 4) -> str:
     """A number for people; a dash if there is none."""
     return "\u2013" if value is None else f"{value:.{digits}g}"
+
+
+def percent(share: float | None) -> str:
+    """A share in percent; a dash if there is none."""
+    return "\u2013" if share is None else f"{100 * share:.2f} %"
+
+
+def moment(unix_ns: int) -> str:
+    """A time for people, as this machine's clock shows it."""
+    return datetime.fromtimestamp(unix_ns / 1e9, UTC).astimezone().strftime("%Y-%m-%d %H:%M:%S")
 
 
 def site(request: Request) -> Site:

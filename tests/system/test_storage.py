@@ -225,6 +225,34 @@ def test_a_full_disk_at_the_start_costs_the_journal_alone_until_there_is_room(
     is_whole(line, subscriber, disk.path / "state" / "journal.sqlite")
 
 
+def test_a_disk_that_fills_while_parts_are_rejected_costs_no_verdict_and_is_taken_up_again(
+    on_disk: Line, disk: Disk, subscriber: Subscriber, cells: list[Path], tmp_path: Path
+) -> None:
+    line = on_disk
+    line.log = tmp_path / "service.log"
+    line.folder("left", cells[:8], rate_hz=4, loop=True, deadline_ms=5000)
+    line.settings["products"]["cell"]["threshold"] = 0.0005  # all are rejected, with evidence
+    line.settings["engine"] = {"threads": 1}
+    line.start()
+    wait_for(lambda: len(subscriber.of("verdict")) > 8, "the line is at work")
+    disk.fill()
+    count = len(subscriber.of("verdict"))
+    wait_for(lambda: len(subscriber.of("verdict")) > count + 30, "parts are judged on the full disk", 60)
+    wait_for(lambda: subscriber.status()["problems"], "the full disk is named")
+    problems = subscriber.status()["problems"]
+    assert any("No space left" in problem or "full" in problem for problem in problems), problems
+    disk.free()
+    wait_for(lambda: line.metrics()["rejectd_journal_available"] == 1, "the journal can be written again")
+    count = len(subscriber.of("defect"))
+    wait_for(lambda: len(subscriber.of("defect")) > count + 5, "defect events come again")
+    causes = [verdict["cause"] for verdict in subscriber.of("verdict").values()]
+    assert causes.count(None) == len(causes), "no part was left unjudged"
+    assert line.stop() == 0
+    assert "Traceback" not in line.log.read_text()
+    (state,) = rows(disk.path / "state" / "journal.sqlite", "PRAGMA integrity_check")
+    assert state == ("ok",)
+
+
 def test_a_read_only_disk_costs_the_journal_alone_until_it_can_be_written(
     on_disk: Line, disk: Disk, subscriber: Subscriber, cells: list[Path], tmp_path: Path
 ) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import logging
+import select
 import selectors
 import socket
 import time
@@ -24,6 +25,9 @@ REQUEST_BYTES = 8192  # of a request line with its headers
 _REQUEST_S = 3.0  # until a request must be there
 _ANSWER_S = 10.0  # until an answer must have been taken
 _SHARE = 0.2  # of one processor, for making pages; then clients wait
+_SERVING_SHARE = 0.05  # of one processor, for all else: who floods the port would take it from the parts' verdicts
+_TOO_SHORT_S = 0.001  # for a rest
+_REST_S = 0.5  # longest rest at once
 _TICK_S = 0.25
 _FULL_S = 1.0  # how long nobody is let in where the process has no file left
 _NO_FILES = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
@@ -61,6 +65,8 @@ class MetricsServer:
         self._selector = selectors.DefaultSelector()
         self._selector.register(self._listening, selectors.EVENT_READ)
         self._selector.register(self._woken, selectors.EVENT_READ)
+        self._closing = select.poll()
+        self._closing.register(self._woken, select.POLLIN)
         self._clients: dict[int, _Client] = {}  # by file number, those that have waited longest first
         self._waiting: list[_Client] = []  # for a page
         self._next_page = 0.0
@@ -70,15 +76,20 @@ class MetricsServer:
     def run(self) -> None:
         """Serve until `close` is called."""
         self._runs = True
+        busy_s = 0.0
         while True:
-            for key, events in self._selector.select(self._pause_s()):
+            self._rest(busy_s)
+            ready = self._selector.select(self._pause_s())
+            began_s = time.thread_time()
+            for key, events in ready:
                 if key.fileobj is self._woken:
                     self._end()
                     return
                 if key.fileobj is self._listening:
                     self._let_in_all()
-                elif key.fd in self._clients:  # not dropped in the same round
-                    self._serve(self._clients[key.fd], events)
+                elif (client := self._clients.get(key.fd)) and client is key.data:
+                    self._serve(client, events)  # it was not dropped in this round, and its number given anew
+            busy_s = time.thread_time() - began_s
             now = time.monotonic()
             self._answer_waiting(now)
             for client in [client for client in self._clients.values() if client.until < now]:
@@ -86,6 +97,11 @@ class MetricsServer:
             if self._let_in_from and now >= self._let_in_from:
                 self._let_in_from = 0.0
                 self._selector.register(self._listening, selectors.EVENT_READ)
+
+    def _rest(self, busy_s: float) -> None:
+        """Rest after `busy_s` of work, so that clients get their share of a processor and no more; `close` ends it."""
+        if (rest_s := min(_REST_S, busy_s * (1 / _SERVING_SHARE - 1))) > _TOO_SHORT_S:
+            self._closing.poll(1000 * rest_s)
 
     def _pause_s(self) -> float:
         """Until there is something to do, whatever clients do."""
@@ -127,8 +143,9 @@ class MetricsServer:
         if len(self._clients) >= PLACES:
             self._drop(min(self._clients.values(), key=lambda client: client.spare))  # the first of several
         connection.setblocking(False)
-        self._clients[connection.fileno()] = _Client(connection, time.monotonic() + _REQUEST_S)
-        self._selector.register(connection, selectors.EVENT_READ)
+        client = _Client(connection, time.monotonic() + _REQUEST_S)
+        self._clients[connection.fileno()] = client
+        self._wait_for(client, selectors.EVENT_READ)
 
     def _drop(self, client: _Client) -> None:
         self._wait_for(client, 0)
@@ -142,7 +159,7 @@ class MetricsServer:
         if client.socket.fileno() in self._selector.get_map():
             self._selector.unregister(client.socket)
         if events:
-            self._selector.register(client.socket, events)
+            self._selector.register(client.socket, events, client)
 
     def _serve(self, client: _Client, events: int) -> None:
         try:

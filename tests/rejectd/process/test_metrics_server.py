@@ -6,8 +6,11 @@ from __future__ import annotations
 import contextlib
 import gzip
 import http.client
+import os
+import selectors
 import socket
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -156,6 +159,46 @@ def test_a_scrape_gets_through_a_thousand_idle_connections_and_they_take_no_file
 def test_clients_that_take_no_answer_hold_nobody_up(server: MetricsServer) -> None:
     with connections(server, 3 * PLACES, b"GET /metrics HTTP/1.1\r\n\r\n"):
         assert ask(server)[0] == 200
+
+
+def test_a_client_that_gets_the_file_number_of_one_that_was_dropped_in_the_same_round_does_not_end_the_server(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    server = MetricsServer("127.0.0.1", 0, CollectorRegistry())
+    with connections(server, 2):
+        first, _ = server._listening.accept()
+        second, _ = server._listening.accept()
+        number = first.fileno()
+        server._let_in(first)
+        of_first = server._selector.get_key(number)
+        server._drop(server._clients[number])
+        newcomer = socket.socket(fileno=os.dup2(second.fileno(), number))
+        server._let_in(newcomer)
+        of_close = server._selector.get_key(server._woken)
+        answers_could_go = (of_first, selectors.EVENT_WRITE)  # told in the round in which the first one was dropped
+        monkeypatch.setattr(server._selector, "select", lambda _: [answers_could_go, (of_close, selectors.EVENT_READ)])
+        server.run()
+        second.close()
+        server.close()
+
+
+def _is_answered(server: MetricsServer) -> bool:
+    with contextlib.suppress(OSError, http.client.HTTPException):
+        return ask(server)[0] == 200
+    return False
+
+
+def test_a_flood_of_clients_takes_a_part_of_the_processor_alone(server: MetricsServer) -> None:
+    (thread,) = (thread for thread in threading.enumerate() if getattr(thread, "_target", None) == server.run)
+    assert thread.ident is not None
+    clock = time.pthread_getcpuclockid(thread.ident)
+    ends, began_s, began = time.monotonic() + 2, time.clock_gettime(clock), time.monotonic()
+    while time.monotonic() < ends:
+        with contextlib.suppress(OSError), connections(server, 20, b"GET /" + b"a" * 100_000):
+            pass
+    share = (time.clock_gettime(clock) - began_s) / (time.monotonic() - began)
+    assert share < 0.25, "of one processor"
+    wait_for(lambda: _is_answered(server), "the page is there")
 
 
 def test_a_flood_of_scrapes_takes_a_part_of_the_processor_alone(

@@ -152,7 +152,7 @@ class Line:
     def progressing(self) -> bool:
         """Whether frames get their verdicts: none is overdue, and the device does not hang. Else a restart may help."""
         now = time.monotonic_ns()
-        busy = self.pipeline.busy_since_ns
+        busy = self.pipeline.inspecting.busy_since_ns
         if busy is not None and now - busy > self.settings.engine.hang_s * 1e9:
             return False
         return not any(now > frame.deadline_ns for frame in self.ledger.in_flight()[:1])

@@ -17,11 +17,10 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-import queue
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from rejectd.batching.batcher import Batch, Batcher
@@ -43,7 +42,8 @@ from rejectd.contract.payloads import encode, verdict_payload
 from rejectd.contract.settings import AnyCamera
 from rejectd.decision import decide, unjudged
 from rejectd.drift.part import Part
-from rejectd.inspector import Begun, Inspector, InspectorError
+from rejectd.inspecting import Inspected, Inspecting
+from rejectd.inspector import Inspector, InspectorError
 from rejectd.judging import Judged
 from rejectd.ledger import Ledger
 from rejectd.metrics import Metrics
@@ -54,34 +54,7 @@ from rejectd.storage.recorder import Recorder
 
 log = logging.getLogger(__name__)
 
-_BATCHES_WAITING = 4  # for their verdicts: the device waits if these take longer than it does
-_VERDICTS_S = 60.0  # longer than the verdicts of a batch ever take
 _NO_VIEW = "no picture is kept for viewing: those that wait for their verdict or the disk take the memory (memory_mb)"
-_ENGINE_FAULTS = 10  # failed batches in a row after which only a restart helps
-
-
-class EngineBrokenError(RuntimeError):
-    """The device failed so often in a row that the service must be restarted."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Inspected:
-    """A batch that has been inspected."""
-
-    frames: Sequence[Frame]
-    results: Sequence[Result | InspectorError]
-    started_ns: int
-    ended_ns: int
-
-
-@dataclass(frozen=True, slots=True)
-class _Running:
-    """A batch that the device computes."""
-
-    frames: Sequence[Frame]
-    maps: bool  # whether they are wanted
-    started_ns: int
-    batch: Begun
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,17 +100,19 @@ class Pipeline:
         self._opener = opener
         self.judged = judged
         self._exposures: Counter[str] = Counter()
-        self._undecided: queue.Queue[Inspected | Batch | None] = queue.Queue(_BATCHES_WAITING)
+        self.inspecting = Inspecting(
+            stages.batcher,
+            stages.inspector,
+            stages.metrics,
+            maps_affordable=lambda: stages.recorder.maps_affordable,
+            clock=clock,
+        )
         self.products = dict(products)  # what passes each camera; changed by a changeover, in one step
         self.paused: dict[str, Policy | None] = {}  # cameras that are not inspected, and what to do with their parts
         self.latest: dict[str, Picture] = {}  # of each camera
         self.ended: dict[str, Ended] = {}  # the last of each camera and station
         self.states: dict[str, CameraStatus] = {}
         self.watchers: dict[str, Callable[[Verdict], None]] = {}  # who waits for the verdict of a frame
-        self.busy_since_ns: int | None = None  # when the device got the oldest batch that it has now
-        self._failures = 0  # batches in a row
-        self._fault = ""  # the last
-        self._held_up: _Running | None = None  # what the device had beside a batch whose frames were tried one by one
 
     def capture(self, name: str, camera: AnyCamera, stop: threading.Event) -> None:
         """Run one camera thread."""
@@ -232,51 +207,8 @@ class Pipeline:
             self._finish(frame, unjudged(frame, Cause.OVERLOAD, self._clock(), detail="too many frames wait"))
 
     def inspect(self) -> None:
-        """Run the inspect thread until the batcher is closed and empty.
-
-        If the device has room before it has finished a batch, the next batch is begun first, and then this one settled.
-        """
-        batcher = self._stages.batcher
-        before: _Running | None = None
-        try:
-            while (batch := batcher.take(wait=before is None)) or before:
-                if batch and batch.hopeless:
-                    self._undecided.put(batch, timeout=_VERDICTS_S)
-                begun = self._begin(batch.frames) if batch and batch.frames else None
-                if before:
-                    self._settle(before, begun)
-                before = begun
-                if begun and (not begun.batch.wait_for_room() or self._failures >= _ENGINE_FAULTS):
-                    self._settle(begun, None)
-                    before = None
-                if self._failures >= _ENGINE_FAULTS:
-                    raise EngineBrokenError(f"{self._failures} batches in a row failed: {self._fault}")
-                batch = begun = None  # their pictures need not wait for the next ones
-        finally:
-            self._undecided.put(None, timeout=_VERDICTS_S)
-
-    def _begin(self, frames: Sequence[Frame]) -> _Running:
-        maps = self._stages.recorder.maps_affordable
-        started_ns = self._clock()
-        if self.busy_since_ns is None:
-            self.busy_since_ns = started_ns
-        return _Running(frames, maps, started_ns, self._stages.inspector.begin(frames, maps=maps))
-
-    def _settle(self, begun: _Running, following: _Running | None) -> None:
-        """Wait for the results of a batch, pass them on, and learn how long that took, beside others as it was."""
-        results = self._results(begun)
-        self.busy_since_ns = following.started_ns if following else None
-        ended_ns = self._clock()
-        self._undecided.put(
-            Inspected(frames=begun.frames, results=results, started_ns=begun.started_ns, ended_ns=ended_ns),
-            timeout=_VERDICTS_S,
-        )
-        whole = all(isinstance(result, Result) for result in results)
-        if whole and begun is not self._held_up:
-            self._stages.batcher.service_time.learn(len(results), ended_ns - begun.started_ns)
-        self._held_up = None if whole else following
-        self._failures = 0 if any(isinstance(result, Result) for result in results) else self._failures + 1
-        self._fault = next((str(result) for result in results if isinstance(result, InspectorError)), "")
+        """Run the inspect thread until the batcher is closed and empty."""
+        self.inspecting.run()
 
     def decide(self) -> None:
         """Run the verdict thread until the inspect thread has ended."""
@@ -285,7 +217,7 @@ class Pipeline:
 
     def _decide_next(self) -> bool:
         """Decide the frames of one batch. Returns False at the end. No frame is held while the thread waits."""
-        batch = self._undecided.get()
+        batch = self.inspecting.inspected.get()
         if batch is None:
             return False
         if isinstance(batch, Batch):
@@ -300,20 +232,6 @@ class Pipeline:
                 self._finish(frame, unjudged(frame, Cause.ENGINE_FAULT, batch.ended_ns, detail=str(result)))
         self._measure(batch)
         return True
-
-    def _results(self, begun: _Running) -> list[Result | InspectorError]:
-        """The results of a batch. If it fails, each frame is tried alone, so that one cannot spoil the others."""
-        try:
-            results = begun.batch.results()
-        except InspectorError as error:
-            log.error("%s", error)
-            if len(begun.frames) == 1:
-                return [error]
-            return [result for frame in begun.frames for result in self._results(self._begin([frame]))]
-        if not begun.maps:
-            rejects = sum(result.score > result.threshold for result in results)
-            self._stages.metrics.sacrificed.labels("map").inc(rejects)
-        return list(results)
 
     def _measure(self, batch: Inspected) -> None:
         """Put a batch into the metrics. Called after its verdicts, so that it delays none."""

@@ -588,11 +588,11 @@ def test_the_status_shows_the_problems_that_a_person_should_look_at(line: Line) 
 
 def test_a_line_with_an_overdue_frame_or_a_hung_device_does_not_judge(line: Line) -> None:
     assert line.judging
-    line.pipeline.busy_since_ns = time.monotonic_ns() - 29 * 10**9
+    line.pipeline.inspecting.busy_since_ns = time.monotonic_ns() - 29 * 10**9
     assert line.judging, "a batch may take its time"
-    line.pipeline.busy_since_ns = time.monotonic_ns() - 31 * 10**9
+    line.pipeline.inspecting.busy_since_ns = time.monotonic_ns() - 31 * 10**9
     assert not status(line)["judging"]
-    line.pipeline.busy_since_ns = None
+    line.pipeline.inspecting.busy_since_ns = None
     frame = opened(line.ledger, "left")
     assert line.judging
     overdue = Exposure(captured_ns=time.monotonic_ns() - 10**9, captured_unix_ns=1)

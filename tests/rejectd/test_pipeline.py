@@ -20,11 +20,12 @@ from prometheus_client import CollectorRegistry
 from rejectd.batching.batcher import Batcher
 from rejectd.contract.messages import CameraStatus, Exposure, Frame, Pixels, Policy, Result, Verdict
 from rejectd.contract.settings import FolderCamera, Judging, Numbering, Station
+from rejectd.inspecting import EngineBrokenError
 from rejectd.inspector import Begun, InspectorError
 from rejectd.judging import Judged
 from rejectd.ledger import Ledger, Margin
 from rejectd.metrics import Metrics
-from rejectd.pipeline import EngineBrokenError, Pipeline, Stages
+from rejectd.pipeline import Pipeline, Stages
 from rejectd.stations import Stations
 from rejectd.storage.in_flight_file import InFlightFile
 from rejectd.storage.outbox import Outbox
@@ -286,7 +287,7 @@ def test_a_device_that_has_room_before_it_has_ended_a_batch_gets_the_next_one(ri
     rig.wait_verdicts(3)
     ends = [rig.sent.verdicts[event][0].decision for event in (first, second, third)]
     assert ends == ["pass", "reject", "pass"]
-    wait_for(lambda: rig.pipeline.busy_since_ns is None, "it has nothing to do")
+    wait_for(lambda: rig.pipeline.inspecting.busy_since_ns is None, "it has nothing to do")
 
 
 def test_while_the_device_hangs_with_the_second_of_two_batches_it_is_known_since_when(rig: Rig) -> None:
@@ -294,7 +295,7 @@ def test_while_the_device_hangs_with_the_second_of_two_batches_it_is_known_since
     rig.device.hangs.set()
     rig.show(10)
     wait_for(lambda: rig.device.inspected == 1, "the lane has the first frame")
-    first = rig.pipeline.busy_since_ns
+    first = rig.pipeline.inspecting.busy_since_ns
     rig.show(SLOW)
     time.sleep(0.05)  # longer than it waits for company
     rig.device.room.set()
@@ -302,8 +303,8 @@ def test_while_the_device_hangs_with_the_second_of_two_batches_it_is_known_since
     rig.device.released.set()
     rig.wait_verdicts(1)
     assert first is not None
-    assert rig.pipeline.busy_since_ns is not None
-    assert rig.pipeline.busy_since_ns > first
+    assert rig.pipeline.inspecting.busy_since_ns is not None
+    assert rig.pipeline.inspecting.busy_since_ns > first
     rig.device.goes_on.set()
     rig.wait_verdicts(2)
 
@@ -392,10 +393,10 @@ def test_nothing_is_made_a_text_of_but_an_error_and_of_a_batch_the_first(
     rig.device.released.set()
     rig.wait_verdicts(4)
     assert printed == [], "an anomaly map takes half a millisecond to print"
-    assert rig.pipeline._fault == "the device failed"
+    assert rig.pipeline.inspecting.fault == "the device failed"
     rig.show(150)
     rig.wait_verdicts(5)
-    assert rig.pipeline._fault == ""
+    assert rig.pipeline.inspecting.fault == ""
 
 
 def test_every_verdict_is_in_the_journal_and_every_defect_in_the_outbox(rig: Rig) -> None:
@@ -522,7 +523,7 @@ def test_a_changeover_holds_from_the_next_exposure_on(rig: Rig) -> None:
 def test_beyond_the_queue_exposures_are_answered_as_overload_before_any_work_is_put_into_them(rig: Rig) -> None:
     rig.device.hangs.set()
     rig.show(10)
-    wait_for(lambda: rig.pipeline.busy_since_ns is not None, "the device has it")
+    wait_for(lambda: rig.pipeline.inspecting.busy_since_ns is not None, "the device has it")
     rig.capture(*[20] * 70)
     overload = [each for each in rig.sent.of("c") if each.cause == "overload"]
     assert len(overload) == 6
@@ -624,7 +625,7 @@ def test_at_the_end_of_the_service_frames_and_parts_in_flight_end_as_stopping(ga
 def test_what_a_killed_service_had_in_flight_is_found_by_the_next_start(rig: Rig, tmp_path: Path) -> None:
     rig.device.hangs.set()
     hanging = rig.show(10)
-    wait_for(lambda: rig.pipeline.busy_since_ns is not None, "the device has it")
+    wait_for(lambda: rig.pipeline.inspecting.busy_since_ns is not None, "the device has it")
     copy = tmp_path / "copy.bin"  # what the kernel would have kept of a process that was killed now
     copy.write_bytes((tmp_path / "in-flight.bin").read_bytes())
     book = InFlightFile(copy, line="l")

@@ -138,32 +138,42 @@ class Person:
 
 
 @contextmanager
-def browser_of(person: Person, **options: Any) -> Iterator[Any]:
-    """A page of a real Chromium in which this person is logged in. Whatever it says on its console is in `said`."""
+def chromium() -> Iterator[Any]:
+    """A real Chromium, driven by Playwright. One at a time: its event loop is this thread's."""
     from playwright.sync_api import sync_playwright
 
-    chromium = shutil.which("chromium")
-    need_peer(chromium, "chromium")
+    path = shutil.which("chromium")
+    need_peer(path, "chromium")
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(
-            executable_path=chromium,
-            args=["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"],
+            executable_path=path, args=["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"]
         )
-        context = browser.new_context(base_url=f"http://127.0.0.1:{person.port}", **options)
-        context.add_cookies(
-            [
-                {"name": name, "value": value, "url": f"http://127.0.0.1:{person.port}"}
-                for name, value in person.cookies.items()
-            ]
-        )
-        page = context.new_page()
-        page.said = []
-        page.on("console", lambda message: page.said.append(message.text))
-        page.on("pageerror", lambda error: page.said.append(str(error)))
-        try:
-            yield page
-        finally:
-            browser.close()
+        yield browser
+        browser.close()
+
+
+@contextmanager
+def tab_of(browser: Any, person: Person, **options: Any) -> Iterator[Any]:
+    """A tab in which this person is logged in. Whatever the browser says on its console is in `said`."""
+    context = browser.new_context(base_url=f"http://127.0.0.1:{person.port}", **options)
+    context.set_default_timeout(30_000)
+    context.add_cookies(
+        [
+            {"name": name, "value": value, "url": f"http://127.0.0.1:{person.port}"}
+            for name, value in person.cookies.items()
+        ]
+    )
+    tab = context.new_page()
+    tab.said = []
+    tab.on("console", lambda message: tab.said.append(message.text))
+    tab.on("pageerror", lambda error: tab.said.append(str(error)))
+    yield tab
+    context.close()
+
+
+def until(tab: Any, expression: str) -> None:
+    """Wait until an expression is true in a tab; the page's own policy forbids the browser to wait for it there."""
+    wait_for(lambda: tab.evaluate(expression), f"{expression} on {tab.url}, which shows {tab.inner_text('main')}", 30)
 
 
 def axe_script(folder: Path) -> str:

@@ -9,8 +9,9 @@ from rejectd.contract.messages import Cause, Decision, Frame, Result, Verdict
 
 def decide(frame: Frame, result: Result, now_ns: int) -> Verdict:
     """Reject above the threshold, pass at or below it; a score or threshold that is no number is the engine's fault."""
-    for name, value in (("score", result.score), ("threshold", result.threshold), ("p-value", result.p_value)):
-        if not math.isfinite(value):
+    numbers = {"score": result.score, "threshold": result.threshold, "p-value": result.p_value}
+    for name, value in (numbers | {"highest value": result.score_max}).items():
+        if value is not None and not math.isfinite(value):
             return unjudged(frame, Cause.ENGINE_FAULT, now_ns, detail=f"the {name} is {value}")
     decision = Decision.REJECT if result.score > result.threshold else Decision.PASS
     return _verdict(frame, decision, now_ns, result=result)

@@ -241,10 +241,11 @@ class Inspector:
                 return fitting.over_picture(inspection.map(index), pictures[index], model.fit)
 
             engine_ns = begun.ended_ns() - started
-            scores = inspection.scores.tolist()  # (B,) on the host
+            scores, maxima = inspection.scores.tolist(), inspection.maxima.tolist()  # (B,) on the host
             return [
                 Result(
                     score=score,
+                    score_max=score_max,
                     threshold=model.threshold,
                     p_value=model.calibration.p_value(score) if score == score else 0.0,
                     bundle=model.digest,
@@ -252,7 +253,7 @@ class Inspector:
                     engine_ns=engine_ns,
                     anomaly_map=over(index, model) if maps and score > model.threshold else None,
                 )
-                for index, (model, score) in enumerate(zip(models, scores, strict=True))
+                for index, (model, score, score_max) in enumerate(zip(models, scores, maxima, strict=True))
             ]
 
         begun = self._engine.begin(pixels, [frame.model for frame in frames])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -57,6 +58,7 @@ def test_a_part_is_rejected_above_the_threshold_and_passes_at_it(score: float, d
     ("result", "detail"),
     [
         (a_result(NAN), "the score is nan"),
+        (replace(a_result(0.2), score_max=INF), "the highest value is inf"),
         (a_result(INF), "the score is inf"),
         (a_result(-INF), "the score is -inf"),
         (a_result(0.9, threshold=NAN), "the threshold is nan"),

@@ -104,6 +104,7 @@ def test_a_mixed_batch_is_judged_product_by_product_and_only_rejects_bring_a_map
     without = settled.inspect(frames, maps=False)
     assert [result.anomaly_map for result in without] == [None] * 5
     assert [result.score for result in without] == [result.score for result in results]
+    assert [result.score_max for result in results] == [result.score for result in results], "the score is the paper's"
     settled.set_threshold(cell, calibrated)
     settled.set_threshold(wafer, calibrated)
 

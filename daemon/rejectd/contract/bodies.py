@@ -119,6 +119,9 @@ class VerdictBody(Ruled):
     valid_until: Time = setting("The deadline, UTC. A verdict that is read later must be ignored.")
     latency_ms: Duration = setting("From exposure to decision. A part is exposed with its first frame.", unit="ms")
     score: float | None = setting("Highest value of the anomaly map, without unit. Above threshold: reject.")
+    score_max: float | None = setting(
+        "Highest value of the paper's map, the summed cosine distances, whatever the score is; for comparison."
+    )
     threshold: float | None = setting("The threshold in force for this frame, in the unit of the score.")
     p_value: Share | None = setting("Share of good parts with such a score or a higher one, from the calibration.")
     bundle: Said | None = setting("Digest of the bundle that judged.")

@@ -153,11 +153,12 @@ class Frame:
 class Result:
     """The inspector's result for one frame."""
 
-    score: float  # highest value of the anomaly map, raw
+    score: float  # of the anomaly map, raw: its highest value, or what the recipe says
     threshold: float
     p_value: float
     bundle: str  # digest
     engine: str
+    score_max: float | None = None  # highest value of the paper's map, whatever the score is; None: not told
     engine_ns: int = 0  # how long the frame's batch was on the device
     anomaly_map: AnomalyMap | None = None  # float32 (h, w); only rejects have one
 

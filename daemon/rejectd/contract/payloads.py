@@ -69,6 +69,7 @@ def verdict_payload(line: str, verdict: Verdict) -> dict[str, Any]:
         "valid_until": iso(verdict.captured_unix_ns + lifetime_ns),
         "latency_ms": round((verdict.decided_ns - verdict.captured_ns) / 1e6, 3),
         "score": result.score if result else None,
+        "score_max": result.score_max if result else None,
         "threshold": result.threshold if result else None,
         "p_value": result.p_value if result else None,
         "bundle": result.bundle if result else None,

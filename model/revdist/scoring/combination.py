@@ -19,7 +19,7 @@ import torch
 from revdist.scoring import detector
 
 RESIDUAL_SCALES = (2, 3)  # strides 8 and 16: with the fine scale too, nothing was gained
-_BLOCKS = 4  # of a triangular matrix: five eighths of a square's work
+_BLOCKS = 8  # of a triangular matrix: nine sixteenths of a square's work
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

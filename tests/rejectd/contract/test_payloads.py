@@ -44,7 +44,15 @@ from rejectd.contract.payloads import (
 )
 
 CAPTURED = 1_700_000_000_123_456_789
-RESULT = Result(score=1.25, threshold=0.5, p_value=0.01, bundle="abc", engine="torch-cpu-float32", engine_ns=12_345_678)
+RESULT = Result(
+    score=1.25,
+    score_max=0.75,
+    threshold=0.5,
+    p_value=0.01,
+    bundle="abc",
+    engine="torch-cpu-float32",
+    engine_ns=12_345_678,
+)
 
 
 def a_verdict(
@@ -109,6 +117,7 @@ def test_a_verdict_message_has_every_documented_field() -> None:
         "valid_until": "2023-11-14T22:13:20.323456Z",
         "latency_ms": 12.346,
         "score": 1.25,
+        "score_max": 0.75,
         "threshold": 0.5,
         "p_value": 0.01,
         "bundle": "abc",

@@ -89,6 +89,15 @@ def check_depth(name: str, camera: AnyCamera, model: Model) -> None:
         )
 
 
+def examiner(path: Path) -> Callable[[Pixels], str]:
+    """Return a function that says why a picture shows nothing: by the limits of a bundle, or usual ones without it."""
+    try:
+        limits = bundles.read(path, weights=False).health or health.USUAL
+    except RevdistError:  # pictures are grabbed before there is a bundle
+        limits = health.USUAL
+    return lambda pixels: limits.fault(health.measure(pixels))
+
+
 class Begun:
     """A batch that the device computes."""
 

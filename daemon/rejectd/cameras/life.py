@@ -12,7 +12,7 @@ import dataclasses
 import queue
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 
 from rejectd.cameras.address import is_stream
 from rejectd.cameras.device import TICK_S, Crash, Device
@@ -62,7 +62,7 @@ def pictures(
     remark: Callable[[Remark], None] = lambda _: None,
     opener: Callable[[AnyCamera], Driver] = driver,
     examine: Callable[[Pixels], str] = lambda _: "",
-) -> Iterator[tuple[Frame, Picture]]:
+) -> Generator[tuple[Frame, Picture], None, None]:
     """Every frame of one camera with its picture, until `stop` is set or a replay ends; a lost camera is tried again.
 
     Args:

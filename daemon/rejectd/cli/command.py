@@ -70,6 +70,17 @@ def _parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
     check = commands.add_parser("check", help="check settings, bundles, cameras and broker")
     check.add_argument("config", type=Path, metavar="CONFIG")
     check.set_defaults(command=_check)
+    cameras = commands.add_parser("cameras", help="list the cameras that this machine reaches, or what one can do")
+    cameras.add_argument("name", nargs="?", default="", metavar="NAME", help="as listed: show what can be set on it")
+    cameras.add_argument("--json", action="store_true", help="for programs")
+    cameras.set_defaults(command=_cameras)
+    grab = commands.add_parser("grab", help="take pictures for training, exactly as the service gets them")
+    grab.add_argument("config", type=Path, metavar="CONFIG")
+    grab.add_argument("camera", metavar="CAMERA", help="its name in the settings")
+    grab.add_argument("--count", type=_count, required=True, metavar="N", help="pictures to keep")
+    grab.add_argument("--output", type=Path, required=True, metavar="DIR", help="folder for them, as PNG")
+    grab.add_argument("--wait", type=_seconds, default=60.0, metavar="S", help="longest for a new one (%(default)s s)")
+    grab.set_defaults(command=_grab)
     watch = commands.add_parser("watch", help="show verdicts live")
     watch.add_argument("config", type=Path, metavar="CONFIG")
     _add_user(watch)
@@ -132,6 +143,12 @@ def _seconds(text: str) -> float:
     return seconds
 
 
+def _count(text: str) -> int:
+    if not text.isdigit() or not 1 <= int(text) <= 1_000_000:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of pictures, write 100")
+    return int(text)
+
+
 def _add_user(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--username", metavar="USER", help="at the broker; mqtt.operator_username if not given")
     parser.add_argument("--password-file", type=Path, metavar="FILE", help="holds the password of that user")
@@ -161,6 +178,27 @@ def _check(options: argparse.Namespace) -> int:
         failed = failed or not works
         print(f"{'ok  ' if works else 'FAIL'}  {finding}".replace("\n", "\n      "), flush=True)
     return 1 if failed else 0
+
+
+def _cameras(options: argparse.Namespace) -> int:
+    from rejectd.cli import cameras
+
+    print(cameras.to_json(options.name) if options.json else "\n".join(cameras.lines(options.name)))
+    return 0
+
+
+def _grab(options: argparse.Namespace) -> int:
+    from rejectd.cli import grab
+    from rejectd.contract import settings_file
+
+    settings = settings_file.load_for_cameras(options.config)
+    camera = grab.chosen(settings.cameras, options.camera)
+    from rejectd.inspector import examiner  # after mistakes: it imports torch
+
+    examine = examiner(settings.products[camera.product].bundle) if camera.image_health else lambda _: ""
+    grabbed = grab.grab(options.camera, camera, options.count, options.output, examine=examine, wait_s=options.wait)
+    print(grabbed.sentence(options.output))
+    return 0 if grabbed.kept == options.count else 1
 
 
 def _watch(options: argparse.Namespace) -> int:

@@ -74,6 +74,19 @@ def load_for_operator(file: Path, username: str | None = None, password_file: Pa
     return settings.model_copy(update={"mqtt": mqtt})
 
 
+def load_for_cameras(file: Path) -> Settings:
+    """The settings for who takes pictures alone: before there is a bundle, and without a broker.
+
+    Raises:
+        SettingsError: with every mistake about cameras, its line and a hint.
+    """
+    settings, mistakes = _load(file)
+    mistakes = [mistake for mistake in mistakes if settings is None or mistake.key.startswith("cameras.")]
+    if mistakes or settings is None:
+        raise SettingsError(file, mistakes)
+    return settings
+
+
 def load_for_page(file: Path) -> Settings:
     """The settings for the page's process, whose user may read fewer files than the service's.
 

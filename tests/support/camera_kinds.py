@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import importlib.util
+import os
 import signal
 import threading
 import time
@@ -13,11 +15,21 @@ from typing import Any, ClassVar
 import cv2
 import numpy as np
 from genicam_peers import VivaCamera, viva_camera
-from peers import RtspServer
+from peers import RtspServer, need_peer
 
 from rejectd.cameras import Driver, driver
+from rejectd.cameras.genicam.camera import Genicam
+from rejectd.cameras.genicam.pylon import PylonLink
 from rejectd.cameras.v4l2 import V4l2
-from rejectd.contract.settings import AnyCamera, AravisCamera, FolderCamera, FolderMode, V4l2Camera, VideoCamera
+from rejectd.contract.settings import (
+    AnyCamera,
+    AravisCamera,
+    FolderCamera,
+    FolderMode,
+    PylonCamera,
+    V4l2Camera,
+    VideoCamera,
+)
 
 HEIGHT, WIDTH = 48, 64
 RATE_HZ = 20
@@ -282,6 +294,72 @@ class Gige(Kind):
         return AravisCamera.model_validate({**COMMON, "camera": self._camera.address, "frozen_after": 0, **settings})
 
 
+class Pylon(Kind):
+    """A Basler camera, on the emulator of Basler's own library."""
+
+    lacks: ClassVar = {
+        "gap": "the emulator loses no frames",
+        "stall": "the emulator does not stamp its frames, and works in this process",
+    }
+
+    def __init__(self, directory: Path) -> None:
+        os.environ["PYLON_CAMEMU"] = "2"
+        self._picture = directory / "picture.png"
+        cv2.imwrite(str(self._picture), painted()[..., ::-1])
+        self._link: PylonLink | None = None
+
+    @property
+    def settings(self) -> AnyCamera:
+        return self._with()
+
+    @property
+    def wrong(self) -> AnyCamera:
+        return self._with(gain=1000.0)
+
+    @property
+    def idle(self) -> AnyCamera:
+        return self._with(trigger_source="Software")
+
+    def opener(self, settings: AnyCamera) -> Driver:
+        assert isinstance(settings, PylonCamera)
+        self._link = PylonLink(settings)
+        return Genicam(settings, self._link)
+
+    def vanish(self) -> None:
+        self._command("FirePnPCallback")
+
+    def come_back(self) -> None:
+        """It is there again as soon as it is opened."""
+
+    def spoil(self) -> None:
+        self._command("ForceFailedBuffer")
+
+    def _command(self, name: str) -> None:
+        assert self._link
+        self._link._camera.GetNodeMap().GetNode(name).Execute()
+
+    def _with(self, **settings: object) -> AnyCamera:
+        features = (
+            "TestImageSelector=Off",
+            f"ImageFilename={self._picture}",
+            "ImageFileMode=On",
+            "ForceFailedBufferCount=1",
+            "AcquisitionFrameRateEnable=true",
+            f"AcquisitionFrameRate={RATE_HZ}",
+        )
+        return PylonCamera.model_validate(
+            {
+                **COMMON,
+                "camera": "0815-0001",
+                "frozen_after": 0,
+                "pixel_format": "RGB8Packed",
+                "sensor_region": (0, 0, WIDTH, HEIGHT),
+                "features": features,
+                **settings,
+            }
+        )
+
+
 @contextlib.contextmanager
 def kind(name: str, directory: Path, rtsp: Callable[..., RtspServer]) -> Iterator[Kind]:
     """A camera of a kind, which ends with the context."""
@@ -292,6 +370,9 @@ def kind(name: str, directory: Path, rtsp: Callable[..., RtspServer]) -> Iterato
         yield Video(rtsp)
     elif name == "v4l2":
         yield Device()
+    elif name == "pylon":
+        need_peer(importlib.util.find_spec("pypylon"), "pypylon")
+        yield Pylon(directory)
     else:
         lost = [(5, 1), *((8, packet) for packet in range(8))]
         options = {"width": WIDTH, "height": HEIGHT, "fps": RATE_HZ, "drop_packets": lost, "packet_resend": False}

@@ -19,7 +19,7 @@ from rejectd.cameras.device import TICK_S, Crash, Device
 from rejectd.cameras.driver import CameraError, Driver, Ended, Remark
 from rejectd.cameras.picture_check import FROZEN, Check
 from rejectd.contract.messages import CameraState, Exposure, Frame, Picture, PictureError, Pixels
-from rejectd.contract.settings import AnyCamera, AravisCamera, FolderCamera, GenicamCamera, V4l2Camera, VideoCamera
+from rejectd.contract.settings import AnyCamera, FolderCamera, GenicamCamera, V4l2Camera, VideoCamera
 
 REOPEN_FROZEN_S = 60.0  # a camera whose encoder hangs often comes back with a new connection
 SILENCE_S = 10.0  # beyond the camera's own timeouts: the driver hangs
@@ -43,11 +43,11 @@ def driver(settings: AnyCamera, *, since_unix_ns: int | None = None) -> Driver:
         from rejectd.cameras.streams.video import video
 
         return video(settings)
-    if isinstance(settings, AravisCamera):
-        from rejectd.cameras.genicam.aravis import AravisLink
+    if isinstance(settings, GenicamCamera):
         from rejectd.cameras.genicam.camera import Genicam
+        from rejectd.cameras.genicam.link import link_to
 
-        return Genicam(settings, AravisLink(settings))
+        return Genicam(settings, link_to(settings))
     from rejectd.cameras.v4l2 import V4l2
 
     return V4l2(settings)

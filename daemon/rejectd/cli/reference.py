@@ -23,6 +23,7 @@ from rejectd.contract.settings import (
     AravisCamera,
     FolderCamera,
     Product,
+    PylonCamera,
     Settings,
     Station,
     V4l2Camera,
@@ -33,7 +34,7 @@ from rejectd.metrics import SERIES, Metrics
 from rejectd.stations import Fate
 from revdist.files import trouble
 
-_CAMERAS: tuple[type[AnyCamera], ...] = (FolderCamera, VideoCamera, V4l2Camera, AravisCamera)
+_CAMERAS: tuple[type[AnyCamera], ...] = (FolderCamera, VideoCamera, V4l2Camera, AravisCamera, PylonCamera)
 _CAUSES: Mapping[Cause, str] = {
     Cause.LATE: "No result in time; the deadline was near.",
     Cause.OVERLOAD: "Too many frames wait, or no time was left to inspect it.",

@@ -93,3 +93,9 @@ class AravisCamera(GenicamCamera):
         low=0,
         high=100_000,
     )
+
+
+class PylonCamera(GenicamCamera):
+    """Pictures from a Basler camera, through Basler's library pylon."""
+
+    type: ClassVar[str] = "pylon"

@@ -15,7 +15,7 @@ from peers import RtspServer
 from rejectd.contract.messages import CameraState
 from rejectd.contract.settings import AnyCamera
 
-KINDS = ("folder", "video", "v4l2", "aravis")
+KINDS = ("folder", "video", "v4l2", "aravis", "pylon")
 ENDS_WITHIN_S = 0.5
 STALE_S = 0.5
 

@@ -17,6 +17,7 @@ from rejectd.contract.settings import (
     AravisCamera,
     FolderCamera,
     Product,
+    PylonCamera,
     Settings,
     Station,
     V4l2Camera,
@@ -24,7 +25,7 @@ from rejectd.contract.settings import (
 )
 
 CONFIG = Path(__file__).parents[3] / "config"
-CAMERAS = (FolderCamera, VideoCamera, V4l2Camera, AravisCamera)
+CAMERAS = (FolderCamera, VideoCamera, V4l2Camera, AravisCamera, PylonCamera)
 GROUPS = [
     hint for hint in typing.get_type_hints(Settings).values() if isinstance(hint, type) and issubclass(hint, Group)
 ]

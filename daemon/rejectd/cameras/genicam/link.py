@@ -7,6 +7,7 @@ from typing import Protocol
 
 from rejectd.cameras.genicam.features import Features
 from rejectd.contract.messages import StreamCounts
+from rejectd.contract.settings import AravisCamera, GenicamCamera, PylonCamera
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,7 +41,19 @@ class Link(Protocol):
         """The next picture; None if none came in time. Raises CameraError when the link is lost."""
 
     def counts(self) -> StreamCounts:
-        """What the stream counted since it was started."""
+        """What the stream counted since it was started. Raises CameraError when the link is lost."""
 
     def close(self) -> None:
         """Stop the stream and let go of the camera. May be called twice; never raises."""
+
+
+def link_to(settings: GenicamCamera) -> Link:
+    """The way to a camera. A library is loaded only when its camera is reached."""
+    if isinstance(settings, PylonCamera):
+        from rejectd.cameras.genicam.pylon import PylonLink
+
+        return PylonLink(settings)
+    assert isinstance(settings, AravisCamera)
+    from rejectd.cameras.genicam.aravis import AravisLink
+
+    return AravisLink(settings)

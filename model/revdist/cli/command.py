@@ -16,12 +16,10 @@ from typing import get_args
 
 from revdist import recipe
 from revdist.bench import defaults as bench
-from revdist.cli import typed
-from revdist.data.reading import Fit
+from revdist.cli import shared_options, typed
 from revdist.errors import RevdistError
 from revdist.evaluation import defaults as sensitivity
 from revdist.files import console
-from revdist.thresholds.guarantee import Guarantee
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -82,7 +80,7 @@ def _parser() -> argparse.ArgumentParser:
         "--data", type=Path, required=True, metavar="ROOT", help="holds test/<kind> and ground_truth/<kind>"
     )
     command.add_argument("--json", action="store_true", help="print JSON for programs")
-    _add_engine(command, "judging_commands.run_evaluate")
+    shared_options.add_engine(command, "judging_commands.run_evaluate")
 
     command = subparsers.add_parser(
         "calibrate", help="set the threshold for a false-reject rate from unseen good pictures"
@@ -92,15 +90,15 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--false-reject-rate", type=float, required=True, metavar="R", help="such as 0.01")
     share = "for int8: take the teacher's ranges from another bundle, so that one pass of it serves both products"
     command.add_argument("--share", type=Path, metavar="BUNDLE", help=share)
-    _add_good(command)
-    _add_teacher_weights(command)
+    shared_options.add_good(command)
+    shared_options.add_teacher_weights(command)
     names = "what to calibrate for, such as torch-cpu-bfloat16, cpu-int8, cuda-float16 or openvino-cpu-bfloat16 "
     names += "(default: every engine that the bundle is calibrated for and this machine has)"
     command.add_argument("--engine", metavar="NAME", help=names)
     replaced = "the threshold is made of the pictures in DIR alone; without, they are added to those it is made of"
     command.add_argument("--replace-held-out", action="store_true", help=replaced)
-    _add_confirmation(command)
-    _add_threads(command)
+    shared_options.add_confirmation(command)
+    shared_options.add_threads(command)
     command.set_defaults(command="training_commands.run_calibrate")
 
     command = subparsers.add_parser(
@@ -112,7 +110,7 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--pictures", type=int, default=sensitivity.PICTURES, metavar="N", help=pictures)
     command.add_argument("--seed", type=int, default=0, metavar="N", help="(default: %(default)s)")
     command.add_argument("--json", action="store_true", help="print JSON for programs")
-    _add_engine(command, "judging_commands.run_sensitivity")
+    shared_options.add_engine(command, "judging_commands.run_sensitivity")
 
     command = subparsers.add_parser(
         "report", help="make a page about a bundle: its promise, what it misses, where it looks"
@@ -122,7 +120,7 @@ def _parser() -> argparse.ArgumentParser:
     painted = "good pictures to paint synthetic defects on (default: test/good of ROOT)"
     command.add_argument("--good", type=Path, metavar="DIR", help=painted)
     command.add_argument("--output", type=Path, required=True, metavar="FILE", help="the page, such as report.html")
-    _add_engine(command, "judging_commands.run_report")
+    shared_options.add_engine(command, "judging_commands.run_report")
 
     command = subparsers.add_parser("look", help="show what a folder of pictures is, before it is trained with")
     command.add_argument("folder", type=Path, metavar="DIR", help="pictures, also in subfolders or in MVTec layout")
@@ -137,13 +135,13 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--maps", type=Path, metavar="DIR", help="write raw anomaly maps as <stem>.npy")
     command.add_argument("--heatmaps", type=Path, metavar="DIR", help="write overlays as <stem>.png")
     command.add_argument("--json", action="store_true", help="one line of JSON for each image, as without a terminal")
-    _add_engine(command, "judging_commands.run_predict")
+    shared_options.add_engine(command, "judging_commands.run_predict")
 
     command = subparsers.add_parser("export", help="write a bundle as an ONNX model, for runtimes other than torch")
     command.add_argument("bundle", type=Path, metavar="BUNDLE")
     command.add_argument("--output", type=Path, required=True, metavar="FILE", help="the model, such as cell.onnx")
     command.add_argument("--batch", type=int, default=0, metavar="N", help="pictures at once (default: any number)")
-    _add_teacher_weights(command)
+    shared_options.add_teacher_weights(command)
     command.set_defaults(command="bundle_commands.run_export")
 
     _add_bench(subparsers.add_parser("bench", help="measure how fast a bundle's engines are, beside peers, in one run"))
@@ -157,9 +155,9 @@ def _parser() -> argparse.ArgumentParser:
         "--products", type=lambda text: text.split(","), default=[], metavar="A,B", help="(default: all)"
     )
     command.add_argument("--seeds", type=int, default=1, metavar="N", help="runs of each product (%(default)s)")
-    _add_recipe(command)
-    _add_threads(command)
-    _add_device(command, "training_commands.run_benchmark")
+    shared_options.add_recipe(command)
+    shared_options.add_threads(command)
+    shared_options.add_device(command, "training_commands.run_benchmark")
 
     command = subparsers.add_parser("import-rd4ad", help="make a bundle of a checkpoint of the paper's official code")
     command.add_argument("checkpoint", type=Path, metavar="CHECKPOINT", help="a .pth file that holds bn and decoder")
@@ -169,16 +167,16 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--product", required=True, metavar="NAME")
     unseen = "pictures of good parts that it was not trained with: they set the threshold"
     command.add_argument("--good", type=Path, required=True, metavar="DIR", help=unseen)
-    _add_output(command)
+    shared_options.add_output(command)
     command.add_argument(
         "--size", type=typed.size, default=(256, 256), metavar="N|HxW", help="input size (default: 256)"
     )
     rate = "wanted share of good parts rejected (default: %(default)s)"
     command.add_argument("--false-reject-rate", type=float, default=0.01, metavar="R", help=rate)
-    _add_bits(command)
-    _add_confirmation(command)
-    _add_threads(command)
-    _add_device(command, "training_commands.run_import_rd4ad")
+    shared_options.add_bits(command)
+    shared_options.add_confirmation(command)
+    shared_options.add_threads(command)
+    shared_options.add_device(command, "training_commands.run_import_rd4ad")
 
     command = subparsers.add_parser("show", help="tell what a bundle is, and check its files")
     command.add_argument("bundle", type=Path, metavar="BUNDLE")
@@ -214,15 +212,15 @@ def _add_bench(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seconds", type=float, default=bench.SECONDS, metavar="S", help=time)
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures there")
     parser.add_argument("--plot", type=Path, metavar="FILE.svg", help="draw the times a picture")
-    _add_device(parser, "bundle_commands.run_bench")
+    shared_options.add_device(parser, "bundle_commands.run_bench")
 
 
 def _add_train(parser: argparse.ArgumentParser) -> None:
     plain = recipe.Recipe()
     parser.add_argument("--good", type=Path, required=True, metavar="DIR", help="pictures of good parts")
     parser.add_argument("--product", required=True, metavar="NAME")
-    _add_output(parser)
-    _add_recipe(parser)
+    shared_options.add_output(parser)
+    shared_options.add_recipe(parser)
     parser.add_argument("--seed", type=int, metavar="N", help=f"(default: {plain.seed})")
     budget = "train in this time at most, such as 90s, 10m or 2h: steps, then student, then size are planned for it"
     parser.add_argument("--budget", type=typed.duration, metavar="TIME", help=budget)
@@ -230,109 +228,10 @@ def _add_train(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--mask", type=Path, metavar="FILE", help=masked)
     changed = "go on with a stopped run though pictures have changed since"
     parser.add_argument("--go-on", action="store_true", help=changed)
-    _add_good(parser)
-    _add_confirmation(parser)
-    _add_threads(parser)
-    _add_device(parser, "training_commands.run_train")
-
-
-def _add_confirmation(parser: argparse.ArgumentParser) -> None:
-    confirmed = "outliers that a person has found to be good parts: these files, or all; until then they move nothing"
-    parser.add_argument("--confirm-outliers", type=Path, nargs="*", action="extend", metavar="FILE", help=confirmed)
-
-
-def _add_bits(parser: argparse.ArgumentParser) -> None:
-    depth = "bits that count in 16-bit or deeper pictures, such as 12 for a camera's 12-bit format (default: all 16)"
-    parser.add_argument("--bits", type=int, metavar="N", help=depth)
-
-
-def _add_output(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--output", type=Path, required=True, metavar="BUNDLE", help="folder to write")
-    parser.add_argument("--replace", action="store_true", help="also in the place of a bundle that is there")
-
-
-def _add_recipe(parser: argparse.ArgumentParser) -> None:
-    plain = recipe.Recipe()
-    parser.add_argument(
-        "--teacher",
-        choices=recipe.TEACHERS,
-        default=plain.teacher,
-        metavar="NAME",
-        help=f"{', '.join(recipe.TEACHERS)}",
-    )
-    recipes = "default, or rd4ad: as the paper's code does, 200 epochs at 256 pixels (default: %(default)s)"
-    parser.add_argument("--recipe", choices=recipe.NAMED, default="default", metavar="NAME", help=recipes)
-    parser.add_argument("--steps", type=int, metavar="N", help="optimiser steps (default: by recipe and teacher)")
-    parser.add_argument(
-        "--size", type=typed.size, metavar="N|HxW", help="input size, multiples of 32 (default: by teacher)"
-    )
-    _add_bits(parser)
-    fits = (
-        "how a picture comes to the input's aspect ratio: each side by itself, whole with its edges repeated around, "
-    )
-    fits += "or the middle of it (default: stretch)"
-    parser.add_argument("--fit", choices=get_args(Fit), help=fits)
-    tiles = "the networks see a picture in tiles of this size: for large pictures with small defects"
-    parser.add_argument("--tile", type=typed.size, metavar="N|HxW", help=tiles)
-    parser.add_argument("--batch", type=int, metavar="N", help="pictures, or tiles, a step (default: by teacher)")
-    students = "official: the paper's; slim: narrow, several times less work (default: slim for efficientnet_lite0)"
-    parser.add_argument("--student", choices=get_args(recipe.StudentName), help=students)
-    bottlenecks = "full: all scales, trained (MFF and OCE); oce: zeros for all but the coarsest; coarse: the same "
-    bottlenecks += (
-        "without layers that see zeros; pretrained: the teacher's own last stage, frozen (default: by teacher)"
-    )
-    parser.add_argument("--bottleneck", choices=get_args(recipe.BottleneckName), help=bottlenecks)
-    scales = "scales that count in the anomaly map: 1 fine, 2 middle, 3 coarse (default: 1,2,3)"
-    parser.add_argument("--scales", type=typed.scales, metavar="A,B", help=scales)
-    combine = f"how the maps of the scales become one (default: {plain.combine})"
-    parser.add_argument("--combine", choices=get_args(recipe.Combine), help=combine)
-    scores = (
-        "cosine: the paper's map; combined: with what is usual at each place, and how features differ in good parts "
-    )
-    scores += f"(default: {plain.score})"
-    parser.add_argument("--score", choices=get_args(recipe.ScoreName), help=scores)
-    parser.add_argument("--holdout", type=float, metavar="SHARE", help=f"for calibration (default: {plain.holdout})")
-    rate = f"wanted share of good parts rejected (default: {plain.false_reject_rate})"
-    parser.add_argument("--false-reject-rate", type=float, metavar="R", help=rate)
-
-
-def _add_good(parser: argparse.ArgumentParser) -> None:
-    """Add the options that training and calibration share: for the threshold and the pictures of good parts."""
-    kinds = get_args(Guarantee)
-    when = "the rate holds on average over calibrations, or for this one with 95 %% confidence (default: %(default)s)"
-    parser.add_argument("--guarantee", choices=kinds, default=kinds[0], help=when)
-    blocks = "hold out whole lots or days: 'folders' for subfolders, or a pattern on the path such as 'lot(\\d+)_'"
-    parser.add_argument("--blocks", default="", metavar="REGEX", help=blocks)
-    left_out = "pictures in DIR to leave out; the bundle keeps a record of them"
-    parser.add_argument("--exclude", type=Path, nargs="+", action="extend", default=[], metavar="FILE", help=left_out)
-    overlays = "write overlays of the held-out pictures with the highest scores"
-    parser.add_argument("--suspects", type=Path, metavar="FOLDER", help=overlays)
-
-
-def _add_engine(parser: argparse.ArgumentParser, command: str) -> None:
-    """Add the options of a command that runs a bundle on an engine."""
-    _add_teacher_weights(parser)
-    names = "auto, or an engine that the bundle is calibrated for, such as cpu or torch-cpu-bfloat16 (%(default)s: the "
-    names += "fastest of them on this machine)"
-    parser.add_argument("--engine", default="auto", metavar="NAME", help=names)
-    _add_threads(parser)
-    parser.set_defaults(command=command)
-
-
-def _add_device(parser: argparse.ArgumentParser, command: str) -> None:
-    """Add the options of a command that runs on a device, whatever a bundle is calibrated for."""
-    _add_teacher_weights(parser)
-    parser.add_argument("--device", default="auto", help="auto, cpu or cuda (%(default)s)")
-    parser.set_defaults(command=command)
-
-
-def _add_teacher_weights(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--teacher-weights", type=Path, metavar="FILE", help="state dict, .pth or .safetensors")
-
-
-def _add_threads(parser: argparse.ArgumentParser) -> None:
-    threads = "threads to compute with (default: as many as other programs leave processors free)"
-    parser.add_argument("--threads", type=typed.threads, default=0, metavar="N", help=threads)
+    shared_options.add_good(parser)
+    shared_options.add_confirmation(parser)
+    shared_options.add_threads(parser)
+    shared_options.add_device(parser, "training_commands.run_train")
 
 
 if __name__ == "__main__":

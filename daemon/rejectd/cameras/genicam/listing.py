@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from rejectd.cameras.discovery import Reachable
+from rejectd.cameras.driver import CameraError
 from rejectd.cameras.genicam.aravis import AravisLink, library
 from rejectd.cameras.genicam.features import Kind
 from rejectd.contract.settings import AravisCamera
@@ -35,7 +36,11 @@ def _features(name: str) -> Iterator[str]:
     try:
         features = link.connect()
         for feature_name in sorted(features.names()):
-            feature = features.feature(feature_name)
+            try:
+                feature = features.feature(feature_name)
+            except CameraError as error:  # a camera's description may be at fault for one feature
+                yield f"{feature_name}: {error}"
+                continue
             if feature is not None:
                 ranged = feature.kind not in (Kind.COMMAND, Kind.TEXT)
                 yield f"{feature.name}: {feature.kind}{f', {feature.range()}' if ranged else ''}"

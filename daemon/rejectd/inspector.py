@@ -11,7 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future, wait
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +23,7 @@ from rejectd.contract.settings import AnyCamera, FolderCamera, Product
 from rejectd.contract.settings import Engine as EngineSettings
 from rejectd.process.systemd import starting
 from revdist.bundle import bundle as bundles
+from revdist.bundle import choice
 from revdist.data import fitting, health, images
 from revdist.data.appearance import BRIGHTNESS
 from revdist.data.appearance import of_pixels as looks
@@ -354,14 +355,13 @@ class Inspector:
         try:
             teacher = teachers.load(names.pop(), self._settings.teacher_weights)
             device, precision = str(self._settings.device), str(self._settings.precision)
-            runtime = str(self._settings.runtime)
-            if precision == "auto":
-                precision = backend.fastest(device, [bundle.calibrations for bundle in read.values()], runtime)
-            engine = Engine(teacher, device=device, precision=precision, runtime=runtime)
+            wanted = backend.Name(device, precision, str(self._settings.runtime))
+            name = choice.engine(list(read.values()), wanted)
+            engine = Engine(teacher, **asdict(name))
         except (RevdistError, RuntimeError) as error:
             hint = "" if isinstance(error, RevdistError) else "set engine.device to one that is there"
             raise InspectorError(f"the engine cannot start: {error}", hint=hint) from error
-        if runtime == backend.OPENVINO:  # it has threads of its own, and torch's would only be in their way
+        if name.runtime == backend.OPENVINO:  # it has threads of its own; torch's would only be in their way
             torch.set_num_threads(1)
         return engine
 

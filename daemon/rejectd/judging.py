@@ -21,10 +21,10 @@ _GOES_ON = 0.5  # with this share of unjudged parts or more, a camera or the lin
 _NOT_COUNTED = (Cause.PAUSED, Cause.STOPPING)  # parts that somebody wanted unjudged
 _OF_THE_ENGINE = (Cause.LATE, Cause.OVERLOAD, Cause.ENGINE_FAULT)  # causes that hit all cameras
 _HELP = {
-    Cause.LATE: "the processors may be busy with other programs: free them, set engine.threads: 1 or engine.runtime: "
-    "openvino, or raise deadline_ms",
-    Cause.OVERLOAD: "parts come faster than the engine judges: set engine.runtime: openvino, train with a smaller "
-    "teacher, or raise deadline_ms",
+    Cause.LATE: "the processors may be busy with other programs: free them, calibrate bundles that run on torch for "
+    "openvino, set engine.threads: 1, or raise deadline_ms",
+    Cause.OVERLOAD: "parts come faster than the engine judges: calibrate the bundles for a coarser precision, train "
+    "with a smaller teacher, or raise deadline_ms",
     Cause.CAMERA_FAULT: "look at the camera's status and the log",
     Cause.ENGINE_FAULT: "look at the log; try engine.device: cpu and engine.precision: float32",
     Cause.MISSING_VIEW: "look at the cameras of the station",

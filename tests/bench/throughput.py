@@ -112,7 +112,7 @@ def train(directory: Path, cells: list[Path], name: str, weights: Path | None, s
     wanted = ["--good", good, "--false-reject-rate", 0.2, *own]
     size_of_it = ["--size", size, "--steps", 1, "--batch", 2]
     commands = [["train", "--product", "cell", "--output", bundle, "--teacher", name, *size_of_it, *wanted]]
-    if engine != "torch-cpu-float32":
+    if engine not in ("torch-cpu-float32", "openvino-cpu-float32"):  # `train` calibrates for these
         commands.append(["calibrate", bundle, "--engine", engine, *wanted])
     for command in commands:
         made = run_command("revdist", *command)

@@ -318,7 +318,7 @@ def native():
     return len(os.listdir("/proc/self/task")) - threading.active_count()
 
 before = native()
-made = Inspector(Engine(device=Device.CPU), {"cell": Product(bundle=Path(sys.argv[1]))})
+made = Inspector(Engine(device=Device.CPU, runtime="torch"), {"cell": Product(bundle=Path(sys.argv[1]))})
 made.warm({1, 4})
 picture = cv2.imread(sys.argv[2])
 
@@ -382,25 +382,48 @@ print([name for name in ("torch._dynamo", "torch._inductor", "sympy") if name in
     assert (made.stdout, made.returncode) == ("[]\n", 0), made.stderr
 
 
+def older(bundle: Path, path: Path) -> Path:
+    """A copy of a bundle as an older revdist made it: calibrated for torch alone."""
+    return variant(bundle, path, lambda manifest: manifest["calibrations"].pop("openvino-cpu-float32"))
+
+
+def running(runtime: Runtime, path: Path) -> Inspector:
+    return Inspector(CPU.model_copy(update={"runtime": runtime}), {"cell": Product(bundle=path)})
+
+
 def test_networks_are_computed_by_the_runtime_that_is_set(
-    bundle: Path, cells: list[Path], tmp_path: Path, pictures: list[Pixels]
+    settled: Inspector, bundle: Path, tmp_path: Path, pictures: list[Pixels]
 ) -> None:
-    pytest.importorskip("openvino", reason="openvino is not installed (pip install 'rejectd[openvino]'): NOT TESTED")
-    good = tmp_path / "good"
-    good.mkdir()
-    for path in cells[120:130]:
-        shutil.copy(path, good)
-    copied = Path(shutil.copytree(bundle, tmp_path / "cell"))
-    settings, products = CPU.model_copy(update={"runtime": Runtime.OPENVINO}), {"cell": Product(bundle=copied)}
+    plain, openvino = running(Runtime.TORCH, bundle), running(Runtime.OPENVINO, bundle)
+    results = [made.inspect([a_frame(made, pictures[0])])[0] for made in (plain, openvino, settled)]
+    identities = ["torch-cpu-float32", "openvino-cpu-float32", "openvino-cpu-float32"]
+    assert [result.engine for result in results] == identities
+    assert [result.score for result in results] == pytest.approx([results[0].score] * 3, rel=1e-4)
     with pytest.raises(InspectorError, match=r"no calibration for engine openvino-cpu-float32.*--engine openvino-cpu-"):
-        Inspector(settings, products)
-    command = ["calibrate", str(copied), "--good", str(good), "--false-reject-rate", "0.1", "--engine", "openvino-cpu"]
-    assert cli.main(command) == 0
-    made, plain = Inspector(settings, products), Inspector(CPU, products)
-    made.warm({2})
-    found, expected = (each.inspect([a_frame(each, pictures[0])])[0] for each in (made, plain))
-    assert (found.engine, expected.engine) == ("openvino-cpu-float32", "torch-cpu-float32")
-    assert found.score == pytest.approx(expected.score, rel=1e-4)
+        running(Runtime.OPENVINO, older(bundle, tmp_path / "older"))
+
+
+def test_after_an_upgrade_a_line_goes_on_with_bundles_that_know_torch_alone(
+    bundle: Path, tmp_path: Path, pictures: list[Pixels], caplog: pytest.LogCaptureFixture
+) -> None:
+    path = older(bundle, tmp_path / "older")
+    both = {"cell": Product(bundle=path), "wafer": Product(bundle=bundle)}
+    made = Inspector(CPU, both)
+    result = made.inspect([a_frame(made, pictures[0])])[0]
+    assert (result.engine, result.score > 0) == ("torch-cpu-float32", True)
+    (warning,) = (record for record in caplog.records if record.levelname == "WARNING")
+    assert warning.getMessage().endswith(
+        f"revdist calibrate {path} --good DIR --false-reject-rate 0.1 --engine openvino-cpu-float32"
+    )
+
+
+def test_a_line_on_openvino_refuses_a_bundle_that_knows_torch_alone_and_goes_on(
+    settled: Inspector, bundle: Path, tmp_path: Path
+) -> None:
+    before = settled.models["cell"].key
+    with pytest.raises(InspectorError, match=r"no calibration for engine openvino-cpu-float32.*--engine openvino-cpu-"):
+        settled.load("cell", older(bundle, tmp_path / "older"))
+    assert settled.models["cell"].key == before
 
 
 @pytest.mark.skipif(not backend.computes("int8"), reason="no 8-bit instructions here: NOT TESTED")
@@ -414,8 +437,8 @@ def test_the_fastest_precision_that_every_bundle_is_calibrated_for_is_taken(
     both = [Path(shutil.copytree(bundle, tmp_path / name)) for name in ("cell", "wafer")]
     for path in both:
         command = ["calibrate", str(path), "--good", str(good), "--false-reject-rate", "0.1", "--engine"]
-        for engine in ("cpu-bfloat16", "cpu-int8") if path == both[0] else ("cpu-bfloat16",):
-            assert cli.main([*command, engine]) == 0
+        for precision in ("bfloat16", "int8") if path == both[0] else ("bfloat16",):
+            assert cli.main([*command, f"openvino-cpu-{precision}"]) == 0
     cell, wafer = (Product(bundle=path) for path in both)
 
     def identity(precision: Precision, **products: Product) -> str:
@@ -424,8 +447,9 @@ def test_the_fastest_precision_that_every_bundle_is_calibrated_for_is_taken(
         assert (result.engine, result.score > 0) == (made.models["cell"].engine, True)
         return result.engine
 
-    assert identity(Precision.AUTO, cell=cell) == "torch-cpu-int8"
-    assert identity(Precision.AUTO, cell=cell, wafer=wafer) == "torch-cpu-bfloat16"
-    assert identity(Precision.FLOAT32, cell=cell, wafer=wafer) == "torch-cpu-float32"
-    with pytest.raises(InspectorError, match=r"no calibration for engine torch-cpu-int8.*--engine torch-cpu-int8"):
+    assert identity(Precision.AUTO, cell=cell) == "openvino-cpu-int8"
+    assert identity(Precision.AUTO, cell=cell, wafer=wafer) == "openvino-cpu-bfloat16"
+    assert identity(Precision.FLOAT32, cell=cell, wafer=wafer) == "openvino-cpu-float32"
+    missing = r"no calibration for engine openvino-cpu-int8.*--engine openvino-cpu-int8"
+    with pytest.raises(InspectorError, match=missing):
         identity(Precision.INT8, cell=cell, wafer=wafer)

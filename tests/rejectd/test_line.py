@@ -199,7 +199,7 @@ def test_two_services_never_share_a_state_directory(site: Site) -> None:
 
 
 def ordered(bundle: Path, value: float, configured: float | None = None) -> ThresholdOrder:
-    return ThresholdOrder(value=value, configured=configured, bundle=digest(bundle), engine="torch-cpu-float32")
+    return ThresholdOrder(value=value, configured=configured, bundle=digest(bundle), engine="openvino-cpu-float32")
 
 
 def ask(line: Line, name: str, **fields: Any) -> None:

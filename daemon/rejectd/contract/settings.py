@@ -42,6 +42,7 @@ class Device(StrEnum):
 class Runtime(StrEnum):
     """What computes the model's networks."""
 
+    AUTO = "auto"
     TORCH = "torch"
     OPENVINO = "openvino"
 
@@ -159,10 +160,10 @@ class Engine(Group):
     """Where and how the model runs."""
 
     runtime: Runtime = setting(
-        "What computes the networks. `openvino` needs `pip install 'rejectd[openvino]'` and bundles calibrated for it, "
-        "and runs on processors alone; it is faster there, most of all with the teacher efficientnet_lite0 and where "
-        "other programs use the processors too, but each product has a teacher of its own in memory.",
-        default=Runtime.TORCH,
+        "What computes the networks. `auto` takes `torch` on a GPU; on a processor `openvino`, or `torch`, with a "
+        "warning, where a product's bundle is not calibrated for `openvino`. That is steadier where other programs use "
+        "the processors too, but each product has a teacher of its own in memory, where `torch` has one for all.",
+        default=Runtime.AUTO,
     )
     device: Device = setting("Device; `auto` takes a GPU if there is one.", default=Device.AUTO)
     precision: Precision = setting(

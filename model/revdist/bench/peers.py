@@ -37,7 +37,7 @@ _KINDS = {
     OPENVINO: ("openvino-float32", "openvino-bfloat16"),
     ANOMALIB: ("anomalib-torch", "anomalib-openvino-float32", "anomalib-openvino-bfloat16"),
 }
-_INSTALL = {RD4AD: "", OPENVINO: "pip install 'rejectd[openvino]'", ANOMALIB: "pip install 'anomalib[openvino]'"}
+_INSTALL = {RD4AD: "", OPENVINO: "pip install openvino onnx", ANOMALIB: "pip install 'anomalib[openvino]'"}
 _TIMEOUT_S = 600.0  # for an answer: the first answers include loading and compiling a model
 _END_S = 10.0  # for a process to end after its stdin is closed
 

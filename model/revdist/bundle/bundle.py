@@ -110,9 +110,13 @@ class Bundle:
         calibrated = ", ".join(self.calibrations) or "none"
         raise CalibrationError(
             f"{self.path}: no calibration for engine {engine_identity}, only for {calibrated}",
-            hint=f"make one: revdist calibrate {self.path} --good DIR --false-reject-rate "
-            f"{self.recipe.false_reject_rate} --engine {engine_identity}",
+            hint=f"make one: {self.command_to_calibrate(engine_identity)}",
         )
+
+    def command_to_calibrate(self, engine_identity: str) -> str:
+        """Return the command that calibrates the bundle for an engine; DIR stands for a folder of good pictures."""
+        rate = self.recipe.false_reject_rate
+        return f"revdist calibrate {self.path} --good DIR --false-reject-rate {rate} --engine {engine_identity}"
 
 
 def read(path: Path, *, weights: bool = True) -> Bundle:

@@ -7,13 +7,13 @@ import io
 import json
 import sys
 from collections import Counter
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from datetime import datetime
 from pathlib import Path
 
 import numpy as np
 
-from revdist.bundle import bundle
+from revdist.bundle import bundle, choice
 from revdist.bundle.bundle import Bundle
 from revdist.cli import output, summary
 from revdist.data import fitting, images, survey
@@ -124,8 +124,8 @@ def run_predict(options: argparse.Namespace) -> int:
 def _open(options: argparse.Namespace) -> tuple[Bundle, Engine, Calibration]:
     product_bundle = bundle.read(options.bundle, weights=False)
     name = backend.parse(options.engine)
-    if options.engine == "auto":
-        name = replace(name, precision=backend.fastest(name.device, [product_bundle.calibrations]))
+    if options.engine == backend.AUTO:
+        name = choice.engine([product_bundle], backend.Name(backend.AUTO, backend.AUTO, backend.AUTO))
     engine = Engine(_teacher(product_bundle, options), **asdict(name))
     calibration = product_bundle.calibration(engine.identity)
     return bundle.install(product_bundle, engine), engine, calibration

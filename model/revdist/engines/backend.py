@@ -23,6 +23,7 @@ from revdist.errors import RevdistError
 from revdist.networks.teacher import Teacher, channels
 from revdist.scoring import detector
 
+AUTO = "auto"
 TORCH, OPENVINO = "torch", "openvino"
 RUNTIMES = (TORCH, OPENVINO)
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16, "int8": torch.float32}
@@ -37,7 +38,7 @@ _EXAMPLE = 64  # pixels: side of the picture that a network is recorded on; any 
 
 @dataclass(frozen=True, slots=True)
 class Name:
-    """The device, precision and runtime in an engine's name; the device may be `auto`."""
+    """The device, precision and runtime in an engine's name; the device may be `auto`, and for `fastest` each."""
 
     device: str
     precision: str = "float32"
@@ -175,19 +176,31 @@ def usable(identity: str) -> Name:
     return name
 
 
-def fastest(device: str, calibrated: Iterable[Collection[str]], runtime: str = TORCH) -> str:
-    """Return the fastest precision that this machine supports and that every bundle is calibrated for.
+def fastest(wanted: Name, calibrated: Iterable[Collection[str]]) -> Name:
+    """Return the fastest engine that this machine has and that every bundle is calibrated for.
 
-    `calibrated`: for each bundle, the identities of the engines that it is calibrated for.
-    Returns float32 where no precision fits, so that a later error names the missing calibration. Raises RevdistError
-    for a missing runtime or device.
+    `wanted`: what is `auto` is chosen: a GPU where there is one; on a processor OpenVINO, or torch where a bundle is
+    not calibrated for OpenVINO. `calibrated`: for each bundle, the identities of the engines that it is calibrated for.
+    Where no engine fits, returns the one whose calibration a later error is to ask for. Raises RevdistError for a
+    missing runtime or device.
     """
-    on, calibrations = _device(device, runtime), list(calibrated)
-    for precision in _FASTEST[runtime, on.type]:
-        backend = Backend(on, precision, runtime)
-        if all(backend.identity in engines for engines in calibrations) and _computes(backend):
-            return precision
-    return "float32"
+    calibrations = list(calibrated)
+    runtimes = _runtimes(wanted) if wanted.runtime == AUTO else [wanted.runtime]
+    device = _device(wanted.device, runtimes[0])
+    precisions = _FASTEST[runtimes[0], device.type] if wanted.precision == AUTO else (wanted.precision,)
+    for precision in precisions:
+        for runtime in runtimes:
+            backend = Backend(device, precision, runtime)
+            if all(backend.identity in engines for engines in calibrations) and _computes(backend):
+                return Name(wanted.device, precision, runtime)
+    return Name(wanted.device, "float32" if wanted.precision == AUTO else wanted.precision, runtimes[0])
+
+
+def _runtimes(wanted: Name) -> list[str]:
+    """Return the runtimes that are tried for a device, the better one first."""
+    if _device(wanted.device, TORCH).type != "cpu":
+        return [TORCH]
+    return [OPENVINO, TORCH] if compiled.installed() else [TORCH]
 
 
 def _computes(wanted: Backend) -> bool:

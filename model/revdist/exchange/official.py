@@ -74,7 +74,7 @@ def import_checkpoint(wanted: Import, teacher: Teacher, *, device: str = "auto")
     loaded = student(wanted.checkpoint, teacher.name)
     good = holdout.gather(wanted.good, "", wanted.exclude, how=official_recipe.reading)
     return packing.pack(
-        Engine(teacher, device=device),
+        packing.engines(teacher, Engine(teacher, device=device)),
         loaded,
         official_recipe,
         product=wanted.product,

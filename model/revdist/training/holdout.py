@@ -183,23 +183,36 @@ def score(
     ]
 
 
-def calibration_from_pictures(
-    engine: Engine,
+def calibrations_from_pictures(
+    engines: Sequence[Engine],
     product: str,
     good: GoodPictures,
     held_out: Sequence[Path],
     recipe: Recipe,
     confirmed: Confirmed = NOTHING,
-) -> Calibration:
-    """Set a product's threshold for the rate and the guarantee of a recipe with pictures that it has not seen.
+) -> list[Calibration]:
+    """Set a product's threshold on each engine for the rate and the guarantee of a recipe, with unseen pictures.
 
-    Outliers that are not `confirmed` do not count. Raises CalibrationError, DataError or ImageError.
+    Outliers that are not `confirmed` do not count. Which these are, and what is odd about the pictures, the scores on
+    the first engine decide, and it is told once. Raises CalibrationError, DataError or ImageError.
     """
-    scored = score(engine, product, good, held_out, recipe.reading)
-    waiting = unconfirmed(scored, confirmed)
-    counted = [picture for picture in scored if picture not in waiting]
-    calibration = calibration_from_scores(counted, recipe, engine=engine.identity, waiting=waiting)
-    return dataclasses.replace(calibration, excluded=excluded(engine, product, good, recipe.reading))
+    calibrations: list[Calibration] = []
+    waiting_sha256: set[str] = set()
+    for engine in engines:
+        scored = score(engine, product, good, held_out, recipe.reading)
+        if not calibrations:
+            waiting_sha256 = {picture.sha256 for picture in unconfirmed(scored, confirmed)}
+        waiting = [picture for picture in scored if picture.sha256 in waiting_sha256]
+        counted = [picture for picture in scored if picture.sha256 not in waiting_sha256]
+        if not calibrations:
+            tell_odd(counted)
+        calibration = calibration_from_scores(counted, recipe, engine=engine.identity, waiting=waiting)
+        records = excluded(engine, product, good, recipe.reading)
+        calibrations.append(dataclasses.replace(calibration, excluded=records))
+        readable = {picture.file for picture in records}  # the others were told
+        kept = tuple(path for path in good.excluded if good.name(path) in readable)
+        good = dataclasses.replace(good, excluded=kept)
+    return calibrations
 
 
 def calibration_from_scores(
@@ -209,7 +222,6 @@ def calibration_from_scores(
 
     Pictures that are `waiting` for a person are listed among the suspects, but do not count.
     """
-    ties.tell([picture.file for picture in scored], [picture.score for picture in scored], "held-out pictures")
     scores = np.array([picture.score for picture in scored])
     calibration = conformal.calibrate(
         scores,
@@ -234,11 +246,17 @@ def calibration_from_scores(
     )
 
 
+def tell_odd(scored: Sequence[Scored]) -> None:
+    """Warn of held-out pictures that are all of one block, and of pictures with equal scores."""
+    blocks = {picture.block for picture in scored if picture.block}
+    if len(blocks) == 1:
+        log.warning("all held-out pictures are of block %s: nothing to compare it with", blocks.pop())
+    ties.tell([picture.file for picture in scored], [picture.score for picture in scored], "held-out pictures")
+
+
 def _fare(scored: Sequence[Scored], calibration: Calibration) -> tuple[Block, ...]:
     """Count each block's rejects at a threshold from the other blocks; empty where there is only one block."""
     counts = Counter(picture.block for picture in scored)
-    if len(counts) == 1:
-        log.warning("all held-out pictures are of block %s: nothing to compare it with", scored[0].block)
     if len(counts) < 2:
         return ()
     scores = np.array([picture.score for picture in scored])

@@ -25,10 +25,13 @@ from revdist.data import health, images, painted_defects
 from revdist.data.health import Limits
 from revdist.data.inspection_mask import InspectionMask
 from revdist.data.reading import Reading
+from revdist.engines import backend
+from revdist.engines.backend import AUTO, Name
 from revdist.engines.engine import Engine
 from revdist.engines.loaded_product import Ranges
 from revdist.errors import BundleError
 from revdist.evaluation import evaluate
+from revdist.networks.teacher import Teacher
 from revdist.recipe import Recipe
 from revdist.scoring.combination import Combination
 from revdist.scoring.detector import Scoring
@@ -56,7 +59,7 @@ class Parts:
     statistics: Mapping[str, Any]  # of the pictures that it was trained with
     quality: Mapping[str, float]
     versions: Mapping[str, str]
-    calibration: Calibration
+    calibrations: Sequence[Calibration]
     golden: Sequence[tuple[Golden, npt.NDArray[np.uint8]]]  # each with its prepared picture (h, w, 3)
     student: nn.Module
     combination: Combination | None  # of the combined score
@@ -64,8 +67,20 @@ class Parts:
     mask: InspectionMask | None = None
 
 
+def engines(teacher: Teacher, trained_on: Engine) -> list[Engine]:
+    """Return the engines that a new bundle is calibrated for: where it was trained, and what `auto` runs there.
+
+    Both compute in float32, so the scores of golden pictures hold for both.
+    """
+    name = backend.fastest(Name(trained_on.device.type, "float32", AUTO), [])
+    usual = backend.target(name.device, name.precision, name.runtime)
+    if usual.identity == trained_on.identity:
+        return [trained_on]
+    return [trained_on, Engine(teacher, **dataclasses.asdict(name))]
+
+
 def pack(
-    engine: Engine,
+    engines: Sequence[Engine],
     student: nn.Module,
     recipe: Recipe,
     *,
@@ -82,15 +97,18 @@ def pack(
     replace: bool = False,
     mask: InspectionMask | None = None,
 ) -> Bundle:
-    """Calibrate a student and write its bundle.
+    """Calibrate a student on each engine and write its bundle; the first engine scores the golden pictures.
 
     `fitted`: the pictures that the student was trained with, where they are known; `seen_before`: SHA-256 of other
     pictures that the student has seen; `confirmed`: outliers that a person has confirmed as good parts; `replace`:
     overwrite a bundle at `output`.
     Raises CalibrationError, ImageError, or BundleError where the bundle cannot be written.
     """
-    engine.add(product, student, recipe.size, Scoring.of(recipe, combination), tile=recipe.tile, mask=mask)
-    calibration = holdout.calibration_from_pictures(engine, product, good, held_out, recipe, confirmed)
+    engine = engines[0]
+    for scorer in engines:
+        scorer.add(product, student, recipe.size, Scoring.of(recipe, combination), tile=recipe.tile, mask=mask)
+    calibrations = holdout.calibrations_from_pictures(engines, product, good, held_out, recipe, confirmed)
+    calibration = calibrations[0]
     golden = _golden(
         engine,
         product,
@@ -110,7 +128,7 @@ def pack(
         statistics={**statistics, health.HEALTH: healthy(good, calibration).to_json()},
         quality={**quality, **held_out_quality, "pictures_trained": len(fitted)},
         versions={name: importlib.metadata.version(name) for name in VERSIONS},
-        calibration=calibration,
+        calibrations=calibrations,
         golden=golden,
         student=student,
         mask=mask,
@@ -169,7 +187,7 @@ def write(path: Path, parts: Parts, *, replace: bool) -> None:
     Raises BundleError where the disk is full or something else is at `path`; nothing is left behind then.
     """
     state = {key: value.detach().cpu().contiguous() for key, value in parts.student.state_dict().items()}
-    files = {bundle.STUDENT: safetensors.torch.save(state), bundle.CALIBRATION: _scores([parts.calibration])}
+    files = {bundle.STUDENT: safetensors.torch.save(state), bundle.CALIBRATION: _scores(parts.calibrations)}
     if parts.combination is not None:
         files[bundle.SCORE] = score_file.content(parts.combination)
     files |= {vector.file: images.encode_png(pixels) for vector, pixels in parts.golden}
@@ -188,7 +206,7 @@ def write(path: Path, parts: Parts, *, replace: bool) -> None:
         "statistics": dict(parts.statistics),
         "quality": dict(parts.quality),
         "versions": dict(parts.versions),
-        "calibrations": {parts.calibration.engine: parts.calibration.to_json()},
+        "calibrations": {calibration.engine: calibration.to_json() for calibration in parts.calibrations},
         "score": {"kind": "combined", "pictures": parts.score_pictures} if parts.combination else None,
         "golden": [dataclasses.asdict(vector) for vector, _ in parts.golden],
     }

@@ -168,12 +168,9 @@ def _calibration(
         guarantee=request.guarantee,
         blocks=request.blocks,
     )
-    calibration = holdout.calibration_from_scores(
-        [picture for picture in scored if picture not in unconfirmed],
-        wanted,
-        engine=engine.identity,
-        waiting=unconfirmed,
-    )
+    counted = [picture for picture in scored if picture not in unconfirmed]
+    holdout.tell_odd(counted)
+    calibration = holdout.calibration_from_scores(counted, wanted, engine=engine.identity, waiting=unconfirmed)
     excluded = holdout.excluded(engine, loaded.product, good, loaded.recipe.reading)
     for picture in excluded:
         if picture.sha256 in loaded.trained_on:

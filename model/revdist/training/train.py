@@ -107,7 +107,7 @@ def train(job: Job, teacher: Teacher, *, device: str = "auto") -> Bundle:
             combination = score_units.measure(engine, fit_result.average, pictures, recipe, mask)
 
     packed = packing.pack(
-        engine,
+        packing.engines(teacher, engine),
         fit_result.average,
         recipe,
         product=job.product,

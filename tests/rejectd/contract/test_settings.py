@@ -159,7 +159,7 @@ WRONG_VALUES = {
     ),
     "unknown runtime": (
         group("engine: {runtime: onnx}"),
-        "4: engine.runtime: 'onnx' is not allowed; choose torch, openvino",
+        "4: engine.runtime: 'onnx' is not allowed; choose auto, torch, openvino",
     ),
     "broker as an address": (
         group("mqtt: {host: 'mqtt://plant:1883'}"),
@@ -269,7 +269,7 @@ def test_a_minimal_file_gives_the_documented_defaults(directory: Path) -> None:
     batch, engine, mqtt = settings.batch, settings.engine, settings.mqtt
     assert (batch.max_batch, batch.max_wait_ms, batch.queue_per_camera) == (8, 20, 32)
     assert (engine.device, engine.threads, engine.teacher_weights, engine.hang_s) == (Device.AUTO, 0, None, 30)
-    assert engine.runtime == Runtime.TORCH
+    assert engine.runtime == Runtime.AUTO
     assert (mqtt.host, mqtt.port, mqtt.protocol, mqtt.tls) == ("127.0.0.1", 1883, Protocol.AUTO, False)
     assert (mqtt.keepalive_s, mqtt.heartbeat_s, mqtt.retry_max_s, mqtt.publish_margin_ms) == (5, 1, 10, 20)
     assert (mqtt.client_id, mqtt.username, mqtt.password_file) == (None, None, None)

@@ -547,8 +547,8 @@ def test_a_changeover_for_which_a_known_defect_would_pass_is_refused(rig: Rig) -
 def test_a_bundle_that_was_calibrated_for_more_false_rejects_can_be_put_in_force(rig: Rig) -> None:
     """Its calibration itself rejects known good pictures, which is what somebody has asked for."""
     path = variant(rig, "cell-2")
-    scores = bundles_of_revdist.read(path).calibrations["torch-cpu-float32"].scores
-    calibration = conformal.calibrate(scores, 0.9, engine="torch-cpu-float32", fingerprint="f")
+    scores = bundles_of_revdist.read(path).calibrations["openvino-cpu-float32"].scores
+    calibration = conformal.calibrate(scores, 0.9, engine="openvino-cpu-float32", fingerprint="f")
     packing.recalibrate(bundles_of_revdist.read(path), calibration, {})
     result = rig.ask("product", product="cell", bundle="cell-2")["result"]
     assert result["threshold"]["after"] == calibration.threshold
@@ -564,8 +564,8 @@ def test_a_threshold_of_the_settings_that_names_no_bundle_forbids_one_that_it_do
     rig: Rig,
 ) -> None:
     path = variant(rig, "wafer-2")
-    scores = bundles_of_revdist.read(path).calibrations["torch-cpu-float32"].scores
-    calibration = conformal.calibrate(scores / 4, 0.1, engine="torch-cpu-float32", fingerprint="f")
+    scores = bundles_of_revdist.read(path).calibrations["openvino-cpu-float32"].scores
+    calibration = conformal.calibrate(scores / 4, 0.1, engine="openvino-cpu-float32", fingerprint="f")
     packing.recalibrate(bundles_of_revdist.read(path), calibration, {})
     before = rig.state()
     text = rig.error("product", product="wafer", bundle="wafer-2", cameras=["left"])

@@ -359,7 +359,7 @@ def test_a_new_calibration_leaves_every_other_file_as_it_was(tiny_copy: Path) ->
     read = bundle.read(tiny_copy)
     made = conformal.calibrate(np.arange(9) / 9, 0.1, engine="torch-cuda-float32", fingerprint="f")
     changed = packing.recalibrate(read, made, {"golden/good-0.png": 0.5})
-    assert set(changed.calibrations) == {"torch-cpu-float32", "torch-cuda-float32"}
+    assert set(changed.calibrations) == {"torch-cpu-float32", "openvino-cpu-float32", "torch-cuda-float32"}
     assert changed.calibration("torch-cuda-float32").threshold == 8 / 9
     good, *others = changed.golden
     assert changed.expected(good, "torch-cuda-float32") == 0.5

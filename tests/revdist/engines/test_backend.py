@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 import pytest
 import torch
 
@@ -72,14 +74,43 @@ def test_a_processor_that_would_only_imitate_a_precision_is_refused(
 @pytest.mark.skipif(not packed.available(), reason="this torch has no oneDNN: NOT TESTED")
 def test_the_fastest_is_what_all_bundles_are_calibrated_for(monkeypatch: pytest.MonkeyPatch) -> None:
     _machine(monkeypatch, ALL)
+    auto, cpu, cuda = (Name(device, "auto", "torch") for device in ("auto", "cpu", "cuda"))
     every = {"torch-cpu-float32", "torch-cpu-bfloat16", "torch-cpu-int8"}
-    assert backend.fastest("auto", [every, every]) == "int8"
-    assert backend.fastest("auto", [every, every - {"torch-cpu-int8"}]) == "bfloat16"
-    assert backend.fastest("cpu", [every, {"torch-cpu-float32"}]) == "float32"
-    assert backend.fastest("cpu", [{"torch-cuda-float16"}]) == "float32", "the error will say what is missing"
-    assert backend.fastest("cuda", [{"torch-cuda-float16"}, {"torch-cuda-float16", "torch-cpu-int8"}]) == "float16"
+    assert backend.fastest(auto, [every, every]).precision == "int8"
+    assert backend.fastest(auto, [every, every - {"torch-cpu-int8"}]).precision == "bfloat16"
+    assert backend.fastest(cpu, [every, {"torch-cpu-float32"}]).precision == "float32"
+    assert backend.fastest(cpu, [{"torch-cuda-float16"}]).precision == "float32", "the error will say what is missing"
+    gpu = [{"torch-cuda-float16"}, {"torch-cuda-float16", "torch-cpu-int8"}]
+    assert backend.fastest(cuda, gpu) == Name("cuda", "float16", "torch")
     _machine(monkeypatch, NONE)
-    assert backend.fastest("auto", [every]) == "float32", "this machine has nothing else"
+    assert backend.fastest(auto, [every]).precision == "float32", "this machine has nothing else"
+
+
+AUTO = Name("auto", "auto", "auto")
+FLOAT32 = {"torch-cpu-float32", "openvino-cpu-float32"}
+
+
+def test_auto_is_openvino_on_a_processor_or_torch_where_a_bundle_knows_no_other(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    _machine(monkeypatch, ALL)
+    assert backend.fastest(AUTO, [FLOAT32, FLOAT32]) == Name("auto", "float32", "openvino")
+    assert backend.fastest(AUTO, [FLOAT32, {"torch-cpu-float32"}]) == Name("auto", "float32", "torch")
+    assert backend.fastest(AUTO, [FLOAT32 | {"torch-cpu-int8"}]) == Name("auto", "int8", "torch"), (
+        "calibrated on purpose"
+    )
+    assert backend.fastest(Name("cpu", "float32", "auto"), [FLOAT32]) == Name("cpu", "float32", "openvino")
+    assert backend.fastest(Name("cpu", "auto", "torch"), [FLOAT32]) == Name("cpu", "float32", "torch"), "as it was set"
+    assert backend.fastest(AUTO, [{"torch-cuda-float32"}]).runtime == "openvino", "what the error asks to calibrate for"
+
+
+def test_auto_is_a_gpu_where_there_is_one_and_torch_without_openvino(monkeypatch: pytest.MonkeyPatch) -> None:
+    _machine(monkeypatch, ALL)
+    monkeypatch.setitem(sys.modules, "openvino", None)
+    assert backend.fastest(AUTO, [FLOAT32]) == Name("auto", "float32", "torch")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert backend.fastest(AUTO, [FLOAT32 | {"torch-cuda-float16"}]) == Name("auto", "float16", "torch")
+    assert backend.fastest(Name("cuda", "auto", "auto"), [{"torch-cuda-float32"}]) == Name("cuda", "float32", "torch")
 
 
 def test_an_identity_is_a_name() -> None:

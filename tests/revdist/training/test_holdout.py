@@ -84,7 +84,7 @@ def test_an_exclusion_that_means_nothing_is_refused(lots: Path, good_cells: list
 def test_a_lot_that_differs_is_seen_in_its_rejects(loaded: Bundle, engine: Engine, lots: Path) -> None:
     good = holdout.gather(lots, "folders", ())
     recipe = dataclasses.replace(loaded.recipe, blocks="folders", false_reject_rate=0.2)
-    made = holdout.calibration_from_pictures(engine, "cell", good, good.used, recipe)
+    (made,) = holdout.calibrations_from_pictures([engine], "cell", good, good.used, recipe)
     assert [(each.name, each.pictures) for each in made.blocks] == [("mon", 8), ("tue", 8), ("wed", 4)]
     scores = evaluate.scores(engine, "cell", good.used)
     for block in made.blocks:  # by hand
@@ -99,8 +99,8 @@ def test_one_block_has_nothing_to_be_compared_with(
     loaded: Bundle, engine: Engine, lots: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     good = holdout.gather(lots, "folders", ())
-    made = holdout.calibration_from_pictures(
-        engine, "cell", good, good.used[:8], dataclasses.replace(loaded.recipe, blocks="folders")
+    (made,) = holdout.calibrations_from_pictures(
+        [engine], "cell", good, good.used[:8], dataclasses.replace(loaded.recipe, blocks="folders")
     )
     assert made.blocks == ()
     assert "all held-out pictures are of block mon" in caplog.text
@@ -109,7 +109,7 @@ def test_one_block_has_nothing_to_be_compared_with(
 def test_suspects_and_exclusions_are_remembered_with_their_content(loaded: Bundle, engine: Engine, lots: Path) -> None:
     worst = min((lots / "wed").iterdir())
     good = holdout.gather(lots, "folders", [worst])
-    made = holdout.calibration_from_pictures(engine, "cell", good, good.used, loaded.recipe)
+    (made,) = holdout.calibrations_from_pictures([engine], "cell", good, good.used, loaded.recipe)
     assert len(made.suspects) == 5
     assert made.suspects[0].score == made.scores[-1]
     first = lots / made.suspects[0].file
@@ -126,7 +126,7 @@ def test_a_picture_that_cannot_be_read_can_be_excluded(
     broken = lots / "wed" / "broken.png"
     broken.write_bytes(min((lots / "wed").iterdir()).read_bytes()[:5000])
     good = holdout.gather(lots, "folders", [broken])
-    made = holdout.calibration_from_pictures(engine, "cell", good, good.used, loaded.recipe)
+    (made,) = holdout.calibrations_from_pictures([engine], "cell", good, good.used, loaded.recipe)
     assert made.excluded == ()
     assert "broken.png: the PNG is cut off; excluded without a record" in caplog.text
 
@@ -146,7 +146,7 @@ def test_overlays_of_suspects_are_written_in_their_order(
     loaded: Bundle, engine: Engine, lots: Path, tmp_path: Path
 ) -> None:
     good = holdout.gather(lots, "folders", ())
-    made = holdout.calibration_from_pictures(engine, "cell", good, good.used, loaded.recipe)
+    (made,) = holdout.calibrations_from_pictures([engine], "cell", good, good.used, loaded.recipe)
     folder = tmp_path / "new" / "overlays"
     holdout.write_suspects(folder, engine, "cell", made, lots)
     assert sorted(path.name for path in folder.iterdir()) == [

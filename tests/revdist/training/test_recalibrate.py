@@ -253,15 +253,16 @@ def test_without_an_engine_all_that_a_bundle_is_calibrated_for_are_calibrated_or
     command = ("calibrate", tiny_copy, "--good", spoiled, "--false-reject-rate")
     status, out, _ = run(*command, 0.1, "--engine", "cpu-bfloat16")
     assert status == 0
-    assert "left with their old thresholds: torch-cpu-float32 (without --engine all are calibrated)" in out
-    here = bundle.read(tiny_copy)
+    assert "old thresholds: openvino-cpu-float32, torch-cpu-float32 (without --engine all are calibrated)" in out
+    before = bundle.read(tiny_copy)
     absent = conformal.calibrate(np.arange(1, 9) / 9, 0.1, engine="torch-cuda-float16", fingerprint="f")
-    packing.recalibrate(here, absent, {})
+    packing.recalibrate(before, absent, {})
     status, out, _ = run(*command, 0.5)
     assert status == 0
     made = bundle.read(tiny_copy).calibrations
     rates = {engine: calibration.false_reject_rate for engine, calibration in made.items()}
-    assert rates == {"torch-cpu-float32": 0.5, "torch-cpu-bfloat16": 0.5, "torch-cuda-float16": 0.1}
+    here = ("torch-cpu-float32", "openvino-cpu-float32", "torch-cpu-bfloat16")
+    assert rates == dict.fromkeys(here, 0.5) | {"torch-cuda-float16": 0.1}
     assert f"torch-cuda-float16: keeps its old threshold, {absent.threshold:.6g}: " in out
 
 
@@ -269,7 +270,7 @@ def test_a_bundle_for_engines_that_are_not_here_names_them(run: Run, tiny_copy: 
     made = conformal.calibrate(np.arange(1, 9) / 9, 0.1, engine="torch-cuda-float16", fingerprint="f")
     packing.recalibrate(bundle.read(tiny_copy), made, {})
     manifest = json.loads((tiny_copy / "bundle.json").read_text())
-    del manifest["calibrations"]["torch-cpu-float32"]
+    del manifest["calibrations"]["torch-cpu-float32"], manifest["calibrations"]["openvino-cpu-float32"]
     (tiny_copy / "bundle.json").write_text(json.dumps(manifest))
     status, _, err = run("calibrate", tiny_copy, "--good", spoiled, "--false-reject-rate", 0.1)
     assert status == 2

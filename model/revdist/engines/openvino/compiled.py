@@ -1,4 +1,4 @@
-"""A network compiled by OpenVINO, an optional dependency: the other runtime for processors.
+"""A network compiled by OpenVINO, the runtime for processors; imported when it is used first, so a GPU needs none.
 
 OpenVINO costs less than torch for each operation, which counts where operations are many and small. Here a detector is
 one network, from pixels to the distances of the three scales: to hand over the teacher's maps took OpenVINO a fifth of
@@ -53,10 +53,19 @@ def openvino_package() -> ModuleType:
         import openvino
     except ImportError as error:
         raise RevdistError(
-            f"engine: openvino needs packages that are not here: {error}", hint="pip install 'rejectd[openvino]'"
+            f"engine: openvino needs packages that are not here: {error}", hint="pip install openvino onnx"
         ) from error
     package: ModuleType = openvino
     return package
+
+
+def installed() -> bool:
+    """Whether OpenVINO can be imported, with what it needs."""
+    try:
+        openvino_package()
+    except RevdistError:
+        return False
+    return True
 
 
 def computes(precision: str) -> bool:
@@ -157,7 +166,13 @@ class _Compiled:
 
 @functools.cache
 def _core() -> Any:
-    return openvino_package().Core()
+    """Return OpenVINO's one interface to devices.
+
+    No verdict waits for a file: networks are neither mapped into memory from a file nor kept in a cache on the disk.
+    """
+    core = openvino_package().Core()
+    core.set_property({"ENABLE_MMAP": False, "CACHE_DIR": ""})
+    return core
 
 
 class Unchanged(nn.Module):

@@ -1,6 +1,6 @@
 """An ONNX graph that grows, and recorded networks translated into it. None of torch's exporters is needed.
 
-A string names a tensor of the graph: an input, a result or a constant. `onnx` is an optional dependency.
+A string names a tensor of the graph: an input, a result or a constant. `onnx` is imported when a graph is made.
 """
 
 from __future__ import annotations
@@ -24,9 +24,7 @@ def onnx_package() -> ModuleType:
     try:
         import onnx
     except ImportError as error:
-        raise RevdistError(
-            f"a model cannot be exported without onnx: {error}", hint="pip install 'rejectd[onnx]'"
-        ) from error
+        raise RevdistError(f"a model cannot be exported without onnx: {error}", hint="pip install onnx") from error
     return onnx
 
 

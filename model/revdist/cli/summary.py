@@ -62,6 +62,14 @@ def _share(rate: float, total: int) -> str:
     return f"{count:>8} ({rate:.2%})"
 
 
+def promises(found: Bundle) -> Iterator[str]:
+    """Describe a new bundle's promise in full for one engine; for others, which promise the same, in a line."""
+    first, *others = found.calibrations.values()
+    yield from calibration(first, found.recipe.holdout)
+    for other in others:
+        yield f"{other.engine}: threshold {other.threshold:.6g}, of the same pictures"
+
+
 def calibration(calibrated: Calibration, held_out_share: float) -> Iterator[str]:
     """Yield the threshold and its promise; then blocks, exclusions and suspects, if there are any."""
     yield f"{calibrated.engine}: threshold {calibrated.threshold:.6g}. {calibrated.advice(held_out_share)}"

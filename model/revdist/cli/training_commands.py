@@ -39,8 +39,7 @@ def run_train(options: argparse.Namespace) -> int:
     teacher = load(options.teacher, options.teacher_weights)
     trained = train.train(job, teacher, device=options.device)
     print(trained.path)
-    for calibration in trained.calibrations.values():
-        output.show(summary.calibration(calibration, trained.recipe.holdout))
+    output.show(summary.promises(trained))
     if options.suspects:
         engine = Engine(teacher, device=options.device)
         _write_suspects(options, engine, bundle.load(trained.path, engine))
@@ -63,8 +62,7 @@ def run_import_rd4ad(options: argparse.Namespace) -> int:
         request, load(options.teacher, options.teacher_weights), device=options.device
     )
     print(imported.path)
-    for calibration in imported.calibrations.values():
-        output.show(summary.calibration(calibration, imported.recipe.holdout))
+    output.show(summary.promises(imported))
     return 0
 
 

@@ -131,6 +131,19 @@ def test_a_picture_that_cannot_be_read_can_be_excluded(
     assert "broken.png: the PNG is cut off; excluded without a record" in caplog.text
 
 
+def test_what_is_odd_about_pictures_is_told_once_for_all_engines(
+    loaded: Bundle, engine: Engine, lots: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    broken = lots / "mon" / "broken.png"
+    broken.write_bytes(min((lots / "mon").iterdir()).read_bytes()[:5000])
+    good = holdout.gather(lots, "folders", [broken])
+    recipe = dataclasses.replace(loaded.recipe, blocks="folders")
+    one, other = holdout.calibrations_from_pictures([engine, engine], "cell", good, good.used[:8], recipe)
+    assert (one.threshold, one.excluded) == (other.threshold, other.excluded)
+    assert caplog.text.count("all held-out pictures are of block mon") == 1
+    assert caplog.text.count("excluded without a record") == 1
+
+
 def test_every_picture_that_cannot_be_read_is_named_though_they_are_in_several_batches(
     engine: Engine, loaded: Bundle, lots: Path
 ) -> None:

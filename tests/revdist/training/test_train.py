@@ -28,7 +28,7 @@ from revdist.errors import BundleError, DataError, ImageError, RecipeError, Teac
 from revdist.evaluation import evaluate
 from revdist.networks import teacher
 from revdist.recipe import Recipe
-from revdist.training import feature_cache, holdout, train
+from revdist.training import feature_cache, holdout, packing, train
 from revdist.training.checkpoint import Sides
 from revdist.training.feature_cache import Source
 from revdist.training.holdout import GoodPictures
@@ -273,6 +273,23 @@ def test_masking_is_ramped_up() -> None:
     recipe = Recipe(steps=100, masked_share=0.9, masked_ramp_share=0.5)
     assert [train.masked_share(recipe, step) for step in (0, 25, 50, 99)] == pytest.approx([0, 0.45, 0.9, 0.9])
     assert train.masked_share(Recipe(masked_ramp_share=0), 0) == 0.9
+
+
+def test_a_new_bundle_is_calibrated_for_the_reference_and_for_what_a_processor_runs(tiny: Bundle) -> None:
+    plain, usual = (tiny.calibration(f"{runtime}-cpu-float32") for runtime in ("torch", "openvino"))
+    assert set(tiny.calibrations) == {plain.engine, usual.engine}
+    assert set(plain.held_out) == set(usual.held_out)
+    np.testing.assert_allclose(usual.scores, plain.scores, rtol=1e-4)
+    first, *_, last = summary.promises(tiny)
+    assert first.startswith(f"openvino-cpu-float32: threshold {usual.threshold:.6g}. ")
+    assert last == f"torch-cpu-float32: threshold {plain.threshold:.6g}, of the same pictures"
+
+
+def test_without_openvino_a_new_bundle_is_calibrated_for_torch_alone(
+    lite0: teacher.Teacher, engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "onnx", None)
+    assert packing.engines(lite0, engine) == [engine]
 
 
 def test_held_out_pictures_are_never_trained_with(tiny: Bundle, good_folder: Path) -> None:

@@ -223,6 +223,24 @@ def test_the_combined_score_is_that_of_torch(
     assert expected.scores[0] != pytest.approx(expected.maxima[0], rel=0.1)
 
 
+@pytest.mark.parametrize("precision", ["float32", pytest.param("bfloat16", marks=needs_bfloat16)])
+def test_a_picture_scores_the_same_after_a_restart_alone_or_in_a_batch_and_with_other_threads(
+    lite0: teacher.Teacher, mixed: tuple[list[Pixels], list[str]], precision: str
+) -> None:
+    before = torch.get_num_threads()
+    try:
+        scores = []
+        for threads in (1, 1, 2):
+            torch.set_num_threads(threads)
+            engine = _loaded(lite0, precision, "openvino")
+            scores.append(engine.inspect(*mixed).scores)
+            scores.append([engine.inspect([one], [own]).scores[0] for one, own in zip(*mixed, strict=True)])
+    finally:
+        torch.set_num_threads(before)
+    for other in scores[1:]:
+        np.testing.assert_allclose(other, scores[0], rtol=2e-6)
+
+
 @needs_int8
 def test_in_int8_scores_are_near_those_of_float32_and_torch(
     lite0: teacher.Teacher, plain: Engine, mixed: tuple[list[Pixels], list[str]]

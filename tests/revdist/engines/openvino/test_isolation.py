@@ -52,8 +52,8 @@ for address in ("192.0.2.1", "2001:db8::1", "example.org"):
 """
 REPORTING = """
 print(json.dumps({
-    "status": status, "attempts": attempts() - before, "mapped": sorted(mapped()), "openvino": "openvino" in sys.modules,
-    "telemetry": sys.modules.get("openvino_telemetry") is not None,
+    "status": status, "attempts": attempts() - before, "mapped": sorted(mapped()),
+    "openvino": "openvino" in sys.modules, "telemetry": sys.modules.get("openvino_telemetry") is not None,
 }), file=sys.stderr)
 """
 

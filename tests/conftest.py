@@ -9,8 +9,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from peers import SYSTEM_PYTHON, Mosquitto, RtspServer, need_peer, run_command
-from photographs import photographs
+from peers import SYSTEM_PYTHON, Mosquitto, RtspServer, need_peer
+from photographs import photographs, train_tiny
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -43,20 +43,6 @@ def bundle(cells: list[Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
 def other_bundle(cells: list[Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Another one, for product `cell` too, that sees pictures of another size."""
     return train_tiny(tmp_path_factory.mktemp("bundle"), cells[40:80], size=96, seed=2)
-
-
-def train_tiny(directory: Path, cells: list[Path], *, size: int, seed: int) -> Path:
-    good = directory / "good"
-    good.mkdir()
-    for cell in cells:
-        shutil.copy(cell, good)
-    made = run_command(
-        "revdist", "train", "--good", good, "--product", "cell", "--output", directory / "cell", "--teacher",
-        "efficientnet_lite0", "--steps", "12", "--size", size, "--false-reject-rate", "0.1", "--seed", seed,
-        "--threads", "2",  # the same bundle whatever else runs: tests know its scores
-    )  # fmt: skip
-    assert made.returncode == 0, made.stderr
-    return directory / "cell"
 
 
 @pytest.fixture

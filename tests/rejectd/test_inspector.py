@@ -311,14 +311,14 @@ from pathlib import Path
 import cv2, numpy, torch
 torch.set_num_threads(3)
 from rejectd.inspector import Inspector
-from rejectd.contract.settings import Device, Engine, Product
+from rejectd.contract.settings import Device, Engine, Product, Runtime
 from rejectd.contract.messages import Frame, Policy
 
 def native():
     return len(os.listdir("/proc/self/task")) - threading.active_count()
 
 before = native()
-made = Inspector(Engine(device=Device.CPU, runtime="torch"), {"cell": Product(bundle=Path(sys.argv[1]))})
+made = Inspector(Engine(device=Device.CPU, runtime=Runtime.TORCH), {"cell": Product(bundle=Path(sys.argv[1]))})
 made.warm({1, 4})
 picture = cv2.imread(sys.argv[2])
 
@@ -374,7 +374,7 @@ def test_to_get_ready_torch_s_compiler_is_not_imported(bundle: Path) -> None:
 import sys
 from pathlib import Path
 from rejectd.inspector import Inspector
-from rejectd.contract.settings import Device, Engine, Product
+from rejectd.contract.settings import Device, Engine, Product, Runtime
 Inspector(Engine(device=Device.CPU), {"cell": Product(bundle=Path(sys.argv[1]))}).warm({1, 8})
 print([name for name in ("torch._dynamo", "torch._inductor", "sympy") if name in sys.modules])
 """

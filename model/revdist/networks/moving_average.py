@@ -19,9 +19,12 @@ class Average:
         self._decay = 1 - 1 / max(1.0, horizon)
 
     @torch.no_grad()
-    def update(self, module: nn.Module, step: int) -> None:
-        """Take in the weights after a step (counted from 0). At first it forgets faster: weights are random."""
-        decay = min(self._decay, (1 + step) / (10 + step))
+    def update(self, module: nn.Module, step: int, steps: int = 1) -> None:
+        """Take in the weights after a step (counted from 0). At first it forgets faster: weights are random.
+
+        `steps`: how many steps the weights stand for.
+        """
+        decay = min(self._decay, (1 + step) / (10 + step)) ** steps
         for kept, new in zip(self.module.state_dict().values(), module.state_dict().values(), strict=True):
             if kept.is_floating_point():
                 kept.lerp_(new, 1 - decay)

@@ -27,13 +27,14 @@ class Progress:
     def __exit__(self, *_: object) -> None:
         self._bar.close()
 
-    def advance(self, value: float) -> None:
-        self._done += 1
+    def advance(self, value: float, steps: int = 1) -> None:
+        """Show that a step was made, with its loss; `steps`: of the schedule, by which the run is further."""
+        self._done += steps
         now = time.monotonic()
         per_s = (self._done - self._first) / max(now - self._begun_s, 1e-9)
         text = f"loss {value:.4f}, {per_s * self._batch:.0f} images/s"
         self._bar.set_postfix_str(text, refresh=False)
-        self._bar.update()
+        self._bar.update(steps)
         if self._bar.disable and (now - self._logged_s > LOG_EVERY_S or self._done == self._steps):
             left_s = (self._steps - self._done) / per_s
             log.info("step %d/%d, %s, %.0f s left", self._done, self._steps, text, left_s)

@@ -35,6 +35,7 @@ from revdist.training import confirmation, holdout, packing, score_units, steadi
 from revdist.training.checkpoint import Checkpoint, Sides, recipe_of_stopped, sides_of_stopped
 from revdist.training.feature_cache import Source
 from revdist.training.inspected import Inspected
+from revdist.training.pace import Pace
 from revdist.training.progress import Progress
 from revdist.training.timing import Pictures
 
@@ -66,6 +67,7 @@ def train(job: Job, teacher: Teacher, *, device: str = "auto") -> Bundle:
 
     Ctrl-C or SIGTERM keeps the state in `<output>.training` and raises KeyboardInterrupt. Raises RevdistError.
     """
+    begun_s = time.monotonic()
     _check(job, teacher)
     good = holdout.gather(job.good, job.recipe.blocks, job.exclude, how=job.recipe.reading)
     drawn = inspection_mask.read(job.mask, good.looks) if job.mask else None
@@ -78,7 +80,8 @@ def train(job: Job, teacher: Teacher, *, device: str = "auto") -> Bundle:
     if before:
         fitted, held_out = holdout.keep_sides(good, before)
     with steadiness.deterministic(), steadiness.stop_on_signal() as stop:
-        recipe = _planned(job, engine, teacher, Pictures(trained=len(fitted), held_out=len(held_out)), stopped)
+        pictures_count = Pictures(trained=len(fitted), held_out=len(held_out))
+        recipe, pace = _planned(job, engine, teacher, pictures_count, stopped, begun_s)
         student = make_student(recipe, teacher, engine.device)
         fingerprint = images.fingerprint(good.with_copies)
         readable = evaluate.read_prepared(  # read held-out pictures too, so that an error does not come after hours
@@ -101,7 +104,7 @@ def train(job: Job, teacher: Teacher, *, device: str = "auto") -> Bundle:
         likeness.warn(unlike := likeness.warnings(trained, unseen, "the held-out pictures"))
         del readable
         seen = [tile for picture in pictures for tile in recipe.tiles.cut(picture)]
-        fit_result = fit(engine, student, seen, recipe, checkpoint, stop, mask)
+        fit_result = fit(engine, student, seen, recipe, checkpoint, stop, mask, pace)
         combination = None
         if recipe.score == "combined":
             combination = score_units.measure(engine, fit_result.average, pictures, recipe, mask)
@@ -116,7 +119,7 @@ def train(job: Job, teacher: Teacher, *, device: str = "auto") -> Bundle:
         fitted=fitted,
         held_out=held_out,
         seen_before=sides.seen,
-        quality={"final_loss": float(np.mean(fit_result.losses[-50:]))},
+        quality={"final_loss": float(np.mean(fit_result.losses[-50:]))} | ({"steps_made": pace.made} if pace else {}),
         combination=combination,
         statistics={appearance.APPEARANCE: appearance.kept(trained), appearance.UNLIKE: unlike},
         confirmed=confirmed,
@@ -127,8 +130,14 @@ def train(job: Job, teacher: Teacher, *, device: str = "auto") -> Bundle:
     return packed
 
 
-def _planned(job: Job, engine: Engine, teacher: Teacher, pictures: Pictures, stopped: Path) -> Recipe:
-    """Fit the recipe to the pictures and the budget, and log how long training will take. Raises TrainError."""
+def _planned(
+    job: Job, engine: Engine, teacher: Teacher, pictures: Pictures, stopped: Path, begun_s: float
+) -> tuple[Recipe, Pace | None]:
+    """Fit the recipe to the pictures and the budget, and log how long training will take. Raises TrainError.
+
+    Also returns the pace that keeps the budget, which began at `begun_s`; None without one, or if no step may be left
+    out.
+    """
 
     def measure(recipe: Recipe) -> timing.Duration:
         student = make_student(recipe, teacher, engine.device)
@@ -142,11 +151,14 @@ def _planned(job: Job, engine: Engine, teacher: Teacher, pictures: Pictures, sto
         names = ("steps", "epochs", "student", "size")  # what was planned when the run began
         recipe = Recipe.from_json(recipe.to_json() | {name: begun[name] for name in names if name in begun})
     elif job.budget_s is not None:
-        recipe = timing.plan(recipe, job.budget_s, job.asked, measure)
+        recipe = timing.plan(recipe, job.budget_s - (time.monotonic() - begun_s), job.asked, measure)
         height, width = recipe.size
         log.info("planned: %d steps, student %s, %dx%d pixels", recipe.steps, recipe.student, height, width)
-    log.info("%s", measure(recipe).sentence())
-    return recipe
+    duration = measure(recipe)
+    log.info("%s", duration.sentence())
+    if job.budget_s is None or "steps" in job.asked:
+        return recipe, None
+    return recipe, Pace(duration, begun_s + job.budget_s)
 
 
 def _check(job: Job, teacher: Teacher) -> None:
@@ -204,8 +216,12 @@ def fit(
     checkpoint: Checkpoint,
     stop: threading.Event,
     mask: InspectionMask | None = None,
+    pace: Pace | None = None,
 ) -> Fitted:
-    """Train for `recipe.steps` steps, from the start or the checkpoint. `pictures`: whole pictures or their tiles."""
+    """Train for `recipe.steps` steps, from the start or the checkpoint. `pictures`: whole pictures or their tiles.
+
+    With a `pace` that is late, steps of the schedule are skipped; each has the loss of the step before.
+    """
     varied = augment.copies(pictures, recipe.copies, recipe.seed)
     source = Source(engine, mask.cover_tiles(varied, recipe.tiles) if mask else varied)
     weights = Inspected(mask, recipe.tiles, engine.device) if mask else None
@@ -216,22 +232,27 @@ def fit(
     if losses:
         log.info("going on after step %d of %d", len(losses), recipe.steps)
     begun_s = saved_s = time.monotonic()
+    if pace:
+        pace.begin()
     with Progress(steps=recipe.steps, batch=recipe.batch, done=len(losses)) as progress:
-        for step in range(len(losses), recipe.steps):
+        while (step := len(losses)) < recipe.steps:
             free_threads.adapt()
             rows = batch_rows(recipe, len(source), step)
             inspected = weights.of(rows) if weights else None
             losses.append(_step(student, optimiser, source.features(rows), recipe, step, inspected))
+            skipped = pace.advance(len(losses)) if pace else 0
+            losses += skipped * losses[-1:]
             if recipe.average_share:
-                average.update(student, step)
-            progress.advance(losses[-1])
+                average.update(student, step, 1 + skipped)
+            progress.advance(losses[-1], 1 + skipped)
             now_s = time.monotonic()
-            ends_long_run = step + 1 == recipe.steps and now_s - begun_s > SAVE_EVERY_S
+            ends_long_run = len(losses) == recipe.steps and now_s - begun_s > SAVE_EVERY_S
             if stop.is_set() or ends_long_run or now_s - saved_s > SAVE_EVERY_S:
                 checkpoint.save(models, optimiser, losses)
                 saved_s = now_s
             if stop.is_set():
-                log.warning("stopped after step %d of %d; the same command goes on from there", step + 1, recipe.steps)
+                done, steps = len(losses), recipe.steps
+                log.warning("stopped after step %d of %d; the same command goes on from there", done, steps)
                 raise KeyboardInterrupt
     used = average.module if recipe.average_share else student
     return Fitted(last=student.eval(), average=used.eval(), losses=losses)

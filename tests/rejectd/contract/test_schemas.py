@@ -16,6 +16,7 @@ import contract
 import pytest
 import yaml
 from hypothesis import given
+from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from jsonschema import Draft7Validator, Draft202012Validator
 from peers import need_peer
@@ -346,6 +347,7 @@ def _requests(draw: st.DrawFn) -> tuple[str, dict[str, Any]]:
     return command, known | wild
 
 
+@hypothesis_settings(deadline=None)
 @given(_requests())
 def test_a_request_is_as_promised_if_and_only_if_it_is_taken(request: tuple[str, dict[str, Any]]) -> None:
     command, body = request
@@ -370,6 +372,7 @@ def _changed_messages(draw: st.DrawFn) -> tuple[str, dict[str, Any]]:
     return topic, {name: value for name, value in (body | borrowed | wild).items() if name not in missing}
 
 
+@hypothesis_settings(deadline=None)
 @given(_changed_messages())
 def test_a_model_and_the_schema_that_comes_from_it_take_the_same_messages(message: tuple[str, dict[str, Any]]) -> None:
     assert contract.fits(*message) == is_valid_for_the_model(*message)

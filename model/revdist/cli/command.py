@@ -127,6 +127,8 @@ def _parser() -> argparse.ArgumentParser:
     page = "the page (default: <DIR>-look.html beside DIR)"
     command.add_argument("--output", type=Path, metavar="FILE", help=page)
     command.add_argument("--bits", type=int, metavar="N", help="bits that count in 16-bit pictures (default: all 16)")
+    quick = "look for no odd ones and near copies, which takes a pass of a network for each picture"
+    command.add_argument("--no-teacher", action="store_true", help=quick)
     command.set_defaults(command="judging_commands.run_look")
 
     command = subparsers.add_parser("predict", help="score pictures")

@@ -89,7 +89,7 @@ def run_look(options: argparse.Namespace) -> int:
     root = options.folder.resolve()
     page_file = options.output or root.with_name(f"{root.name}-look.html")
     page.check_place(page_file)
-    engine = Engine(load("efficientnet_lite0"), device="cpu")
+    engine = None if options.no_teacher else Engine(load("efficientnet_lite0"), device="cpu")
     contents = pictures_folder.gather(options.folder, Reading(bits=options.bits or 0), engine)
     folder_page.write(page_file, contents)
     output.show(folder_page.lines(contents))

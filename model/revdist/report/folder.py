@@ -19,7 +19,7 @@ from revdist.data.reading import Reading
 from revdist.data.survey import Look
 from revdist.engines.engine import Engine
 from revdist.errors import DataError, ImageError
-from revdist.evaluation import look
+from revdist.evaluation import look, near_copies
 from revdist.report import cases
 
 SHEET_MOST = 96  # pictures on the contact sheet, from all over the folder
@@ -49,6 +49,7 @@ class Folder:
     groups: tuple[str, ...]  # the folder of each look, relative to the root
     measured: Appearance  # of the looks
     copies: tuple[tuple[str, ...], ...]  # names of pictures that are the same, the first one first
+    near: tuple[tuple[str, ...], ...] | None  # names of pictures that are nearly the same; None if nobody looked
     oddness: npt.NDArray[np.float64]  # (N,) robust standard deviations from the others
     odd: tuple[Thumb, ...]  # the oddest first
     sheet: tuple[Thumb, ...]
@@ -62,9 +63,10 @@ class Folder:
         return [row for row, name in enumerate(self.groups) if name == group]
 
 
-def gather(root: Path, how: Reading, engine: Engine) -> Folder:
+def gather(root: Path, how: Reading, engine: Engine | None) -> Folder:
     """Look at all pictures in a folder, its subfolders or its MVTec layout; ground truth is left out.
 
+    `engine`: with a teacher, to find odd ones and near copies; None leaves them out.
     Pictures that cannot be read are listed, not raised. Raises DataError where there is no picture that can be read.
     """
     paths = _pictures(root)
@@ -81,7 +83,7 @@ def gather(root: Path, how: Reading, engine: Engine) -> Folder:
     if not looks:
         raise DataError(f"{root}: none of its {len(paths)} pictures can be read: {unreadable[0]}")
     names = [picture.path.relative_to(root).as_posix() for picture in looks]
-    oddness = _oddness(look.pooled(engine, prepared))
+    oddness = _oddness(look.pooled(engine, prepared)) if engine else np.zeros(len(looks))
     order = np.argsort(-oddness, kind="stable")[:ODD_SHOWN].tolist()
     rows = np.unique(np.linspace(0, len(looks) - 1, min(SHEET_MOST, len(looks))).round().astype(int)).tolist()
 
@@ -95,6 +97,7 @@ def gather(root: Path, how: Reading, engine: Engine) -> Folder:
         groups=tuple(Path(name).parent.as_posix() for name in names),
         measured=appearance.measure(prepared, [picture.path for picture in looks]),
         copies=_copies(looks, names),
+        near=_near(looks, names, how, engine) if engine else None,
         oddness=oddness,
         odd=tuple(thumb(row, f"{oddness[row]:.1f}") for row in order if oddness[row] > ODD_FROM / 2),
         sheet=tuple(thumb(row, "") for row in rows),
@@ -116,6 +119,16 @@ def _copies(looks: Sequence[Look], names: Sequence[str]) -> tuple[tuple[str, ...
     for picture, name in zip(looks, names, strict=True):
         same.setdefault(picture.pixels, []).append(name)
     return tuple(tuple(group) for group in same.values() if len(group) > 1)
+
+
+def _near(looks: Sequence[Look], names: Sequence[str], how: Reading, engine: Engine) -> tuple[tuple[str, ...], ...]:
+    """Group the names of pictures that are nearly the same; equal ones count as one."""
+    distinct = list({picture.pixels: row for row, picture in reversed(list(enumerate(looks)))}.values())
+    rows = sorted(distinct)
+    groups: dict[int, list[str]] = {}
+    for row, group in zip(rows, near_copies.groups(engine, [looks[row].path for row in rows], how), strict=True):
+        groups.setdefault(group, []).append(names[row])
+    return tuple(tuple(group) for group in groups.values() if len(group) > 1)
 
 
 def _oddness(features: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:

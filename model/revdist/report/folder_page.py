@@ -17,6 +17,7 @@ from revdist.report.document import document
 from revdist.report.folder import ODD_FROM, SHEET_MOST, Folder, Thumb
 from revdist.report.markup import Markup, section, table, tag
 
+NOT_LOOKED = "near copies and odd ones were not looked for: that takes a teacher"
 _SIZES_MOST = 6
 _NAMED_MOST = 20
 _GROUPS_MOST = 12  # groups that are drawn at most
@@ -62,6 +63,7 @@ def render(seen: Folder) -> Markup:
         ("files", "Folders", _files(seen)),
         ("odd", "Odd ones out", _odd(seen)),
         ("copies", "Copies", _copies(seen)),
+        ("near", "Near copies", _near(seen)),
         ("spread", "Light and sharpness", _spread(seen)),
         ("sheet", "Contact sheet", _sheet(seen)),
     ]
@@ -114,6 +116,10 @@ def lines(seen: Folder) -> Iterator[str]:
         yield f"NOT READABLE  {message}"
     for group in seen.copies[:_NAMED_MOST]:
         yield f"the same picture: {', '.join(trouble.shown(Path(name)) for name in group)}"
+    for group in (seen.near or ())[:_NAMED_MOST]:
+        yield f"nearly the same picture: {', '.join(trouble.shown(Path(name)) for name in group)}"
+    if seen.near is None:
+        yield NOT_LOOKED
     for thumb in seen.odd:
         if float(thumb.word) > ODD_FROM:
             yield f"unlike all others ({thumb.word} robust standard deviations): {trouble.shown(Path(thumb.name))}"
@@ -151,7 +157,8 @@ def _odd(seen: Folder) -> Markup:
         "photographs. The number says how many robust standard deviations they are further from their nearest ones "
         f"than is usual; over {ODD_FROM:g}, look whether a picture belongs here."
     )
-    shown = _thumbs(seen.odd) if seen.odd else tag("p", "No picture stands out.", class_="quiet")
+    none = "No picture stands out." if seen.near is not None else f"{NOT_LOOKED}."
+    shown = _thumbs(seen.odd) if seen.odd else tag("p", none, class_="quiet")
     return section("odd", "Odd ones out", tag("p", lead), shown)
 
 
@@ -163,6 +170,21 @@ def _copies(seen: Folder) -> Markup:
     named = [(name, ", ".join(other_names)) for name, *other_names in seen.copies[:_NAMED_MOST]]
     caption = f"There more than once: {_plural(len(seen.copies), 'picture')}{more}"
     return section("copies", "Copies", tag("p", lead), table(caption, ("picture", "is also"), named))
+
+
+def _near(seen: Folder) -> Markup:
+    if seen.near is None:
+        return section("near", "Near copies", tag("p", f"{NOT_LOOKED}.", class_="quiet"))
+    if not seen.near:
+        return section("near", "Near copies", tag("p", "No two pictures are nearly the same.", class_="quiet"))
+    lead = (
+        "Nearly the same to a network, such as frames of a standing belt. Training keeps each group on one side of its "
+        "split, and drops none; between folders, what is trained with should not be what is tested with."
+    )
+    more = f", the first {_NAMED_MOST}" if len(seen.near) > _NAMED_MOST else ""
+    named = [(name, ", ".join(other_names)) for name, *other_names in seen.near[:_NAMED_MOST]]
+    caption = f"Nearly the same: {_plural(len(seen.near), 'group')}{more}"
+    return section("near", "Near copies", tag("p", lead), table(caption, ("picture", "is nearly"), named))
 
 
 def _spread(seen: Folder) -> Markup:

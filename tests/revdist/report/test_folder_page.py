@@ -29,6 +29,8 @@ def mixed(tmp_path_factory: pytest.TempPathFactory, good_cells: list[Path]) -> P
     picture = np.asarray(Image.open(good_cells[0]).convert("L"))
     Image.fromarray(picture).save(good / "the same.bmp")
     (good / "broken.png").write_bytes(b"no picture")
+    brighter = np.clip(np.asarray(Image.open(good_cells[21]).convert("L")) * 1.02, 0, 255).round().astype(np.uint8)
+    Image.fromarray(brighter).save(good / "nearly.png")
     board = (np.indices((120, 200)).sum(0) // 10 % 2 * 255).astype(np.uint8)
     Image.fromarray(board).save(good / "board.png")
     (root / "ground_truth" / "<b>bad").mkdir(parents=True)
@@ -42,9 +44,11 @@ def test_a_folder_is_told_as_a_table_and_as_a_page(
     status, out, _ = run("look", mixed, "--output", tmp_path / "look.html")
     assert status == 0
     assert re.search(r"^test/<b>bad +10 +300x300 +8 bit +\d+\.\.\d+ +\d+ +\d+ +0\.\d\d$", out, re.MULTILINE)
-    assert re.search(r"^train/good +22 +300x300, 200x120 +8 bit +0\.\.255 ", out, re.MULTILINE)
+    assert re.search(r"^train/good +23 +300x300, 200x120 +8 bit +0\.\.255 ", out, re.MULTILINE)
     assert f"NOT READABLE  {mixed}/train/good/broken.png: " in out
     assert f"the same picture: train/good/{good_cells[0].name}, train/good/the same.bmp" in out
+    assert f"nearly the same picture: train/good/nearly.png, test/<b>bad/{good_cells[21].name}" in out
+    assert out.count("nearly the same picture") == 1, "equal ones are not named again"
     assert re.search(
         r"^unlike all others \(\d+\.\d robust standard deviations\): train/good/board\.png$", out, re.MULTILINE
     )
@@ -54,7 +58,7 @@ def test_a_folder_is_told_as_a_table_and_as_a_page(
     assert "mask.png" not in page
     assert "<b>bad" not in page, "names are escaped"
     assert "test/&lt;b&gt;bad" in page
-    assert page.count("<img ") == 32 + len(re.findall(r"<strong>\d+\.\d</strong>", page)), (
+    assert page.count("<img ") == 33 + len(re.findall(r"<strong>\d+\.\d</strong>", page)), (
         "all on the sheet, and the odd"
     )
     assert POLICY.replace("'", "&#x27;") in page
@@ -68,7 +72,18 @@ def test_a_plain_folder_is_shown_beside_itself(run: Run, good_folder: Path, tmp_
     assert status == 0
     assert "(the folder itself)        24" in out
     assert out.rstrip().endswith(str(tmp_path / "cells-look.html"))
-    assert "No picture is there twice." in (tmp_path / "cells-look.html").read_text()
+    page = (tmp_path / "cells-look.html").read_text()
+    assert "No picture is there twice." in page
+    assert "No two pictures are nearly the same." in page
+
+
+def test_without_a_teacher_it_is_said_that_nobody_looked_for_near_copies(run: Run, mixed: Path, tmp_path: Path) -> None:
+    status, out, _ = run("look", mixed, "--output", tmp_path / "look.html", "--no-teacher")
+    assert status == 0
+    assert "near copies and odd ones were not looked for: that takes a teacher" in out
+    assert "nearly the same" not in out
+    assert "the same picture: " in out, "copies need none"
+    assert (tmp_path / "look.html").read_text().count("were not looked for") == 2
 
 
 def test_a_folder_without_a_readable_picture_is_refused(run: Run, tmp_path: Path) -> None:

@@ -26,6 +26,7 @@ from rejectd.contract.settings import (
     AravisCamera,
     FolderCamera,
     FolderMode,
+    GentlCamera,
     PylonCamera,
     V4l2Camera,
     VideoCamera,
@@ -360,6 +361,34 @@ class Pylon(Kind):
         )
 
 
+class Gentl(Kind):
+    """The producer that comes with the package genicam: a bouncing ball."""
+
+    lacks: ClassVar = {
+        "gap": "the producer loses no frames",
+        "broken": "the producer sends none that are broken",
+        "idle": "the producer has no trigger",
+        "colours": "the producer paints a ball; colours are shown in test_pixel_formats.py",
+        "return": "the producer's cameras cannot be unplugged",
+        "stall": "the producer does not stamp its frames, and works in this process",
+    }
+
+    @property
+    def settings(self) -> AnyCamera:
+        return self._with()
+
+    @property
+    def wrong(self) -> AnyCamera:
+        return self._with(pixel_format="Mono12")
+
+    def _with(self, **settings: object) -> AnyCamera:
+        import genicam
+
+        producer = Path(genicam.__file__).with_name("viky.cti")
+        camera = {"camera": "VikyTL_DEV_red", "producer": producer, "pixel_format": "RGBa8"}
+        return GentlCamera.model_validate({**COMMON, **camera, **settings})
+
+
 @contextlib.contextmanager
 def kind(name: str, directory: Path, rtsp: Callable[..., RtspServer]) -> Iterator[Kind]:
     """A camera of a kind, which ends with the context."""
@@ -373,6 +402,9 @@ def kind(name: str, directory: Path, rtsp: Callable[..., RtspServer]) -> Iterato
     elif name == "pylon":
         need_peer(importlib.util.find_spec("pypylon"), "pypylon")
         yield Pylon(directory)
+    elif name == "gentl":
+        need_peer(importlib.util.find_spec("harvesters"), "harvesters")
+        yield Gentl()
     else:
         lost = [(5, 1), *((8, packet) for packet in range(8))]
         options = {"width": WIDTH, "height": HEIGHT, "fps": RATE_HZ, "drop_packets": lost, "packet_resend": False}

@@ -22,6 +22,7 @@ from rejectd.contract.settings import (
     AnyCamera,
     AravisCamera,
     FolderCamera,
+    GentlCamera,
     Product,
     PylonCamera,
     Settings,
@@ -34,7 +35,7 @@ from rejectd.metrics import SERIES, Metrics
 from rejectd.stations import Fate
 from revdist.files import trouble
 
-_CAMERAS: tuple[type[AnyCamera], ...] = (FolderCamera, VideoCamera, V4l2Camera, AravisCamera, PylonCamera)
+_CAMERAS: tuple[type[AnyCamera], ...] = (FolderCamera, VideoCamera, V4l2Camera, AravisCamera, PylonCamera, GentlCamera)
 _CAUSES: Mapping[Cause, str] = {
     Cause.LATE: "No result in time; the deadline was near.",
     Cause.OVERLOAD: "Too many frames wait, or no time was left to inspect it.",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import ClassVar
 
 from rejectd.contract.camera_settings import Camera, Region
@@ -99,3 +100,12 @@ class PylonCamera(GenicamCamera):
     """Pictures from a Basler camera, through Basler's library pylon."""
 
     type: ClassVar[str] = "pylon"
+
+
+class GentlCamera(GenicamCamera):
+    """Pictures from any camera whose maker has a GenTL producer, through harvesters."""
+
+    type: ClassVar[str] = "gentl"
+    producer: Path = setting(
+        "The GenTL producer of the camera's maker, a file that ends in .cti.", example="/opt/maker/lib/producer.cti"
+    )

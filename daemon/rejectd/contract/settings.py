@@ -24,11 +24,11 @@ from rejectd.contract.camera_settings import (
     VideoCamera,
 )
 from rejectd.contract.fields import HOST, NAME, Group, Name, Names, Text, setting
-from rejectd.contract.genicam_settings import AravisCamera, GenicamCamera, PylonCamera
+from rejectd.contract.genicam_settings import AravisCamera, GenicamCamera, GentlCamera, PylonCamera
 from rejectd.contract.messages import Policy
 from rejectd.contract.mqtt_settings import Commands, Mqtt, Protocol
 
-AnyCamera: TypeAlias = FolderCamera | VideoCamera | V4l2Camera | AravisCamera | PylonCamera
+AnyCamera: TypeAlias = FolderCamera | VideoCamera | V4l2Camera | AravisCamera | PylonCamera | GentlCamera
 
 
 class Device(StrEnum):
@@ -323,6 +323,7 @@ __all__ = [
     "FolderCamera",
     "FolderMode",
     "GenicamCamera",
+    "GentlCamera",
     "Journal",
     "Judging",
     "LogLevel",

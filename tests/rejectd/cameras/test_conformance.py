@@ -15,7 +15,7 @@ from peers import RtspServer
 from rejectd.contract.messages import CameraState
 from rejectd.contract.settings import AnyCamera
 
-KINDS = ("folder", "video", "v4l2", "aravis", "pylon")
+KINDS = ("folder", "video", "v4l2", "aravis", "pylon", "gentl")
 ENDS_WITHIN_S = 0.5
 STALE_S = 0.5
 
@@ -114,6 +114,7 @@ def test_a_broken_picture_is_one_fault_and_the_camera_goes_on(camera: Kind, take
 
 
 def test_a_camera_that_vanishes_is_down_with_a_hint_and_comes_back(camera: Kind, taken: Callable[..., Any]) -> None:
+    need(camera, "return")
     started = taken(camera.settings)
     started.wait(lambda now: now.good)
     camera.vanish()

@@ -16,6 +16,7 @@ from rejectd.contract.requests import REQUESTS
 from rejectd.contract.settings import (
     AravisCamera,
     FolderCamera,
+    GentlCamera,
     Product,
     PylonCamera,
     Settings,
@@ -25,7 +26,7 @@ from rejectd.contract.settings import (
 )
 
 CONFIG = Path(__file__).parents[3] / "config"
-CAMERAS = (FolderCamera, VideoCamera, V4l2Camera, AravisCamera, PylonCamera)
+CAMERAS = (FolderCamera, VideoCamera, V4l2Camera, AravisCamera, PylonCamera, GentlCamera)
 GROUPS = [
     hint for hint in typing.get_type_hints(Settings).values() if isinstance(hint, type) and issubclass(hint, Group)
 ]

@@ -7,7 +7,7 @@ from typing import Protocol
 
 from rejectd.cameras.genicam.features import Features
 from rejectd.contract.messages import StreamCounts
-from rejectd.contract.settings import AravisCamera, GenicamCamera, PylonCamera
+from rejectd.contract.settings import AravisCamera, GenicamCamera, GentlCamera, PylonCamera
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,6 +53,10 @@ def link_to(settings: GenicamCamera) -> Link:
         from rejectd.cameras.genicam.pylon import PylonLink
 
         return PylonLink(settings)
+    if isinstance(settings, GentlCamera):
+        from rejectd.cameras.genicam.gentl import GentlLink
+
+        return GentlLink(settings)
     assert isinstance(settings, AravisCamera)
     from rejectd.cameras.genicam.aravis import AravisLink
 

@@ -290,7 +290,7 @@ class Inspector:
                     kind=vector.kind,
                     pixels=pixels,
                     expected=expected,
-                    tolerance=bundles.tolerance(self._engine.identity) * abs(expected),
+                    tolerance=bundles.tolerance(bundle, self._engine.identity) * abs(expected),
                 )
                 for vector, pixels in bundles.golden_pictures(bundle)
                 for expected in (bundle.expected(vector, self._engine.identity),)

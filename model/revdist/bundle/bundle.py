@@ -54,6 +54,7 @@ MASK = "mask.png"
 SCORE = "score.safetensors"
 _TOLERANCES = {"float32": 2e-3}  # relative, between processors; scores of wrong weights differ by far more
 _TOLERANCE_ELSE = 2e-2  # relative, for 8 bits or 8-bit mantissas: now and then a value is rounded to the other side
+_TOLERANCE_COMBINED = 5e-2  # the same, for whitened residuals: in int8 scores were off by 2 to 3 times as much
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -352,9 +353,10 @@ def golden_scores(bundle: Bundle, engine: Engine, product: str) -> dict[str, flo
     }
 
 
-def tolerance(engine_identity: str) -> float:
+def tolerance(bundle: Bundle, engine_identity: str) -> float:
     """Return how far, relatively, a golden picture's score on this engine may be from the bundle's."""
-    return _TOLERANCES.get(engine_identity.rpartition("-")[2], _TOLERANCE_ELSE)
+    coarse = _TOLERANCE_ELSE if bundle.combination is None else _TOLERANCE_COMBINED
+    return _TOLERANCES.get(engine_identity.rpartition("-")[2], coarse)
 
 
 def check_weights(bundle: Bundle) -> None:
@@ -406,7 +408,7 @@ def _prove(bundle: Bundle, engine: Engine, candidate: str) -> None:
     scores = golden_scores(bundle, engine, candidate)
     for vector in bundle.golden:
         score, expected = scores[vector.file], bundle.expected(vector, engine.identity)
-        if not abs(score - expected) <= tolerance(engine.identity) * abs(expected):
+        if not abs(score - expected) <= tolerance(bundle, engine.identity) * abs(expected):
             raise BundleError(
                 f"{bundle.path / vector.file}: scores {score:.6g} on {engine.identity}, expected {expected:.6g}",
                 hint="this machine computes otherwise than the one that trained; do not use the bundle here",

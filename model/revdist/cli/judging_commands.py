@@ -22,7 +22,7 @@ from revdist.engines import backend
 from revdist.engines.engine import Engine
 from revdist.engines.loaded_product import Inspection
 from revdist.errors import ImageError, RevdistError
-from revdist.evaluation import evaluate, heatmaps, look, near_copies, progress, sensitivity
+from revdist.evaluation import advice, evaluate, heatmaps, look, near_copies, progress, sensitivity, what_if
 from revdist.files import trouble
 from revdist.files.console import FAILED
 from revdist.networks.teacher import Teacher, load
@@ -48,12 +48,18 @@ def run_evaluate(options: argparse.Namespace) -> int:
         "the good test pictures",
         product_bundle.mask,
     )
-    result = evaluate.evaluate(engine, product_bundle.product, calibration, options.data, how)
+    inspected = evaluate.inspect_labelled(engine, product_bundle.product, options.data, how)
+    result = evaluate.measure(inspected, calibration)
+    table = what_if.choices(inspected.defective, inspected.scores, calibration.threshold)
+    advices = advice.of_test(inspected, calibration, product_bundle.recipe, result.image_auroc, table)
     if options.json:
-        print(json.dumps(result.to_json() | {"unlike": unlike}))
+        more = {"what_if": [choice.to_json() for choice in table], "next": [found.to_json() for found in advices]}
+        print(json.dumps(result.to_json() | {"unlike": unlike} | more))
         return 0
     print(f"{product_bundle.product}: {result.good} good and {result.defective} defective pictures on {result.engine}")
     output.show(summary.evaluation(result))
+    output.show(summary.what_if(table))
+    output.show(advice.told(advices))
     return 0
 
 
@@ -69,10 +75,12 @@ def run_sensitivity(options: argparse.Namespace) -> int:
         sensitivity.draw(unseen, grid.pictures, options.seed), product_bundle.size, product_bundle.recipe.reading
     )
     result = sensitivity.measure(engine, product_bundle.product, calibration, pictures, seed=options.seed, grid=grid)
+    advices = advice.of_sensitivity(result, calibration, product_bundle.recipe)
     if options.json:
-        print(json.dumps(result.to_json()))
+        print(json.dumps(result.to_json() | {"next": [found.to_json() for found in advices]}))
     else:
         output.show(summary.sensitivity(result))
+        output.show(advice.told(advices))
     return 0
 
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from revdist.bundle.bundle import Bundle
 from revdist.evaluation.evaluate import Evaluation
 from revdist.evaluation.sensitivity import DETECTED, Sensitivity
+from revdist.evaluation.what_if import Choice
 from revdist.recipe import Recipe
 from revdist.thresholds.conformal import Calibration
 from revdist.thresholds.pareto_tail import FEWEST
@@ -23,7 +24,7 @@ def bundle(product_bundle: Bundle) -> Iterator[str]:
     yield f"training     {recipe.steps} steps of {recipe.batch}, seed {recipe.seed}, data {product_bundle.fingerprint}"
     scales = ", ".join(map(str, recipe.scales))
     yield f"student      {recipe.student}, bottleneck {recipe.bottleneck}"
-    yield f"map          scales {scales}, combine {recipe.combine}"
+    yield f"map          scales {scales}, combine {recipe.combine}, score {recipe.score}"
     if product_bundle.mask:
         yield f"mask         {product_bundle.mask.share:.1%} of the picture is not inspected"
     yield f"quality      {', '.join(f'{name} {value:.6g}' for name, value in product_bundle.quality.items())}"
@@ -54,6 +55,17 @@ def evaluation(result: Evaluation) -> Iterator[str]:
         yield f"{f'  {kind}':18} {rate:8.2%} of them missed"
     yield f"{'threshold':18} {result.threshold:8.4f}"
     yield f"{'images/s':18} {result.images_per_second:8.1f}"
+
+
+def what_if(table: Sequence[Choice]) -> Iterator[str]:
+    """Yield what other thresholds would do to these pictures."""
+    yield "what if: other thresholds on these pictures; one that is chosen here must be proven with others"
+    yield f"  {'threshold':>10}  {'good rejected':>16}  {'95 % interval':>15}  {'defects missed':>16}"
+    for choice in table:
+        low, high = choice.interval
+        rejected, missed = f"{choice.rejected} of {choice.good}", f"{choice.missed} of {choice.defective}"
+        interval = f"{low:.1%} - {high:.1%}"
+        yield f"  {choice.threshold:10.6g}  {rejected:>16}  {interval:>15}  {missed:>16}  {choice.name}"
 
 
 def _share(rate: float, total: int) -> str:

@@ -57,6 +57,8 @@ def _sections(figures: Figures) -> list[tuple[str, str, Markup]]:
     if figures.sensitivity:
         drawn = sections.sensitivity(figures.sensitivity, figures.painted_on)
         parts.append(("sensitivity", "Sensitivity", drawn))
+    if figures.test or figures.sensitivity:
+        parts.append(("next", "What to do next", sections.what_to_do(figures)))
     parts.append(("provenance", "Provenance", records.provenance(figures)))
     return parts
 

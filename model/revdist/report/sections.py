@@ -6,8 +6,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from revdist.evaluation import heatmaps, measures
+from revdist.evaluation import advice, heatmaps, measures, what_if
+from revdist.evaluation.advice import Advice
 from revdist.evaluation.sensitivity import DETECTED, Sensitivity
+from revdist.evaluation.what_if import Choice
 from revdist.report import charts, planes
 from revdist.report.cases import Case
 from revdist.report.charts import Row
@@ -36,6 +38,37 @@ def scores(figures: Figures) -> Markup:
         charts.histograms(groups, "Scores of each group of pictures in multiples of the threshold"),
         tag("details", tag("summary", "In numbers"), table("Scores", heads, rows)),
     )
+
+
+def what_to_do(figures: Figures) -> Markup:
+    """Show what other thresholds would do to the test pictures, and what to do next, with the evidence."""
+    parts: list[Content] = []
+    test, threshold = figures.test, figures.calibration.threshold
+    advices: list[Advice] = []
+    if test is not None:
+        inspected = test.inspected
+        choices = what_if.choices(inspected.defective, inspected.scores, threshold)
+        auroc = test.evaluation.image_auroc
+        advices = advice.of_test(inspected, figures.calibration, figures.bundle.recipe, auroc, choices)
+        lead = (
+            "What other thresholds would do to the test pictures. One that is chosen here must be proven with others."
+        )
+        heads = ("threshold", "good rejected", "95 % interval", "defects missed", "which")
+        parts += [tag("p", lead), table("What if", heads, [_choice(choice) for choice in choices])]
+    elif figures.sensitivity is not None:
+        advices = advice.of_sensitivity(figures.sensitivity, figures.calibration, figures.bundle.recipe)
+    items = [
+        tag("li", tag("strong", found.do), f": {found.evidence}. ", tag("code", found.command.replace("`", "")))
+        for found in advices
+    ]
+    parts.append(tag("ul", *items) if items else tag("p", "Nothing that these pictures ask for.", class_="quiet"))
+    return section("next", "What to do next", *parts)
+
+
+def _choice(choice: Choice) -> tuple[str, ...]:
+    low, high = choice.interval
+    shares = f"{choice.rejected} of {choice.good}", f"{low:.1%} to {high:.1%}", f"{choice.missed} of {choice.defective}"
+    return f"{choice.threshold:.4g}", *shares, choice.name
 
 
 def _groups(figures: Figures) -> list[Row]:

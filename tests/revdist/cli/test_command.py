@@ -148,6 +148,11 @@ def test_evaluate_measures_unseen_pictures(run: Run, tiny: Bundle, labelled: Pat
     assert status == 0
     assert "image AUROC" in out
     assert "no masks" in out
+    table = result["what_if"]
+    assert any(choice["threshold"] == result["threshold"] and choice["name"] == "in force" for choice in table)
+    assert all(f"{choice['missed']} of 10" in out for choice in table), "the table for people has the same rows"
+    assert "what to do next" in out
+    assert all(advice["do"] in out and advice["command"] in out for advice in result["next"])
     missed = round(10 * result["escape_rate"])
     assert f"{missed} of 10 ({missed / 10:.2%})" in next(line for line in out.splitlines() if "missed defects" in line)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 import time
@@ -10,7 +11,8 @@ from pathlib import Path
 
 import pytest
 from access import guarded
-from line import ROOT, Line, Subscriber
+from certificates import Authority
+from line import LINE, ROOT, Line, Subscriber
 from peers import Mosquitto, command, free_port, need_peer, run_command, wait_for
 
 pytestmark = pytest.mark.system
@@ -99,6 +101,45 @@ def test_tls_with_an_own_authority_and_a_client_certificate(
     checked = run_command("rejectd", "check", line.write())
     assert checked.returncode == 1
     assert "set mqtt.tls_ca" in checked.stdout
+
+
+def test_a_broker_whose_certificate_is_another_authority_s_while_the_line_runs_hears_nothing_and_is_named(
+    line: Line, mosquitto_with: Callable[[str], Mosquitto], cells: list[Path], tmp_path: Path
+) -> None:
+    need_peer(shutil.which("openssl"), "openssl")
+    for name in ("ours", "theirs"):
+        (tmp_path / name).mkdir()
+        Authority(tmp_path / name, name).sign("server", host="DNS:localhost,IP:127.0.0.1")
+    used = tmp_path / "used"
+    shutil.copytree(tmp_path / "ours", used)
+    for path in (tmp_path, used):
+        path.chmod(0o755)
+    broker = mosquitto_with(f"allow_anonymous true\ncertfile {used}/server.crt\nkeyfile {used}/server.key")
+    line.folder("left", cells[:5], rate_hz=5, loop=True, deadline_ms=5000)
+    line.settings["mqtt"] |= {
+        "host": "localhost", "port": broker.port, "tls": True, "tls_ca": str(tmp_path / "ours" / "ours.crt"),
+    }  # fmt: skip
+    line.start()
+    published = "rejectd_capture_to_publish_seconds_count"
+    wait_for(lambda: line.total(published) > 3, "verdicts are acknowledged")
+
+    broker.stop()
+    shutil.copytree(tmp_path / "theirs", used, dirs_exist_ok=True)
+    (broker.directory / "mosquitto.log").unlink()
+    broker.start()
+    wait_for(lambda: line.log.read_text().count("set mqtt.tls_ca") >= 1, "the foreign certificate is named")
+    captured = line.total("rejectd_frames_captured_total")
+    wait_for(lambda: line.total("rejectd_frames_captured_total") > captured + 10, "the line goes on meanwhile")
+    assert f"as rejectd-{LINE}" not in (broker.directory / "mosquitto.log").read_text(), "no client came in"
+    assert line.metrics()["rejectd_broker_connected"] == 0
+    assert line.log.read_text().count("set mqtt.tls_ca") <= 3, "said, and not at each attempt"
+
+    broker.stop()
+    shutil.copytree(tmp_path / "ours", used, dirs_exist_ok=True)
+    broker.start()
+    before = line.total(published)
+    wait_for(lambda: line.total(published) > before + 3, "verdicts are acknowledged again")
+    assert line.stop() == 0
 
 
 def test_a_broker_that_speaks_mqtt_3_only_is_served_in_that_version(line: Line, cells: list[Path]) -> None:

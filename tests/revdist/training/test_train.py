@@ -28,7 +28,7 @@ from revdist.errors import BundleError, DataError, ImageError, RecipeError, Teac
 from revdist.evaluation import evaluate
 from revdist.networks import teacher
 from revdist.recipe import Recipe
-from revdist.training import feature_cache, holdout, packing, train
+from revdist.training import feature_cache, holdout, packing, schedule, train
 from revdist.training.checkpoint import Sides
 from revdist.training.feature_cache import Source
 from revdist.training.holdout import GoodPictures
@@ -242,37 +242,10 @@ def test_the_student_learns(engine: Engine, lite0: teacher.Teacher, good_cells: 
     student = train.make_student(recipe, lite0, engine.device)
     optimiser = train._optimiser(student, recipe)
     losses = [
-        train._step(student, optimiser, features.features(train.batch_rows(recipe, 8, step)), recipe, step)
+        train._step(student, optimiser, features.features(schedule.batch_rows(recipe, 8, step)), recipe, step)
         for step in range(recipe.steps)
     ]
     assert losses[-1] < 0.8 * losses[0]
-
-
-def test_batches_are_shuffled_passes_over_all_pictures() -> None:
-    recipe = Recipe(batch=4, seed=1)
-    drawn = [row for step in range(25) for row in train.batch_rows(recipe, 10, step)]
-    for turn in range(10):
-        assert sorted(drawn[turn * 10 : turn * 10 + 10]) == list(range(10))
-    assert drawn[:10] != drawn[10:20]
-    assert drawn != [row for step in range(25) for row in train.batch_rows(Recipe(batch=4, seed=2), 10, step)]
-    assert len(train.batch_rows(Recipe(batch=16), 3, 0)) == 16, "fewer pictures than a batch are drawn again"
-
-
-def test_the_learning_rate_rises_and_falls() -> None:
-    recipe = Recipe(steps=100, warmup_share=0.1, learning_rate=1.0, final_share=0.1)
-    rates = [train.learning_rate(recipe, step) for step in range(100)]
-    assert rates[0] == pytest.approx(0.1)
-    assert max(rates) == rates[9] == 1.0
-    assert rates[9:] == sorted(rates[9:], reverse=True)
-    assert rates[-1] == pytest.approx(0.1, abs=0.01)
-    constant = Recipe(steps=100, warmup_share=0, schedule="constant", learning_rate=5e-3)
-    assert {train.learning_rate(constant, step) for step in range(100)} == {5e-3}
-
-
-def test_masking_is_ramped_up() -> None:
-    recipe = Recipe(steps=100, masked_share=0.9, masked_ramp_share=0.5)
-    assert [train.masked_share(recipe, step) for step in (0, 25, 50, 99)] == pytest.approx([0, 0.45, 0.9, 0.9])
-    assert train.masked_share(Recipe(masked_ramp_share=0), 0) == 0.9
 
 
 def test_a_new_bundle_is_calibrated_for_the_reference_and_for_what_a_processor_runs(tiny: Bundle) -> None:

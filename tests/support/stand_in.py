@@ -81,7 +81,7 @@ class StandIn(Engine):
         self.processor.work(len(pixels))
         scores = np.array([picture.mean() / 255 for picture in pixels], np.float32)
         maps = [torch.full(picture.shape[:2], score) for picture, score in zip(pixels, scores.tolist(), strict=True)]
-        return Later.known(Inspection(scores, maps))
+        return Later.known(Inspection(scores, scores, maps))
 
 
 def main() -> None:

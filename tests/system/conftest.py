@@ -11,7 +11,14 @@ import pytest
 from line import Line, Operator, Subscriber
 from peers import Mosquitto
 
-LONG = ("test_chaos.py", "test_gateway.py", "test_isolation.py", "test_overload.py", "test_storage.py")  # minutes each
+LONG = (
+    "test_chaos.py",
+    "test_gateway.py",
+    "test_isolation.py",
+    "test_overload.py",
+    "test_page_load.py",
+    "test_storage.py",
+)  # minutes each
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -49,16 +49,25 @@ class LineLink:
         Raises:
             LineError: if the service does not answer.
         """
-        with self._asking:
-            at, values = self._states.get(pictures, (None, {}))
-            if at is None or self._clock() - at > _FRESH_S:
-                try:
-                    values = self._json({"ask": "state", "pictures": pictures})
-                except LineError as error:
-                    values = error
-                self._states[pictures] = self._clock(), values
+        values = self._fresh(pictures)
+        if values is None:
+            with self._asking:
+                values = self._fresh(pictures) or self._ask_for_state(pictures)
         if isinstance(values, LineError):
             raise values
+        return values
+
+    def _fresh(self, pictures: bool) -> dict[str, Any] | LineError | None:
+        at, values = self._states.get(pictures, (0.0, None))
+        return values if values is not None and self._clock() - at <= _FRESH_S else None
+
+    def _ask_for_state(self, pictures: bool) -> dict[str, Any] | LineError:
+        values: dict[str, Any] | LineError
+        try:
+            values = self._json({"ask": "state", "pictures": pictures})
+        except LineError as error:
+            values = error
+        self._states[pictures] = self._clock(), values
         return values
 
     def picture(self, camera: str, event_id: str, *, heat: bool) -> bytes:
@@ -68,6 +77,8 @@ class LineLink:
             LineError: if there is none, or another part has passed meanwhile.
         """
         key = camera, event_id, heat
+        if jpeg := self._pictures.get(key):
+            return jpeg
         with self._asking:
             if key not in self._pictures:
                 self._pictures[key] = self._ask(

@@ -6,8 +6,10 @@ import asyncio
 import contextlib
 import logging
 import os
+import signal
 import socket
 import sys
+from collections.abc import Generator
 from pathlib import Path
 from typing import Any
 
@@ -64,6 +66,19 @@ class _Protocol(H11Protocol):
             self.transport.abort()
 
 
+class _Server(uvicorn.Server):
+    """A server that ends with status 0 on a signal; uvicorn's own would send it to the process once more."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Generator[None, None, None]:
+        before = {number: signal.signal(number, self.handle_exit) for number in (signal.SIGTERM, signal.SIGINT)}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+
 def run(file: Path) -> None:
     """Serve the page of a line until SIGTERM or SIGINT.
 
@@ -100,7 +115,7 @@ def _listen(settings: Settings) -> socket.socket:
         raise PageError(f"page: {page.host}:{page.port}: {error.strerror}", hint=hint) from error
 
 
-def _server(settings: Settings, app: Any) -> uvicorn.Server:
+def _server(settings: Settings, app: Any) -> _Server:
     page = settings.page
     tls: dict[str, Any] = {}
     if page.tls_cert and page.tls_key:
@@ -127,7 +142,7 @@ def _server(settings: Settings, app: Any) -> uvicorn.Server:
         raise PageError(
             f"{page.tls_cert}: not usable for TLS: {error}", hint="give a certificate and its key"
         ) from error
-    return uvicorn.Server(config)
+    return _Server(config)
 
 
 def _first_start(store: Store) -> None:

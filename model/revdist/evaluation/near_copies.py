@@ -21,6 +21,8 @@ from revdist.data.reading import Reading
 from revdist.engines.engine import Engine
 from revdist.evaluation import evaluate
 from revdist.files import trouble
+from revdist.thresholds import conformal
+from revdist.thresholds.guarantee import Guarantee
 
 log = logging.getLogger("revdist")
 
@@ -52,6 +54,17 @@ def groups_told(engine: Engine, paths: Sequence[Path], how: Reading, told: str) 
     several = sum(count > 1 for count in counts.values())
     tell(alike, f"nearly the same as others, in {several} groups, and {told}")
     return group_of
+
+
+def promise(group_of: Sequence[int], rate: float, guarantee: Guarantee) -> list[str]:
+    """Say, and log, what held-out pictures prove if each group of near copies counts as one; [] where none has two."""
+    distinct = len(set(group_of))
+    if distinct == len(group_of):
+        return []
+    one_each = conformal.calibrate(np.arange(distinct), rate, engine="", fingerprint="", guarantee=guarantee)
+    sentence = f"{len(group_of)} held-out pictures are {distinct} distinct ones, which prove {one_each.proven()}"
+    log.warning("%s", sentence)
+    return [sentence]
 
 
 def tell(alike: Sequence[Path], what: str) -> None:

@@ -96,7 +96,7 @@ def recalibrate(path: Path, request: Request, engine: Engine, plain: Engine) -> 
     good = holdout.gather(
         request.good, request.blocks, request.exclude, held_out_before=_held_out(loaded), how=loaded.recipe.reading
     )
-    unseen = _apart(plain, loaded, good, holdout.unseen(loaded, good.used))
+    unseen = _apart(plain, loaded, good, request)
     observed = _observe(loaded, request, plain, good, unseen) if engine.needs_ranges else None
     if engine is not plain:
         bundle.add(loaded, engine, product=loaded.product, ranges=observed.ranges if observed else None)
@@ -119,12 +119,13 @@ def recalibrate(path: Path, request: Request, engine: Engine, plain: Engine) -> 
     )
 
 
-def _apart(plain: Engine, loaded: Bundle, good: GoodPictures, unseen: Sequence[Path]) -> list[Path]:
+def _apart(plain: Engine, loaded: Bundle, good: GoodPictures, request: Request) -> list[Path]:
     """Return the unseen pictures without near copies of pictures that the student was trained on, which score too low.
 
     Pictures that a threshold is made of already stay. Near copies among the others are named. Raises CalibrationError
     where none is left.
     """
+    unseen = holdout.unseen(loaded, good.used)
     group_of = dict(zip(good.used, near_copies.groups(plain, good.used, loaded.recipe.reading), strict=True))
     taught = {group_of[path] for path in good.used if path not in unseen}
     held_out = _held_out(loaded)
@@ -143,6 +144,7 @@ def _apart(plain: Engine, loaded: Bundle, good: GoodPictures, unseen: Sequence[P
         [path for path, number in zip(apart, numbers, strict=True) if numbers.count(number) > 1],
         "nearly the same as others, and prove little more than one of each group",
     )
+    near_copies.promise(numbers, request.false_reject_rate, request.guarantee)
     return apart
 
 

@@ -103,6 +103,8 @@ def train(job: Job, teacher: Teacher, *, device: str = "auto") -> Bundle:
         trained = look.of(engine, pictures, fitted, recipe, mask)
         unseen = look.of(engine, readable[len(fitted) :], held_out, recipe, mask)
         likeness.warn(unlike := likeness.warnings(trained, unseen, "the held-out pictures"))
+        group_of = dict(zip(good.used, alike, strict=True))
+        unlike += near_copies.promise([group_of[path] for path in held_out], recipe.false_reject_rate, recipe.guarantee)
         del readable
         seen = [tile for picture in pictures for tile in recipe.tiles.cut(picture)]
         fit_result = fit(engine, student, seen, recipe, checkpoint, stop, mask, pace)

@@ -31,3 +31,12 @@ def test_groups_join_the_blocks_that_hold_them() -> None:
     assert lots.joined((), [0, 1, 0]) == ["000000000", "000000001", "000000000"]
     assert lots.joined(("a", "a", "b", "c", "c"), [0, 1, 0, 3, 4]) == ["a", "a", "a", "c", "c"]
     assert lots.joined(("a", "b"), [0, 0]) == ["a", "b"], "all in one block would leave nothing to hold out"
+
+
+def test_the_promise_of_near_copies_is_that_of_one_of_each_group(caplog: pytest.LogCaptureFixture) -> None:
+    assert near_copies.promise([0, 1, 2], 0.01, "average") == []
+    assert not caplog.records
+    (sentence,) = near_copies.promise([row // 2 for row in range(40)], 0.01, "average")
+    told = "40 held-out pictures are 20 distinct ones, which prove 4.76 % false rejects on average"
+    assert sentence.startswith(told), "one of 21"
+    assert told in caplog.text

@@ -272,6 +272,30 @@ def test_held_out_pictures_are_never_trained_with(tiny: Bundle, good_folder: Pat
     assert tiny.trained_on == {images.content_hash(path) for path in fitted}
 
 
+def test_frames_of_a_standing_belt_stay_on_one_side_and_prove_no_more_than_one_of_each_part(
+    tiny: Bundle, good_cells: list[Path], lite0: teacher.Teacher, tmp_path: Path
+) -> None:
+    good = tmp_path / "good"
+    good.mkdir()
+    for path in good_cells[:12]:
+        pixels = images.read(path).astype(float)
+        for frame in range(2):
+            picture = np.clip(pixels * (1 + 0.02 * frame), 0, 255).round().astype(np.uint8)
+            Image.fromarray(picture).save(good / f"{path.stem}-{frame}.png")
+    job = _job(tiny, good, tmp_path / "belt", steps=2, holdout=0.5)
+    trained = train.train(job, lite0, device="cpu")
+    parts = [
+        {path.stem.split("-")[0] for path in good.iterdir() if images.content_hash(path) in side}
+        for side in (trained.trained_on, trained.calibration("torch-cpu-float32").held_out)
+    ]
+    assert not parts[0] & parts[1]
+    counted = len(trained.calibration("torch-cpu-float32").scores)
+    counted += len(trained.calibration("torch-cpu-float32").unconfirmed)
+    assert counted + len(trained.trained_on) == 24, "none is dropped"
+    (sentence,) = (text for text in trained.held_out_unlike if "distinct" in text)
+    assert sentence.startswith("12 held-out pictures are 6 distinct ones, which prove 14.29 % false rejects")
+
+
 def test_a_bad_part_among_the_held_out_ones_does_not_raise_the_threshold_unseen(
     run: Callable[..., tuple[int, str, str]], tiny: Bundle, good_folder: Path, tmp_path: Path
 ) -> None:

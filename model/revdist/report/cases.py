@@ -95,7 +95,7 @@ def show(
         heat = heatmaps.hatched(heat, masked)
     level = scoring.level_of_a_scale(threshold)
     scales = [
-        heatmaps.heatmap(tiny, fitting.over_picture(scale_map, picture.shape, how.fit), level)
+        heatmaps.coloured(tiny, fitting.over_picture(scale_map, picture.shape, how.fit), level)
         for scale_map in engine.scale_maps(prepared, product)
     ]
     return Case(

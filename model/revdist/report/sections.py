@@ -142,13 +142,20 @@ def pictures(figures: Figures, colour_bar: str) -> Markup:
     ends = (f"{heatmaps.TRANSPARENT:g} x", "threshold", f"{heatmaps.SATURATED:g} x")
     legend = tag(
         "figure",
-        tag("img", src=colour_bar, alt="Colours from clear over blue, green and yellow to red", width=320, height=20),
+        tag(
+            "img",
+            src=colour_bar,
+            alt="Colours from clear over blue and, at the threshold, purple to orange",
+            width=320,
+            height=20,
+        ),
         tag("figcaption", *(tag("span", end) for end in ends)),
         class_="legend",
     )
     lead = (
         "For each part: the picture and its heat map, then the map of each scale. Heat maps share one scale, the "
         f"threshold, so they can be compared. {_scales(detector.Scoring.of(figures.bundle.recipe))} "
+        "A yellow line is where the map is over the threshold. "
         "A white line on black marks the true defect where there is a mask. p is the share of good "
         "parts that score at least as high, as far as the held-out ones can tell."
     )

@@ -25,6 +25,37 @@ def test_the_scale_is_the_threshold_and_never_the_picture() -> None:
     assert np.array_equal(overlay, heatmaps.heatmap(picture, hot * 2, 1.0)), "saturated is saturated"
 
 
+def test_what_is_over_the_threshold_has_an_outline_and_nothing_else() -> None:
+    picture = np.full((100, 200, 3), 100, np.uint8)
+    ramp = np.linspace(0, 2, 64, dtype=np.float32)[None].repeat(32, 0)
+    overlay = heatmaps.heatmap(picture, ramp, 1.0)
+    _, columns = np.nonzero((overlay == heatmaps.OUTLINE).all(axis=2))
+    assert 98 <= columns.min() <= 103, "the ramp reaches the threshold in the middle"
+    plain = heatmaps.coloured(picture, ramp, 1.0)
+    assert not (plain == heatmaps.OUTLINE).all(axis=2).any()
+    calm = heatmaps.heatmap(picture, ramp / 2.01, 1.0)
+    assert not (calm == heatmaps.OUTLINE).all(axis=2).any()
+
+
+def test_a_reject_has_an_outline_however_small_the_picture() -> None:
+    speck = np.zeros((512, 512), np.float32)
+    speck[300, 300] = 2.0
+    overlay = heatmaps.heatmap(np.full((32, 32, 3), 100, np.uint8), speck, 1.0)
+    assert (overlay == heatmaps.OUTLINE).all(axis=2).any()
+
+
+def test_no_colour_is_green_and_colours_grow_lighter() -> None:
+    ramp = np.linspace(0.5, 1.5, 101, dtype=np.float32)[None].repeat(4, 0)
+    colours = heatmaps.coloured(np.full((4, 101, 3), 128, np.uint8), ramp, 1.0)[2].astype(float)
+    assert (colours[10:, 1] < colours[10:, [0, 2]].max(axis=1) - 10).all(), "green is never the strongest"
+    red, green, blue = (
+        np.interp(place, range(101), colours[:, channel]) for channel, place in ((0, 50), (1, 50), (2, 50))
+    )
+    assert min(red, blue) > green + 20, "purple at the threshold"
+    opaque = colours[50:] @ [0.2126, 0.7152, 0.0722]
+    assert (np.diff(opaque) > -1).all()
+
+
 def test_the_overlay_lies_where_the_anomaly_is() -> None:
     picture = np.full((100, 200, 3), 100, np.uint8)
     found = np.zeros((32, 32), np.float32)

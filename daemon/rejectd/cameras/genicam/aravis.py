@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import ipaddress
-import math
+import logging
 import threading
 import time
-from collections.abc import Iterable
 from typing import Any
 
 from rejectd.cameras.driver import CameraError
-from rejectd.cameras.genicam.features import Feature, Kind, Value
+from rejectd.cameras.genicam import network
+from rejectd.cameras.genicam.aravis_features import AravisFeatures, glib_error
 from rejectd.cameras.genicam.link import Buffer
 from rejectd.contract.messages import StreamCounts
 from rejectd.contract.settings import AravisCamera
+
+_log = logging.getLogger(__name__)
 
 _BUFFERS_MB = 256  # memory for pictures on their way
 _BUFFERS = (4, 32)  # at least, at most
@@ -57,17 +59,19 @@ class AravisLink:
         self._stream: Any = None
         self._lost = threading.Event()
         self._handler = 0
+        self._told = False
         self._packets_before = 0  # that were missing in all
         self._after_loss = 0  # pictures taken since control was lost: those that waited, even if more keep coming
 
     def connect(self) -> AravisFeatures:
         """Take control of the camera. Raises CameraError."""
-        self._aravis, glib = library(), _errors()
+        self._aravis, glib = library(), glib_error()
         self._lost, self._after_loss = threading.Event(), 0
         try:
             self._camera = self._aravis.Camera.new(self._device_id())
         except glib as error:
-            raise CameraError(f"{self.shown}: {error.message}", hint=_why_not(error.message)) from None
+            hint = network.obstacle(self._settings.camera) or _why_not(error.message)
+            raise CameraError(f"{self.shown}: {error.message}", hint=hint) from None
         if self._camera.is_gv_device() and not self._camera.get_device().is_controller():
             self.close()
             raise CameraError(f"{self.shown}: it lets itself be looked at, not controlled", hint=_TAKEN)
@@ -82,6 +86,8 @@ class AravisLink:
         try:
             if camera.is_gv_device():
                 if settings.packet_size is not None:
+                    if obstacle := network.too_large(settings.camera, settings.packet_size):
+                        raise CameraError(f"{self.shown}: its pictures would not arrive", hint=obstacle)
                     camera.gv_set_packet_size(settings.packet_size)
                 if settings.packet_delay_us is not None:
                     camera.gv_set_packet_delay(round(settings.packet_delay_us * 1000))
@@ -91,12 +97,14 @@ class AravisLink:
                 )
             self._stream = camera.create_stream(None, None)
             payload = camera.get_payload()
+            if camera.is_gv_device():
+                self._tell_of_network(payload, camera.gv_get_packet_size())
             most = _BUFFERS_MB * 1_000_000 // max(payload, 1)
             for _ in range(min(max(most, _BUFFERS[0]), _BUFFERS[1])):
                 self._stream.push_buffer(self._aravis.Buffer.new_allocate(payload))
             self._packets_before = 0
             camera.start_acquisition()
-        except _errors() as error:
+        except glib_error() as error:
             raise CameraError(
                 f"{self.shown}: it does not start: {error.message}", hint=_why_not(error.message)
             ) from None
@@ -145,8 +153,17 @@ class AravisLink:
         if stream is not None and not self._lost.is_set():
             try:
                 camera.stop_acquisition()
-            except _errors():
+            except glib_error():
                 return  # it has gone meanwhile: there is nothing to stop
+
+    def _tell_of_network(self, payload: int, packet_bytes: int) -> None:
+        """Log once what may cost packets."""
+        wanted, told = self._settings.camera, self._told
+        self._told = True
+        advice = (network.small_buffer(payload), network.too_large(wanted, packet_bytes), network.filtered(wanted))
+        for text in advice if not told else ():
+            if text:
+                _log.warning("%s: packets may be lost: %s", self.shown, text)
 
     def _device_id(self) -> str:
         """How Aravis finds the camera. A serial number is looked up; addresses and user-defined names it knows."""
@@ -188,88 +205,8 @@ class AravisLink:
         )
 
 
-class AravisFeatures:
-    """The features of a connected camera."""
-
-    def __init__(self, camera: Any, shown: str) -> None:
-        self._camera = camera
-        self._device = camera.get_device()
-        self._shown = shown
-
-    def feature(self, name: str) -> Feature | None:
-        """A feature with its range now."""
-        node = self._device.get_feature(name)
-        try:
-            if node is None or not self._device.is_feature_available(name):
-                return None
-            return self._described(name, node.__class__.__name__.removeprefix("Gc"))
-        except _errors() as error:
-            raise CameraError(f"{self._shown}: {name} cannot be read: {error.message}") from None
-
-    def names(self) -> Iterable[str]:
-        """All features of the camera's description."""
-        genicam = self._device.get_genicam()
-        names: list[str] = []
-        folders = ["Root"]
-        while folders:
-            category = genicam.get_node(folders.pop())
-            for name in category.get_features() if category is not None else ():
-                node = genicam.get_node(name)
-                (folders if node.__class__.__name__ == "GcCategory" else names).append(name)
-        return names
-
-    def write(self, feature: Feature, value: Value) -> None:
-        """Write a value, or execute a command."""
-        camera, name = self._camera, feature.name
-        try:
-            if feature.kind is Kind.COMMAND:
-                camera.execute_command(name)
-            elif feature.kind is Kind.BOOLEAN:
-                camera.set_boolean(name, value)
-            elif feature.kind is Kind.INTEGER:
-                camera.set_integer(name, value)
-            elif feature.kind is Kind.FLOAT:
-                camera.set_float(name, value)
-            else:
-                camera.set_string(name, value)
-        except _errors() as error:
-            raise CameraError(
-                f"{self._shown}: {name} cannot be set to {value}: {error.message}",
-                hint="is it locked by another feature, or does another program control the camera?",
-            ) from None
-
-    def _described(self, name: str, node: str) -> Feature:
-        camera = self._camera
-        if node == "Command":
-            return Feature(name=name, kind=Kind.COMMAND)
-        if node == "Boolean":
-            return Feature(name=name, kind=Kind.BOOLEAN)
-        if node == "Enumeration":
-            choices = tuple(camera.dup_available_enumerations_as_strings(name))
-            return Feature(name=name, kind=Kind.CHOICE, choices=choices)
-        if node.startswith(("Integer", "IntConverter", "IntSwissKnife", "MaskedInt", "IntReg")):
-            low, high = camera.get_integer_bounds(name)
-            step = camera.get_integer_increment(name)
-            return Feature(name=name, kind=Kind.INTEGER, low=low, high=high, step=step)
-        if node.startswith(("Float", "Converter", "SwissKnife")):
-            low, high = camera.get_float_bounds(name)
-            return Feature(name=name, kind=Kind.FLOAT, low=_bound(low), high=_bound(high))
-        return Feature(name=name, kind=Kind.TEXT)
-
-
-def _bound(value: float) -> float:
-    """A bound; the library says the greatest number where the camera has none."""
-    return math.copysign(math.inf, value) if abs(value) > 1e300 else value
-
-
 def _count(stream: Any, name: str) -> int:
     return int(stream.get_info_uint64_by_name(name))
-
-
-def _errors() -> Any:
-    from gi.repository import GLib
-
-    return GLib.Error
 
 
 def _why_not(message: str) -> str:

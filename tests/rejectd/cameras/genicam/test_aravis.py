@@ -44,7 +44,7 @@ def test_frames_of_a_camera_that_wraps_its_numbers_are_all_there_with_their_time
         for taken, picture in zip(captured.taken_ns, captured.pictures, strict=False)
     )
     assert ages_ms[0] >= 0
-    assert ages_ms[len(ages_ms) // 2] < 100
+    assert ages_ms[len(ages_ms) // 2] < 300
     assert captured.good[0].pixels.shape == (512, 512, 3)
 
 
@@ -87,6 +87,7 @@ def test_every_frame_that_a_camera_sent_is_one_exposure_also_those_that_came_in_
     assert not any(remark.unseen for remark in captured.remarks)
 
 
+@pytest.mark.long
 def test_a_camera_that_is_killed_is_down_and_comes_back_with_its_settings_written_again(
     capture: Callable[..., Any], fake: AravisFake
 ) -> None:
@@ -127,6 +128,7 @@ def test_a_camera_that_takes_control_away_is_opened_again(capture: Callable[...,
     )
 
 
+@pytest.mark.long
 def test_a_second_master_is_told_that_another_program_has_the_camera(fake: AravisFake) -> None:
     first = driver(_settings("127.0.0.1"))
     first.open()

@@ -24,7 +24,7 @@ from rejectd.control.controls import Controls
 from rejectd.control.orders import Orders
 from rejectd.control.page_socket import PageSocket
 from rejectd.control.page_view import PageView
-from rejectd.control.self_test import Golden
+from rejectd.control.self_test import GoldenCheck
 from rejectd.control.standing_orders import StandingFile
 from rejectd.drift.watcher import DriftWatcher
 from rejectd.inspector import Inspector, check_depth, heatmap
@@ -115,7 +115,7 @@ class Line:
         self.drift = DriftWatcher(settings.drift, state / "drift", loaded=loaded, metrics=self.metrics)
         self.pipeline = self._pipeline(state)
         self.orders.move(self.pipeline)
-        self.golden = Golden(self.ledger, self.pipeline)
+        self.golden = GoldenCheck(self.ledger, self.pipeline)
         self.commands = Commands(
             Controls(
                 settings=settings,

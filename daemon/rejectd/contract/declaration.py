@@ -49,7 +49,7 @@ class SettingsError(RejectdError):
         self.mistakes = ordered
 
 
-class Reader:
+class SettingsReader:
     """Turns the nodes of one YAML file into groups of settings and collects the mistakes."""
 
     def __init__(self, file: Path) -> None:

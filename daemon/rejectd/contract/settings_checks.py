@@ -6,7 +6,7 @@ import ipaddress
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from rejectd.contract.declaration import Reader
+from rejectd.contract.declaration import SettingsReader
 from rejectd.contract.settings import (
     Camera,
     FolderCamera,
@@ -24,7 +24,7 @@ from revdist.files import trouble
 RESERVED = ("actuator", "answer", "check", "command", "golden", "status")  # parts of topics that no camera may be named
 
 
-def check(reader: Reader) -> None:
+def check(reader: SettingsReader) -> None:
     """Check settings that depend on each other, as far as both could be read."""
     mqtt = reader.groups.get("mqtt") if "mqtt" in reader.lines else Mqtt()
     _check_cameras(reader, mqtt)
@@ -47,7 +47,7 @@ def check(reader: Reader) -> None:
                 reader.mistake(f"evidence.{name}", "has no effect while evidence is off", hint)
 
 
-def _check_cameras(reader: Reader, mqtt: Mqtt | None) -> None:
+def _check_cameras(reader: SettingsReader, mqtt: Mqtt | None) -> None:
     products = _names(reader, "products")
     for key, camera in reader.groups.items():
         if not isinstance(camera, Camera):
@@ -72,13 +72,13 @@ def _check_cameras(reader: Reader, mqtt: Mqtt | None) -> None:
             _check_genicam(camera, key, reader)
 
 
-def _deadline_ms(camera: Camera, name: str, reader: Reader) -> int:
+def _deadline_ms(camera: Camera, name: str, reader: SettingsReader) -> int:
     """The deadline of a camera's frames in ms: that of its station, else the camera's own."""
     stations = (group for group in reader.groups.values() if isinstance(group, Station) and name in group.cameras)
     return next((station.deadline_ms for station in stations), camera.deadline_ms)
 
 
-def _check_stations(reader: Reader, mqtt: Mqtt | None) -> None:
+def _check_stations(reader: SettingsReader, mqtt: Mqtt | None) -> None:
     cameras = _names(reader, "cameras")
     station_of: dict[str, str] = {}
     for name in [*cameras, *(stations := _names(reader, "stations"))]:
@@ -107,7 +107,7 @@ def _check_stations(reader: Reader, mqtt: Mqtt | None) -> None:
             reader.mistake(f"{key}.deadline_ms", f"{station.deadline_ms} leaves no time to inspect", hint)
 
 
-def _check_pairing(station: Station, key: str, reader: Reader) -> None:
+def _check_pairing(station: Station, key: str, reader: SettingsReader) -> None:
     """Check that the views of a part can be told from those of its neighbours, even if a camera misses some."""
     several = len(station.cameras) > 1
     by_time = False
@@ -137,11 +137,11 @@ def _check_pairing(station: Station, key: str, reader: Reader) -> None:
         reader.mistake(f"{key}.tolerance_ms", f"{station.tolerance_ms:g} would mix the views of two parts", hint)
 
 
-def _names(reader: Reader, group: str) -> list[str]:
+def _names(reader: SettingsReader, group: str) -> list[str]:
     return [key.partition(".")[2] for key in reader.lines if key.startswith(f"{group}.") and key.count(".") == 1]
 
 
-def _check_product(product: Product, key: str, reader: Reader) -> None:
+def _check_product(product: Product, key: str, reader: SettingsReader) -> None:
     obstacle = trouble.why_not_file(product.bundle / "bundle.json")
     if obstacle and obstacle.hint:
         reader.mistake(f"{key}.bundle", f"{product.bundle} cannot be read: {obstacle.cause}", obstacle.hint)
@@ -154,7 +154,7 @@ def _check_product(product: Product, key: str, reader: Reader) -> None:
         reader.mistake(f"{key}.threshold", "0 rejects every part", "give more than 0, or remove it")
 
 
-def _check_folder(camera: FolderCamera, key: str, reader: Reader) -> None:
+def _check_folder(camera: FolderCamera, key: str, reader: SettingsReader) -> None:
     if camera.mode is FolderMode.WATCH:
         for name in ("rate_hz", "loop"):
             if getattr(camera, name):
@@ -165,7 +165,7 @@ def _check_folder(camera: FolderCamera, key: str, reader: Reader) -> None:
             reader.mistake(f"{key}.{name}", "has no effect on a replay", "remove it, or use mode: watch")
 
 
-def _check_video(camera: VideoCamera, key: str, reader: Reader) -> None:
+def _check_video(camera: VideoCamera, key: str, reader: SettingsReader) -> None:
     stream = "://" in camera.url and not camera.url.startswith("file://")
     if stream:
         _check_address(camera.url, key, reader)
@@ -179,7 +179,7 @@ def _check_video(camera: VideoCamera, key: str, reader: Reader) -> None:
     _check_password(camera.username, camera.password_file, key, reader)
 
 
-def _check_genicam(camera: GenicamCamera, key: str, reader: Reader) -> None:
+def _check_genicam(camera: GenicamCamera, key: str, reader: SettingsReader) -> None:
     if camera.sensor_region and 0 in camera.sensor_region[2:]:
         hint = "give [x, y, width, height] with width and height over 0"
         reader.mistake(f"{key}.sensor_region", "has no area", hint)
@@ -188,7 +188,7 @@ def _check_genicam(camera: GenicamCamera, key: str, reader: Reader) -> None:
             reader.mistake(f"{key}.{name}", "has no effect without a trigger", "add `trigger_source:`, or remove it")
 
 
-def _check_address(url: str, key: str, reader: Reader) -> None:
+def _check_address(url: str, key: str, reader: SettingsReader) -> None:
     hint = "use `username` and `password_file`, so that the password stays out of logs"
     try:
         address = urlsplit(url)
@@ -201,7 +201,7 @@ def _check_address(url: str, key: str, reader: Reader) -> None:
         reader.mistake(f"{key}.url", fault, "give it as rtsp://HOST:PORT/PATH")
 
 
-def _check_mqtt(mqtt: Mqtt, reader: Reader) -> None:
+def _check_mqtt(mqtt: Mqtt, reader: SettingsReader) -> None:
     _check_password(mqtt.username, mqtt.password_file, "mqtt", reader)
     if mqtt.operator_password_file and not mqtt.operator_username:
         hint = "add `operator_username:`"
@@ -217,7 +217,7 @@ def _check_mqtt(mqtt: Mqtt, reader: Reader) -> None:
         reader.mistake(f"mqtt.{present}", f"needs {lacking}", f"give both, or neither; add `{lacking}:`")
 
 
-def _check_page(page: Page, reader: Reader) -> None:
+def _check_page(page: Page, reader: SettingsReader) -> None:
     if not page.enabled:
         for name in (key.partition(".")[2] for key in list(reader.lines) if key.startswith("page.")):
             if name != "enabled":
@@ -242,14 +242,14 @@ def _is_this_machine(host: str) -> bool:
         return host == "localhost"
 
 
-def _check_password(username: str | None, password_file: Path | None, key: str, reader: Reader) -> None:
+def _check_password(username: str | None, password_file: Path | None, key: str, reader: SettingsReader) -> None:
     if password_file and not username:
         reader.mistake(f"{key}.password_file", "has no effect without a user", "add `username:`")
     if password_file:
         _check_file(f"{key}.password_file", password_file, reader)
 
 
-def _check_file(key: str, path: Path, reader: Reader) -> None:
+def _check_file(key: str, path: Path, reader: SettingsReader) -> None:
     obstacle = trouble.why_not_file(path)
     if obstacle and obstacle.hint:
         reader.mistake(key, f"{path} cannot be read: {obstacle.cause}", obstacle.hint)

@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 from rejectd.contract import settings_checks
-from rejectd.contract.declaration import Mistake, Reader, SettingsError
+from rejectd.contract.declaration import Mistake, SettingsError, SettingsReader
 from rejectd.contract.messages import RejectdError
 from rejectd.contract.settings import Settings
 from revdist.files import encodings, trouble
@@ -90,7 +90,7 @@ def load_for_cameras(file: Path) -> Settings:
 
 def _load(file: Path) -> tuple[Settings | None, list[Mistake]]:
     """The settings as far as they could be read, and every mistake."""
-    reader = Reader(file)
+    reader = SettingsReader(file)
     try:
         text = _text(file)
     except trouble.FILE_ERRORS as error:

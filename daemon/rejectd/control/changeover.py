@@ -10,7 +10,7 @@ from pathlib import Path
 
 from rejectd.contract.messages import RejectdError
 from rejectd.control.orders import Orders, Switched
-from rejectd.control.self_test import Golden, Outcome, complaint
+from rejectd.control.self_test import GoldenCheck, Outcome, complaint
 from rejectd.control.thresholds import Threshold
 from rejectd.inspector import Inspector, Model
 from rejectd.ledger import Ledger
@@ -35,7 +35,9 @@ class Done:
 class Changeover:
     """Carries out changeovers. Owned by the thread of commands."""
 
-    def __init__(self, inspector: Inspector, golden: Golden, ledger: Ledger, orders: Orders, max_batch: int) -> None:
+    def __init__(
+        self, inspector: Inspector, golden: GoldenCheck, ledger: Ledger, orders: Orders, max_batch: int
+    ) -> None:
         self._inspector, self._golden, self._ledger, self._orders = inspector, golden, ledger, orders
         self._max_batch = max_batch
         self._unload_later: dict[str, float] = {}  # models that are not in force, and since when

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from rejectd.contract.settings import Settings
 from rejectd.control.changeover import Changeover
 from rejectd.control.orders import Orders
-from rejectd.control.self_test import Golden
+from rejectd.control.self_test import GoldenCheck
 from rejectd.inspector import Inspector
 from rejectd.mqtt import Message
 from rejectd.pipeline import Pipeline
@@ -24,7 +24,7 @@ class Controls:
     settings: Settings
     pipeline: Pipeline
     inspector: Inspector
-    golden: Golden
+    golden: GoldenCheck
     changeover: Changeover
     orders: Orders
     recorder: Recorder

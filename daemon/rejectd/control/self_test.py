@@ -55,7 +55,7 @@ class Outcome:
         return self.agrees and self.decision in self.right
 
 
-class Golden:
+class GoldenCheck:
     """Sends known pictures. Any thread may call `challenge`; the publish thread calls `delivered`."""
 
     def __init__(self, ledger: Ledger, pipeline: Pipeline) -> None:

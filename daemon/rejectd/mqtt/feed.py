@@ -8,7 +8,7 @@ from collections.abc import Callable, Collection
 from pathlib import Path
 
 from rejectd.storage.outbox import OutboxError
-from rejectd.storage.outbox_reader import DamagedError, Event, Reader
+from rejectd.storage.outbox_reader import DamagedError, Event, OutboxReader
 
 log = logging.getLogger(__name__)
 
@@ -49,7 +49,7 @@ class Feed:
 
     def run(self) -> None:
         """Run the events thread until `stop`."""
-        reader = Reader(self._path)
+        reader = OutboxReader(self._path)
         trouble = ""
         while True:
             with self._condition:

@@ -89,7 +89,7 @@ class Replay:
 
 
 class Outbox:
-    """The journal and the outbox. Owned by the thread that writes; `outbox_reader.Reader` reads events to be sent."""
+    """The journal and the outbox. Owned by the thread that writes; `OutboxReader` reads events to be sent."""
 
     def __init__(
         self,

@@ -25,7 +25,7 @@ class DamagedError(OutboxError):
     """The file seems to be damaged."""
 
 
-class Reader:
+class OutboxReader:
     """Reads with a connection of its own, in one thread.
 
     The reader creates no file. When another file takes the place of the one that it reads, it opens that.

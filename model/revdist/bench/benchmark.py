@@ -63,7 +63,7 @@ class Plan:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Row:
+class BenchmarkRow:
     """A product's figures in percent, one for each seed; None where the product has no masks."""
 
     product: str
@@ -93,7 +93,7 @@ def products(root: Path, wanted: Sequence[str] = ()) -> list[str]:
     return list(wanted) or names
 
 
-def run(plan: Plan, teacher: Teacher, *, device: str = "auto") -> list[Row]:
+def run(plan: Plan, teacher: Teacher, *, device: str = "auto") -> list[BenchmarkRow]:
     """Do the runs that have no result yet. Ctrl-C stops them; the same call goes on. Raises RevdistError."""
     rows = []
     for product in plan.products:
@@ -103,7 +103,7 @@ def run(plan: Plan, teacher: Teacher, *, device: str = "auto") -> list[Row]:
             for metric, values in figures.items():
                 values.append(None if result[metric] is None else 100 * result[metric])
             log.info("%s, seed %d: image AUROC %.2f", product, seed, 100 * result["image_auroc"])
-        rows.append(Row(product=product, values=figures))
+        rows.append(BenchmarkRow(product=product, values=figures))
     return rows
 
 
@@ -163,7 +163,7 @@ def _trained(job: train.Job, teacher: Teacher, engine: Engine) -> bool:
     return trained.recipe == job.recipe and same_teacher and same_data and engine.identity in trained.calibrations
 
 
-def table(rows: Sequence[Row]) -> str:
+def table(rows: Sequence[BenchmarkRow]) -> str:
     """Return a Markdown table of our figures beside the paper's, in percent."""
     lines = [
         "| product | " + " | ".join(f"{name} | paper" if metric != "pro" else name for metric, name in METRICS.items())

@@ -148,7 +148,7 @@ def _furnish(wanted: Wanted, subject: Subject, picture: Pixels, device: torch.de
             state = {key: value.contiguous() for key, value in module.state_dict().items()}
             safetensors.torch.save_file(state, folder / f"{name}.safetensors")
     if wanted.name == OPENVINO:
-        parts = export.Parts(
+        parts = export.NetworkParts(
             name=subject.name,
             teacher=subject.teacher,
             student=subject.student,

@@ -27,7 +27,7 @@ import torch
 
 from revdist.bundle import bundle_files, score_file
 from revdist.bundle.bundle_files import MANIFEST
-from revdist.bundle.manifest import Golden as Golden
+from revdist.bundle.manifest import GoldenVector as GoldenVector
 from revdist.bundle.manifest import TeacherId as TeacherId
 from revdist.bundle.manifest import check as check_manifest
 from revdist.data import appearance, health, images, inspection_mask
@@ -74,7 +74,7 @@ class Bundle:
     quality: Mapping[str, float]
     versions: Mapping[str, str]
     calibrations: Mapping[str, Calibration]  # by engine identity
-    golden: tuple[Golden, ...]
+    golden: tuple[GoldenVector, ...]
     golden_scores: Mapping[str, Mapping[str, float]]  # by engine and file, where the precision changes scores
     ranges: Ranges | None  # for int8
     combination: Combination | None  # of the combined score
@@ -100,7 +100,7 @@ class Bundle:
         """Sentences that say how the held-out pictures differ from the training pictures."""
         return tuple(self.statistics.get(appearance.UNLIKE, ()))
 
-    def expected(self, vector: Golden, engine_identity: str) -> float:
+    def expected(self, vector: GoldenVector, engine_identity: str) -> float:
         """Return the score that the bundle gives a golden picture on an engine."""
         return self.golden_scores.get(engine_identity, {}).get(vector.file, vector.score)
 
@@ -271,8 +271,8 @@ def _combination(manifest: dict[str, Any], recipe: Recipe, files: dict[str, byte
     return score_file.read(files[SCORE], SCORE, recipe, manifest["teacher"]["name"])
 
 
-def _golden(entries: list[dict[str, Any]], files: dict[str, bytes]) -> tuple[Golden, ...]:
-    golden = tuple(Golden(**entry) for entry in entries)
+def _golden(entries: list[dict[str, Any]], files: dict[str, bytes]) -> tuple[GoldenVector, ...]:
+    golden = tuple(GoldenVector(**entry) for entry in entries)
     for vector in golden:
         if vector.file not in files or not vector.score > 0:
             raise ValueError(f"golden vector {vector.file} is not usable")
@@ -390,7 +390,7 @@ def student(bundle: Bundle) -> detector.Student:
     return model.eval()
 
 
-def golden_pictures(bundle: Bundle) -> list[tuple[Golden, npt.NDArray[np.uint8]]]:
+def golden_pictures(bundle: Bundle) -> list[tuple[GoldenVector, npt.NDArray[np.uint8]]]:
     """Return the golden pictures, prepared: uint8 (h, w, 3). Raises BundleError where one cannot be decoded."""
     try:
         return [

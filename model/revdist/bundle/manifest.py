@@ -27,7 +27,7 @@ class TeacherId:
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class Golden:
+class GoldenVector:
     """A prepared picture, and the score that the bundle gives it."""
 
     file: str  # relative to the bundle
@@ -81,7 +81,7 @@ _MANIFEST: Mapping[str, Any] = {
     "quality": dict[str, float],
     "versions": dict[str, str],
     "calibrations": dict[str, dict[str, Any]],
-    "golden": list[Golden],
+    "golden": list[GoldenVector],
     "golden_scores": dict[str, dict[str, float]],
     "mask": MaskId | None,
     "ranges_from": list[str],

@@ -87,7 +87,7 @@ def run_sensitivity(options: argparse.Namespace) -> int:
 def run_report(options: argparse.Namespace) -> int:
     page.check_place(options.output)
     product_bundle, engine, _ = _open(options)
-    request = gather.Request(data=options.data, good=options.good)
+    request = gather.ReportRequest(data=options.data, good=options.good)
     page.write(options.output, gather.gather(product_bundle, engine, request, datetime.now().astimezone()))
     print(options.output)
     return 0

@@ -85,7 +85,7 @@ def run_calibrate(options: argparse.Namespace) -> int:
     names, skipped = (
         recalibrate.engines(product_bundle) if options.engine is None else ([backend.parse(options.engine)], {})
     )
-    request = recalibrate.Request(
+    request = recalibrate.RecalibrationRequest(
         good=options.good,
         false_reject_rate=options.false_reject_rate,
         guarantee=options.guarantee,

@@ -52,7 +52,7 @@ class Exported:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Parts:
+class NetworkParts:
     """The parts of a detector that becomes an ONNX model."""
 
     name: str
@@ -97,7 +97,7 @@ def model(product_bundle: Bundle, teacher: Teacher, *, batch: int = 0) -> bytes:
 
     B is `batch`, or open if `batch` is 0. `teacher` must be the teacher that the bundle was trained with.
     """
-    parts = Parts(
+    parts = NetworkParts(
         name=product_bundle.product,
         teacher=teacher,
         student=bundle.student(product_bundle),
@@ -108,7 +108,7 @@ def model(product_bundle: Bundle, teacher: Teacher, *, batch: int = 0) -> bytes:
     return assemble(parts, _metadata(product_bundle), batch=batch)
 
 
-def assemble(parts: Parts, metadata: dict[str, str], *, batch: int = 0) -> bytes:
+def assemble(parts: NetworkParts, metadata: dict[str, str], *, batch: int = 0) -> bytes:
     """Build the ONNX model of a detector, with metadata for programs that run the model."""
     if batch < 0:
         raise RevdistError(f"batch is {batch}, must be 1 or more, or 0 for any number of pictures")
@@ -131,7 +131,7 @@ def assemble(parts: Parts, metadata: dict[str, str], *, batch: int = 0) -> bytes
     return content
 
 
-def _add_detector(graph: Graph, parts: Parts) -> None:
+def _add_detector(graph: Graph, parts: NetworkParts) -> None:
     """Add everything that `Engine.inspect` computes to the graph."""
     trunk, student = optimise(parts.teacher.trunk, _CPU), optimise(parts.student, _CPU)
     picture = torch.zeros(1, 3, _EXAMPLE, _EXAMPLE)
@@ -157,7 +157,7 @@ def _add_detector(graph: Graph, parts: Parts) -> None:
     _add_score(graph, size[0] * size[1] if mask is None else int(mask.inspected.sum()), parts.scoring)
 
 
-def _weighted(graph: Graph, distances: list[str], pairs: Sequence[tuple[str, str]], parts: Parts) -> list[str]:
+def _weighted(graph: Graph, distances: list[str], pairs: Sequence[tuple[str, str]], parts: NetworkParts) -> list[str]:
     """Add what `Combination` computes; `distances`: three, joined; `pairs`: the maps of teacher and student."""
     combination = parts.scoring.combination
     assert combination is not None

@@ -23,7 +23,7 @@ CUT = 0.98  # quantile of all scores up to which scores have bars of their own; 
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Row:
+class ChartRow:
     """A histogram of one group of pictures."""
 
     name: str
@@ -73,7 +73,7 @@ class Bins:
         return np.bincount(np.clip(bars, 0, self.count - 1), minlength=self.count)
 
 
-def bins(rows: Sequence[Row]) -> Bins:
+def bins(rows: Sequence[ChartRow]) -> Bins:
     """Return common bars for all rows, with some room around the threshold."""
     values = np.concatenate([np.array([0.95, 1.05]), *(row.values for row in rows)])
     low, high = float(values.min()), max(1.05, float(np.quantile(values, CUT)))
@@ -82,7 +82,7 @@ def bins(rows: Sequence[Row]) -> Bins:
     return Bins(first=first, count=math.ceil((high - 1) / step) + 1 - first, step=step)
 
 
-def histograms(rows: Sequence[Row], title: str) -> Markup:
+def histograms(rows: Sequence[ChartRow], title: str) -> Markup:
     """Draw a row of bars for each group over one axis in multiples of the threshold, which is a line through all."""
     across = bins(rows)
     height = TOP + ROW * len(rows) + AXIS
@@ -99,7 +99,7 @@ def histograms(rows: Sequence[Row], title: str) -> Markup:
     return tag("svg", *parts, class_="chart histograms", role="img", aria_label=title, width="100%", height=height)
 
 
-def _row(row: Row, across: Bins, top: int) -> Markup:
+def _row(row: ChartRow, across: Bins, top: int) -> Markup:
     bottom = top + LABEL + BARS
     counts = across.counts(row.values)
     drawn = []
@@ -131,7 +131,7 @@ def _short(name: str, most: int = 22) -> str:
     return name if len(name) <= most else f"{name[: most - 1]}…"
 
 
-def _axis(across: Bins, rows: Sequence[Row], base: int) -> list[Markup]:
+def _axis(across: Bins, rows: Sequence[ChartRow], base: int) -> list[Markup]:
     cut = any((row.values > across.high).any() for row in rows)
     parts = []
     for value in ticks(across.low, across.high, 9):

@@ -24,7 +24,7 @@ SEED = 0  # of the painted defects
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Request:
+class ReportRequest:
     """The pictures that a report uses besides the bundle."""
 
     data: Path | None = None  # root of an MVTec layout
@@ -70,7 +70,7 @@ class Figures:
     painted_on: str  # which good pictures the defects are painted on
 
 
-def gather(bundle: Bundle, engine: Engine, request: Request, written_at: datetime) -> Figures:
+def gather(bundle: Bundle, engine: Engine, request: ReportRequest, written_at: datetime) -> Figures:
     """Measure a bundle that the engine holds. Every test picture is inspected once, shown pictures once more.
 
     Raises DataError, ImageError, or CalibrationError where the engine has no calibration or the student was trained
@@ -90,7 +90,7 @@ def gather(bundle: Bundle, engine: Engine, request: Request, written_at: datetim
     )
 
 
-def _good(request: Request) -> tuple[list[Path], str]:
+def _good(request: ReportRequest) -> tuple[list[Path], str]:
     """Return the pictures of good parts to paint on, and a name for them."""
     if request.good:
         return images.pictures_below(images.good_folder(request.good)), "the given pictures of good parts"

@@ -12,7 +12,7 @@ from revdist.evaluation.sensitivity import DETECTED, Sensitivity
 from revdist.evaluation.what_if import Choice
 from revdist.report import charts, planes
 from revdist.report.cases import Case
-from revdist.report.charts import Row
+from revdist.report.charts import ChartRow
 from revdist.report.gather import Figures, Test
 from revdist.report.markup import Content, Markup, join, section, table, tag
 from revdist.report.planes import Line
@@ -71,11 +71,13 @@ def _choice(choice: Choice) -> tuple[str, ...]:
     return f"{choice.threshold:.4g}", *shares, choice.name
 
 
-def _groups(figures: Figures) -> list[Row]:
+def _groups(figures: Figures) -> list[ChartRow]:
     threshold = figures.calibration.threshold
     held_out = figures.calibration.scores
     over = int((held_out > threshold).sum())
-    rows = [Row(name="held-out good", values=held_out / threshold, defective=False, note=_noted(over, len(held_out)))]
+    rows = [
+        ChartRow(name="held-out good", values=held_out / threshold, defective=False, note=_noted(over, len(held_out)))
+    ]
     if figures.test is None:
         return rows
     inspected = figures.test.inspected
@@ -90,7 +92,7 @@ def _groups(figures: Figures) -> list[Row]:
             else f"{wrong} of {len(kind_scores)} missed ({wrong / len(kind_scores):.0%})"
         )
         rows.append(
-            Row(name="test good" if good else kind, values=kind_scores / threshold, defective=not good, note=note)
+            ChartRow(name="test good" if good else kind, values=kind_scores / threshold, defective=not good, note=note)
         )
     return rows
 

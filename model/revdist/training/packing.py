@@ -19,7 +19,7 @@ import safetensors.torch
 from torch import nn
 
 from revdist.bundle import bundle, bundle_files, score_file
-from revdist.bundle.bundle import Bundle, Golden, TeacherId
+from revdist.bundle.bundle import Bundle, GoldenVector, TeacherId
 from revdist.bundle.bundle_files import MANIFEST
 from revdist.data import health, images, painted_defects
 from revdist.data.health import Limits
@@ -46,7 +46,7 @@ GOLDEN_SCRATCHED = 2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Parts:
+class BundleParts:
     """The parts of a new bundle."""
 
     product: str
@@ -60,7 +60,7 @@ class Parts:
     quality: Mapping[str, float]
     versions: Mapping[str, str]
     calibrations: Sequence[Calibration]
-    golden: Sequence[tuple[Golden, npt.NDArray[np.uint8]]]  # each with its prepared picture (h, w, 3)
+    golden: Sequence[tuple[GoldenVector, npt.NDArray[np.uint8]]]  # each with its prepared picture (h, w, 3)
     student: nn.Module
     combination: Combination | None  # of the combined score
     score_pictures: int  # that the combination was measured on
@@ -117,7 +117,7 @@ def pack(
     )
     caught = [vector.score > calibration.threshold for vector, _ in golden if vector.kind == "scratch"]
     held_out_quality = {"pictures_held_out": len(calibration.scores), "scratches_caught": float(np.mean(caught))}
-    parts = Parts(
+    parts = BundleParts(
         product=product,
         recipe=recipe,
         teacher=TeacherId(name=engine.teacher_name, sha256=engine.teacher_sha256),
@@ -165,7 +165,7 @@ def _typical(held_out: Sequence[Path], calibration: Calibration) -> list[Path]:
 
 def _golden(
     engine: Engine, product: str, pictures: list[images.Pixels], seed: int
-) -> list[tuple[Golden, images.Pixels]]:
+) -> list[tuple[GoldenVector, images.Pixels]]:
     """Score held-out pictures as they are, and some with a painted scratch, each picture inspected alone."""
     mask = engine.mask(product)
     scratched = [
@@ -177,11 +177,11 @@ def _golden(
     golden = []
     for file, kind, pixels in named:
         score = float(engine.inspect([pixels], [product]).scores[0])
-        golden.append((Golden(file=file, kind="good" if kind == "good" else "scratch", score=score), pixels))
+        golden.append((GoldenVector(file=file, kind="good" if kind == "good" else "scratch", score=score), pixels))
     return golden
 
 
-def write(path: Path, parts: Parts, *, replace: bool) -> None:
+def write(path: Path, parts: BundleParts, *, replace: bool) -> None:
     """Write a bundle in one step. A bundle holds no time, so equal parts give equal bytes.
 
     Raises BundleError where the disk is full or something else is at `path`; nothing is left behind then.

@@ -38,7 +38,7 @@ TOO_FAR = 0.25  # largest median deviation of scores from float32, relative
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Request:
+class RecalibrationRequest:
     """The wanted false-reject rate, and the pictures to calibrate with."""
 
     good: Path  # pictures of good parts, or the root of an MVTec layout
@@ -81,7 +81,7 @@ def engines(product_bundle: Bundle) -> tuple[list[backend.Name], dict[str, str]]
     return names or [backend.Name("auto")], left
 
 
-def recalibrate(path: Path, request: Request, engine: Engine, plain: Engine) -> Recalibration:
+def recalibrate(path: Path, request: RecalibrationRequest, engine: Engine, plain: Engine) -> Recalibration:
     """Calibrate the bundle at `path` on `engine`, which then holds its product.
 
     `plain`: an engine in float32; it may be `engine` itself.
@@ -119,7 +119,7 @@ def recalibrate(path: Path, request: Request, engine: Engine, plain: Engine) -> 
     )
 
 
-def _apart(plain: Engine, loaded: Bundle, good: GoodPictures, request: Request) -> list[Path]:
+def _apart(plain: Engine, loaded: Bundle, good: GoodPictures, request: RecalibrationRequest) -> list[Path]:
     """Return the unseen pictures without near copies of pictures that the student was trained on, which score too low.
 
     Pictures that a threshold is made of already stay. Near copies among the others are named. Raises CalibrationError
@@ -154,7 +154,7 @@ def _calibration(
     engine: Engine,
     good: GoodPictures,
     usable: Mapping[str, Path],
-    request: Request,
+    request: RecalibrationRequest,
 ) -> tuple[int, Calibration]:
     """Return how many pictures are new, and the calibration with them. `usable`: unseen pictures by SHA-256."""
     kept, waiting = _kept(before, good, usable)
@@ -188,7 +188,7 @@ def _held_out(loaded: Bundle) -> frozenset[str]:
     return frozenset(sha256 for calibration in loaded.calibrations.values() for sha256 in calibration.held_out)
 
 
-def _before(loaded: Bundle, request: Request, engine: Engine) -> Calibration | None:
+def _before(loaded: Bundle, request: RecalibrationRequest, engine: Engine) -> Calibration | None:
     """Return the calibration to add pictures to, if any. Raises CalibrationError where none can be added."""
     before = loaded.calibrations.get(engine.identity)
     if before is None or request.replace_held_out:
@@ -205,7 +205,7 @@ def _before(loaded: Bundle, request: Request, engine: Engine) -> Calibration | N
 
 
 def _observe(
-    loaded: Bundle, request: Request, plain: Engine, good: GoodPictures, unseen: Sequence[Path]
+    loaded: Bundle, request: RecalibrationRequest, plain: Engine, good: GoodPictures, unseen: Sequence[Path]
 ) -> Observed | None:
     """Observe the ranges of maps for int8; None keeps the bundle's own ranges, which its scores were made with.
 

@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from rejectd.contract.declaration import Mistake, Reader, SettingsError
+from rejectd.contract.declaration import Mistake, SettingsError, SettingsReader
 from rejectd.contract.fields import Declared, Group, Names, setting
 from rejectd.contract.settings import Settings
 
@@ -46,7 +46,7 @@ class Crew(Group):
 
 
 def read(text: str, cls: type = Tower) -> tuple[Any, list[str]]:
-    reader = Reader(Path("tower.yaml"))
+    reader = SettingsReader(Path("tower.yaml"))
     node = reader.root(text)
     made = reader.group(cls, node) if node is not None else None
     return made, [str(mistake) for mistake in reader.mistakes]
@@ -78,7 +78,7 @@ def test_a_group_with_a_mistake_is_not_made_but_the_others_are_read_on() -> None
 
 
 def test_a_mistake_at_a_key_that_was_not_given_is_placed_at_its_nearest_parent() -> None:
-    reader = Reader(Path("tower.yaml"))
+    reader = SettingsReader(Path("tower.yaml"))
     node = reader.root("height_mm: 3\n\nlamps:\n  top: {watts: 5}\n")
     assert node is not None
     reader.group(Tower, node)
@@ -89,7 +89,7 @@ def test_a_mistake_at_a_key_that_was_not_given_is_placed_at_its_nearest_parent()
 
 
 def test_the_same_mistake_is_reported_once() -> None:
-    reader = Reader(Path("tower.yaml"))
+    reader = SettingsReader(Path("tower.yaml"))
     reader.mistake("a", "p", "h")
     reader.mistake("a", "p", "h")
     assert reader.mistakes == [Mistake(line=1, key="a", problem="p", hint="h")]

@@ -32,7 +32,7 @@ from rejectd.control.changeover import Changeover
 from rejectd.control.commands import Commands
 from rejectd.control.controls import Controls
 from rejectd.control.orders import Orders
-from rejectd.control.self_test import Golden
+from rejectd.control.self_test import GoldenCheck
 from rejectd.control.standing_orders import Order, Standing, StandingFile, ThresholdOrder
 from rejectd.inspector import Inspector
 from rejectd.judging import Judged
@@ -59,7 +59,7 @@ class Sent:
 
     def __init__(self) -> None:
         self.verdicts: list[Verdict] = []
-        self.golden: Golden | None = None
+        self.golden: GoldenCheck | None = None
 
     def verdict(self, verdict: Verdict, _body: bytes) -> None:
         self.verdicts.append(verdict)
@@ -115,7 +115,7 @@ class Rig:
         self.pipeline = Pipeline(
             stages, line="l", products={"left": "cell", "right": "cell"}, judged=Judged(Judging(), [])
         )
-        self.sent.golden = Golden(self.ledger, self.pipeline)
+        self.sent.golden = GoldenCheck(self.ledger, self.pipeline)
         self.standing_file = StandingFile(directory / "standing.json")
         self.orders = Orders(self.settings, self.standing_file)
         self.orders.judge(inspector)

@@ -16,7 +16,7 @@ from prometheus_client import CollectorRegistry
 from rejectd.batching.batcher import Batcher
 from rejectd.contract.messages import GOLDEN, Decision, Policy, Verdict
 from rejectd.contract.settings import Device, Engine, Judging, Product
-from rejectd.control.self_test import Golden, Outcome, complaint
+from rejectd.control.self_test import GoldenCheck, Outcome, complaint
 from rejectd.inspector import Inspector, Model
 from rejectd.judging import Judged
 from rejectd.ledger import Ledger, Margin
@@ -36,7 +36,7 @@ class Sent:
 
     def __init__(self) -> None:
         self.verdicts: list[Verdict] = []
-        self.golden: Golden | None = None
+        self.golden: GoldenCheck | None = None
         self.acknowledges = True
 
     def verdict(self, verdict: Verdict, _body: bytes) -> None:
@@ -76,7 +76,7 @@ class Rig:
             drift=lambda _part: None,
         )
         self.pipeline = Pipeline(stages, line="l", products={}, judged=Judged(Judging(), []))
-        self.golden = self.sent.golden = Golden(self.ledger, self.pipeline)
+        self.golden = self.sent.golden = GoldenCheck(self.ledger, self.pipeline)
         self.stop = threading.Event()
         self._threads = [
             threading.Thread(target=body) for body in (self.pipeline.inspect, self.pipeline.decide, self.recorder.run)

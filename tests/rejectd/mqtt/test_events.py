@@ -18,7 +18,7 @@ from rejectd.mqtt import Message
 from rejectd.mqtt import events as events_module
 from rejectd.mqtt.events import Events
 from rejectd.storage.outbox import Entries, NewEvent, Outbox, Replay
-from rejectd.storage.outbox_reader import Reader
+from rejectd.storage.outbox_reader import OutboxReader
 
 
 class Rig:
@@ -28,7 +28,7 @@ class Rig:
         self.outbox = Outbox(path, keep_ns=10**18, max_bytes=10**12)
         self.outbox.open()
         self.events = Events(self._ask)
-        self.reader = Reader(path)
+        self.reader = OutboxReader(path)
         self.patient = False  # whether the outbox answers only when it is told to
         self.question: Any = None
         self.written = 0

@@ -18,7 +18,7 @@ import pytest
 
 from rejectd.storage import database
 from rejectd.storage.outbox import Entries, NewEvent, Outbox, OutboxError, Replay
-from rejectd.storage.outbox_reader import Reader
+from rejectd.storage.outbox_reader import OutboxReader
 
 RUN = "20261120T060000-abcdef"
 VERSION_1 = """
@@ -125,7 +125,7 @@ def test_a_file_of_version_1_becomes_the_same_as_a_new_one_and_loses_nothing(tmp
 
 def test_the_outbox_of_a_file_of_version_1_goes_on_where_it_was(tmp_path: Path) -> None:
     path = of_version_1(tmp_path / "old.sqlite")
-    with contextlib.closing(opened(path)) as outbox, contextlib.closing(Reader(path)) as reader:
+    with contextlib.closing(opened(path)) as outbox, contextlib.closing(OutboxReader(path)) as reader:
         assert [event.event_seq for event in reader.waiting(100)] == list(range(13, 21))
         outbox.write(Entries(events=[NewEvent(event_id="new", topic="t", payload={})], acknowledged=range(13, 21)))
         assert [event.event_seq for event in reader.waiting(100)] == [22], "a number is never given twice"

@@ -22,7 +22,7 @@ import pytest
 from rejectd.contract.messages import Cause, Decision, Policy, Result, Verdict
 from rejectd.contract.payloads import verdict_payload
 from rejectd.storage.outbox import Change, Delivery, Entries, NewEvent, Outbox, OutboxError, Reading, Replay
-from rejectd.storage.outbox_reader import Reader
+from rejectd.storage.outbox_reader import OutboxReader
 
 EVER = 10**18
 DAY_NS = 86_400 * 10**9
@@ -103,7 +103,7 @@ def journal(tmp_path: Path) -> Iterator[Callable[..., Outbox]]:
 
 def waiting(outbox: Outbox, limit: int = 10**6, **which: Any) -> list[tuple[int, int]]:
     """Number on the line and content of what the publisher would send."""
-    with contextlib.closing(Reader(outbox.path)) as reader:
+    with contextlib.closing(OutboxReader(outbox.path)) as reader:
         return [(event.event_seq, json.loads(event.payload)["number"]) for event in reader.waiting(limit, **which)]
 
 
@@ -121,7 +121,7 @@ def test_events_wait_in_order_with_their_number_on_the_line_in_the_payload(journ
     outbox = journal()
     outbox.write(new(1, 2))
     outbox.write(new(3))
-    with contextlib.closing(Reader(outbox.path)) as reader:
+    with contextlib.closing(OutboxReader(outbox.path)) as reader:
         events = reader.waiting(10)
     assert [event.event_seq for event in events] == [1, 2, 3]
     assert {event.topic for event in events} == {TOPIC}
@@ -135,7 +135,7 @@ def test_the_publisher_sees_what_was_committed_but_not_what_is_under_way_or_ackn
     journal: Callable[..., Outbox],
 ) -> None:
     outbox = journal()
-    with contextlib.closing(Reader(outbox.path)) as reader:
+    with contextlib.closing(OutboxReader(outbox.path)) as reader:
         assert reader.waiting(10) == []
         outbox.write(new(*range(1, 8)))
         assert [event.event_seq for event in reader.waiting(3)] == [1, 2, 3]
@@ -513,7 +513,7 @@ def test_acknowledged_events_are_sent_once_more_by_the_time_at_which_they_came(j
 def test_a_replayed_event_is_the_same_event_again(journal: Callable[..., Outbox]) -> None:
     outbox = journal()
     outbox.write(new(1))
-    with contextlib.closing(Reader(outbox.path)) as reader:
+    with contextlib.closing(OutboxReader(outbox.path)) as reader:
         first = reader.waiting(10)
         outbox.write(Entries(acknowledged=[1]))
         outbox.replay(Replay(from_seq=1))
@@ -740,7 +740,7 @@ def test_a_reader_never_holds_up_the_writer_nor_sees_half_a_group(journal: Calla
     halves: list[int] = []
 
     def read() -> None:
-        with contextlib.closing(Reader(outbox.path)) as reader:
+        with contextlib.closing(OutboxReader(outbox.path)) as reader:
             while not over.is_set():
                 count = len(reader.waiting(10**6))
                 if count % 4:

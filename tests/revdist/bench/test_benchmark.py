@@ -14,7 +14,7 @@ from PIL import Image
 
 from revdist import recipe
 from revdist.bench import benchmark
-from revdist.bench.benchmark import Plan, Row
+from revdist.bench.benchmark import BenchmarkRow, Plan
 from revdist.cli import command as cli
 from revdist.errors import DataError
 from revdist.networks import teacher
@@ -136,7 +136,7 @@ def test_a_training_that_was_stopped_goes_on(root: Path, tmp_path: Path) -> None
 def test_the_table_shows_ours_beside_the_paper_s() -> None:
     one = {"image_auroc": [99.0, 100.0], "pixel_auroc": [98.0], "pro_per_image": [96.0], "pro": [90.0]}
     other = {"image_auroc": [90.0], "pixel_auroc": [None], "pro_per_image": [None], "pro": [None]}
-    rows = [Row(product="bottle", values=one), Row(product="cell", values=other)]
+    rows = [BenchmarkRow(product="bottle", values=one), BenchmarkRow(product="cell", values=other)]
     lines = benchmark.table(rows).splitlines()
     assert lines[0].split(" | ")[1:4] == ["image AUROC", "paper", "pixel AUROC"]
     assert lines[2] == "| bottle | 99.50 +- 0.71 | 100.0 | 98.00 | 98.7 | 96.00 | 96.6 | 90.00 |"

@@ -84,7 +84,7 @@ def test_a_bundle_has_learnt_limits_and_recalibration_widens_them(
     for path in good_cells[34:50]:
         shutil.copy(path, folder)
     engine = Engine(lite0, device="cpu")
-    request = recalibrate.Request(good=folder, false_reject_rate=0.2, confirm_all=True)
+    request = recalibrate.RecalibrationRequest(good=folder, false_reject_rate=0.2, confirm=())
     recalibrate.recalibrate(tiny_copy, request, engine, engine)
     widened = bundle.read(tiny_copy).health
     assert widened is not None

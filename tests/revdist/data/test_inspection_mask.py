@@ -207,7 +207,7 @@ def test_recalibration_keeps_the_mask(
         cell = _painted(images.read(path), (slice(5, 95), slice(5, 145)), 40)  # only in the mask
         Image.fromarray(cell).save(folder / f"{path.stem}.png")
     engine = Engine(lite0, device="cpu")
-    request = recalibrate.Request(good=folder, false_reject_rate=0.2)
+    request = recalibrate.RecalibrationRequest(good=folder, false_reject_rate=0.2)
     done = recalibrate.recalibrate(copy, request, engine, engine)
     assert done.bundle.mask is not None
     assert not done.bundle.calibration(engine.identity).unconfirmed

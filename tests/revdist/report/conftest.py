@@ -15,7 +15,7 @@ from revdist.bundle import bundle
 from revdist.bundle.bundle import Bundle
 from revdist.engines.engine import Engine
 from revdist.report import page
-from revdist.report.gather import Figures, Request, gather
+from revdist.report.gather import Figures, ReportRequest, gather
 
 
 @pytest.fixture(scope="package")
@@ -43,7 +43,7 @@ def data(tmp_path_factory: pytest.TempPathFactory, good_cells: list[Path], broke
 
 @pytest.fixture(scope="package")
 def figures(tiny: Bundle, held: Engine, data: Path) -> Figures:
-    return gather(tiny, held, Request(data=data, grid=GRID), MADE)
+    return gather(tiny, held, ReportRequest(data=data, grid=GRID), MADE)
 
 
 @pytest.fixture(scope="package")

@@ -9,15 +9,15 @@ import numpy as np
 import pytest
 
 from revdist.report import charts, planes
-from revdist.report.charts import Range, Row
+from revdist.report.charts import ChartRow, Range
 from revdist.report.markup import Markup, join, tag, text
 from revdist.report.planes import Line
 
 NAMES = ("false", "found")
 
 
-def _row(values: list[float], *, name: str = "crack", defective: bool = True) -> Row:
-    return Row(name=name, values=np.array(values, np.float64), defective=defective, note="note")
+def _row(values: list[float], *, name: str = "crack", defective: bool = True) -> ChartRow:
+    return ChartRow(name=name, values=np.array(values, np.float64), defective=defective, note="note")
 
 
 def _bars(svg: Markup, kind: str) -> list[ElementTree.Element]:

@@ -13,7 +13,7 @@ from revdist.data import images
 from revdist.engines.engine import Engine
 from revdist.evaluation import evaluate
 from revdist.report import page, verdict
-from revdist.report.gather import Figures, Request, gather
+from revdist.report.gather import Figures, ReportRequest, gather
 
 
 def test_the_figures_are_those_of_evaluate(figures: Figures, held: Engine, tiny: Bundle, data: Path) -> None:
@@ -33,7 +33,7 @@ def test_the_figures_are_those_of_evaluate(figures: Figures, held: Engine, tiny:
 
 
 def test_without_data_the_page_shows_the_promise_and_the_golden_pictures(tiny: Bundle, held: Engine) -> None:
-    found = gather(tiny, held, Request(), MADE)
+    found = gather(tiny, held, ReportRequest(), MADE)
     checked = read_page(found)
     assert found.test is found.sensitivity is None
     assert len(found.golden) == len(tiny.golden)
@@ -46,7 +46,7 @@ def test_without_data_the_page_shows_the_promise_and_the_golden_pictures(tiny: B
 
 def test_without_masks_there_is_no_pixel_figure(tiny: Bundle, held: Engine, data: Path, tmp_path: Path) -> None:
     shutil.copytree(data / "test", tmp_path / "test")
-    found = gather(tiny, held, Request(data=tmp_path, good=tmp_path / "test" / "good", grid=GRID), MADE)
+    found = gather(tiny, held, ReportRequest(data=tmp_path, good=tmp_path / "test" / "good", grid=GRID), MADE)
     checked = read_page(found)
     assert "The data has no masks" in checked.text
     assert "PRO" not in checked.text
@@ -58,6 +58,6 @@ def test_test_pictures_that_were_trained_on_are_told(tiny: Bundle, held: Engine,
     root = Path(shutil.copytree(data, tmp_path / "data"))
     source = images.pictures_in(root / "test" / "good")[0]
     seen = dataclasses.replace(tiny, trained_on=tiny.trained_on | {images.content_hash(source)})
-    found = gather(seen, held, Request(data=root, grid=GRID), MADE)
+    found = gather(seen, held, ReportRequest(data=root, grid=GRID), MADE)
     assert "The student was trained on 1 of the test pictures: the figures flatter." in read_page(found).text
     assert verdict.overall(verdict.findings(found)) == "bad"

@@ -18,7 +18,7 @@ from revdist.cli import command
 from revdist.engines.engine import Engine
 from revdist.networks import teacher
 from revdist.report import page
-from revdist.report.gather import Figures, Request, gather
+from revdist.report.gather import Figures, ReportRequest, gather
 from revdist.training import train
 
 
@@ -114,7 +114,7 @@ def test_the_page_shows_the_scales_that_count_and_how_they_combine(
     )
     engine = Engine(lite0, device="cpu")
     made = bundle.load(train.train(job, lite0, device="cpu").path, engine)
-    figures = gather(made, engine, Request(), MADE)
+    figures = gather(made, engine, ReportRequest(), MADE)
     assert {tuple(stride for stride, _ in case.scales) for case in figures.golden} == {strides}
     text = " ".join(read_page(figures).text.split())
     assert told in text

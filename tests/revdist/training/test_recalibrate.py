@@ -351,7 +351,9 @@ def test_pictures_that_were_all_trained_with_cannot_calibrate(
         if images.content_hash(path) in tiny.trained_on:
             shutil.copy(path, seen)
     with pytest.raises(CalibrationError, match="trained on all 19 pictures; take pictures that it has not seen"):
-        recalibrate.recalibrate(tiny_copy, recalibrate.Request(good=seen, false_reject_rate=0.1), engine, engine)
+        recalibrate.recalibrate(
+            tiny_copy, recalibrate.RecalibrationRequest(good=seen, false_reject_rate=0.1), engine, engine
+        )
     engine.remove("cell")
 
 

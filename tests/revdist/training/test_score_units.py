@@ -137,7 +137,9 @@ def test_a_bundle_is_calibrated_for_int8_and_proven_there(
         shutil.copy(path, folder)
     path = Path(shutil.copytree(combined.path, tmp_path / "combined"))
     plain, fast = Engine(lite0, device="cpu"), Engine(lite0, device="cpu", precision="int8", runtime=runtime)
-    done = recalibrate.recalibrate(path, recalibrate.Request(good=folder, false_reject_rate=0.1), fast, plain)
+    done = recalibrate.recalibrate(
+        path, recalibrate.RecalibrationRequest(good=folder, false_reject_rate=0.1), fast, plain
+    )
     assert np.median(done.deviations) < 0.1
     again = bundle.load(path, Engine(lite0, device="cpu", precision="int8", runtime=runtime))
     assert again.combination is not None

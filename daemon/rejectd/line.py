@@ -13,7 +13,8 @@ from prometheus_client import CollectorRegistry
 
 from rejectd.batching.batcher import Batcher
 from rejectd.cameras import driver
-from rejectd.contract import local_socket, settings_file
+from rejectd.cameras.shared import Shared
+from rejectd.contract import local_socket, regions, settings_file
 from rejectd.contract.messages import GOLDEN, CameraState, Policy, Verdict
 from rejectd.contract.payloads import LineStatus, actuator_topic, encode, line_payload, line_topic, will_payload
 from rejectd.contract.settings import Settings
@@ -70,12 +71,13 @@ class Line:
         stack.callback(self.inflight.close)
         outbox = self._outbox(state, claim)
         self.ledger = Ledger(run, margin=margin, book=self.inflight)
-        numbered = [name for name, camera in settings.cameras.items() if camera.numbered]
+        cameras = regions.resolved(settings.cameras)
+        numbered = [name for name, camera in cameras.items() if camera.numbered]
         self.stations = Stations(settings.stations, Ledger(run, margin=margin, book=self.inflight), numbered=numbered)
         self.orders = Orders(settings, StandingFile(state / "standing.json"))
         self.inspector = Inspector(settings.engine, self.orders.products())
         stack.callback(self.inspector.close)
-        for name, camera in settings.cameras.items():
+        for name, camera in cameras.items():
             check_depth(name, camera, self.inspector.models[camera.product])
         self.orders.judge(self.inspector)
         self.registry = CollectorRegistry()
@@ -303,5 +305,5 @@ class Line:
         judged = Judged(self.settings.judging, alone, self.settings.stations)
         inspected = [last_capture_unix_ns(state / "journal.sqlite"), *map(captured_unix_ns, self.inflight.left)]
         since_unix_ns = max((instant for instant in inspected if instant is not None), default=None)
-        opener = partial(driver, since_unix_ns=since_unix_ns)
-        return Pipeline(stages, line=self.settings.line, products=products, judged=judged, opener=opener)
+        shared = Shared(self.settings.cameras, partial(driver, since_unix_ns=since_unix_ns))
+        return Pipeline(stages, line=self.settings.line, products=products, judged=judged, opener=shared.driver)

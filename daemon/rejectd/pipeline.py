@@ -22,6 +22,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 
 from rejectd.batching.batcher import Batch, Batcher
 from rejectd.cameras import Driver, Remark, driver, pictures
@@ -90,10 +91,10 @@ class Pipeline:
         line: str,
         products: Mapping[str, str],
         judged: Judged,
-        opener: Callable[[AnyCamera], Driver] = driver,
+        opener: Callable[[str, AnyCamera], Driver] = lambda _, settings: driver(settings),
         clock: Callable[[], int] = time.monotonic_ns,
     ) -> None:
-        """`products` of each camera at the start; `judged` is told how frames end; `opener` makes drivers."""
+        """`products` of each camera at the start; `judged` is told how frames end; `opener` makes drivers by name."""
         self._stages = stages
         self._line = line
         self._clock = clock
@@ -140,7 +141,7 @@ class Pipeline:
 
         report(CameraState.STARTING, "")
         for frame, picture in pictures(
-            camera, stop, report, enter, remark=remark, opener=self._opener, examine=examine
+            camera, stop, report, enter, remark=remark, opener=partial(self._opener, name), examine=examine
         ):
             self._show(frame, picture)
 

@@ -34,7 +34,7 @@ from pathlib import Path
 
 from prometheus_client import CollectorRegistry
 
-from rejectd.contract import settings_changes, settings_file
+from rejectd.contract import regions, settings_changes, settings_file
 from rejectd.contract.messages import Account, RejectdError
 from rejectd.contract.settings import AnyCamera
 from rejectd.line import Line
@@ -139,7 +139,7 @@ class Service:
         self._thread("commands", line.commands.run, nice=10)
         if line.page:
             self._thread("page", line.page.run, nice=10)
-        for name, camera in self._settings.cameras.items():
+        for name, camera in regions.resolved(self._settings.cameras).items():
             self._thread(f"camera:{name}", self._capture(name, camera))
 
     def _capture(self, name: str, camera: AnyCamera) -> Callable[[], None]:

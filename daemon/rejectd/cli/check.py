@@ -18,7 +18,7 @@ from rejectd.cameras.driver import NoPictureError
 from rejectd.cameras.watched.listing import file_system
 from rejectd.cameras.watched.watch import whose_clock
 from rejectd.cli import places
-from rejectd.contract import settings_file
+from rejectd.contract import regions, settings_file
 from rejectd.contract.messages import Exposure, PictureError, Pixels, RejectdError
 from rejectd.contract.settings import AnyCamera, FolderCamera, FolderMode, Product, Settings, VideoCamera
 from rejectd.control.thresholds import at_start
@@ -53,7 +53,7 @@ def check(file: Path) -> Iterator[tuple[bool, str]]:
     yield from _try("metrics", lambda: places.metrics(settings))
     models: dict[str, Model] = {}
     yield from _bundles(settings, models)
-    for name, camera in settings.cameras.items():
+    for name, camera in regions.resolved(settings.cameras).items():
         yield from _try(f"camera {name}", functools.partial(_camera, camera, models.get(camera.product)))
     yield from _try("broker", lambda: _broker(settings))
 
@@ -115,7 +115,7 @@ def _together(settings: Settings) -> str:
 def _bundle(settings: Settings, name: str, product: Product, models: dict[str, Model]) -> str:
     with closing(Inspector(settings.engine, {name: product})) as inspector:
         model = inspector.models[name]
-    for camera_name, camera in settings.cameras.items():
+    for camera_name, camera in regions.resolved(settings.cameras).items():
         if camera.product == name:
             check_depth(camera_name, camera, model)
     models[name] = model

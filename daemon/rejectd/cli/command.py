@@ -189,10 +189,10 @@ def _cameras(options: argparse.Namespace) -> int:
 
 def _grab(options: argparse.Namespace) -> int:
     from rejectd.cli import grab
-    from rejectd.contract import settings_file
+    from rejectd.contract import regions, settings_file
 
     settings = settings_file.load_for_cameras(options.config)
-    camera = grab.chosen(settings.cameras, options.camera)
+    camera = grab.chosen(regions.resolved(settings.cameras), options.camera)
     from rejectd.inspector import examiner  # after mistakes: it imports torch
 
     examine = examiner(settings.products[camera.product].bundle) if camera.image_health else lambda _: ""

@@ -6,7 +6,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import ClassVar, TypeAlias
 
-from rejectd.contract.fields import NAME, Amount, Group, Text, setting
+from rejectd.contract.fields import NAME, Amount, Group, Name, Text, setting
 from rejectd.contract.messages import Policy
 
 Region: TypeAlias = tuple[Amount, Amount, Amount, Amount]  # x, y, width, height in pixels
@@ -157,6 +157,31 @@ class FolderCamera(Camera):
     def timed(self) -> bool:
         """A replay has times of its own making."""
         return self.mode is FolderMode.WATCH
+
+
+class RegionCamera(Camera):
+    """Another region of another camera's pictures, whose parts have verdicts of their own."""
+
+    type: ClassVar[str] = "region"
+    of: Name = setting(
+        "Camera whose pictures are looked at. Each of its exposures is a part here too, with a product, deadline, "
+        "policy and verdict of its own, under the name of this camera.",
+        example="camera1",
+        **NAME,
+    )
+    region: Region = setting(
+        "Region of interest in the pictures of that camera.",
+        unit="pixels",
+        pattern_help="[x, y, width, height]",
+        example="[0, 0, 640, 480]",
+    )
+    trigger_offset: int = setting(
+        "What is added to the trigger number of an exposure, to number the part that lies in this region; a number "
+        "below 1 becomes 0, not known. Only where the camera's pictures bring numbers.",
+        default=0,
+        low=-1_000_000,
+        high=1_000_000,
+    )
 
 
 class VideoCamera(Camera):

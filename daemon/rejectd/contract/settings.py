@@ -17,6 +17,7 @@ from rejectd.contract.camera_settings import (
     FolderMode,
     Numbering,
     Region,
+    RegionCamera,
     Rewrite,
     TimeStamps,
     Transport,
@@ -29,6 +30,7 @@ from rejectd.contract.messages import Policy
 from rejectd.contract.mqtt_settings import Commands, Mqtt, Protocol
 
 AnyCamera: TypeAlias = FolderCamera | VideoCamera | V4l2Camera | AravisCamera | PylonCamera | GentlCamera
+ListedCamera: TypeAlias = AnyCamera | RegionCamera
 
 
 class Device(StrEnum):
@@ -276,7 +278,7 @@ class Settings(Group):
     """Everything about one line."""
 
     line: str = setting("Name of the line; part of every topic.", example="line1", **NAME)
-    cameras: Annotated[dict[Name, AnyCamera], Field(min_length=1)] = setting("The cameras by name.")
+    cameras: Annotated[dict[Name, ListedCamera], Field(min_length=1)] = setting("The cameras by name.")
     products: Annotated[dict[Name, Product], Field(min_length=1)] = setting("The products by name.")
     stations: dict[Name, Station] = setting("Places where several frames show one part, by name.", default={})
     batch: Batch = setting("Batches.", default=Batch())
@@ -326,6 +328,7 @@ __all__ = [
     "GentlCamera",
     "Journal",
     "Judging",
+    "ListedCamera",
     "LogLevel",
     "Metrics",
     "Mqtt",
@@ -335,6 +338,7 @@ __all__ = [
     "Protocol",
     "PylonCamera",
     "Region",
+    "RegionCamera",
     "Rewrite",
     "Runtime",
     "Settings",

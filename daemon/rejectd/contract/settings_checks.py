@@ -15,6 +15,7 @@ from rejectd.contract.settings import (
     Mqtt,
     Page,
     Product,
+    RegionCamera,
     Rewrite,
     Station,
     VideoCamera,
@@ -60,6 +61,8 @@ def _check_cameras(reader: SettingsReader, mqtt: Mqtt | None) -> None:
             reader.mistake(f"{key}.deadline_ms", f"{camera.deadline_ms} leaves no time to inspect", hint)
         if camera.region and 0 in camera.region[2:]:
             reader.mistake(f"{key}.region", "has no area", "give [x, y, width, height] with width and height over 0")
+        if isinstance(camera, RegionCamera):
+            _check_region(camera, key, reader)
         if isinstance(camera, FolderCamera):
             _check_folder(camera, key, reader)
             deadline_ms = _deadline_ms(camera, key.partition(".")[2], reader)
@@ -70,6 +73,17 @@ def _check_cameras(reader: SettingsReader, mqtt: Mqtt | None) -> None:
             _check_video(camera, key, reader)
         if isinstance(camera, GenicamCamera):
             _check_genicam(camera, key, reader)
+
+
+def _check_region(camera: RegionCamera, key: str, reader: SettingsReader) -> None:
+    source = reader.groups.get(f"cameras.{camera.of}")
+    if camera.of not in (cameras := _names(reader, "cameras")):
+        reader.mistake(f"{key}.of", f"{camera.of!r} is not a camera", f"known cameras: {', '.join(cameras)}")
+    elif isinstance(source, RegionCamera):
+        reader.mistake(f"{key}.of", f"{camera.of!r} is itself a region", f"give the camera of both: {source.of}")
+    elif camera.trigger_offset and isinstance(source, Camera) and not source.numbered:
+        problem = f"has no effect: the pictures of {camera.of!r} bring no numbers"
+        reader.mistake(f"{key}.trigger_offset", problem, "remove it")
 
 
 def _deadline_ms(camera: Camera, name: str, reader: SettingsReader) -> int:
@@ -113,6 +127,8 @@ def _check_pairing(station: Station, key: str, reader: SettingsReader) -> None:
     by_time = False
     for name in station.cameras:
         camera = reader.groups.get(f"cameras.{name}")
+        if isinstance(camera, RegionCamera):
+            camera = reader.groups.get(f"cameras.{camera.of}")
         if not isinstance(camera, Camera) or camera.numbered or not (several or station.frames > 1):
             continue
         if camera.timed:

@@ -11,6 +11,7 @@ import threading
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 
+from rejectd.contract import regions
 from rejectd.contract.messages import Policy, RejectdError
 from rejectd.contract.settings import Product, Settings
 from rejectd.control.standing_orders import (
@@ -147,7 +148,7 @@ class Orders:
         with self._lock:
             passing = {camera for camera, passes in self._pipeline.products.items() if passes == product}
             for camera in sorted(passing.union(cameras)):
-                check_depth(camera, self._settings.cameras[camera], model)
+                check_depth(camera, regions.resolved(self._settings.cameras)[camera], model)
             if self.threshold_for(model) != challenged:
                 raise OrderError("the threshold was changed meanwhile", hint="send the command again")
             before = self._inspector.models[product]

@@ -19,6 +19,7 @@ from rejectd.contract.settings import (
     GentlCamera,
     Product,
     PylonCamera,
+    RegionCamera,
     Settings,
     Station,
     V4l2Camera,
@@ -26,7 +27,7 @@ from rejectd.contract.settings import (
 )
 
 CONFIG = Path(__file__).parents[3] / "config"
-CAMERAS = (FolderCamera, VideoCamera, V4l2Camera, AravisCamera, PylonCamera, GentlCamera)
+CAMERAS = (FolderCamera, VideoCamera, V4l2Camera, AravisCamera, PylonCamera, GentlCamera, RegionCamera)
 GROUPS = [
     hint for hint in typing.get_type_hints(Settings).values() if isinstance(hint, type) and issubclass(hint, Group)
 ]

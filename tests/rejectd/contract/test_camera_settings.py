@@ -17,15 +17,15 @@ WHOLE = "give 4 whole numbers, [x, y, width, height]"
 WRONG_CAMERAS = {
     "type missing": (
         "line: l\ncameras: {a: {product: cell, path: x}}\n" + PRODUCTS,
-        "2: cameras.a.type: is missing; add `type:`, one of folder, video, v4l2, aravis, pylon, gentl",
+        "2: cameras.a.type: is missing; add `type:`, one of folder, video, v4l2, aravis, pylon, gentl, region",
     ),
     "type unknown": (
         "line: l\ncameras: {a: {type: gige, product: cell}}\n" + PRODUCTS,
-        "2: cameras.a.type: 'gige' is not known; choose one of folder, video, v4l2, aravis, pylon, gentl",
+        "2: cameras.a.type: 'gige' is not known; choose one of folder, video, v4l2, aravis, pylon, gentl, region",
     ),
     "type is a list": (
         "line: l\ncameras: {a: {type: [folder], product: cell}}\n" + PRODUCTS,
-        "2: cameras.a.type: a list is not known; choose one of folder, video, v4l2, aravis, pylon, gentl",
+        "2: cameras.a.type: a list is not known; choose one of folder, video, v4l2, aravis, pylon, gentl, region",
     ),
     "setting of another type": (
         camera("url: x.mp4"),

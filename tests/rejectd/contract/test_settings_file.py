@@ -186,7 +186,7 @@ def test_windows_line_ends_and_a_byte_order_mark_are_read(directory: Path) -> No
 
 def test_a_group_that_contains_itself_ends(directory: Path) -> None:
     assert complaints(directory, "line: l\ncameras: &a {a: *a}\n" + PRODUCTS) == [
-        "line.yaml:2: cameras.a.type: is missing; add `type:`, one of folder, video, v4l2, aravis, pylon, gentl"
+        "line.yaml:2: cameras.a.type: is missing; add `type:`, one of folder, video, v4l2, aravis, pylon, gentl, region"
     ]
 
 

@@ -228,6 +228,10 @@ def _add_train(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--budget", type=typed.duration, metavar="TIME", help=budget)
     masked = "what is not inspected, such as a serial number: a picture (not 0 where it is masked), or polygons as YAML"
     parser.add_argument("--mask", type=Path, metavar="FILE", help=masked)
+    smallest = "smallest defect that must be seen, such as 12 (pixels of the pictures) or 0.3mm: the input size follows"
+    parser.add_argument("--defect", type=typed.extent, metavar="N|Nmm", help=smallest)
+    field = "what the longer side of a picture shows, for a defect in mm, such as 80mm"
+    parser.add_argument("--field", type=typed.extent, metavar="Nmm", help=field)
     changed = "go on with a stopped run though pictures have changed since"
     parser.add_argument("--go-on", action="store_true", help=changed)
     shared_options.add_good(parser)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import logging
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -14,15 +15,24 @@ from revdist.bench import benchmark
 from revdist.bundle import bundle
 from revdist.bundle.bundle import Bundle
 from revdist.cli import output, summary
+from revdist.data import images
+from revdist.data.defect_size import Defect
 from revdist.engines import backend
 from revdist.engines.engine import Engine
+from revdist.errors import RecipeError
 from revdist.exchange import official
 from revdist.networks.teacher import load
 from revdist.training import holdout, recalibrate, train
 
+log = logging.getLogger("revdist")
+
 
 def run_train(options: argparse.Namespace) -> int:
-    chosen_recipe = _recipe(options)
+    chosen_recipe, asked = _recipe(options), ("steps", "size", "student", "tile")
+    planned: frozenset[str] = frozenset()
+    if defect := _defect(options):
+        chosen_recipe = _for_defect(defect, chosen_recipe, options)
+        planned = frozenset(("size", "tile"))
     job = train.Job(
         good=options.good,
         product=options.product,
@@ -31,7 +41,7 @@ def run_train(options: argparse.Namespace) -> int:
         exclude=tuple(options.exclude),
         replace=options.replace,
         budget_s=options.budget,
-        asked=frozenset(name for name in ("steps", "size", "student", "tile") if getattr(options, name) is not None),
+        asked=planned | {name for name in asked if getattr(options, name) is not None},
         confirm=_confirmed(options),
         go_on=options.go_on,
         mask=options.mask,
@@ -135,6 +145,31 @@ def _recipe(options: argparse.Namespace) -> recipe.Recipe:
     if "steps" in settings:
         settings["epochs"] = 0
     return replace(recipe.NAMED[options.recipe](options.teacher), **settings)
+
+
+def _defect(options: argparse.Namespace) -> Defect | None:
+    """Return the smallest defect that must be seen, where one is named. Raises RecipeError."""
+    if options.defect is None:
+        if options.field is not None:
+            raise RecipeError("--field says nothing without --defect", hint="add --defect, such as --defect 0.3mm")
+        return None
+    size, unit = options.defect
+    if (unit == "mm") != (options.field is not None) or (options.field and options.field[1] != "mm"):
+        hint = "write --defect 0.3mm --field 80mm, or --defect 12 in pixels of the pictures"
+        raise RecipeError("a defect in mm needs the field of view in mm, and one in pixels none", hint=hint)
+    return Defect(size=size, field_mm=options.field[0] if options.field else None)
+
+
+def _for_defect(defect: Defect, wanted: recipe.Recipe, options: argparse.Namespace) -> recipe.Recipe:
+    """Choose input size and tiles for a defect, unless they are named, and say how large it is."""
+    folder = images.good_folder(options.good)
+    first = (images.pictures_below(folder) if options.blocks else images.pictures_in(folder))[0]
+    height, width = images.read(first, wanted.reading).shape[:2]
+    if options.size is None:
+        size, tile = defect.plan((height, width), wanted.size)
+        wanted = replace(wanted, size=size, tile=tile if options.tile is None else options.tile)
+    log.info("%s", defect.sentence((height, width), wanted.size))
+    return wanted
 
 
 def _confirmed(options: argparse.Namespace) -> tuple[Path, ...] | None:

@@ -43,3 +43,12 @@ def size(text: str) -> tuple[int, int]:
     if len(sides) not in (1, 2) or not all(side.isdecimal() for side in sides):
         raise argparse.ArgumentTypeError(f"{text!r} is no size, write 256 or 256x320 (height x width)")
     return int(sides[0]), int(sides[-1])
+
+
+def extent(text: str) -> tuple[float, str]:
+    """Turn a length, such as 12, 12px or 0.3mm, into a number and its unit, px or mm."""
+    unit = text[-2:] if text[-2:] in ("px", "mm") else ""
+    try:
+        return float(text.removesuffix(unit)), unit or "px"
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is no length, write 12 (pixels) or 0.3mm") from None

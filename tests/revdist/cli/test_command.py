@@ -251,3 +251,33 @@ def test_scales_that_are_not_there_are_refused(text: str, run: Run, good_folder:
     status, _, err = run("train", "--good", good_folder, "--product", "p", "--output", tmp_path / "p", "--scales", text)
     assert status == 2
     assert "must be some of 1 (fine), 2 and 3 (coarse), each once" in err
+
+
+def test_the_input_size_follows_from_the_smallest_defect(
+    run: Run, good_folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "revdist")
+    start = ("train", "--good", good_folder, "--product", "cell", "--teacher", "efficientnet_lite0", "--steps", 1)
+    output = tmp_path / "cell"
+    status, _, err = run(*start, "--output", output, "--defect", "0.6mm", "--field", "30mm", "--threads", 1)
+    assert status == 0, err
+    assert "a defect of 0.6 mm is 6.0 pixels of a picture of 300x300, and 6.4 at the input of 320x320" in caplog.text
+    assert "a camera with more pixels" in caplog.text
+    assert bundle.read(output).size == (320, 320)
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        (("--defect", "0.3mm"), "a defect in mm needs the field of view in mm"),
+        (("--defect", "12", "--field", "80mm"), "a defect in mm needs the field of view in mm"),
+        (("--defect", "1mm", "--field", "80"), "a defect in mm needs the field of view in mm"),
+        (("--field", "80mm"), "--field says nothing without --defect"),
+    ],
+)
+def test_a_defect_without_what_it_needs_is_refused(
+    options: tuple[str, ...], told: str, run: Run, good_folder: Path, tmp_path: Path
+) -> None:
+    status, _, err = run("train", "--good", good_folder, "--product", "cell", "--output", tmp_path / "cell", *options)
+    assert (status, told in err) == (2, True)
+    assert not (tmp_path / "cell").exists()

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import itertools
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -54,11 +55,13 @@ class DeviceClock:
 
     def captured(self, stamp_ns: int, arrived_ns: int) -> Captured:
         """When the picture with this stamp was taken: not after it arrived, and not before the one before it."""
+        steady = _course_ns(self._points) >= _COURSE_NS  # before that, the pictures so far may have been delayed
         self._take(stamp_ns, arrived_ns)
         captured_ns = min(self._mapped(stamp_ns), arrived_ns)
         before = self._before
-        jumped = before is not None and _has_jumped(before, stamp_ns, captured_ns, arrived_ns)
-        if jumped:
+        jumped = False
+        if before is not None and _has_jumped(before, stamp_ns, captured_ns, arrived_ns):
+            jumped = steady
             self._points.clear()
             self._interval = None
             self._take(stamp_ns, arrived_ns)
@@ -86,6 +89,10 @@ class DeviceClock:
         self._line = _under(list(self._points))
 
 
+def _course_ns(points: Sequence[Point]) -> int:
+    return points[-1][0] - points[0][0] if points else 0
+
+
 def _has_jumped(before: _Taken, stamp_ns: int, captured_ns: int, arrived_ns: int) -> bool:
     """Whether the camera's clock was set between two pictures, which arrive in the order in which they were taken."""
     ahead_ns = (stamp_ns - before.stamp_ns) - (arrived_ns - before.captured_ns)
@@ -95,7 +102,7 @@ def _has_jumped(before: _Taken, stamp_ns: int, captured_ns: int, arrived_ns: int
 def _under(points: list[Point]) -> tuple[int, int, float]:
     """The line under all points: through the lowest, or along the edge of their lower hull over their middle."""
     lowest = min(points, key=lambda point: point[1])
-    if points[-1][0] - points[0][0] < _COURSE_NS:
+    if _course_ns(points) < _COURSE_NS:
         return (*lowest, 0.0)
     hull = _lower_hull(points)
     middle = (points[0][0] + points[-1][0]) // 2

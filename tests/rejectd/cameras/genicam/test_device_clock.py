@@ -78,3 +78,13 @@ def test_a_triggered_line_that_stands_for_an_hour_keeps_its_times() -> None:
     captured = clock.captured(stamp, taken + 4 * MS)
     assert not captured.jumped
     assert taken - 20 * MS < captured.captured_ns <= taken + 4 * MS
+
+
+def test_first_pictures_that_were_delayed_are_no_jump_of_the_clock() -> None:
+    clock = DeviceClock()
+    ages = []
+    for number, (taken, stamp, arrived) in enumerate(_arrivals(60, 100 * MS, 0, delay_ms=1)):
+        captured = clock.captured(stamp, arrived + (700 * MS if number < 3 else 0))
+        assert not captured.jumped
+        ages.append(captured.captured_ns - taken)
+    assert max(ages[10:]) < 20 * MS

@@ -26,6 +26,7 @@ import revdist
 pytestmark = pytest.mark.system
 
 UNIT = "rejectd@line1.service"
+PAGE = "rejectd-page@line1.service"
 FILES = Path(__file__).parents[2] / "systemd"
 SETTINGS = "/etc/rejectd/line1.yaml"
 PASSWORD = "not-for-the-journal"
@@ -47,6 +48,29 @@ import sys
 sys.path.insert(0, "/opt/rejectd/src")
 from rejectd.cli import main
 main()
+"""
+
+LOOK = """
+import json, re, time, urllib.error, urllib.parse, urllib.request
+from http.cookiejar import CookieJar
+
+browser = urllib.request.build_opener(urllib.request.HTTPCookieProcessor(CookieJar()))
+password = open("/var/lib/rejectd-page/line1/one-time-password").read().strip()
+
+
+def ask(path, **fields):
+    body = urllib.parse.urlencode(fields).encode() if fields else None
+    with browser.open("http://127.0.0.1:9180" + path, body, 20) as answer:
+        return answer.status, answer.read().decode()
+
+
+_, form = ask("/login", name="engineer", password=password)
+token = re.search('name="csrf" content="([^"]+)"', form)[1]
+ask("/password", token=token, password="quiet green lathe", again="quiet green lathe")
+captured, until = 0, time.monotonic() + 20
+while not captured and time.monotonic() < until:
+    captured = sum(count["captured"] for count in json.loads(ask("/api/shift")[1])["counts"])
+print(json.dumps({"ready": json.loads(ask("/readyz")[1]), "live": ask("/api/live")[0], "captured": captured}))
 """
 
 
@@ -138,6 +162,7 @@ def _install(seed: Path) -> dict[str, Path]:
     (seed / "opt/rejectd/bin/python").symlink_to(base / "bin" / version)
     units = seed / "etc/systemd/system"
     _write(units / "rejectd@.service", (FILES / "rejectd@.service").read_text())
+    _write(units / "rejectd-page@.service", (FILES / "rejectd-page@.service").read_text())
     _write(
         units / "rejectd@.service.d/test.conf",
         f"[Service]\nWatchdogSec={WATCHDOG_S}\nLoadCredential=broker:/etc/rejectd/broker.password\n",
@@ -169,6 +194,40 @@ def test_the_unit_is_hardened(machine: Machine, tmp_path: Path) -> None:
     command = ["systemd-analyze", "security", "--offline=true", "--threshold=20", "--no-pager", tmp_path / UNIT]
     made = subprocess.run(command, capture_output=True, text=True)
     assert made.returncode == 0, made.stdout + made.stderr
+
+
+def test_the_page_s_unit_is_valid_and_hardened(machine: Machine, tmp_path: Path) -> None:
+    path = "/etc/systemd/system/rejectd-page@.service"
+    said = machine.run("systemd-analyze", "verify", "--recursive-errors=yes", "--man=no", path, check=False)
+    assert said == ""
+    shutil.copy(FILES / "rejectd-page@.service", tmp_path / PAGE)
+    command = ["systemd-analyze", "security", "--offline=true", "--threshold=20", "--no-pager", tmp_path / PAGE]
+    made = subprocess.run(command, capture_output=True, text=True)
+    assert made.returncode == 0, made.stdout + made.stderr
+
+
+def test_the_page_runs_under_a_user_of_its_own_who_reads_the_line_s_state_and_writes_none(service: Service) -> None:
+    machine = service.machine
+    machine.run("systemctl", "start", PAGE)
+    try:
+        assert machine.show(PAGE)["ActiveState"] == "active"
+        pid = machine.show(PAGE)["MainPID"]
+        assert machine.run("ps", "-o", "user=", "-p", pid).strip() == "rejectd-page"
+        password = "/var/lib/rejectd-page/line1/one-time-password"
+        assert machine.run("stat", "-c", "%a %U", password).strip() == "600 rejectd-page"
+        # as a browser with a cookie would; the machine has no other client
+        machine.write("/root/look.py", LOOK)
+        told = json.loads(machine.run("/opt/rejectd/bin/python", "/root/look.py"))
+        assert told["ready"] == {"state": "running"} or told["ready"]["state"] == "attention", told
+        assert told["live"] == 200
+        assert told["captured"] > 0, "it reads the journal"
+        as_page = ("setpriv", "--reuid=rejectd-page", "--regid=rejectd-page", "--init-groups")
+        for path in ("/var/lib/rejectd/line1/journal.sqlite", "/var/lib/rejectd/line1"):
+            assert machine.run(*as_page, "test", "-r", path, check=True) == ""
+            assert "no" in machine.run(*as_page, "sh", "-c", f"test -w {path} || echo no")
+    finally:
+        machine.run("systemctl", "stop", PAGE)
+    assert machine.show(PAGE)["Result"] == "success"
 
 
 def test_the_start_is_over_when_the_models_are_loaded_and_not_before(machine: Machine) -> None:

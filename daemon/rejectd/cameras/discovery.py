@@ -42,12 +42,18 @@ def _v4l2() -> Iterable[Reachable]:
 
 
 def _aravis() -> Iterable[Reachable]:
-    from rejectd.cameras.genicam.listing import discover
+    from rejectd.cameras.genicam.listing import through_aravis
 
-    return discover()
+    return through_aravis()
 
 
-LISTERS: Mapping[str, Lister] = {"v4l2": _v4l2, "aravis": _aravis}
+def _pylon() -> Iterable[Reachable]:
+    from rejectd.cameras.genicam.listing import through_pylon
+
+    return through_pylon()
+
+
+LISTERS: Mapping[str, Lister] = {"v4l2": _v4l2, "aravis": _aravis, "pylon": _pylon}
 
 
 def discover(listers: Mapping[str, Lister] = LISTERS) -> tuple[list[Reachable], dict[str, str]]:

@@ -1,4 +1,4 @@
-"""Lists GigE Vision and USB3 Vision cameras that Aravis reaches, and the features of one."""
+"""Lists the cameras that speak GenICam, by the library that reaches them, and the features of one."""
 
 from __future__ import annotations
 
@@ -6,33 +6,50 @@ from collections.abc import Iterator
 
 from rejectd.cameras.discovery import Reachable
 from rejectd.cameras.driver import CameraError
-from rejectd.cameras.genicam.aravis import AravisLink, library
+from rejectd.cameras.genicam import aravis, pylon
 from rejectd.cameras.genicam.features import Kind
-from rejectd.contract.settings import AravisCamera
+from rejectd.cameras.genicam.link import link_to
+from rejectd.contract.settings import AravisCamera, GenicamCamera, PylonCamera
 
 
-def discover() -> Iterator[Reachable]:
-    """Yield the cameras. Raises CameraError where Aravis is not installed."""
-    aravis = library()
-    aravis.update_device_list()
-    for index in range(aravis.get_n_devices()):
-        serial = aravis.get_device_serial_nbr(index) or ""
-        address = aravis.get_device_address(index) or ""
-        name = serial or address or aravis.get_device_id(index)
+def through_aravis() -> Iterator[Reachable]:
+    """Yield the GigE Vision and USB3 Vision cameras. Raises CameraError where Aravis is not installed."""
+    library = aravis.library()
+    library.update_device_list()
+    for index in range(library.get_n_devices()):
+        serial = library.get_device_serial_nbr(index) or ""
+        address = library.get_device_address(index) or ""
+        name = serial or address or library.get_device_id(index)
         yield Reachable(
             kind="aravis",
             name=name,
-            model=f"{aravis.get_device_vendor(index) or ''} {aravis.get_device_model(index) or ''}".strip(),
+            model=f"{library.get_device_vendor(index) or ''} {library.get_device_model(index) or ''}".strip(),
             serial=serial,
             address=address,
             settings={"camera": name},
-            details=lambda name=name: _features(name),  # type: ignore[misc]
+            details=lambda name=name: _features(AravisCamera(product="any", camera=name)),  # type: ignore[misc]
         )
 
 
-def _features(name: str) -> Iterator[str]:
+def through_pylon() -> Iterator[Reachable]:
+    """Yield Basler's cameras. Raises CameraError where pylon is not installed."""
+    library, _ = pylon.library()
+    for info in library.TlFactory.GetInstance().EnumerateDevices():
+        serial = str(info.GetSerialNumber())
+        yield Reachable(
+            kind="pylon",
+            name=serial,
+            model=f"{info.GetVendorName()} {info.GetModelName()}",
+            serial=serial,
+            address=str(info.GetIpAddress()) if info.IsIpAddressAvailable() else "",
+            settings={"camera": serial},
+            details=lambda name=serial: _features(PylonCamera(product="any", camera=name)),  # type: ignore[misc]
+        )
+
+
+def _features(settings: GenicamCamera) -> Iterator[str]:
     """Yield the features that the camera offers now, with their ranges. Raises CameraError."""
-    link = AravisLink(AravisCamera(product="any", camera=name))
+    link = link_to(settings)
     try:
         features = link.connect()
         for feature_name in sorted(features.names()):

@@ -99,6 +99,8 @@ def cameras() -> Dashboard:
         graph("Files not judged", "Of watched folders, in an hour: written again, or there before the start.", "short",
               (_count(names.REWRITTEN, "camera"), "{{camera}} again"),
               (_count(names.NOT_SEEN, "camera"), "{{camera}} before")),
+        graph("Packets and buffers", "Of GigE and USB3 Vision, in an hour. Some resent packets are healthy.",
+              "short", (_count(names.STREAM, "camera, event"), "{{camera}} {{event}}")),
     ]  # fmt: skip
     return page("rejectd-cameras", "rejectd: cameras", (cameras.__doc__ or ""), one_line=True, panels=panels)
 

@@ -32,6 +32,7 @@ MISSED, UNPUBLISHED, TOO_LATE = (
 )
 UNHEALTHY = _counter(_METRICS.unhealthy)
 CAMERA_UP, CAMERA_FAULTS = _gauge(_METRICS.camera_up), _counter(_METRICS.camera_faults)
+STREAM = _counter(_METRICS.stream)
 REWRITTEN, NOT_SEEN = _counter(_METRICS.rewritten), _counter(_METRICS.not_seen)
 BROKER, OUTBOX, JOURNAL = (
     _gauge(metric) for metric in (_METRICS.broker_connected, _METRICS.outbox, _METRICS.journal_available)

@@ -136,6 +136,11 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("images", type=Path, nargs="+", metavar="IMAGE")
     command.add_argument("--maps", type=Path, metavar="DIR", help="write raw anomaly maps as <stem>.npy")
     command.add_argument("--heatmaps", type=Path, metavar="DIR", help="write overlays as <stem>.png")
+    coloured = (
+        "threshold: comparable between pictures; paper: the coarsest scale alone, each picture from its lowest to its "
+    )
+    coloured += "highest value, to compare with the article's figures (default: %(default)s)"
+    command.add_argument("--heatmap-scale", choices=("threshold", "paper"), default="threshold", help=coloured)
     command.add_argument("--json", action="store_true", help="one line of JSON for each image, as without a terminal")
     shared_options.add_engine(command, "judging_commands.run_predict")
 

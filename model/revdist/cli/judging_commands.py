@@ -121,11 +121,15 @@ def run_predict(options: argparse.Namespace) -> int:
                 print(f"revdist: {error}", file=sys.stderr)
                 failed = FAILED
                 continue
-            inspection = engine.inspect(
-                [images.prepare(picture, product_bundle.size, product_bundle.recipe.fit)], [product_bundle.product]
-            )
-            _tell(path, float(inspection.scores[0]), calibration, as_json=as_json)
+            prepared = images.prepare(picture, product_bundle.size, product_bundle.recipe.fit)
+            inspection = engine.inspect([prepared], [product_bundle.product])
+            _tell(path, inspection, calibration, as_json=as_json)
             _write_maps(options, path, picture, inspection, calibration, product_bundle)
+            if options.heatmaps and options.heatmap_scale == "paper":
+                scales = engine.scale_maps(prepared, product_bundle.product)
+                of_coarsest = fitting.over_picture(scales[-1], picture.shape, product_bundle.recipe.fit)
+                overlay = heatmaps.as_in_the_paper(picture, of_coarsest)
+                output.write(options.heatmaps / f"{path.stem}.png", images.encode_png(overlay))
     return failed
 
 
@@ -158,10 +162,12 @@ def _check_stems(options: argparse.Namespace) -> None:
         )
 
 
-def _tell(path: Path, score: float, calibration: Calibration, *, as_json: bool) -> None:
+def _tell(path: Path, inspection: Inspection, calibration: Calibration, *, as_json: bool) -> None:
+    score = float(inspection.scores[0])
     decision, p_value, estimate = calibration.decide(score), calibration.p_value(score), calibration.p_estimate(score)
     if as_json:
-        line = {"image": str(path), "score": score, "threshold": calibration.threshold}
+        line = {"image": str(path), "score": score, "score_max": float(inspection.maxima[0])}
+        line |= {"threshold": calibration.threshold}
         print(json.dumps(line | {"decision": decision, "p_value": p_value, "p_estimate": estimate}), flush=True)
     else:
         estimated = "" if estimate is None else f" (estimated {estimate:.5f})"
@@ -180,7 +186,7 @@ def _write_maps(
         content = io.BytesIO()
         np.save(content, inspection.map(0))
         output.write(options.maps / f"{path.stem}.npy", content.getvalue())
-    if options.heatmaps:
+    if options.heatmaps and options.heatmap_scale == "threshold":
         fit, mask = product_bundle.recipe.fit, product_bundle.mask
         overlay = heatmaps.heatmap(
             picture, fitting.over_picture(inspection.map(0), picture.shape, fit), calibration.threshold

@@ -49,6 +49,20 @@ def coloured(
     return np.asarray(np.rint(picture_rgb * (1 - opacity) + colours * opacity), np.uint8)
 
 
+def as_in_the_paper(picture_rgb: npt.NDArray[np.uint8], anomaly_map: npt.NDArray[np.float32]) -> npt.NDArray[np.uint8]:
+    """Colour a smoothed map of the coarsest scale as the paper's code does: from its own lowest to its highest value.
+
+    Every picture has a red place so, good ones too: this is for comparison with the article's figures alone.
+    """
+    height, width = picture_rgb.shape[:2]
+    scaled = cv2.resize(anomaly_map, (width, height), interpolation=cv2.INTER_LINEAR)
+    low, high = float(scaled.min()), float(scaled.max())
+    level = np.rint(255 * (scaled - low) / max(high - low, 1e-12)).astype(np.uint8)
+    colours = cv2.applyColorMap(level, cv2.COLORMAP_JET)[..., ::-1].astype(np.float32)  # RGB
+    added = colours + picture_rgb
+    return np.asarray(added * (255 / added.max()), np.uint8)
+
+
 def hatched(picture_rgb: npt.NDArray[np.uint8], masked: npt.NDArray[np.float32]) -> npt.NDArray[np.uint8]:
     """Hatch what is not inspected: uint8 (H, W, 3) RGB and float32 (h, w), over 0.5 where masked -> uint8 (H, W, 3)."""
     height, width = picture_rgb.shape[:2]

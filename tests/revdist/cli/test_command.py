@@ -16,6 +16,7 @@ from revdist import recipe
 from revdist.bundle import bundle
 from revdist.bundle.bundle import Bundle
 from revdist.cli import command, training_commands, typed
+from revdist.data import images
 from revdist.engines.engine import Engine
 from revdist.errors import ImageError
 from revdist.evaluation import evaluate
@@ -64,7 +65,8 @@ def test_predict_prints_a_line_of_json_for_each_image(run: Run, tiny: Bundle, go
     assert [line["image"] for line in lines] == [str(path) for path in good_cells[50:53]]
     threshold = tiny.calibration("torch-cpu-float32").threshold
     for line in lines:
-        assert set(line) == {"image", "score", "threshold", "decision", "p_value", "p_estimate"}
+        assert set(line) == {"image", "score", "score_max", "threshold", "decision", "p_value", "p_estimate"}
+        assert line["score_max"] == line["score"], "the score is the paper's"
         assert line["threshold"] == threshold
         assert line["decision"] == ("reject" if line["score"] > threshold else "pass")
         assert 0 < line["p_value"] <= 1
@@ -281,3 +283,15 @@ def test_a_defect_without_what_it_needs_is_refused(
     status, _, err = run("train", "--good", good_folder, "--product", "cell", "--output", tmp_path / "cell", *options)
     assert (status, told in err) == (2, True)
     assert not (tmp_path / "cell").exists()
+
+
+def test_heat_maps_as_in_the_paper_are_red_somewhere_in_every_picture(
+    run: Run, tiny: Bundle, good_cells: list[Path], tmp_path: Path
+) -> None:
+    start = ("predict", tiny.path, good_cells[40], "--engine", "cpu", "--heatmaps")
+    assert run(*start, tmp_path / "paper", "--heatmap-scale", "paper")[0] == 0
+    assert run(*start, tmp_path / "usual")[0] == 0
+    paper, usual = (images.read(tmp_path / name / f"{good_cells[40].stem}.png") for name in ("paper", "usual"))
+    assert paper.shape == usual.shape
+    assert (paper[..., 0].astype(int) - paper[..., 2]).max() > 100
+    assert not np.array_equal(paper, usual)

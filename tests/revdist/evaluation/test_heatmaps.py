@@ -56,6 +56,18 @@ def test_no_colour_is_green_and_colours_grow_lighter() -> None:
     assert (np.diff(opaque) > -1).all()
 
 
+def test_the_paper_s_colours_run_from_the_lowest_to_the_highest_value_of_each_picture() -> None:
+    picture = np.full((10, 40, 3), 100, np.uint8)
+    faint = np.linspace(0.1, 0.2, 40, dtype=np.float32)[None].repeat(10, 0)
+    overlay = heatmaps.as_in_the_paper(picture, faint)
+    assert np.array_equal(overlay, heatmaps.as_in_the_paper(picture, faint * 10))
+    first, last = overlay[5, 0].astype(int), overlay[5, -1].astype(int)
+    assert first[2] > first[0]
+    assert last[0] > last[2]
+    flat = heatmaps.as_in_the_paper(picture, np.ones((4, 4), np.float32))
+    assert (flat == flat[0, 0]).all(), "a map of one value has one colour"
+
+
 def test_the_overlay_lies_where_the_anomaly_is() -> None:
     picture = np.full((100, 200, 3), 100, np.uint8)
     found = np.zeros((32, 32), np.float32)

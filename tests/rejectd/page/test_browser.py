@@ -207,6 +207,17 @@ def test_nothing_runs_out_of_the_screen_of_a(tab: Any, path: str, size: dict[str
     assert min(heights) >= 44, "a finger hits it"
 
 
+@pytest.mark.parametrize("path", ["/shift", "/audit", "/users"])
+def test_no_word_of_a_table_is_broken_on_a_phone(tab: Any, path: str) -> None:
+    tab.set_viewport_size(PHONE)
+    tab.goto(path)
+    lines = tab.eval_on_selector_all(
+        "thead th",
+        "all => all.map(one => one.getBoundingClientRect().height / parseFloat(getComputedStyle(one).lineHeight))",
+    )
+    assert max(lines) < 2.5, "a line, and the room around it"
+
+
 @pytest.mark.parametrize("language", ["de", "zh"])
 @pytest.mark.parametrize("path", ["/", "/products", f"/gallery/{EVENT}"])
 def test_longer_words_of_another_language_fit_too(browser: Any, engineer: Person, language: str, path: str) -> None:

@@ -21,7 +21,11 @@ STALE_S = 0.5
 
 
 @pytest.fixture(params=KINDS)
-def camera(request: pytest.FixtureRequest, tmp_path: Path, rtsp: Callable[..., RtspServer]) -> Iterator[Kind]:
+def camera(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Kind]:
+    def rtsp(codec: str) -> RtspServer:
+        server: RtspServer = request.getfixturevalue("rtsp")(codec)
+        return server
+
     with kind(request.param, tmp_path, rtsp) as peer:
         yield peer
 

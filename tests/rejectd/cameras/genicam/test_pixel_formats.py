@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import cv2
 import numpy as np
 import pytest
 
 from rejectd.cameras.genicam.pixel_formats import FORMATS, rgb
 from rejectd.contract.messages import PictureError
+from revdist.data import pictures
 
 CODES = {pixel_format.name: code for code, pixel_format in FORMATS.items()}
 RED, GREEN, BLUE = (255, 0, 0), (0, 255, 0), (0, 0, 255)
@@ -36,6 +38,14 @@ def test_deep_values_are_narrowed_by_a_fixed_mapping_and_not_by_what_the_picture
     assert pixels[0, :, 0].tolist() == [round(int(value) * 255 / highest) for value in values[0]]
     dark = rgb((values // 16).tobytes(), code=CODES[f"Mono{bits}"], width=4, height=1)
     assert dark.max() == round((highest - 1) // 16 * 255 / highest)
+
+
+@pytest.mark.parametrize("bits", [10, 12, 14, 16])
+def test_a_deep_picture_of_the_camera_and_the_same_in_a_file_for_training_have_the_same_pixels(bits: int) -> None:
+    values = np.random.default_rng(2).integers(0, 1 << bits, (20, 30)).astype("<u2")
+    file = cv2.imencode(".png", values)[1].tobytes()
+    from_camera = rgb(values.tobytes(), code=CODES[f"Mono{bits}"], width=30, height=20)
+    np.testing.assert_array_equal(from_camera, pictures.decode(file, bits=bits))
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,7 @@
 """torch against OpenVINO on this machine's processors: one and four pictures, alone and beside a program that computes.
 
     python tests/bench/runtimes.py                              # both teachers and the service: some ten minutes
-    python tests/bench/runtimes.py --teachers efficientnet_lite0 --seconds 1 --rounds 1
+    python tests/bench/runtimes.py --teachers efficientnet_lite0 --engines torch-cpu-float32,openvino-cpu-float32
 
 A call prepares pictures of 900 pixels and inspects them. Each engine has a process of its own, which waits while others
 are measured; engines take turns in rounds, and a figure is the median of all rounds. `beside` is the time of one
@@ -151,8 +151,9 @@ def services(seconds: float) -> Iterator[dict[str, Any]]:
 
 
 def main() -> int:
-    given = options(__doc__, teachers=",".join(SIZES), rounds=3, seconds=5.0, service_seconds=20.0)
-    names = subprocess.run([sys.executable, "-c", _NAMES], capture_output=True, text=True, check=True).stdout.split()
+    given = options(__doc__, teachers=",".join(SIZES), engines="", rounds=3, seconds=5.0, service_seconds=20.0)
+    here = subprocess.run([sys.executable, "-c", _NAMES], capture_output=True, text=True, check=True).stdout.split()
+    names = given.engines.split(",") if given.engines else here
     rows: list[dict[str, Any]] = []
     for teacher in filter(None, given.teachers.split(",")):
         rows += engines(teacher, names, given.rounds, given.seconds)

@@ -6,7 +6,9 @@ the time of efficientnet_lite0. So each student has a teacher of its own, which 
 through one at a time, or side by side in lanes (lanes.py), which is fastest, so one pass of a shared teacher would save
 nothing. OpenVINO gets networks as ONNX, compiles them once for each shape of their input, and shares memory with torch.
 
-In lanes each picture has one thread: on two processors 1.13 times as many pictures go through efficientnet_lite0.
+In lanes each picture has one thread: on two processors 1.13 times as many pictures go through efficientnet_lite0. That
+needs a second compiled network, with weights of its own. A WideResNet50-2 gains next to nothing by it and would take
+0.4 GB more for each product, so in so large a network pictures go one after the other, each with all threads.
 
 B pictures, H W a map, h w the picture.
 """
@@ -34,6 +36,7 @@ from revdist.engines.recording import Recording
 from revdist.errors import RevdistError
 
 HINTS = {"float32": "f32", "bfloat16": "bf16", "int8": "f32"}  # OpenVINO's names; int8: for what is no integer
+ONCE_FROM = 100 << 20  # bytes of weights: so large a network is compiled only once, for all threads
 MOST = 24  # largest number of compiled shapes that a network keeps
 PIXELS = "pixels"
 _LARGE = 1 << 12  # bytes: OpenVINO reads constants from this size on in place, without a copy
@@ -100,6 +103,7 @@ class Program(nn.Module):
         super().__init__()
         self._model, self._weights = _read(graph, outputs), graph.apart  # whose memory the model shares
         self._ways = ways
+        self._once = sum(weight.nbytes for weight in graph.apart.values()) >= ONCE_FROM
         self._compiled: dict[tuple[Shape, bool], _Compiled] = {}  # by shape and side_by_side; the last used last
         self._choosing = threading.Lock()
 
@@ -133,7 +137,7 @@ class Program(nn.Module):
 
     def _for(self, shape: Shape, *, side_by_side: bool) -> _Compiled:
         """Return the network for this shape. If two threads compile for the same shape, the first result is kept."""
-        key = shape, side_by_side
+        key = shape, side_by_side and not self._once
         with self._choosing:
             kept = self._compiled.pop(key, None)
             if kept is not None:

@@ -312,6 +312,20 @@ def test_pictures_side_by_side_have_a_thread_each() -> None:
     assert (how["NUM_STREAMS"], how["INFERENCE_NUM_THREADS"]) == (2, 2)
 
 
+def test_a_large_network_is_compiled_once_and_pictures_in_lanes_take_turns(monkeypatch: pytest.MonkeyPatch) -> None:
+    known, student = _random_teacher("efficientnet_lite0"), _student(2)
+    pixels = _pictures(4, 64, 96, 3)
+    wanted = [_compiled(known, student)((pixels[row : row + 1],)) for row in range(4)]
+    monkeypatch.setattr(compiled, "ONCE_FROM", 1 << 20)
+    network = _compiled(known, student)
+    network.prepare(1, (64, 96), side_by_side=True)
+    turns = Lanes(2).begin(lambda row: network((pixels[row : row + 1],)), range(4)).result()
+    assert list(network._compiled) == [((1, 64, 96, 3), False)]
+    for one, other in zip(wanted, turns, strict=True):
+        for distance, found in zip(one, other, strict=True):
+            torch.testing.assert_close(found, distance, rtol=2e-6, atol=1e-7)
+
+
 def test_torch_has_its_threads_back_after_each_batch(
     lite0: teacher.Teacher, mixed: tuple[list[Pixels], list[str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:

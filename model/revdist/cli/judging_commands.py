@@ -71,9 +71,9 @@ def run_sensitivity(options: argparse.Namespace) -> int:
     grid = sensitivity.Grid(pictures=options.pictures)
     product_bundle, engine, calibration = _open(options)
     unseen = holdout.unseen(product_bundle, images.pictures_below(images.good_folder(options.good)))
-    pictures = evaluate.read_prepared(
-        sensitivity.draw(unseen, grid.pictures, options.seed), product_bundle.size, product_bundle.recipe.reading
-    )
+    drawn = sensitivity.draw(unseen, grid.pictures, options.seed)
+    holdout.check_depth(product_bundle, drawn)
+    pictures = evaluate.read_prepared(drawn, product_bundle.size, product_bundle.recipe.reading)
     result = sensitivity.measure(engine, product_bundle.product, calibration, pictures, seed=options.seed, grid=grid)
     advices = advice.of_sensitivity(result, calibration, product_bundle.recipe)
     if options.json:

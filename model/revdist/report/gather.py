@@ -104,6 +104,7 @@ def _sensitivity(
     bundle: Bundle, engine: Engine, calibration: Calibration, good: Sequence[Path], grid: Grid
 ) -> Sensitivity:
     drawn = sensitivity.draw(holdout.unseen(bundle, good), grid.pictures, SEED)
+    holdout.check_depth(bundle, drawn)
     pictures = evaluate.read_prepared(drawn, bundle.size, bundle.recipe.reading)
     return sensitivity.measure(engine, bundle.product, calibration, pictures, seed=SEED, grid=grid)
 

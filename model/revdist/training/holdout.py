@@ -121,6 +121,11 @@ def trained_with(loaded: Bundle, pictures: Sequence[Path]) -> list[Path]:
     return [path for path, sha256 in zip(pictures, hashes, strict=True) if sha256 in loaded.trained_on]
 
 
+def check_depth(loaded: Bundle, pictures: Sequence[Path]) -> None:
+    """Check pictures before they are inspected. Raises DataError where their depth is not the bundle's; ImageError."""
+    survey.check_depth(survey.survey(pictures, loaded.recipe.reading), loaded.recipe.reading)
+
+
 def check_tests(loaded: Bundle, pictures: Sequence[Path]) -> None:
     """Check test pictures before they are inspected; warn of those that a bundle's student was trained on.
 

@@ -288,6 +288,17 @@ def test_an_exclusion_that_comes_too_late_for_training_is_told(
     assert f"{seen.name} is excluded, but the student was trained on it: train again" in caplog.text
 
 
+def test_sensitivity_is_not_measured_on_pictures_of_another_depth(
+    run: Run, tiny: Bundle, good_cells: list[Path], tmp_path: Path
+) -> None:
+    for path in good_cells[60:64]:
+        deep = images.read(path)[..., 0].astype(np.uint16) * 16
+        Image.fromarray(deep).save(tmp_path / f"{path.stem}.png")
+    status, _, err = run("sensitivity", tiny.path, "--engine", "cpu", "--pictures", 2, "--good", tmp_path)
+    assert status == 2
+    assert "look like 12-bit data" in err
+
+
 def test_sensitivity_is_measured_on_unseen_pictures_and_said_to_be_synthetic(
     run: Run, tiny: Bundle, good_folder: Path, lots: Path
 ) -> None:

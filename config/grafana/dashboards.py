@@ -66,7 +66,8 @@ def line() -> Dashboard:
         graph("Outbox", "Defect events that the broker has not acknowledged.", "short", (_now(names.OUTBOX), "events")),
         graph("Given up", "Records given up in an hour, and messages that were too large.", "short",
               (_count(names.SACRIFICED, "what"), "{{what}}"), (_count(names.TOO_LARGE, "what"), "message {{what}}"),
-              (_count(names.RECOVERED, "line"), "recovered after a kill")),
+              (_count(names.RECOVERED, "line"), "recovered after a kill"),
+              (_count(names.TELEMETRY_DROPPED, "line"), "trace for OpenTelemetry")),
         number("Certificates", "When they end; 1970 means that there is none.", "dateTimeFromNow",
                (f"{_now(names.CERTIFICATE)} * 1000", "{{certificate}}")),
     ]  # fmt: skip
@@ -96,6 +97,8 @@ def cameras() -> Dashboard:
         rows("Products", "What passes each camera now.", _now(names.CAMERA_PRODUCT)),
         graph("Views of parts", "What became of the pictures that belong to stations.", "short",
               (_rate(names.PART_VIEWS, "camera, fate"), "{{camera}} {{fate}}"), stacked=True),
+        graph("Streams of industrial cameras", "In an hour: packets and pictures lost, or asked for again.",
+              "short", (_count(names.STREAM, "camera, event"), "{{camera}} {{event}}")),
         graph("Files not judged", "Of watched folders, in an hour: written again, or there before the start.", "short",
               (_count(names.REWRITTEN, "camera"), "{{camera}} again"),
               (_count(names.NOT_SEEN, "camera"), "{{camera}} before")),

@@ -51,4 +51,5 @@ DRIFT, DRIFT_EVIDENCE, DRIFT_SKIPPED = (
     _gauge(_METRICS.drift_evidence),
     _counter(_METRICS.drift_skipped),
 )
+TELEMETRY_DROPPED = _counter(_METRICS.telemetry_dropped)
 BUILD = "rejectd_build_info"

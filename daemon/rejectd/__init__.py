@@ -9,6 +9,7 @@ cameras, batching           where frames come from, and which are judged togethe
 inspector                   owns the device; the only file that knows networks and bundles
 pairing, stations, judging  frames of one part, and whether parts are judged at all
 drift                       whether parts, process, light or lens have changed
+telemetry                   metrics and traces for OpenTelemetry
 storage, mqtt               what stays on the disk, and what leaves for the broker
 pipeline                    a frame's life, from all of these
 control                     what people ask of a running line

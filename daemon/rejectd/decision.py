@@ -40,6 +40,7 @@ def _verdict(
         captured_unix_ns=frame.captured_unix_ns,
         deadline_ns=frame.deadline_ns,
         decided_ns=now_ns,
+        prepared_ns=frame.prepared_ns,
         decision=decision,
         policy=frame.policy,
         trigger=frame.trigger,

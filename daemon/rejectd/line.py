@@ -44,6 +44,7 @@ from rejectd.storage.outbox import Delivery, Outbox, captured_unix_ns
 from rejectd.storage.picture_budget import Memory
 from rejectd.storage.recorder import Recorder
 from rejectd.storage.state_folders import Claim
+from rejectd.telemetry import exporter
 
 log = logging.getLogger(__name__)
 
@@ -115,6 +116,8 @@ class Line:
         self._take_up()
         loaded = self.inspector.loaded
         self.drift = DriftWatcher(settings.drift, state / "drift", loaded=loaded, metrics=self.metrics)
+        about = {"line": settings.line, "run": run, "version": _VERSION}
+        self.telemetry = exporter(settings.otel, self.registry, self.metrics, **about)
         self.pipeline = self._pipeline(state)
         self.orders.move(self.pipeline)
         self.golden = GoldenCheck(self.ledger, self.pipeline)
@@ -218,6 +221,8 @@ class Line:
             self.golden.delivered(verdict, now_ns)
         elif verdict.action is Policy.REJECT:
             self.metrics.told.labels(verdict.camera).inc()
+            if self.telemetry:
+                self.telemetry.put(verdict, now_ns)
 
     def _received(self, incoming: Incoming) -> None:
         for camera in (*self.settings.cameras, *self.settings.stations):

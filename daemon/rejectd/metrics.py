@@ -29,7 +29,7 @@ STAGES = ("prepare", "wait", "inspect", "publish")
 CERTIFICATES = ("broker", "client", "authority")
 PICTURE_FAULTS = ("black", "saturated", "wrong size", "low contrast", "defocused", "frozen")  # how texts begin
 DRIFT_SIGNS = ("score", "brightness", "contrast", "sharpness", "place", "rejects")
-SERIES = {"the service": 143, "a camera": 89, "a station": 42, "a product": 24}  # at most; parts never add any
+SERIES = {"the service": 145, "a camera": 89, "a station": 42, "a product": 24}  # at most; parts never add any
 
 
 class _Counts(Protocol):
@@ -227,6 +227,11 @@ class Metrics:
             "rejectd_drift_frames_skipped",
             "Judged frames that drift did not look at, since too many waited.",
             ["camera"],
+            registry=registry,
+        )
+        self.telemetry_dropped = Counter(
+            "rejectd_telemetry_rejects_dropped",
+            "Rejects whose trace was not sent, since the OpenTelemetry collector is away, slow, or refuses them.",
             registry=registry,
         )
         self.engine_at_start: Callable[[int], int] = lambda _size: 0  # ns that a batch of a size took then

@@ -180,7 +180,7 @@ class Pipeline:
             except InspectorError as error:
                 fault = str(error)
             else:
-                frame = dataclasses.replace(frame, pixels=pixels, model=model)
+                frame = dataclasses.replace(frame, pixels=pixels, model=model, prepared_ns=self._clock())
                 stages.ledger.fill(frame)
             stages.metrics.stage.labels("prepare").observe((self._clock() - started) / 1e9)
         if fault or picture.pixels is None:

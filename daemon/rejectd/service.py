@@ -8,6 +8,7 @@ deadlines     the clock of the ledger; `parts` that of the stations
 commands      what the line is asked over MQTT
 record        journal, outbox, evidence
 drift         whether parts, process, light or lens have changed
+telemetry     metrics and traces for an OpenTelemetry collector, where one is named
 events        what the outbox holds for the broker
 in-flight     the in-flight file, where it cannot lie in memory
 log           stderr, which may be a file on a disk
@@ -136,6 +137,8 @@ class Service:
         self._thread("verdicts", line.pipeline.decide)
         self._thread("inspect", line.pipeline.inspect)
         self._thread("drift", line.drift.run, nice=10)
+        if line.telemetry:
+            self._thread("telemetry", line.telemetry.run, nice=10)
         self._thread("commands", line.commands.run, nice=10)
         if line.page:
             self._thread("page", line.page.run, nice=10)
@@ -223,11 +226,14 @@ class Service:
             line.recorder.wait(left(0.5))
         line.publisher.stop(left(0.8))
         self._join("publish", left(0.9))
+        if line.telemetry:
+            line.telemetry.end()
         line.recorder.end()
         if not self._join("record", left(1.0)):
             log.error("the journal was not finished in time")
-        if not self._join("drift", left(1.0)):
+        if not self._join("drift", left(0.5)):
             log.warning("what drift has learnt was not kept in time")
+        self._join("telemetry", left(0.5))
 
     def _join(self, prefix: str, timeout_s: float) -> bool:
         """Wait for the threads whose names begin with a prefix. Returns whether they have ended."""

@@ -114,6 +114,7 @@ def test_the_whole_page_is_that_of_the_golden_file() -> None:
     metrics.drift.labels("left", "dirt").set(1)
     metrics.drift_evidence.labels("left", "place").set(1.25)
     metrics.drift_skipped.labels("right").inc(4)
+    metrics.telemetry_dropped.inc(5)
     assert normalised(line.page()) == GOLDEN.read_text(), (
         "an interface: change the dashboards and alerts, then this file"
     )

@@ -145,6 +145,7 @@ class Frame:
     trigger: int = 0
     model: str = ""  # key of the model that judges the frame: a changeover does not touch frames in flight
     pixels: Pixels | None = None  # uint8 (h, w, 3) RGB at the model's input size; None until it has been read
+    prepared_ns: int = 0  # when the picture was ready for the batcher; 0 before, and of parts
     given_up: bool = False  # the picture was given up for want of memory
     picture: Pixels | None = None  # uint8 (H, W, 3) RGB as captured, cut to the region of interest: for evidence
 
@@ -175,6 +176,7 @@ class Verdict:
     captured_unix_ns: int
     deadline_ns: int
     decided_ns: int
+    prepared_ns: int = 0  # as in its frame
     decision: Decision
     policy: Policy
     trigger: int = 0

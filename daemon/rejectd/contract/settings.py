@@ -229,6 +229,19 @@ class Metrics(Group):
     port: int = setting("Port to listen on.", default=9108, low=1, high=65535)
 
 
+class Otel(Group):
+    """OpenTelemetry: metrics, and a trace for each reject, to a collector."""
+
+    endpoint: str | None = setting(
+        "Address of an OTLP collector that takes HTTP, such as http://127.0.0.1:4318; nothing is sent without. Needs "
+        "`pip install 'rejectd[otel]'`. Verdicts never wait for it.",
+        default=None,
+        pattern=r"https?://[^\s/@?#]+(/[^\s@?#]*)?",
+        pattern_help="http:// or https://, host and port, without user and password",
+    )
+    interval_s: float = setting("Time between two sendings of metrics.", default=15.0, unit="s", low=1, high=3600)
+
+
 class Evidence(Group):
     """Pictures and heat maps of rejected and unjudged parts."""
 
@@ -287,6 +300,7 @@ class Settings(Group):
     drift: Drift = setting("Whether parts, process, light or lens have changed since the calibration.", default=Drift())
     mqtt: Mqtt = setting("Broker.", default=Mqtt())
     metrics: Metrics = setting("Metrics.", default=Metrics())
+    otel: Otel = setting("OpenTelemetry.", default=Otel())
     evidence: Evidence = setting("Evidence.", default=Evidence())
     journal: Journal = setting("Journal.", default=Journal())
     page: Page = setting("Page.", default=Page())

@@ -74,7 +74,7 @@ def _cause(signs: Signs) -> tuple[DriftCause, str]:
     changed = (signs.cells.max(axis=0, initial=0) >= (_CELL_NEAR if placed else np.inf)).reshape(-1, GRID)
     light = max(shares["brightness"], shares["contrast"])
     spot = spot_of(changed)
-    if shares["sharpness"] >= max(_NEAR, light) and not placed:
+    if spot is None and shares["sharpness"] >= min(max(_NEAR, light), 1.0):  # blur takes contrast as well
         return DriftCause.FOCUS, "sharper" if _is_up(signs.looks[:, 2]) else "more blurred"
     if spot is not None:
         return DriftCause.DIRT, _where(spot)

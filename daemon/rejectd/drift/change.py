@@ -23,7 +23,9 @@ import numpy.typing as npt
 
 Values: TypeAlias = npt.NDArray[np.float64]
 
-_POWERS = (0.3, 0.5, 0.7)  # a bet of power a pays a p^(a - 1) for the p-value p: the lower, the rarer its wins
+# A bet stakes a share of its evidence on a p-value within a bound. No rank pays more than 20, so that some odd parts
+# among many are no change: it takes about each third part beyond the last bound, or two of three beyond the middle.
+_BETS = ((0.5, 0.5), (0.25, 0.7), (0.1, 0.8), (0.04, 0.8))  # bound, stake
 _UNLUCKY = 2.33  # standard deviations that 99 % of references stay under
 _KEPT = 20.0  # evidence over the limit that is kept: more would only make the all-clear come later
 UP, DOWN = 0, 1
@@ -36,7 +38,7 @@ class Change:
         """`reference` (n, K), n > 0; `evidence` (2, B, K) of an earlier run."""
         self._sorted = np.sort(np.asarray(reference, np.float64), axis=0)
         self._paid = _paid(len(self._sorted))  # (B, n + 2)
-        shape = (2, len(_POWERS), self._sorted.shape[1])
+        shape = (2, len(_BETS), self._sorted.shape[1])
         fits = evidence is not None and evidence.shape == shape
         self.evidence = np.array(evidence, np.float64) if fits else np.zeros(shape)
 
@@ -70,7 +72,7 @@ class Change:
 def _paid(n: int) -> Values:
     """What each bet pays for the first ranks together (B, n + 2), after the division for unlucky references."""
     ranks = np.arange(n + 2) / (n + 1)
-    paid = (n + 1) * np.stack([ranks**power for power in _POWERS])
+    paid = (n + 1) * np.stack([(1 - stake) * ranks + stake * np.minimum(ranks / bound, 1) for bound, stake in _BETS])
     unlucky = 1 + _UNLUCKY * np.diff(paid, axis=1).std(axis=1, keepdims=True) / math.sqrt(n + 2)
     return np.asarray(paid / unlucky, np.float64)
 

@@ -36,10 +36,11 @@ class Reference:
 
 
 def cells(pixels: Pixels) -> Values:
-    """Return the mean of each cell of a picture (GRID * GRID,), in standard deviations from the picture's mean.
+    """Return the mean of each cell of a picture (GRID * GRID,), as so many times the usual difference from the median.
 
-    Light that changes everywhere alike leaves them as they are.
+    Light that changes everywhere alike leaves them as they are, and so does a spot elsewhere.
     """
     grey = cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY)
     small = cv2.resize(grey.astype(np.float32), (GRID, GRID), interpolation=cv2.INTER_AREA).astype(np.float64)
-    return np.asarray(((small - small.mean()) / (small.std() + 1.0)).ravel(), np.float64)
+    low, middle, high = np.quantile(small, (0.25, 0.5, 0.75))
+    return np.asarray(((small - middle) / (high - low + 1.0)).ravel(), np.float64)

@@ -3,6 +3,8 @@
 Scores are compared with the held-out scores of the calibration, brightness, contrast and sharpness with the training
 pictures of the bundle. Where things lie in a picture, and how often parts are rejected, no bundle says: the first parts
 on the line are the reference for that, and for whatever an older bundle does not say.
+
+A rejected part says nothing of how pictures look, because its defect changes that, unless all parts are rejected.
 """
 
 from __future__ import annotations
@@ -19,7 +21,10 @@ from rejectd.drift.change import Change, Share, Values
 from rejectd.drift.part import GRID, LOOKS, Reference
 
 _FEW = 8  # reference values, of which fewer prove nothing
+_ALL_REJECTED = 10  # more than so many in a row, and it is not the parts: their pictures count as well
+_HELD = 3 * _ALL_REJECTED  # so long a row of rejects waits for a sign that says more than that
 _SIGNS = 4  # that may alarm falsely: scores, looks, cells, rejects
+_ALMOST = 0.99
 LARGEST_BYTES = 8_000_000  # of a file: 2000 parts take 2 MB
 DAMAGED = (OSError, ValueError, KeyError, EOFError, IndexError, NotImplementedError, zipfile.BadZipFile)
 
@@ -37,15 +42,16 @@ class Watched:
         self._first_looks: list[Values] = []
         self._rejected = 0
         self._seen = 0
+        self._in_a_row = 0  # rejects
+        self._row: list[tuple[Values, Values]] = []  # looks and cells of rejects whose pictures do not count yet
         self._score: Change | None = None
         self._score_before: Values | None = None  # evidence of an earlier run
         self._cells: Change | None = None
         self._looks: Change | None = None
         self._rejects: Share | None = None
         looks = [reference.looks[name] for name in LOOKS if name in reference.looks]
-        if len(looks) == len(LOOKS) and min(map(len, looks)) >= _FEW:
-            shortest = min(map(len, looks))
-            self._looks = Change(np.stack([values[:shortest] for values in looks], axis=1))
+        if len(looks) == len(LOOKS) and len(looks[0]) >= _FEW and len(set(map(len, looks))) == 1:
+            self._looks = Change(np.stack(looks, axis=1))
 
     @property
     def learnt(self) -> float:
@@ -55,26 +61,46 @@ class Watched:
     def observe(self, score: float, threshold: float, looks: Sequence[float], cells: Values, limit: float) -> None:
         """Take one judged part. `limit`: mean number of parts until a false alarm."""
         limit /= _SIGNS
-        if score <= threshold:
+        rejected = score > threshold
+        if not rejected:
             self._watch_scores(threshold)
             if self._score:
                 self._score.observe(np.array([score]), limit)
+        if self._rejects:
+            self._rejects.observe(rejected, limit)
+        self._take_looks(np.array(looks, np.float64), cells, limit, rejected)
+        if not self._rejects:
+            self._count(rejected)
+
+    def _take_looks(self, looks: Values, cells: Values, limit: float, rejected: bool) -> None:
+        """Look at the pictures of passing parts; at those of rejects, once so many came in a row, also at the first."""
+        self._in_a_row = self._in_a_row + 1 if rejected else 0
+        self._row = [*self._row, (looks, cells)] if rejected else [(looks, cells)]
+        if not rejected or self._in_a_row > _ALL_REJECTED:
+            for before in self._row:
+                self._look(*before, limit)
+            self._row = []
+
+    def _look(self, looks: Values, cells: Values, limit: float) -> None:
+        """Take how a picture looks."""
         if self._looks:
-            self._looks.observe(np.array(looks, np.float64), limit)
-        if self._cells and self._rejects:
+            self._looks.observe(looks, limit)
+        if self._cells:
             self._cells.observe(cells, limit)
-            self._rejects.observe(score > threshold, limit)
         else:
-            self._learn(score > threshold, looks, cells)
+            self._first_cells.append(cells)
+            self._first_looks.append(looks)
 
     def signs(self, limit: float) -> Signs:
         """How near each sign is to an alarm now."""
         limit /= _SIGNS
+        rejects = self._rejects.share(limit) if self._rejects else 0.0
+        held = _ALL_REJECTED // 2 <= self._in_a_row < _HELD
         return Signs(
             score=self._score.share(limit) if self._score else np.zeros((2, 1)),
             looks=self._looks.share(limit) if self._looks else np.zeros((2, len(LOOKS))),
             cells=self._cells.share(limit) if self._cells else np.zeros((2, GRID * GRID)),
-            rejects=self._rejects.share(limit) if self._rejects else 0.0,
+            rejects=min(rejects, _ALMOST) if held else rejects,
         )
 
     def _watch_scores(self, threshold: float) -> None:
@@ -86,15 +112,18 @@ class Watched:
         before = self._score.evidence if self._score else self._score_before
         self._score = Change(passing[:, np.newaxis], before) if len(passing) >= _FEW else None
 
-    def _learn(self, rejected: bool, looks: Sequence[float], cells: Values) -> None:
+    def _count(self, rejected: bool) -> None:
         self._seen += 1
         self._rejected += rejected
-        self._first_cells.append(cells)
-        self._first_looks.append(np.array(looks, np.float64))
         if self._seen >= self._learning:
             self._finish_learning()
 
     def _finish_learning(self) -> None:
+        """The first parts are the reference from now on; where too few of them passed, learning begins again."""
+        if len(self._first_cells) < _FEW:
+            self._seen = self._rejected = 0
+            self._first_cells, self._first_looks = [], []
+            return
         self._cells = Change(np.stack(self._first_cells))
         self._rejects = Share(self._rejected, self._seen)
         self._looks = self._looks or Change(np.stack(self._first_looks))
@@ -127,7 +156,9 @@ class Watched:
             seen, rejected = (int(count) for count in arrays["counts"])
             cells, looks = arrays["cells"].astype(np.float64), arrays["looks"].astype(np.float64)
             evidence = {name: arrays[f"{name}_evidence"] for name in ("cells", "looks", "score", "rejects")}
-        if cells.shape != (seen, GRID * GRID) or looks.shape != (seen, len(LOOKS)) or not 0 <= rejected <= seen:
+        kept = len(cells)
+        fits = cells.shape == (kept, GRID * GRID) and looks.shape == (kept, len(LOOKS))
+        if not fits or not 0 <= rejected <= seen or kept > seen:
             raise ValueError("its parts do not fit together")
         self._seen, self._rejected = seen, rejected
         self._first_cells, self._first_looks = list(cells), list(looks)

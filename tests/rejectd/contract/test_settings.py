@@ -22,8 +22,8 @@ from rejectd.contract.settings import (
 NOT_TEXT = "YAML does not read this as text; put it in quotes"
 NOT_A_FILE = "is not a file; give the path of a file, relative to this settings file"
 KNOWN = (
-    "known here: line, cameras, products, stations, batch, engine, judging, drift, mqtt, metrics, evidence, journal, "
-    "page, memory_mb, state_directory, stop_timeout_s, log_level"
+    "known here: line, cameras, products, stations, batch, engine, judging, drift, mqtt, metrics, otel, evidence, "
+    "journal, page, memory_mb, state_directory, stop_timeout_s, log_level"
 )
 
 

@@ -149,3 +149,31 @@ def test_cells_do_not_change_with_the_light_and_do_with_a_spot() -> None:
     change = cells(spotted) - cells(picture)
     assert int(np.abs(change).argmax()) == 0
     assert tuple(LOOKS) == tuple(TYPICAL)
+
+
+def test_a_defect_that_changes_its_picture_is_no_change_of_light_or_place(parts: Parts) -> None:
+    parts.pass_by(300)
+    for _ in range(60):
+        parts.pass_by(2)
+        parts.watched.observe(2.0, 1.0, (10.0, 90.0, 3.0), np.full(GRID * GRID, 9.0), LIMIT)
+    shares = parts.watched.signs(LIMIT).shares
+    assert shares["rejects"] >= 1
+    assert max(shares["brightness"], shares["sharpness"], shares["place"]) < 0.5
+
+
+def test_once_all_parts_are_rejected_their_pictures_say_why(parts: Parts) -> None:
+    parts.pass_by(300)
+    parts.defective, parts.light = 1.0, -30.0
+    shares = parts.pass_by(20)
+    assert shares["brightness"] >= 1, "of the first rejects as well"
+    assert shares["rejects"] < 1, "that waits for what says more"
+    assert parts.pass_by(20)["rejects"] >= 1
+
+
+def test_learning_begins_again_where_hardly_any_part_passed() -> None:
+    watched = Watched("cell@1", reference(), 60)
+    for number in range(60):
+        watched.observe(0.5 if number % 11 == 0 else 2.0, 1.0, (120, 40, -1), np.zeros(GRID * GRID), LIMIT)
+    assert watched.learnt == 0
+    Parts(watched).pass_by(60)
+    assert watched.learnt == 1

@@ -22,7 +22,7 @@ from revdist.engines.engine import Engine
 from revdist.errors import RecipeError
 from revdist.exchange import official
 from revdist.networks.teacher import load
-from revdist.training import holdout, recalibrate, train
+from revdist.training import recalibrate, suspects, train
 
 log = logging.getLogger("revdist")
 
@@ -179,7 +179,7 @@ def _confirmed(options: argparse.Namespace) -> tuple[Path, ...] | None:
 def _write_suspects(options: argparse.Namespace, engine: Engine, product_bundle: Bundle) -> None:
     calibration = product_bundle.calibration(engine.identity)
     how = product_bundle.recipe.reading
-    holdout.write_suspects(options.suspects, engine, product_bundle.product, calibration, options.good, how)
+    suspects.write(options.suspects, engine, product_bundle.product, calibration, options.good, how)
 
 
 def _tell_recalibration(done: recalibrate.Recalibration, engine: Engine, plain: Engine) -> None:

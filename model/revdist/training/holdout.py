@@ -16,15 +16,14 @@ from pathlib import Path
 import numpy as np
 
 from revdist.bundle.bundle import Bundle
-from revdist.data import equal_pictures, fitting, images, survey
+from revdist.data import equal_pictures, images, survey
 from revdist.data import lots as blocks
 from revdist.data.lots import Block
 from revdist.data.reading import PLAIN, Reading
 from revdist.data.survey import Look
 from revdist.engines.engine import Engine
-from revdist.errors import CalibrationError, DataError, ImageError, RevdistError, TrainError
-from revdist.evaluation import evaluate, heatmaps, ties
-from revdist.files import trouble
+from revdist.errors import CalibrationError, DataError, ImageError, TrainError
+from revdist.evaluation import evaluate, ties
 from revdist.recipe import Recipe
 from revdist.thresholds import conformal, outliers
 from revdist.thresholds.conformal import Calibration
@@ -291,25 +290,3 @@ def excluded(engine: Engine, product: str, good: GoodPictures, how: Reading = PL
         else:
             records.append(Excluded(file=picture.file, sha256=picture.sha256, score=picture.score))
     return tuple(records)
-
-
-def write_suspects(
-    folder: Path, engine: Engine, product: str, calibration: Calibration, good: Path, how: Reading = PLAIN
-) -> None:
-    """Write overlays of a calibration's suspects as <place>-<stem>.png; place 1 scores highest. Raises RevdistError."""
-    root = images.good_folder(good)
-    for place, suspect in enumerate(calibration.suspects, 1):
-        if not (root / suspect.file).is_file():
-            log.warning("%s does not lie in %s: no overlay of it", suspect.file, root)
-            continue
-        picture = images.read(root / suspect.file, how)
-        inspection = engine.inspect([images.prepare(picture, engine.size(product), how.fit)], [product])
-        overlay = heatmaps.heatmap(
-            picture, fitting.over_picture(inspection.map(0), picture.shape, how.fit), calibration.threshold
-        )
-        file = folder / f"{place}-{Path(suspect.file).stem}.png"
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            file.write_bytes(images.encode_png(overlay))
-        except trouble.FILE_ERRORS as error:
-            raise trouble.error(RevdistError, error, file, "written", hint="choose another --suspects") from error

@@ -1,4 +1,4 @@
-"""revdist.training.holdout"""
+"""revdist.training.holdout and revdist.training.suspects"""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from revdist.data import images
 from revdist.engines.engine import Engine
 from revdist.errors import CalibrationError, DataError, ImageError, RevdistError
 from revdist.evaluation import evaluate
-from revdist.training import holdout
+from revdist.training import holdout, suspects
 
 
 @pytest.fixture
@@ -161,13 +161,13 @@ def test_overlays_of_suspects_are_written_in_their_order(
     good = holdout.gather(lots, "folders", ())
     (made,) = holdout.calibrations_from_pictures([engine], "cell", good, good.used, loaded.recipe)
     folder = tmp_path / "new" / "overlays"
-    holdout.write_suspects(folder, engine, "cell", made, lots)
+    suspects.write(folder, engine, "cell", made, lots)
     assert sorted(path.name for path in folder.iterdir()) == [
         f"{place}-{Path(each.file).stem}.png" for place, each in enumerate(made.suspects, 1)
     ]
     assert images.read(next(folder.iterdir())).shape == (300, 300, 3)
     with pytest.raises(RevdistError, match="cannot be written: Not a directory"):
-        holdout.write_suspects(next(folder.iterdir()) / "below", engine, "cell", made, lots)
+        suspects.write(next(folder.iterdir()) / "below", engine, "cell", made, lots)
 
 
 def test_pictures_that_were_trained_with_are_told_from_unseen_ones(

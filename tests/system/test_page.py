@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from line import Line
 from page_server import PageServer, chromium, tab_of, until
-from peers import run_command, wait_for
+from peers import Mosquitto, run_command, wait_for
 
 pytestmark = pytest.mark.system
 
@@ -20,6 +20,7 @@ def page(line: Line, cells: list[Path], strange: Path) -> Iterator[PageServer]:
     """A page beside a running line with a camera whose every second part is strange."""
     line.folder("left", [cells[50], strange], loop=True, rate_hz=4)
     line.folder("right", cells[51:53], loop=True, rate_hz=4)
+    line.settings["drift"] = {"enabled": False}  # it would rightly see that every second part is strange
     server = PageServer(line)
     line.start()
     server.start()
@@ -84,6 +85,18 @@ def test_the_page_outlives_the_service_and_says_that_it_is_away(line: Line, page
     line.start()
     wait_for(lambda: engineer.ask("/readyz").status == 200, "the line is back")
     assert page.stop() == 0
+
+
+def test_a_broker_that_is_away_is_seen_with_what_to_do(line: Line, page: PageServer, mosquitto: Mosquitto) -> None:
+    engineer = page.person()
+    mosquitto.stop()
+    wait_for(lambda: engineer.ask("/api/health").json()["problems"], "the page says so")
+    health = engineer.ask("/api/health").json()
+    assert (health["word"], health["colour"]) == ("attention", "amber")
+    assert "broker" in health["problems"][0]["problem"]
+    assert "ejector" in health["problems"][0]["advice"]
+    mosquitto.start()
+    wait_for(lambda: engineer.ask("/api/health").json()["word"] == "running", "all is well again")
 
 
 def test_the_page_yields_the_processors_to_the_line(line: Line, page: PageServer) -> None:

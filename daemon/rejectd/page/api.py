@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Annotated
+from typing import Annotated, Literal
 
 from fastapi import APIRouter, HTTPException, Path, Query, Request
 from fastapi.responses import JSONResponse, Response
@@ -106,6 +106,7 @@ class Health(BaseModel):
     problems: list[Problem]
     cameras: list[CameraHealth]
     engines: list[str]
+    clock: Literal["yes", "no", "unknown"]
     version: str | None
     run: str | None
     unpublished: int | None

@@ -15,6 +15,7 @@ from rejectd.page.line_link import AwayError
 from rejectd.page.site import VIEWER, Site
 from rejectd.page.state_word import Said, advice, say
 from rejectd.page.texts import Texts
+from rejectd.process.clock import clock_synchronised
 
 router = APIRouter(include_in_schema=False)
 _SCRIPT_TEXTS = (
@@ -76,6 +77,7 @@ def health(site: Site, text: Texts) -> dict[str, Any]:
             for one in (state["cameras"] if state else [])
         ],
         "engines": sorted({one["engine"] for one in state["products"].values()}) if state else [],
+        "clock": {1.0: "yes", 0.0: "no"}.get(clock_synchronised(), "unknown"),
         "version": status["version"] if status else None,
         "run": status["run"] if status else None,
         "unpublished": status["unpublished"] if status else None,

@@ -45,6 +45,8 @@ def test_every_word_and_advice_has_its_text_and_colour() -> None:
         "the disk does not answer: journal and evidence wait",
         "product cell: the threshold 2 is more than 1.5 times the calibrated",
         "the broker refuses",
+        "camera left, product cell: drift (light): pictures are darker",
+        "camera left: 5 of its last 20 parts were not judged, mostly overload; parts come faster",
         "something new",
     ]
     keys = [advice(problem) for problem in problems]
@@ -54,6 +56,8 @@ def test_every_word_and_advice_has_its_text_and_colour() -> None:
         "advice_disk",
         "advice_threshold",
         "advice_broker",
+        "advice_drift",
+        "advice_judging",
         "advice_log",
     ]
     assert set(keys) <= set(all_texts())

@@ -86,11 +86,12 @@ def duration(engine: Engine, recipe: Recipe, pictures: Pictures, step: Step) -> 
     kept = feature_cache.fits(engine, maps, count)
     looked = (min(ASKED, pictures.trained) + min(ASKED, pictures.held_out)) * pass_s
     judged_s = pass_s + step_s / recipe.batch / 2  # a student's pass is about half of a step's work
+    engines = 2 if engine.device.type == "cpu" else 1  # a processor's bundle is calibrated for OpenVINO too
     return Duration(
         before_s=looked + (count * pass_s if kept else 0.0),
         step_s=step_s + (0.0 if kept else recipe.batch * pass_s),
         steps=recipe.steps,
-        after_s=pictures.held_out * tiles * judged_s + _ENDING_S,
+        after_s=engines * pictures.held_out * tiles * judged_s + _ENDING_S,
     )
 
 

@@ -16,7 +16,7 @@ from starlette.exceptions import HTTPException as AnyHTTPException
 from rejectd.contract.messages import RejectdError
 from rejectd.page import api, entry, live, looking_back, orders
 from rejectd.page.line_link import AwayError, LineError
-from rejectd.page.site import BODY_BYTES, Site, address, page, texts
+from rejectd.page.site import BODY_BYTES, Site, address, page, session, texts
 
 log = logging.getLogger(__name__)
 
@@ -69,7 +69,9 @@ async def _guard(request: Request, go_on: Callable[[Request], Awaitable[Response
     site: Site = request.app.state.site
     length = request.headers.get("content-length", "0")
     response: Response
-    if not request.url.path.startswith(_PUBLIC) and not site.rates.allow(address(request)):
+    logged_in = session(request)
+    sender = logged_in.token if logged_in else address(request)  # behind a proxy all have one address
+    if not request.url.path.startswith(_PUBLIC) and not site.rates.allow(sender):
         response = JSONResponse({"detail": "too many requests"}, 429, headers={"Retry-After": "1"})
     elif not length.isdigit() or int(length) > BODY_BYTES:
         response = JSONResponse({"detail": "too large"}, 413)

@@ -25,7 +25,7 @@ COOKIE, LANGUAGE_COOKIE, THEME_COOKIE = "rejectd_session", "rejectd_language", "
 THEMES = ("auto", "light", "dark")
 BODY_BYTES = 65_536
 STATIC = resources.files("rejectd.page").joinpath("static")
-_REQUESTS_HZ, _REQUESTS_AT_ONCE = 60.0, 240.0  # of one address
+_REQUESTS_HZ, _REQUESTS_AT_ONCE = 60.0, 240.0  # of one session, or one address without
 
 PAGES = (
     ("live", "/", Role.VIEWER),

@@ -163,6 +163,17 @@ def test_a_request_that_is_too_large_is_refused(server: PageServer) -> None:
         assert b" 413 " in connection.recv(4096)
 
 
+def test_who_sends_too_much_is_refused_and_others_at_the_same_address_are_not(
+    server: PageServer, engineer: Person
+) -> None:
+    stranger = Person(server.port)
+    answers = [stranger.ask("/api/live").status for _ in range(600)]
+    assert set(answers) <= {401, 429}
+    if 429 in answers:  # the machine sends fast enough
+        assert engineer.ask("/api/live").status == 200
+    assert stranger.ask("/healthz").status == 200
+
+
 def test_an_unknown_address_is_told_so(server: PageServer, engineer: Person) -> None:
     assert engineer.ask("/nothing").status == 404
     assert engineer.ask("/api/nothing").json() == {"detail": "Not Found"}

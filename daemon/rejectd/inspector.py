@@ -25,6 +25,7 @@ from rejectd.process.systemd import starting
 from revdist.bundle import bundle as bundles
 from revdist.bundle import choice
 from revdist.data import fitting, health, images
+from revdist.data.alignment import Alignment
 from revdist.data.appearance import BRIGHTNESS
 from revdist.data.appearance import of_pixels as looks
 from revdist.data.health import Limits
@@ -76,6 +77,7 @@ class Model:
     golden: Sequence[GoldenPicture]
     fit: Fit = "stretch"  # how a picture comes to the aspect ratio of `size`
     mask: InspectionMask | None = None  # what is not inspected
+    alignment: Alignment | None = None  # brings parts to one position; None: they lie there
     limits: Limits | None = None  # of what counts as a picture; None: not known
     looks: Mapping[str, npt.NDArray[np.float64]] = field(default_factory=dict)  # values of the training pictures
 
@@ -181,6 +183,20 @@ class Inspector:
             return (prepared if model.mask is None else model.mask.cover(prepared)), model.key
         except RevdistError as error:
             raise InspectorError(str(error)) from error
+
+    def align(self, pixels: Pixels, product: str) -> Pixels:
+        """Bring the part of a picture (H, W, 3) to the position that the model in force was trained with.
+
+        Raises:
+            InspectorError: "part not found", with what is off.
+        """
+        alignment = self.models[product].alignment
+        if alignment is None:
+            return pixels
+        try:
+            return alignment.bring(pixels)
+        except RevdistError as error:
+            raise InspectorError(error.message, hint=error.hint) from error
 
     def fault(self, pixels: Pixels, product: str) -> str:
         """Why a picture (H, W, 3) shows nothing that could be judged, such as one that is black; empty if it may.
@@ -311,6 +327,7 @@ class Inspector:
             golden=golden,
             fit=bundle.recipe.fit,
             mask=bundle.mask,
+            alignment=bundle.recipe.alignment,
             limits=bundle.health,
             looks=bundle.trained_appearance,
         )

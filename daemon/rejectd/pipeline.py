@@ -167,6 +167,7 @@ class Pipeline:
     def _show(self, frame: Frame, picture: Picture) -> None:
         """Prepare the picture of a frame and queue it, or answer the frame at once."""
         stages = self._stages
+        picture = self._aligned(frame, picture)
         fault = picture.fault
         stages.metrics.picture_fault(frame.camera, fault)
         frame = self._keep(frame, picture)
@@ -190,6 +191,15 @@ class Pipeline:
             cause = Cause.STOPPING if stages.batcher.closed else Cause.OVERLOAD
             detail = "too many frames wait" if cause is Cause.OVERLOAD else ""
             self._finish(frame, unjudged(frame, cause, self._clock(), detail=detail))
+
+    def _aligned(self, frame: Frame, picture: Picture) -> Picture:
+        """Bring the part to its reference position: evidence, heat map and regions are those of that position."""
+        if picture.pixels is None or picture.fault:
+            return picture
+        try:
+            return dataclasses.replace(picture, pixels=self._stages.inspector.align(picture.pixels, frame.product))
+        except InspectorError as error:
+            return dataclasses.replace(picture, fault=str(error))
 
     def _keep(self, frame: Frame, picture: Picture) -> Frame:
         """Keep a picture for viewing and for evidence, as far as memory allows; its verdict needs neither."""

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import math
 import re
-from dataclasses import asdict, dataclass, fields, replace
-from typing import Any, Literal, cast, get_args
+from dataclasses import asdict, dataclass, field, fields, replace
+from typing import TYPE_CHECKING, Any, Literal, cast, get_args
 
 from revdist.data import lots as blocks
 from revdist.data.reading import Fit, Reading
 from revdist.data.tiles import Tiles
 from revdist.errors import RecipeError
 from revdist.thresholds.guarantee import Guarantee
+
+if TYPE_CHECKING:
+    from revdist.data.alignment import Alignment
 
 TeacherName = Literal["wide_resnet50_2", "resnet18", "resnet34", "resnet50", "efficientnet_lite0"]
 TEACHERS: tuple[str, ...] = get_args(TeacherName)
@@ -62,6 +65,8 @@ class Recipe:
     false_reject_rate: float = 0.01  # wanted: share of good parts that may be rejected
     guarantee: Guarantee = "average"  # of that rate: on average over calibrations, or with 95 % confidence
     blocks: str = ""  # pictures are held out by whole blocks: `folders`, or what a pattern's one group finds in a path
+
+    alignment: Alignment | None = field(default=None, compare=False, repr=False)  # of parts that lie shifted or turned
 
     def __post_init__(self) -> None:
         _check("teacher", self.teacher, self.teacher in TEACHERS, f"one of {', '.join(TEACHERS)}")
@@ -127,7 +132,7 @@ class Recipe:
     @property
     def reading(self) -> Reading:
         """The settings for reading pictures."""
-        return Reading(bits=self.bits, fit=self.fit)
+        return Reading(bits=self.bits, fit=self.fit, alignment=self.alignment)
 
     def for_pictures(self, count: int) -> Recipe:
         """Return the recipe for so many training pictures, or tiles: epochs become steps."""
@@ -138,11 +143,12 @@ class Recipe:
         return math.ceil(pictures / self.batch)
 
     def to_json(self) -> dict[str, Any]:
-        return asdict(self)
+        """Return everything but the alignment, whose reference is a picture: bundles keep it in a file."""
+        return asdict(replace(self, alignment=None), dict_factory=_without_alignment)
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> Recipe:
-        names = {field.name for field in fields(cls)}
+        names = {field.name for field in fields(cls)} - {"alignment"}
         if set(values) != names:
             wrong = ", ".join(sorted(set(values) ^ names))
             raise RecipeError(f"recipe: unknown or missing: {wrong}", hint="written by another version of revdist?")
@@ -153,6 +159,10 @@ class Recipe:
             return cls(**plain)
         except TypeError as error:
             raise RecipeError(f"recipe: a value has a wrong type: {error}") from error
+
+
+def _without_alignment(entries: list[tuple[str, Any]]) -> dict[str, Any]:
+    return {name: value for name, value in entries if name != "alignment"}
 
 
 def check_size(size: tuple[int, int]) -> None:

@@ -37,6 +37,7 @@ MS = 1_000_000
 MARGIN_NS = 200 * MS  # more than a busy machine needs to wake a thread
 
 
+ELSEWHERE = 67  # a picture of this brightness has its part elsewhere
 BLACK = 66  # a picture of this brightness shows nothing, as the device sees it
 SLOW = 99  # a picture of this brightness
 
@@ -60,6 +61,11 @@ class Device:
         self._worker.close()
         if self.lane:
             self.lane.close()
+
+    def align(self, pixels: Pixels, product: str) -> Pixels:
+        if pixels.max() == ELSEWHERE:
+            raise InspectorError("part not found: it lies elsewhere")
+        return pixels
 
     def fault(self, pixels: Pixels, product: str) -> str:
         return "black: as it seems" if pixels.max() == BLACK else ""
@@ -475,6 +481,15 @@ def test_a_picture_that_shows_nothing_is_the_cameras_fault_and_is_kept_counted_a
     assert rig.metrics.unhealthy.labels("c", "black")._value.get() == 3
     assert ("degraded", "black: as it seems") in [(status.state, status.reason) for status in rig.sent.states]
     assert rig.ledger.snapshot().account.balanced
+
+
+def test_a_part_that_is_not_found_is_the_cameras_fault(rig: Rig) -> None:
+    rig.capture(10, ELSEWHERE)
+    rig.wait_verdicts(2)
+    assert [(verdict.cause, verdict.detail) for verdict in rig.sent.of("c")] == [
+        (None, ""),
+        ("camera_fault", "part not found: it lies elsewhere"),
+    ]
 
 
 def test_a_camera_may_judge_whatever_it_sees(rig: Rig) -> None:

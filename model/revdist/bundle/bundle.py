@@ -4,6 +4,7 @@ bundle.json           explains the rest, with the SHA-256 of every other file
 student.safetensors   weights of bottleneck and decoder, float32
 calibration.safetensors   held-out good scores for each engine, float64, ascending
 ranges.safetensors    if calibrated for int8: the ranges of the teacher's and the student's maps
+reference.png         if parts are aligned: the reference, in grey, as it is searched for
 mask.png              if something is not inspected: white where, at the size of the model's input
 score.safetensors     if the score is the combined one: the units of its maps, float32
 golden/*.png          prepared pictures with known scores; scored again whenever the bundle is loaded
@@ -11,6 +12,7 @@ golden/*.png          prepared pictures with known scores; scored again whenever
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
@@ -30,7 +32,7 @@ from revdist.bundle.bundle_files import MANIFEST
 from revdist.bundle.manifest import GoldenVector as GoldenVector
 from revdist.bundle.manifest import TeacherId as TeacherId
 from revdist.bundle.manifest import check as check_manifest
-from revdist.data import appearance, health, images, inspection_mask
+from revdist.data import alignment, appearance, health, images, inspection_mask
 from revdist.data.appearance import Appearance
 from revdist.data.health import Limits
 from revdist.data.inspection_mask import InspectionMask
@@ -46,11 +48,13 @@ from revdist.thresholds import conformal
 from revdist.thresholds.conformal import Calibration
 
 SCHEMA = 6
-READABLE = (2, 3, 4, 5, SCHEMA)
+ALIGNED_SCHEMA = 7  # of bundles with an alignment, which older programs must refuse
+READABLE = (2, 3, 4, 5, SCHEMA, ALIGNED_SCHEMA)
 STUDENT = "student.safetensors"
 CALIBRATION = "calibration.safetensors"
 RANGES = "ranges.safetensors"
 MASK = "mask.png"
+REFERENCE = "reference.png"
 SCORE = "score.safetensors"
 _TOLERANCES = {"float32": 2e-3}  # relative, between processors; scores of wrong weights differ by far more
 _TOLERANCE_ELSE = 2e-2  # relative, for 8 bits or 8-bit mantissas: now and then a value is rounded to the other side
@@ -143,7 +147,7 @@ def read(path: Path, *, weights: bool = True) -> Bundle:
             path=path,
             product=manifest["product"],
             size=(size := _size(manifest["size"], recipe := _recipe(manifest))),
-            recipe=recipe,
+            recipe=_aligned(recipe, manifest, files, path),
             teacher=TeacherId(**manifest["teacher"]),
             fingerprint=manifest["fingerprint"],
             trained_on=frozenset(manifest["trained_on"]),
@@ -269,6 +273,21 @@ def _combination(manifest: dict[str, Any], recipe: Recipe, files: dict[str, byte
     if SCORE not in files:
         raise ValueError(f"files.{SCORE} is missing")
     return score_file.read(files[SCORE], SCORE, recipe, manifest["teacher"]["name"])
+
+
+def _aligned(recipe: Recipe, manifest: dict[str, Any], files: Mapping[str, bytes], path: Path) -> Recipe:
+    entry: dict[str, Any] | None = manifest["alignment"]
+    if (entry is not None) != (manifest["schema"] == ALIGNED_SCHEMA):
+        raise ValueError(f"schema {manifest['schema']} does not go with {'an' if entry else 'no'} alignment")
+    if entry is None:
+        return recipe
+    if entry["file"] not in files:
+        raise ValueError(f"files.{entry['file'][:60]} is missing")
+    try:
+        reference = images.decode(files[entry["file"]], path / entry["file"])
+    except ImageError as error:
+        raise ValueError(error.message) from error
+    return dataclasses.replace(recipe, alignment=alignment.restored(reference, entry, path / entry["file"]))
 
 
 def _golden(entries: list[dict[str, Any]], files: dict[str, bytes]) -> tuple[GoldenVector, ...]:

@@ -51,6 +51,19 @@ class Score:
     pictures: int  # that its statistics are of: good ones, which the student was trained with
 
 
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class AlignmentId:
+    """How parts that lie shifted or turned are brought to the reference position."""
+
+    file: str  # the reference, relative to the bundle
+    size: tuple[int, int]  # (height, width) of pictures
+    area: tuple[int, int, int, int]  # x, y, width, height
+    shift_px: float
+    angle_deg: float
+    scale: float
+    quality: float
+
+
 _CALIBRATION: Mapping[str, Any] = {
     "false_reject_rate": float,
     "guarantee": Guarantee,
@@ -84,6 +97,7 @@ _MANIFEST: Mapping[str, Any] = {
     "golden": list[GoldenVector],
     "golden_scores": dict[str, dict[str, float]],
     "mask": MaskId | None,
+    "alignment": AlignmentId | None,  # from schema 7 on
     "ranges_from": list[str],
     "score": Score | None,
     "files": dict[str, str],
@@ -95,6 +109,7 @@ _OPTIONAL: dict[str, Any] = {  # older bundles lack them
     "pixels": {},
     "statistics": {},
     "mask": None,
+    "alignment": None,
     "score": None,
 }
 

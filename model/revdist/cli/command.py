@@ -231,6 +231,12 @@ def _add_train(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seed", type=int, metavar="N", help=f"(default: {plain.seed})")
     budget = "train in this time at most, such as 90s, 10m or 2h: steps, then student, then size are planned for it"
     parser.add_argument("--budget", type=typed.duration, metavar="TIME", help=budget)
+    reference = "a picture whose part lies right: parts that lie shifted or turned are brought to its position"
+    parser.add_argument("--align", type=Path, metavar="FILE", help=reference)
+    area = "where the part lies in that picture, pixels (default: all of it)"
+    parser.add_argument("--align-area", type=typed.area, metavar="X,Y,W,H", help=area)
+    limits = "most that a part may lie off: pixels, degrees and share of its size (default: 20,5,0)"
+    parser.add_argument("--align-limits", type=typed.limits, metavar="PX,DEG,SHARE", help=limits)
     masked = "what is not inspected, such as a serial number: a picture (not 0 where it is masked), or polygons as YAML"
     parser.add_argument("--mask", type=Path, metavar="FILE", help=masked)
     smallest = "smallest defect that must be seen, such as 12 (pixels of the pictures) or 0.3mm: the input size follows"

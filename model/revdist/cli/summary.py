@@ -25,6 +25,8 @@ def bundle(product_bundle: Bundle) -> Iterator[str]:
     scales = ", ".join(map(str, recipe.scales))
     yield f"student      {recipe.student}, bottleneck {recipe.bottleneck}"
     yield f"map          scales {scales}, combine {recipe.combine}, score {recipe.score}"
+    if recipe.alignment:
+        yield f"alignment    {recipe.alignment.told}"
     if product_bundle.mask:
         yield f"mask         {product_bundle.mask.share:.1%} of the picture is not inspected"
     yield f"quality      {', '.join(f'{name} {value:.6g}' for name, value in product_bundle.quality.items())}"

@@ -19,10 +19,10 @@ from revdist.data import images
 from revdist.data.defect_size import Defect
 from revdist.engines import backend
 from revdist.engines.engine import Engine
-from revdist.errors import RecipeError
+from revdist.errors import RecipeError, RevdistError
 from revdist.exchange import official
 from revdist.networks.teacher import load
-from revdist.training import recalibrate, suspects, train
+from revdist.training import aligning, recalibrate, suspects, train
 
 log = logging.getLogger("revdist")
 
@@ -45,6 +45,7 @@ def run_train(options: argparse.Namespace) -> int:
         confirm=_confirmed(options),
         go_on=options.go_on,
         mask=options.mask,
+        align=_align(options),
     )
     teacher = load(options.teacher, options.teacher_weights)
     trained = train.train(job, teacher, device=options.device)
@@ -54,6 +55,15 @@ def run_train(options: argparse.Namespace) -> int:
         engine = Engine(teacher, device=options.device)
         _write_suspects(options, engine, bundle.load(trained.path, engine))
     return 0
+
+
+def _align(options: argparse.Namespace) -> aligning.Align | None:
+    if options.align is None:
+        if options.align_area or options.align_limits:
+            raise RevdistError("--align-area and --align-limits need a reference", hint="give --align FILE too")
+        return None
+    limits = dict(zip(("shift_px", "angle_deg", "scale"), options.align_limits or (), strict=False))
+    return aligning.Align(reference=options.align, area=options.align_area, **limits)
 
 
 def run_import_rd4ad(options: argparse.Namespace) -> int:

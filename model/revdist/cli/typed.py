@@ -52,3 +52,23 @@ def extent(text: str) -> tuple[float, str]:
         return float(text.removesuffix(unit)), unit or "px"
     except ValueError:
         raise argparse.ArgumentTypeError(f"{text!r} is no length, write 12 (pixels) or 0.3mm") from None
+
+
+def area(text: str) -> tuple[int, int, int, int]:
+    """Parse x,y,width,height."""
+    parts = text.split(",")
+    if len(parts) != 4 or not all(part.strip().isdigit() for part in parts):
+        raise argparse.ArgumentTypeError(f"{text!r} is no area, write X,Y,WIDTH,HEIGHT")
+    x, y, width, height = (int(part) for part in parts)
+    return x, y, width, height
+
+
+def limits(text: str) -> tuple[float, ...]:
+    """Parse one to three numbers of 0 or more."""
+    try:
+        numbers_given = tuple(float(part) for part in text.split(","))
+    except ValueError:
+        numbers_given = ()
+    if not 1 <= len(numbers_given) <= 3 or not all(0 <= number < 1e6 for number in numbers_given):
+        raise argparse.ArgumentTypeError(f"{text!r} are no limits, write such as 20,5,0")
+    return numbers_given

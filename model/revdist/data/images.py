@@ -55,7 +55,8 @@ def read(path: Path, how: Reading = PLAIN) -> Pixels:
 def decode(content: bytes, path: Path, how: Reading = PLAIN) -> Pixels:
     """Decode a picture file's content as `read` does. Raises ImageError with `path`, which is for the error alone."""
     try:
-        return pictures.decode(content, _limits(), bits=how.bits)
+        decoded = pictures.decode(content, _limits(), bits=how.bits)
+        return decoded if how.alignment is None else how.alignment.bring(decoded)
     except ImageError as error:
         raise ImageError(f"{trouble.shown(path)}: {error.message}", hint=error.hint) from error
 

@@ -91,7 +91,13 @@ def read(path: Path, how: Reading) -> images.Pixels:
             "%s: no 16-bit value is over %d: it looks like %d-bit data, and is taken over all 16 bits",
             trouble.shown(path), highest, pictures.usual_bits(highest),
         )  # fmt: skip
-    return _seen(stored, path, how)
+    seen = _seen(stored, path, how)
+    if how.alignment is None:
+        return seen
+    try:
+        return how.alignment.bring(seen)
+    except ImageError as error:
+        raise ImageError(f"{trouble.shown(path)}: {error.message}", hint=error.hint) from error
 
 
 def _seen(stored: pictures.Values, path: Path, how: Reading) -> images.Pixels:

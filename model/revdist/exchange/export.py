@@ -220,6 +220,8 @@ def _metadata(product_bundle: Bundle) -> dict[str, str]:
     versions |= {f"exported.{name}": importlib.metadata.version(name) for name in ("rejectd", "torch", "onnx")}
     fit = product_bundle.recipe.fit
     preprocessing = images.PREPROCESSING if fit == "stretch" else f"{images.PREPROCESSING}, {fit} to the aspect ratio"
+    if product_bundle.recipe.alignment:
+        preprocessing += f", after alignment to the bundle's {bundle.REFERENCE}"
     identity = {"product": product_bundle.product, "bundle_sha256": product_bundle.digest}
     identity |= {"preprocessing": preprocessing}
     identity |= {"teacher": product_bundle.teacher.name, "teacher_sha256": product_bundle.teacher.sha256}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib.metadata
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -114,7 +115,8 @@ def _golden(bundle: Bundle, engine: Engine, calibration: Calibration) -> tuple[C
         Chosen(name=golden.file, path=bundle.path / golden.file, mask=None, defective=golden.kind == "scratch")
         for golden in bundle.golden
     ]
-    return _shown(bundle, engine, calibration, chosen)
+    plain = dataclasses.replace(bundle, recipe=dataclasses.replace(bundle.recipe, alignment=None))
+    return _shown(plain, engine, calibration, chosen)  # golden pictures are prepared: their parts lie right
 
 
 def _shown(bundle: Bundle, engine: Engine, calibration: Calibration, chosen: Sequence[Chosen]) -> tuple[Case, ...]:

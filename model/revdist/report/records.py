@@ -97,6 +97,7 @@ def provenance(figures: Figures) -> Markup:
             "Not inspected",
             f"{bundle.mask.share:.1%} of the picture, hatched in heat maps" if bundle.mask else "nothing",
         ),
+        ("Alignment", bundle.recipe.alignment.told if bundle.recipe.alignment else "none"),
         ("Training data fingerprint (SHA-256)", tag("code", bundle.fingerprint)),
         ("Held-out data fingerprint (SHA-256)", tag("code", figures.calibration.fingerprint)),
     ]
@@ -112,6 +113,7 @@ def provenance(figures: Figures) -> Markup:
     recipe = [
         (field.name.replace("_", " "), _plain(getattr(bundle.recipe, field.name)))
         for field in dataclasses.fields(bundle.recipe)
+        if field.name != "alignment"
     ]
     quality = [(name.replace("_", " "), f"{value:.6g}") for name, value in bundle.quality.items()]
     return section(

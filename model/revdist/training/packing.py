@@ -192,8 +192,10 @@ def write(path: Path, parts: BundleParts, *, replace: bool) -> None:
         files[bundle.SCORE] = score_file.content(parts.combination)
     files |= {vector.file: images.encode_png(pixels) for vector, pixels in parts.golden}
     files |= {bundle.MASK: parts.mask.png()} if parts.mask else {}
+    aligned = parts.recipe.alignment
+    files |= {bundle.REFERENCE: images.encode_png(images.to_rgb(aligned.reference))} if aligned else {}
     manifest = {
-        "schema": bundle.SCHEMA,
+        "schema": bundle.ALIGNED_SCHEMA if aligned else bundle.SCHEMA,
         "product": parts.product,
         "size": parts.recipe.size,
         "picture_size": parts.picture_size,
@@ -212,6 +214,8 @@ def write(path: Path, parts: BundleParts, *, replace: bool) -> None:
     }
     if parts.mask:
         manifest["mask"] = {"file": bundle.MASK, "fill": parts.mask.fill}
+    if aligned:
+        manifest["alignment"] = aligned.to_json(bundle.REFERENCE)
     bundle_files.commit(path, manifest, files, replace=replace)
 
 

@@ -10,7 +10,7 @@ import math
 import threading
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -31,7 +31,8 @@ from revdist.networks.moving_average import Average
 from revdist.networks.teacher import Teacher, load_last_stage
 from revdist.recipe import Recipe, check_product
 from revdist.scoring import detector
-from revdist.training import confirmation, holdout, packing, score_units, steadiness, timing
+from revdist.training import aligning, confirmation, holdout, packing, score_units, steadiness, timing
+from revdist.training.aligning import Align
 from revdist.training.checkpoint import Checkpoint, Sides, recipe_of_stopped, sides_of_stopped
 from revdist.training.feature_cache import Source
 from revdist.training.inspected import Inspected
@@ -60,6 +61,7 @@ class Job:
     asked: frozenset[str] = frozenset()  # settings that a budget must not change
     confirm: tuple[Path, ...] | None = None  # held-out outliers that a person has confirmed; (): all, None: none
     go_on: bool = False  # continue a stopped run even if pictures have changed since
+    align: Align | None = None  # None: parts lie where they should
     mask: Path | None = None  # what is not inspected: a picture, or polygons as YAML or JSON
 
 
@@ -71,6 +73,8 @@ def train(job: Job, teacher: Teacher, *, device: str = "auto") -> Bundle:
     begun_s = time.monotonic()
     _check(job, teacher)
     good = holdout.gather(job.good, job.recipe.blocks, job.exclude, how=job.recipe.reading)
+    alignment = aligning.alignment_of(job.align, good.used, job.recipe.reading)
+    job = replace(job, recipe=replace(job.recipe, alignment=alignment))
     drawn = inspection_mask.read(job.mask, good.looks) if job.mask else None
     confirmed = confirmation.confirmed(job.confirm, good.root)  # a mistyped name is reported before the work
     engine = Engine(teacher, device=device)
@@ -83,6 +87,7 @@ def train(job: Job, teacher: Teacher, *, device: str = "auto") -> Bundle:
     with steadiness.deterministic(), steadiness.stop_on_signal() as stop:
         pictures_count = Pictures(trained=len(fitted), held_out=len(held_out))
         recipe, pace = _planned(job, engine, teacher, pictures_count, stopped, begun_s)
+        recipe = replace(recipe, alignment=alignment)  # a planned recipe may come from a file, without it
         student = make_student(recipe, teacher, engine.device)
         fingerprint = images.fingerprint(good.with_copies)
         readable = evaluate.read_prepared(  # read held-out pictures too, so that an error does not come after hours
@@ -94,6 +99,7 @@ def train(job: Job, teacher: Teacher, *, device: str = "auto") -> Bundle:
             log.info("the mask leaves out %.1f %% of the picture", 100 * mask.share)
         run = {"product": job.product, "teacher": teacher.sha256, "data": fingerprint, "engine": engine.identity}
         run |= {"mask": mask.digest} if mask else {}
+        run |= {"alignment": recipe.alignment.digest} if recipe.alignment else {}
         sides = Sides(
             trained={good.name(path): images.content_hash(path) for path in fitted},
             held_out={good.name(path): images.content_hash(path) for path in held_out},

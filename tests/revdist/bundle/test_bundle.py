@@ -133,7 +133,7 @@ def test_a_newer_schema_and_another_preprocessing_are_refused(tiny_copy: Path) -
     with pytest.raises(BundleError, match="made for preprocessing 'cubic'"):
         bundle.read(tiny_copy)
     _change_manifest(tiny_copy, lambda manifest: manifest.update(schema=99))
-    with pytest.raises(BundleError, match="schema 99, this revdist reads 2 to 6; use a matching revdist"):
+    with pytest.raises(BundleError, match="schema 99, this revdist reads 2 to 7; use a matching revdist"):
         bundle.read(tiny_copy)
 
 

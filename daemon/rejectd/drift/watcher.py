@@ -31,6 +31,7 @@ _YEAR_S = 365.25 * 86_400
 _LEAST_RATE_HZ = 0.01  # parts of a line that has hardly begun
 _RATE_AFTER_S = 60.0  # until then the rate is not measured, but taken to be
 _RATE_AT_FIRST_HZ = 10.0
+_SURE = 20  # parts in a row that must speak for another cause before it is named instead
 _OVER = 0.5  # a change is over when no sign has this share of the evidence for an alarm
 
 
@@ -64,6 +65,7 @@ class DriftWatcher:
         self._queue: queue.Queue[Part | None] = queue.Queue(_WAITING)
         self._watched: dict[tuple[str, str], Watched] = {}  # by camera and product
         self._changed: dict[tuple[str, str], Drifted] = {}
+        self._otherwise: Counter[tuple[str, str]] = Counter()  # parts in a row that spoke for another cause
         self._counts: Counter[str] = Counter()
         self._since_s: dict[str, float] = {}
         self._written_s = clock()
@@ -145,6 +147,11 @@ class DriftWatcher:
             self._metrics.drift_evidence.labels(part.camera, sign).set(share)
         named = cause(signs, _OVER if before else 1.0)
         now = Drifted(product=part.product, cause=named[0], sentence=named[1]) if named else None
+        if before and now and now.cause is not before.cause:
+            self._otherwise[key] += 1
+            now = now if self._otherwise[key] > _SURE else before
+        if not before or not now or now is not before:
+            self._otherwise.pop(key, None)
         for possible in DriftCause:
             self._metrics.drift.labels(part.camera, possible).set(now is not None and now.cause is possible)
         others = {other: changed for other, changed in self._changed.items() if other[0] != part.camera}

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from prometheus_client import CollectorRegistry
 
+from rejectd.contract.messages import DriftCause
 from rejectd.contract.settings import Drift
 from rejectd.drift.part import Part
 from rejectd.drift.watcher import DriftWatcher
@@ -161,3 +162,16 @@ def test_a_disk_that_takes_nothing_is_told(rig: Rig, tmp_path: Path, caplog: pyt
     rig.pass_by(2)
     rig.watcher.keep()
     assert "cannot be kept" in caplog.text
+
+
+def test_a_cause_is_not_taken_back_for_a_few_parts_that_look_otherwise(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    causes = [(DriftCause.DIRT, "a")] * 5 + [(DriftCause.SHIFT, "b")] * 20 + [(DriftCause.DIRT, "a")]
+    causes += [(DriftCause.SHIFT, "b")] * 21
+    told = iter(causes)
+    monkeypatch.setattr("rejectd.drift.watcher.cause", lambda *_: next(told))
+    rig.pass_by(46)
+    assert "(dirt)" in str(rig.watcher.problems())
+    rig.pass_by(1)
+    assert "(shift)" in str(rig.watcher.problems())

@@ -18,13 +18,14 @@ from revdist.engines.engine import Engine
 from revdist.errors import TrainError
 from revdist.evaluation.look import ASKED
 from revdist.recipe import STRIDE, Recipe
-from revdist.training import feature_cache
+from revdist.training import feature_cache, score_units
 
 STEPS_SHARE = 1 / 3  # of the recipe's steps: before fewer, a smaller student or size is tried
 SMALLEST_SIDE = 128  # pixels: smallest side that a budget may choose
 FEWEST_STEPS = 10
 PLANNED = 0.85  # share of a budget that is planned; the rest is for errors of measurement
 _PASSES = 8  # pictures of a measured teacher pass
+_SCORE_PASSES = 3  # of the pictures trained with, for the combined score: two, with products of matrices
 _ENDING_S = 3.0  # s for golden pictures and files
 
 Step = Callable[[Sequence[torch.Tensor]], float]
@@ -87,11 +88,12 @@ def duration(engine: Engine, recipe: Recipe, pictures: Pictures, step: Step) -> 
     looked = (min(ASKED, pictures.trained) + min(ASKED, pictures.held_out)) * pass_s
     judged_s = pass_s + step_s / recipe.batch / 2  # a student's pass is about half of a step's work
     engines = 2 if engine.device.type == "cpu" else 1  # a processor's bundle is calibrated for OpenVINO too
+    measured = _SCORE_PASSES * len(score_units.chosen(range(pictures.trained))) if recipe.score == "combined" else 0
     return Duration(
         before_s=looked + (count * pass_s if kept else 0.0),
         step_s=step_s + (0.0 if kept else recipe.batch * pass_s),
         steps=recipe.steps,
-        after_s=engines * pictures.held_out * tiles * judged_s + _ENDING_S,
+        after_s=(engines * pictures.held_out + measured) * tiles * judged_s + _ENDING_S,
     )
 
 

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import argparse
+from dataclasses import replace
 
 import pytest
 
 from revdist.cli import typed
+from revdist.engines.engine import Engine
 from revdist.errors import TrainError
 from revdist.recipe import Recipe
 from revdist.training import timing
-from revdist.training.timing import Duration
+from revdist.training.timing import Duration, Pictures
 
 WHOLE = Recipe(steps=300, size=(256, 256))
 
@@ -77,3 +79,13 @@ def test_a_budget_is_written_with_its_unit(text: str, seconds: float) -> None:
 def test_a_budget_that_is_no_time_is_refused(text: str) -> None:
     with pytest.raises(argparse.ArgumentTypeError, match=r"is no time|must be over 0"):
         typed.duration(text)
+
+
+def test_the_combined_score_takes_passes_of_the_pictures_trained_with(engine: Engine) -> None:
+    recipe = Recipe(teacher="efficientnet_lite0", student="slim", size=(64, 64), steps=1, batch=1)
+    pictures = Pictures(trained=10_000, held_out=1)
+    combined = replace(recipe, score="combined")
+    plain_s, longer_s = (
+        timing.duration(engine, wanted, pictures, lambda _taught: 0.0).after_s for wanted in (recipe, combined)
+    )
+    assert longer_s > plain_s + 0.2, "the time of 1,500 passes is no rounding"

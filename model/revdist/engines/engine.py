@@ -15,13 +15,13 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from types import MappingProxyType
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import nn
 
-from revdist.data.inspection_mask import InspectionMask
 from revdist.data.tiles import Size, Tiles
 from revdist.engines import memory
 from revdist.engines.backend import OPENVINO, TORCH, target
@@ -45,6 +45,9 @@ from revdist.errors import ImageError, RevdistError
 from revdist.networks.teacher import Teacher
 from revdist.recipe import check_size
 from revdist.scoring import detector
+
+if TYPE_CHECKING:  # it needs OpenCV, which a bare machine with a GPU lacks
+    from revdist.data.inspection_mask import InspectionMask
 
 
 class Engine:

@@ -7,18 +7,21 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import nn
 
-from revdist.data.inspection_mask import InspectionMask
 from revdist.data.tiles import Tiles
 from revdist.engines.openvino import compiled
 from revdist.engines.processor import quantised
 from revdist.scoring import detector
 from revdist.scoring.combination import Combination
+
+if TYPE_CHECKING:  # it needs OpenCV, which a bare machine with a GPU lacks
+    from revdist.data.inspection_mask import InspectionMask
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,12 +5,16 @@ B pictures, T tiles of each, C channels, H W of a map, h w of the picture, h' w'
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import torch
 
-from revdist.data.inspection_mask import InspectionMask
 from revdist.data.tiles import Tiles
 from revdist.engines.openvino.onnx_graph import Graph, onnx_package
 from revdist.scoring import detector
+
+if TYPE_CHECKING:  # it needs OpenCV, which a bare machine with a GPU lacks
+    from revdist.data.inspection_mask import InspectionMask
 
 
 def normalised(

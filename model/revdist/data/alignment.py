@@ -25,6 +25,7 @@ from revdist.data.pictures import Pixels
 from revdist.errors import DataError, ImageError
 
 Grey = npt.NDArray[np.float32]  # (h, w)
+Mask = npt.NDArray[np.bool_]  # (H, W)
 Matrix = npt.NDArray[np.float64]  # (2, 3): places in the reference -> places in a picture
 
 SIDE = 320  # pixels of the longer side that a picture is searched at
@@ -81,13 +82,22 @@ class Alignment:
 
         Raises ImageError for a picture of another size, or whose part is not found within the limits.
         """
-        matrix, placement = self._find(pixels)
-        self._check(placement)
+        matrix = self._found(pixels)
         flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
         height, width = self.size
         brought = cv2.warpAffine(pixels, matrix, (width, height), flags=flags, borderMode=cv2.BORDER_REPLICATE)
         brought.flags.writeable = False
         return np.asarray(brought, np.uint8)
+
+    def bring_mask(self, mask: Mask, pixels: Pixels) -> Mask:
+        """Return the mask (h, w) of a picture (H, W, 3), moved as `bring` moves the picture: bool (H, W).
+
+        What was outside is not marked. Raises ImageError as `bring`.
+        """
+        matrix = self._found(pixels)
+        height, width = self.size
+        marked = cv2.resize(mask.astype(np.uint8) * 255, (width, height), interpolation=cv2.INTER_LINEAR_EXACT)
+        return cv2.warpAffine(marked, matrix, (width, height), flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP) > 127
 
     def checked(self, pixels: Pixels) -> Placement:
         """Return where the part of a picture (H, W, 3) lies, within the limits. Raises ImageError as `bring`."""
@@ -98,6 +108,12 @@ class Alignment:
     def locate(self, pixels: Pixels) -> Placement:
         """Return where the part of a picture (H, W, 3) lies, whatever the limits. Raises ImageError as `bring`."""
         return self._find(pixels)[1]
+
+    def _found(self, pixels: Pixels) -> Matrix:
+        """Return how a part within the limits is moved."""
+        matrix, placement = self._find(pixels)
+        self._check(placement)
+        return matrix
 
     def _find(self, pixels: Pixels) -> tuple[Matrix, Placement]:
         if pixels.shape[:2] != self.size:

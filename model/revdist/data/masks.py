@@ -7,6 +7,8 @@ mask is refused with the file and the reason, because a misread mask gives wrong
 from __future__ import annotations
 
 import io
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import TypeAlias
 
@@ -15,7 +17,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from revdist.data import images, picture_headers, pictures
-from revdist.data.reading import Fit
+from revdist.data.reading import Fit, Reading
 from revdist.errors import ImageError
 from revdist.files import trouble
 
@@ -27,10 +29,17 @@ NEAR = 0.25  # of the highest value: how far a JPEG's noise goes
 EXPECTED = "a mask is 0 for background, and any other value where it is defective"
 
 
-def read(path: Path, size: images.Size, picture: tuple[int, int] | None = None, fit: Fit = "stretch") -> Mask:
+def read(
+    path: Path,
+    size: images.Size,
+    picture: tuple[int, int] | None = None,
+    fit: Fit = "stretch",
+    move: Callable[[Mask], Mask] | None = None,
+) -> Mask:
     """Read a mask at the model's input size, bool (h, w): resized like a picture, then thresholded at one half.
 
-    `picture`: (height, width) of the picture that it belongs to. Raises ImageError that names the file and the reason.
+    `picture`: (height, width) of the picture that it belongs to; `move`: see `mover`.
+    Raises ImageError that names the file and the reason.
     """
     defective = decode(path)
     height, width = defective.shape
@@ -38,8 +47,22 @@ def read(path: Path, size: images.Size, picture: tuple[int, int] | None = None, 
         raise _error(
             path, f"is {width}x{height} pixels, its picture {picture[1]}x{picture[0]}: another shape", "draw it anew"
         )
+    if move is not None:
+        defective = move(defective)
     levels = np.where(defective, 255, 0).astype(np.uint8)
     return np.asarray(images.prepare_mask(images.to_rgb(levels), size, fit)[..., 0] > 127)
+
+
+def mover(picture: Path, how: Reading) -> Callable[[Mask], Mask] | None:
+    """Return what moves the mask of a picture as its part is moved to the reference position; None if none is moved.
+
+    Raises ImageError where the picture cannot be read, or its part is not found.
+    """
+    alignment = how.alignment
+    if alignment is None:
+        return None
+    pixels = images.read(picture, replace(how, alignment=None))
+    return lambda mask: alignment.bring_mask(mask, pixels)
 
 
 def decode(path: Path) -> Mask:

@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from revdist.data import images, masks, survey
-from revdist.data.reading import PLAIN, Fit, Reading
+from revdist.data.reading import PLAIN, Reading
 from revdist.engines.engine import Engine
 from revdist.engines.loaded_product import Inspection
 from revdist.errors import DataError, ImageError
@@ -119,7 +119,7 @@ def inspect_labelled(engine: Engine, product: str, root: Path, how: Reading = PL
     """
     samples = images.labelled_pictures(root)
     masked = all(sample.mask is not None for sample in samples if sample.defective)
-    marked = _masks(samples, engine.size(product), how.fit) if masked else None  # before hours of inspection
+    marked = _masks(samples, engine.size(product), how) if masked else None  # before hours of inspection
     batch_scores, maps = [], []
     begun = time.perf_counter()
     for chunk, inspection in inspections(engine, product, [sample.path for sample in samples], how):
@@ -161,7 +161,7 @@ def measure(inspected: Inspected, calibration: Calibration) -> Evaluation:
     )
 
 
-def _masks(samples: Sequence[images.Sample], size: images.Size, fit: Fit) -> npt.NDArray[np.bool_]:
+def _masks(samples: Sequence[images.Sample], size: images.Size, how: Reading) -> npt.NDArray[np.bool_]:
     """Return where samples are defective (n, h, w); the log names masks that are empty or full.
 
     Raises ImageError that names all masks that cannot be read, DataError where all are empty.
@@ -170,7 +170,8 @@ def _masks(samples: Sequence[images.Sample], size: images.Size, fit: Fit) -> npt
     defective = np.zeros((len(samples), *size), bool)
 
     def read(path: Path) -> npt.NDArray[np.bool_]:
-        return masks.read(path, size, survey.size_of(samples[rows[path]].path), fit)
+        picture = samples[rows[path]].path
+        return masks.read(path, size, survey.size_of(picture), how.fit, masks.mover(picture, how))
 
     for path, mask in zip(rows, survey.each_of(list(rows), read), strict=True):
         defective[rows[path]] = mask

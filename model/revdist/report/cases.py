@@ -87,7 +87,8 @@ def show(
     anomaly_map = fitting.over_picture(inspection.map(0), picture.shape, how.fit)
     score, threshold = float(inspection.scores[0]), calibration.threshold
     small = fitted(picture, SIDE)
-    mask = masks.read(chosen.mask, (small.shape[0], small.shape[1])) if chosen.mask else None
+    size, move = (small.shape[0], small.shape[1]), masks.mover(chosen.path, how) if chosen.mask else None
+    mask = masks.read(chosen.mask, size, move=move) if chosen.mask else None
     tiny = fitted(picture, SMALL)
     heat = heatmaps.heatmap(small, anomaly_map, threshold)
     if left_out := engine.mask(product):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -16,6 +17,7 @@ from revdist.bundle.bundle import Bundle
 from revdist.data import alignment, images, painted_defects
 from revdist.data.alignment import Alignment
 from revdist.data.images import Pixels
+from revdist.data.reading import Reading
 from revdist.engines.engine import Engine
 from revdist.errors import BundleError, DataError, ImageError
 from revdist.evaluation import evaluate, measures
@@ -165,6 +167,38 @@ def test_an_aligned_product_tells_defects_that_are_lost_without_alignment(
         )
     print(f"image AUROC {aurocs[0]:.3f} aligned, {aurocs[1]:.3f} not")
     assert aurocs[0] > aurocs[1] + 0.05
+
+
+def _marked(x: float = 0.0, y: float = 0.0, angle_deg: float = 0.0) -> Pixels:
+    """A mask of a bar on the cell, which lies as the cell does."""
+    cell = np.zeros((300, 300, 3), np.uint8)
+    cell[60:90, 100:220] = 255
+    return np.where(_placed(cell, x, y, angle_deg)[..., :1] > 127, 255, 0).astype(np.uint8)[..., 0]
+
+
+def test_the_mask_of_a_labelled_defect_is_moved_as_its_picture_is(
+    bundle_aligned: Bundle, lite0: teacher.Teacher, cells: list[Pixels], tmp_path: Path
+) -> None:
+    for folder in ("test/bar", "ground_truth/bar"):
+        (tmp_path / folder).mkdir(parents=True)
+    _write(tmp_path / "test" / "good", cells[20:22], 4)
+    places = [(0.0, 0.0, 0.0), (25.0, -20.0, 7.0), (-28.0, 14.0, -6.0)]
+    for number, place in enumerate(places):
+        (tmp_path / "test" / "bar" / f"{number}.png").write_bytes(images.encode_png(_placed(cells[22], *place)))
+        mask = cv2.resize(_marked(*place), (SIDE // 2, SIDE // 2), interpolation=cv2.INTER_NEAREST)  # drawn smaller
+        assert cv2.imwrite(str(tmp_path / "ground_truth" / "bar" / f"{number}_mask.png"), mask)
+    engine = Engine(lite0, device="cpu")
+    bundle.load(bundle_aligned.path, engine)
+
+    def overlaps(how: Reading) -> list[float]:
+        inspected = evaluate.inspect_labelled(engine, "cell", tmp_path, how)
+        assert inspected.pixelwise is not None
+        still, *moved = inspected.pixelwise.masks[inspected.defective]
+        return [float((still & one).sum() / (still | one).sum()) for one in moved]
+
+    reading = bundle_aligned.recipe.reading
+    assert min(overlaps(reading)) > 0.85
+    assert max(overlaps(replace(reading, alignment=None))) < 0.5
 
 
 def test_a_bundle_keeps_its_alignment_and_older_programs_refuse_it(

@@ -28,9 +28,9 @@ def need_aravis() -> None:
     from peers import need_peer
 
     try:
-        from rejectd.cameras.genicam.aravis import library
+        from rejectd.cameras.genicam.aravis import bindings
 
-        library()
+        bindings()
     except Exception as error:
         need_peer(False, f"Aravis ({error})")
 

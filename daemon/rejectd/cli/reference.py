@@ -19,32 +19,17 @@ from rejectd.contract.fields import Group, declared, kind
 from rejectd.contract.messages import GOLDEN, CameraState, Cause, Decision, RejectdError
 from rejectd.contract.requests import REQUESTS
 from rejectd.contract.settings import (
-    AravisCamera,
-    FolderCamera,
-    GentlCamera,
     ListedCamera,
     Product,
-    PylonCamera,
-    RegionCamera,
     Settings,
     Station,
-    V4l2Camera,
-    VideoCamera,
 )
 from rejectd.ledger import Snapshot
 from rejectd.metrics import SERIES, Metrics
 from rejectd.stations import Fate
 from revdist.files import trouble
 
-_CAMERAS: tuple[type[ListedCamera], ...] = (
-    FolderCamera,
-    VideoCamera,
-    V4l2Camera,
-    AravisCamera,
-    PylonCamera,
-    GentlCamera,
-    RegionCamera,
-)
+_CAMERAS: tuple[type[ListedCamera], ...] = typing.get_args(ListedCamera)
 _CAUSES: Mapping[Cause, str] = {
     Cause.LATE: "No result in time; the deadline was near.",
     Cause.OVERLOAD: "Too many frames wait, or no time was left to inspect it.",

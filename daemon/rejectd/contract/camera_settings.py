@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from enum import StrEnum
 from pathlib import Path
-from typing import ClassVar, TypeAlias
+from typing import Any, ClassVar, TypeAlias
 
 from rejectd.contract.fields import NAME, Amount, Group, Name, Text, setting
 from rejectd.contract.messages import Policy
@@ -45,6 +45,17 @@ class TimeStamps(StrEnum):
 
     STREAM = "stream"
     ARRIVAL = "arrival"
+
+
+def freezing() -> Any:
+    """Declare after how many identical pictures a camera counts as frozen; every kind that has a device has this."""
+    return setting(
+        "This many identical pictures in a row mean a frozen camera; 0 switches the check off.",
+        default=25,
+        unit="pictures",
+        low=0,
+        high=100_000,
+    )
 
 
 class Camera(Group):
@@ -212,13 +223,7 @@ class VideoCamera(Camera):
         low=0.1,
         high=120,
     )
-    frozen_after: int = setting(
-        "This many identical pictures in a row mean a frozen camera; 0 switches the check off.",
-        default=25,
-        unit="pictures",
-        low=0,
-        high=100_000,
-    )
+    frozen_after: int = freezing()
     loop: bool = setting("Start a file again at its end.", default=False)
 
     @property
@@ -248,10 +253,4 @@ class V4l2Camera(Camera):
         low=0.1,
         high=600,
     )
-    frozen_after: int = setting(
-        "This many identical pictures in a row mean a frozen camera; 0 switches the check off.",
-        default=25,
-        unit="pictures",
-        low=0,
-        high=100_000,
-    )
+    frozen_after: int = freezing()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import ClassVar
 
-from rejectd.contract.camera_settings import Camera, Region
+from rejectd.contract.camera_settings import Camera, Region, freezing
 from rejectd.contract.fields import Features, Text, setting
 
 
@@ -65,13 +65,7 @@ class GenicamCamera(Camera):
         default=None,
         pattern_help="a list such as [BlackLevel=4, LineSelector=Line2, LineMode=Output]",
     )
-    frozen_after: int = setting(
-        "This many identical pictures in a row mean a frozen camera; 0 switches the check off.",
-        default=25,
-        unit="pictures",
-        low=0,
-        high=100_000,
-    )
+    frozen_after: int = freezing()
 
 
 class AravisCamera(GenicamCamera):

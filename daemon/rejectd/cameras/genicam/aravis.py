@@ -31,7 +31,7 @@ _STATUS = {
 }
 
 
-def library() -> Any:
+def bindings() -> Any:
     """Aravis. Raises CameraError with how to install it."""
     try:
         import gi
@@ -65,7 +65,7 @@ class AravisLink:
 
     def connect(self) -> AravisFeatures:
         """Take control of the camera. Raises CameraError."""
-        self._aravis, glib = library(), glib_error()
+        self._aravis, glib = bindings(), glib_error()
         self._lost, self._after_loss = threading.Event(), 0
         try:
             self._camera = self._aravis.Camera.new(self._device_id())

@@ -29,7 +29,7 @@ _harvesters: dict[Path, Any] = {}
 _open: Counter[Path] = Counter()  # cameras of each producer
 
 
-def library() -> tuple[Any, tuple[type[Exception], ...]]:
+def bindings() -> tuple[Any, tuple[type[Exception], ...]]:
     """The module harvesters.core, and the errors that it raises. Raises CameraError with how to install it."""
     try:
         from genicam import genapi, gentl
@@ -55,7 +55,7 @@ class GentlLink:
 
     def connect(self) -> GentlFeatures:
         """Take control of the camera. Raises CameraError."""
-        self._core, self._errors = library()
+        self._core, self._errors = bindings()
         try:
             with _LOADED:
                 harvester = self._producer()

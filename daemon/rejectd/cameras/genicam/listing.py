@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 
 from rejectd.cameras.discovery import Reachable
 from rejectd.cameras.driver import CameraError
@@ -14,27 +15,27 @@ from rejectd.contract.settings import AravisCamera, GenicamCamera, PylonCamera
 
 def through_aravis() -> Iterator[Reachable]:
     """Yield the GigE Vision and USB3 Vision cameras. Raises CameraError where Aravis is not installed."""
-    library = aravis.library()
-    library.update_device_list()
-    for index in range(library.get_n_devices()):
-        serial = library.get_device_serial_nbr(index) or ""
-        address = library.get_device_address(index) or ""
-        name = serial or address or library.get_device_id(index)
+    listed = aravis.bindings()
+    listed.update_device_list()
+    for index in range(listed.get_n_devices()):
+        serial = listed.get_device_serial_nbr(index) or ""
+        address = listed.get_device_address(index) or ""
+        name = serial or address or listed.get_device_id(index)
         yield Reachable(
             kind="aravis",
             name=name,
-            model=f"{library.get_device_vendor(index) or ''} {library.get_device_model(index) or ''}".strip(),
+            model=f"{listed.get_device_vendor(index) or ''} {listed.get_device_model(index) or ''}".strip(),
             serial=serial,
             address=address,
             settings={"camera": name},
-            details=lambda name=name: _features(AravisCamera(product="any", camera=name)),  # type: ignore[misc]
+            details=partial(_features, AravisCamera(product="any", camera=name)),
         )
 
 
 def through_pylon() -> Iterator[Reachable]:
     """Yield Basler's cameras. Raises CameraError where pylon is not installed."""
-    library, _ = pylon.library()
-    for info in library.TlFactory.GetInstance().EnumerateDevices():
+    basler, _ = pylon.bindings()
+    for info in basler.TlFactory.GetInstance().EnumerateDevices():
         serial = str(info.GetSerialNumber())
         yield Reachable(
             kind="pylon",
@@ -43,7 +44,7 @@ def through_pylon() -> Iterator[Reachable]:
             serial=serial,
             address=str(info.GetIpAddress()) if info.IsIpAddressAvailable() else "",
             settings={"camera": serial},
-            details=lambda name=serial: _features(PylonCamera(product="any", camera=name)),  # type: ignore[misc]
+            details=partial(_features, PylonCamera(product="any", camera=serial)),
         )
 
 

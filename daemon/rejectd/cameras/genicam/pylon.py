@@ -31,7 +31,7 @@ _COUNTED = {
 }
 
 
-def library() -> tuple[Any, Any]:
+def bindings() -> tuple[Any, Any]:
     """Pylon and its GenICam. Raises CameraError with how to install it."""
     try:
         from pypylon import genicam, pylon
@@ -56,7 +56,7 @@ class PylonLink:
 
     def connect(self) -> PylonFeatures:
         """Take control of the camera. Raises CameraError."""
-        self._pylon, genicam = library()
+        self._pylon, genicam = bindings()
         self._error = genicam.GenericException
         try:
             factory = self._pylon.TlFactory.GetInstance()

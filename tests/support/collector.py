@@ -12,10 +12,14 @@ from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
 
 class Collector:
-    """Listens on a port of its own. `status` is what it answers; `stalled` lets it answer only when it is set."""
+    """Listens on a port of its own. `status` is what it answers; it refuses traces if `no_traces`.
+
+    It answers only while `go_on` is set.
+    """
 
     def __init__(self) -> None:
         self.status = 200
+        self.no_traces = False
         self.go_on = threading.Event()
         self.go_on.set()
         self.resources: list[dict[str, str]] = []
@@ -29,10 +33,11 @@ class Collector:
                 body = self.rfile.read(int(self.headers["Content-Length"]))
                 collector.requests += 1
                 collector.go_on.wait(30)
-                if collector.status == 200:
+                status = 404 if collector.no_traces and self.path == "/v1/traces" else collector.status
+                if status == 200:
                     assert self.headers["Content-Type"] == "application/x-protobuf"
                     collector.take(self.path, body)
-                self.send_response(collector.status)
+                self.send_response(status)
                 self.send_header("Location", "http://127.0.0.1:1/")
                 self.send_header("Content-Length", "0")
                 self.end_headers()

@@ -279,7 +279,11 @@ class Page(Group):
     tls_key: Path | None = setting("Key of that certificate.", default=None)
     language: Language = setting("Language, where a browser asks for none of ours.", default=Language.ENGLISH)
     session_hours: float = setting(
-        "After so long without a request a person must log in again.", default=12.0, unit="h", low=0.05, high=720
+        "After so long without a request a person must log in again. A live page that is shown keeps asking.",
+        default=12.0,
+        unit="h",
+        low=0.05,
+        high=720,
     )
     state_directory: Path | None = setting(
         "Where the page keeps users and labels; systemd's state directory, or `page-state` beside this file.",

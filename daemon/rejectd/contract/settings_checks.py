@@ -240,7 +240,8 @@ def _check_page(page: Page, reader: SettingsReader) -> None:
                 hint = "remove it, or set page.enabled: true"
                 reader.mistake(f"page.{name}", "has no effect while the page is off", hint)
     for name in ("tls_cert", "tls_key"):
-        if path := getattr(page, name):
+        path = getattr(page, name)
+        if path and not _is_of_another(path):
             _check_file(f"page.{name}", path, reader)
     if bool(page.tls_cert) != bool(page.tls_key):
         present, lacking = ("tls_cert", "tls_key") if page.tls_cert else ("tls_key", "tls_cert")
@@ -248,6 +249,17 @@ def _check_page(page: Page, reader: SettingsReader) -> None:
     if not page.tls_cert and not _is_this_machine(page.host):
         hint = "add `tls_cert:` and `tls_key:`, or keep 127.0.0.1 behind a proxy that encrypts"
         reader.mistake("page.host", f"{page.host} would carry passwords over the network as they are", hint)
+
+
+def _is_of_another(path: Path) -> bool:
+    """Whether only another user may read a file: the page's own, whose process says so if it may not either."""
+    try:
+        path.open("rb").close()
+    except PermissionError:
+        return True
+    except OSError:
+        return False
+    return False
 
 
 def _is_this_machine(host: str) -> bool:

@@ -184,19 +184,19 @@ class Attempts:
         self._failures: OrderedDict[tuple[str, str], tuple[int, float]] = OrderedDict()  # how many, the last when
 
     def check(self, user: str, address: str) -> None:
-        """Raises WaitError if this person or address must wait."""
+        """Note an attempt, as a wrong one until `succeeded` says otherwise, so that many at once count too.
+
+        Raises:
+            WaitError: if this person or address must wait; the attempt does not count then.
+        """
+        now = self._clock()
         with self._lock:
             for key, most in self._keys(user, address):
                 count, at = self._failures.get(key, (0, 0.0))
                 wait_s = min(_LONGEST_WAIT_S, _WAIT_S * 2.0 ** min(20, count - most)) if count >= most else 0.0
-                left_s = at + wait_s - self._clock()
+                left_s = at + wait_s - now
                 if left_s > 0:
                     raise WaitError(left_s)
-
-    def failed(self, user: str, address: str) -> None:
-        """Note a wrong password."""
-        now = self._clock()
-        with self._lock:
             for key, _ in self._keys(user, address):
                 count, at = self._failures.pop(key, (0, now))
                 self._failures[key] = (1 if now - at > _FORGET_S else count + 1), now
@@ -204,9 +204,12 @@ class Attempts:
                 self._failures.popitem(last=False)
 
     def succeeded(self, user: str, address: str) -> None:
-        """Forget the wrong passwords of a person."""
+        """Forget the wrong passwords of a person, and that the last attempt from the address was one."""
         with self._lock:
             self._failures.pop((user, address), None)
+            count, at = self._failures.get(("", address), (0, 0.0))
+            if count:
+                self._failures["", address] = count - 1, at
 
     @staticmethod
     def _keys(user: str, address: str) -> tuple[tuple[tuple[str, str], int], ...]:

@@ -12,11 +12,12 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, RedirectResponse, Response
 from fastapi.staticfiles import StaticFiles
 from starlette.exceptions import HTTPException as AnyHTTPException
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from rejectd.contract.messages import RejectdError
 from rejectd.page import api, entry, live, looking_back, orders
 from rejectd.page.line_link import AwayError, LineError
-from rejectd.page.site import BODY_BYTES, Site, address, page, session, texts
+from rejectd.page.site import BODY_BYTES, OwnPasswordError, Site, address, page, session, texts
 
 log = logging.getLogger(__name__)
 
@@ -57,11 +58,33 @@ def make_app(site: Site) -> FastAPI:
     for router in (entry.router, live.router, looking_back.router, orders.router, api.router):
         app.include_router(router)
     app.mount("/static", StaticFiles(directory=Path(__file__).with_name("static")), name="static")
+    app.add_middleware(_Bounded)
     app.middleware("http")(_guard)
     app.add_exception_handler(AnyHTTPException, _refused)
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(RejectdError, _trouble)
     return app
+
+
+class _Bounded:
+    """Refuses a body that is too large while it comes: one in chunks does not say its length beforehand."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a request."""
+        left = BODY_BYTES
+
+        async def bounded() -> Message:
+            nonlocal left
+            message = await receive()
+            left -= len(message.get("body", b""))
+            if left < 0:
+                raise HTTPException(413, "too large")
+            return message
+
+        await self._app(scope, bounded, send)
 
 
 async def _guard(request: Request, go_on: Callable[[Request], Awaitable[Response]]) -> Response:
@@ -95,7 +118,7 @@ async def _refused(request: Request, error: Exception) -> Response:
         return JSONResponse({"detail": error.detail}, error.status_code, headers=error.headers)
     if error.status_code == 401:
         return RedirectResponse("/login", 303)
-    if isinstance(error, HTTPException) and error.detail.startswith("choose a password"):
+    if isinstance(error, OwnPasswordError):
         return RedirectResponse("/password", 303)
     text = texts(request)("not_here") if error.status_code == 404 else str(error.detail)
     return page(request, "trouble.html", error.status_code, text=text)

@@ -10,7 +10,7 @@ from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import HTMLResponse, Response
 
 from rejectd.page import site as of
-from rejectd.page.access import AccessError, Session, WaitError, check_new
+from rejectd.page.access import AccessError, Session, User, WaitError, check_new
 from rejectd.page.site import COOKIE, LANGUAGE_COOKIE, THEME_COOKIE, THEMES, Form, Site
 from rejectd.page.texts import LANGUAGES
 
@@ -43,8 +43,9 @@ async def log_in(request: Request, fields: Form) -> Response:
     name, password = fields.get("name", "").strip()[:64], fields.get("password", "")
 
     def refused(error: str, status: int) -> HTMLResponse:
-        return of.page(request, "login.html", status, error=error, name=name, first=_first(site))
+        return of.page(request, "login.html", status, error=error, name=name, first=first)
 
+    first = await run_in_threadpool(_first, site)
     try:
         site.attempts.check(name, where)
     except WaitError as wait:
@@ -53,7 +54,6 @@ async def log_in(request: Request, fields: Form) -> Response:
         return response
     user = await run_in_threadpool(site.store.log_in, name, password)
     if user is None:
-        site.attempts.failed(name, where)
         await run_in_threadpool(site.store.audit, name or "-", "log in", where, ok=False)
         return refused(text("password_wrong"), 401)
     site.attempts.succeeded(name, where)
@@ -92,9 +92,10 @@ async def change_password(request: Request, fields: Form, session: Somebody) -> 
         check_new(password, session.user)
     except AccessError:
         return of.page(request, "password.html", 422, error=text("password_weak"))
+    if await run_in_threadpool(site.store.log_in, session.user, password):
+        return of.page(request, "password.html", 422, error=text("password_same"))
+    user = await run_in_threadpool(_change, site, session, password)
     site.sessions.end_of(session.user)
-    await run_in_threadpool(_change, site, session, password)
-    user = next(user for user in site.store.users() if user.name == session.user)
     response = of.back("/")
     _set_cookie(response, COOKIE, site.sessions.begin(user), site)
     return response
@@ -113,11 +114,12 @@ async def prefer(request: Request, fields: Form) -> Response:
     return response
 
 
-def _change(site: Site, session: Session, password: str) -> None:
-    site.store.add_user(session.user, session.role, password, one_time=False)
+def _change(site: Site, session: Session, password: str) -> User:
+    user = site.store.change_password(session.user, password)
     site.store.audit(session.user, "password")
     with contextlib.suppress(OSError):  # of the first start
         (site.store.directory / ONE_TIME_FILE).unlink()
+    return user
 
 
 def _set_cookie(response: Response, name: str, value: str, site: Site, seconds: int | None = None) -> None:

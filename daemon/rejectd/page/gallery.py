@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import cv2
 
@@ -18,9 +18,11 @@ from rejectd.page.journal import Journal
 from rejectd.page.shift import Window
 from rejectd.page.store import Store
 
+Place: TypeAlias = tuple[int, str]  # captured_unix_ns and event_id: parts of one exposure have the same time
+
 EVENT_ID = r"^[A-Za-z0-9_-]{1,200}$"
 ON_A_PAGE = 24
-_LABELLED_MOST = 2000
+_LABELLED_MOST = 50_000  # some 2 MB of names for a query
 _SMALL = 480  # pixels, the longest side of a small picture
 _FILE_BYTES = 256_000_000
 _decoding = threading.BoundedSemaphore(1)  # a large picture takes a hundred megabytes while it is decoded
@@ -80,10 +82,10 @@ class Gallery:
         self._evidence = evidence
         self._store = store
 
-    def parts(self, wanted: Filter, before_ns: int | None = None) -> list[Part]:
+    def parts(self, wanted: Filter, before: Place | None = None) -> list[Part]:
         """Parts that fit a filter, the latest first, one page of them. Raises JournalError, StoreError."""
-        conditions = ["captured_unix_ns >= ?", "captured_unix_ns < ?", "camera != ?"]
-        values: list[Any] = [wanted.window.since_ns, before_ns or wanted.window.until_ns, GOLDEN]
+        conditions = ["captured_unix_ns >= ?", "(captured_unix_ns, event_id) < (?, ?)", "camera != ?"]
+        values: list[Any] = [wanted.window.since_ns, *(before or (wanted.window.until_ns, "")), GOLDEN]
         for column, value in (("camera", wanted.camera), ("product", wanted.product), ("decision", wanted.decision)):
             if value:
                 conditions.append(f"{column} = ?")
@@ -98,7 +100,9 @@ class Gallery:
             conditions.append("event_id NOT IN (SELECT value FROM json_each(?))")
             values.append(json.dumps(self._store.labelled(None, _LABELLED_MOST)))
         query = f"SELECT * FROM verdict WHERE {' AND '.join(conditions)}"  # noqa: S608 - our own words
-        rows = self._journal.rows(f"{query} ORDER BY captured_unix_ns DESC LIMIT ?", [*values, ON_A_PAGE])
+        rows = self._journal.rows(
+            f"{query} ORDER BY captured_unix_ns DESC, event_id DESC LIMIT ?", [*values, ON_A_PAGE]
+        )
         return self._shown(rows)
 
     def part(self, event_id: str) -> Part | None:
@@ -108,13 +112,12 @@ class Gallery:
 
     def neighbours(self, part: Part) -> tuple[str | None, str | None]:
         """The rejected or unjudged parts before and after this one."""
-        condition = "decision != 'pass' AND camera != ? AND captured_unix_ns"
-        values = [GOLDEN, part.captured_unix_ns]
-        order = "ORDER BY captured_unix_ns"
-        earlier = f"SELECT event_id FROM verdict WHERE {condition} < ? {order} DESC LIMIT 1"  # noqa: S608
-        later = f"SELECT event_id FROM verdict WHERE {condition} > ? {order} LIMIT 1"  # noqa: S608
+        found = "SELECT event_id FROM verdict WHERE decision != 'pass' AND camera != ? AND (captured_unix_ns, event_id)"
+        earlier = f"{found} < (?, ?) ORDER BY captured_unix_ns DESC, event_id DESC LIMIT 1"
+        later = f"{found} > (?, ?) ORDER BY captured_unix_ns, event_id LIMIT 1"
+        values = [GOLDEN, part.captured_unix_ns, part.event_id]
         rows = [self._journal.rows(query, values) for query in (earlier, later)]
-        first, last = (found[0]["event_id"] if found else None for found in rows)
+        first, last = (row[0]["event_id"] if row else None for row in rows)
         return first, last
 
     def regions(self, event_id: str) -> list[list[int]]:

@@ -11,7 +11,7 @@ from fastapi.responses import Response
 
 from rejectd.page import site as of
 from rejectd.page.journal import Journal
-from rejectd.page.line_link import AwayError
+from rejectd.page.line_link import LineError
 from rejectd.page.site import VIEWER, Site
 from rejectd.page.state_word import Said, advice, say
 from rejectd.page.texts import Texts
@@ -44,7 +44,7 @@ def line_state(site: Site, *, pictures: bool = False) -> tuple[Mapping[str, Any]
     """The state of the line, or None and why there is none."""
     try:
         return site.link.state(pictures=pictures), ""
-    except AwayError as error:
+    except LineError as error:
         return None, str(error)
 
 

@@ -76,6 +76,7 @@ def show_gallery(
     decision: Given = "",
     label: Given = "",
     before: Annotated[int | None, Query(ge=0, le=2**62)] = None,
+    before_id: Annotated[str, Query(pattern=EVENT_ID)] = "-",
 ) -> Response:
     """Rejected and unjudged parts with their pictures, and whatever else a person filters for."""
     site, error = of.site(request), ""
@@ -85,9 +86,11 @@ def show_gallery(
     except TimeError:
         window, error = _last_days(now), of.texts(request)("bad_time")
     wanted = Filter(window=window, camera=camera, product=product, decision=decision, label=label)
-    parts = gallery(site).parts(wanted, before)
+    parts = gallery(site).parts(wanted, None if before is None else (before, before_id))
     given = {"since": since, "until": until, "camera": camera, "product": product, "decision": decision, "label": label}
-    more = {**given, "before": parts[-1].captured_unix_ns} if len(parts) == ON_A_PAGE else None
+    more = None
+    if len(parts) == ON_A_PAGE:
+        more = {**given, "before": parts[-1].captured_unix_ns, "before_id": parts[-1].event_id}
     return of.page(
         request,
         "gallery.html",

@@ -63,9 +63,9 @@ async def order(request: Request, fields: Form, session: Operator) -> Response:
         return of.page(request, "confirm.html", order=_HEADLINES[name], wanted=wanted, fields=given)
     answer = await run_in_threadpool(give, of.site(request), session, name, wanted)
     shown = json.dumps(answer["result"], indent=1) if answer["result"] and "jpeg" not in answer["result"] else ""
-    jpeg = (answer["result"] or {}).get("evidence")
+    kept = (answer["result"] or {}).get("evidence")
     status = 200 if answer["ok"] else 409
-    return of.page(request, "ordered.html", status, order=_HEADLINES[name], answer=answer, shown=shown, kept=jpeg)
+    return of.page(request, "ordered.html", status, order=_HEADLINES[name], answer=answer, shown=shown, kept=kept)
 
 
 @router.get("/audit", dependencies=OPERATOR)
@@ -88,20 +88,12 @@ async def change_user(request: Request, fields: Form, session: Engineer) -> Resp
     if not re.fullmatch(NAME["pattern"], name):
         return _users(request, error=NAME["pattern_help"])
     try:
-        if fields.get("remove"):
-            await run_in_threadpool(site.store.remove_user, name)
-            password = ""
-        else:
-            role, password = Role.named(fields.get("role", "")), new_password()
-            engineers = [user.name for user in site.store.users() if user.role is Role.ENGINEER]
-            if engineers == [name] and role is not Role.ENGINEER:
-                raise AccessError("the last engineer stays one", hint="add another one first")  # noqa: TRY301
-            await run_in_threadpool(site.store.add_user, name, role, password)
+        password = await run_in_threadpool(_change_user, site, session, name, fields)
     except AccessError as error:
-        return _users(request, error=str(error))
-    site.sessions.end_of(name)
-    site.store.audit(session.user, "remove user" if fields.get("remove") else "add user", name)
-    return _users(request, name=name, password=password) if name != session.user else of.back("/login")
+        return await run_in_threadpool(_users, request, error=str(error))
+    if name == session.user:
+        return of.back("/login")
+    return await run_in_threadpool(_users, request, name=name, password=password)
 
 
 def check_may(request: Request, session: Session, name: str) -> None:
@@ -151,6 +143,27 @@ def _product(site: Site, name: str) -> dict[str, Any]:
     """A product with its calibration, and the scores of its last parts."""
     product = site.link.product(name)
     return {**product, "last": gallery(site).last_scores(name), "high": 2 * product["calibrated"]}
+
+
+def _change_user(site: Site, session: Session, name: str, fields: Mapping[str, str]) -> str:
+    """Add, reset or remove a user, who must log in again. Returns the one-time password, empty for who was removed.
+
+    Raises:
+        AccessError: if that must not be.
+    """
+    password = ""
+    if fields.get("remove"):
+        site.store.remove_user(name)
+    elif name == session.user:
+        if [user.name for user in site.store.users() if user.role is Role.ENGINEER] == [name]:
+            raise AccessError("the last engineer stays one", hint="add another one first")
+        raise AccessError("this is you", hint="change your password at /password; another engineer may do the rest")
+    else:
+        role, password = Role.named(fields.get("role", "")), new_password()
+        site.store.add_user(name, role, password)
+    site.sessions.end_of(name)
+    site.store.audit(session.user, "remove user" if fields.get("remove") else "add user", name)
+    return password
 
 
 def _users(request: Request, *, error: str = "", name: str = "", password: str = "") -> Response:

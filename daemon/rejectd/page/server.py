@@ -13,6 +13,7 @@ from collections.abc import Generator
 from pathlib import Path
 from typing import Any
 
+import h11
 import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
@@ -30,7 +31,7 @@ log = logging.getLogger(__name__)
 
 _PLACES = 128  # connections at once
 _BACKLOG = 128
-_REQUEST_S = 15.0  # until a new connection must have sent a whole request
+_REQUEST_S = 15.0  # until a new connection, and who has begun a request, must have sent it whole
 _STUCK_S = 20.0  # until a client must have taken what was sent
 _HEADER_BYTES = 16_384
 _NICE = 10
@@ -46,24 +47,48 @@ class _Protocol(H11Protocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
-        self._limit = asyncio.get_running_loop().call_later(_REQUEST_S, self._drop_unless_asked)
+        self._asking: asyncio.TimerHandle | None = None
+        self._stuck: asyncio.TimerHandle | None = None
+        self._limit_asking()
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        self._limit_asking()
+
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        self._limit_asking()  # the next request may have begun meanwhile
 
     def pause_writing(self) -> None:
         super().pause_writing()
-        self._limit.cancel()
-        self._limit = asyncio.get_running_loop().call_later(_STUCK_S, self.transport.abort)
+        self._stuck = self._drop_in(_STUCK_S)
 
     def resume_writing(self) -> None:
         super().resume_writing()
-        self._limit.cancel()
+        self._stuck = self._cancel(self._stuck)
 
     def connection_lost(self, error: Exception | None) -> None:
-        self._limit.cancel()
+        self._asking, self._stuck = self._cancel(self._asking), self._cancel(self._stuck)
         super().connection_lost(error)
 
-    def _drop_unless_asked(self) -> None:
-        if getattr(self, "cycle", None) is None:  # no request has come
-            self.transport.abort()
+    def _limit_asking(self) -> None:
+        """Begin the time of a request that has begun, and end that of one that has come whole."""
+        whole = self.conn.their_state is not h11.SEND_BODY and self.cycle is not None
+        between = self.conn.their_state is h11.IDLE and self.conn.trailing_data[0]
+        if whole and not between:
+            self._asking = self._cancel(self._asking)
+        elif self._asking is None:
+            self._asking = self._drop_in(_REQUEST_S)
+
+    def _drop_in(self, seconds: float) -> asyncio.TimerHandle:
+        return asyncio.get_running_loop().call_later(seconds, self.transport.abort)
+
+    @staticmethod
+    def _cancel(timer: asyncio.TimerHandle | None) -> asyncio.TimerHandle | None:
+        """Returns None, which is the timer from now on."""
+        if timer is not None:
+            timer.cancel()
+        return None
 
 
 class _Server(uvicorn.Server):
@@ -152,12 +177,13 @@ def _first_start(store: Store) -> None:
     if users and not (len(users) == 1 and users[0].one_time and not path.exists() and sys.stdout.isatty()):
         return
     password = new_password()
-    store.add_user(FIRST_USER, Role.ENGINEER, password)
     if sys.stdout.isatty():
+        store.add_user(FIRST_USER, Role.ENGINEER, password)
         print(f"log in as {FIRST_USER} with the one-time password {password}", flush=True)
         return
     try:
-        write_secret(path, password)
+        write_secret(path, password)  # first: a user whose password nobody knows would stay
     except OSError as error:
         raise StoreError(f"{path}: cannot be written: {error.strerror}", hint="free disk space") from error
+    store.add_user(FIRST_USER, Role.ENGINEER, password)
     log.warning("log in as %s; the one-time password is in %s", FIRST_USER, path)

@@ -6,7 +6,6 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any
 from urllib.parse import parse_qs, urlsplit
@@ -24,7 +23,6 @@ from rejectd.page.texts import LANGUAGES, Texts, wanted
 COOKIE, LANGUAGE_COOKIE, THEME_COOKIE = "rejectd_session", "rejectd_language", "rejectd_theme"
 THEMES = ("auto", "light", "dark")
 BODY_BYTES = 65_536
-STATIC = resources.files("rejectd.page").joinpath("static")
 _REQUESTS_HZ, _REQUESTS_AT_ONCE = 60.0, 240.0  # of one session, or one address without
 
 PAGES = (
@@ -50,7 +48,6 @@ class Site:
     sessions: Sessions
     attempts: Attempts
     rates: Rates
-    clock: Callable[[], float]
     templates: Environment
 
     @property
@@ -73,7 +70,6 @@ def make_site(settings: Settings, state: Path, store: Store, clock: Callable[[],
         sessions=Sessions(settings.page.session_hours * 3600, clock),
         attempts=Attempts(clock),
         rates=Rates(_REQUESTS_HZ, _REQUESTS_AT_ONCE, clock),
-        clock=clock,
         templates=_environment(),
     )
 
@@ -137,12 +133,16 @@ def need(role: Role) -> Callable[[Request], Session]:
         if logged_in is None:
             raise HTTPException(401, "log in first")
         if logged_in.must_change:
-            raise HTTPException(403, "choose a password of your own first")
+            raise OwnPasswordError(403, "choose a password of your own first")
         if logged_in.role < role:
             raise HTTPException(403, texts(request)("may_not"))
         return logged_in
 
     return check
+
+
+class OwnPasswordError(HTTPException):
+    """Whoever has a password for once must choose another one before anything else."""
 
 
 VIEWER = [Depends(need(Role.VIEWER))]  # where nobody's name matters
@@ -153,18 +153,9 @@ Engineer = Annotated[Session, Depends(need(Role.ENGINEER))]
 
 
 async def form(request: Request) -> dict[str, str]:
-    """The fields of a form, each once.
-
-    Raises:
-        HTTPException: if the body is too large.
-    """
-    body = bytearray()
-    async for part in request.stream():
-        body += part
-        if len(body) > BODY_BYTES:
-            raise HTTPException(413, "too large")
+    """The fields of a form, each once. Raises HTTPException for anything else."""
     try:
-        fields = parse_qs(body.decode(), keep_blank_values=True, max_num_fields=50)
+        fields = parse_qs((await request.body()).decode(), keep_blank_values=True, max_num_fields=50)
     except ValueError as error:
         raise HTTPException(400, "not a form") from error
     return {name: values[-1] for name, values in fields.items()}

@@ -72,11 +72,21 @@ class Store:
         """All users by name."""
         return [_user(row) for row in self._rows("SELECT * FROM user ORDER BY name")]
 
-    def add_user(self, name: str, role: Role, password: str, *, one_time: bool = True) -> None:
-        """Add a user, or give an existing one another role and password."""
-        row = (name, role.label, hashed(password), one_time)
+    def add_user(self, name: str, role: Role, password: str) -> None:
+        """Add a user, or give an existing one another role and password, which holds once."""
+        row = (name, role.label, hashed(password), True)
         with self._changing() as db:
             db.execute("INSERT OR REPLACE INTO user (name, role, password, one_time) VALUES (?, ?, ?, ?)", row)
+
+    def change_password(self, name: str, password: str) -> User:
+        """Give a user a password of the user's own. Raises AccessError if the user is gone."""
+        row = (hashed(password), name)
+        with self._changing() as db:
+            db.execute("UPDATE user SET password = ?, one_time = 0 WHERE name = ?", row)
+        rows = self._rows("SELECT * FROM user WHERE name = ?", (name,))
+        if not rows:
+            raise AccessError(f"there is no user {name} any more", hint="ask an engineer")
+        return _user(rows[0])
 
     def remove_user(self, name: str) -> None:
         """Remove a user.

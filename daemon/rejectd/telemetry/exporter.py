@@ -33,7 +33,6 @@ _TRACES_S = 1.0  # between two requests with traces
 _TIMEOUT_S = 5.0
 _RETRY_S = 1.0  # the first pause; each next is twice as long
 _RETRY_MOST_S = 60.0
-_ANSWER_BYTES = 65_536  # an answer is not read beyond
 _WRONG = (urllib.error.URLError, http.client.HTTPException, OSError, ValueError)
 
 
@@ -78,6 +77,7 @@ class Exporter:
         self._lock = threading.Lock()
         self._ending = threading.Event()
         self._pause_s = 0.0  # after a failure
+        self._refused: set[str] = set()  # what the collector does not take, such as traces
         self._direct = urllib.request.build_opener(urllib.request.ProxyHandler({}), _NoRedirect())
 
     def put(self, verdict: Verdict, acknowledged_ns: int) -> None:
@@ -141,19 +141,23 @@ class Exporter:
         url = f"{self._endpoint}/v1/{what}"
         try:
             request = urllib.request.Request(url, body, {"Content-Type": "application/x-protobuf"})  # noqa: S310
-            with self._direct.open(request, timeout=_TIMEOUT_S) as answer:
-                answer.read(_ANSWER_BYTES)
+            self._direct.open(request, timeout=_TIMEOUT_S).close()  # nobody waits for the rest of an answer
         except urllib.error.HTTPError as error:
             error.close()
+            if 400 <= error.code < 500 and error.code != HTTPStatus.TOO_MANY_REQUESTS:
+                if what not in self._refused:
+                    log.warning("%s: telemetry is refused: answered %d", url, error.code)
+                self._refused.add(what)
+                return _Outcome.REFUSED
             self._failed(url, f"answered {error.code}")
-            for_good = 400 <= error.code < 500 and error.code != HTTPStatus.TOO_MANY_REQUESTS
-            return _Outcome.REFUSED if for_good else _Outcome.AWAY
+            return _Outcome.AWAY
         except _WRONG as error:
             self._failed(url, str(error))
             return _Outcome.AWAY
         if self._pause_s:
             log.info("%s: telemetry is taken again", self._endpoint)
         self._pause_s = 0.0
+        self._refused.discard(what)
         return _Outcome.SENT
 
     def _failed(self, url: str, why: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -50,3 +51,26 @@ def test_the_page_finds_the_state_of_the_service_beside_its_own(
     assert settings_file.state_directory_of_service(settings, file) == tmp_path / "state"
     monkeypatch.delenv("STATE_DIRECTORY")
     assert settings_file.page_directory(settings, file) == tmp_path / "page-state"
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can be somebody else")
+def test_a_key_that_only_the_page_s_user_may_read_does_not_stop_the_line(tmp_path: Path) -> None:
+    (tmp_path / "pictures").mkdir()
+    key = tmp_path / "page.key"
+    key.write_text("secret")
+    key.chmod(0o400)
+    file = tmp_path / "line.yaml"
+    file.write_text(group("page: {tls_cert: page.key, tls_key: page.key}"))
+    for folder in (tmp_path, *tmp_path.parents):
+        if folder.name.startswith("pytest-") or folder == tmp_path:
+            folder.chmod(0o755)
+    os.seteuid(65534)
+    try:
+        with pytest.raises(SettingsError) as refused:  # of the bundle, which is not there
+            settings_file.load(file)
+        with pytest.raises(PermissionError):
+            key.read_bytes()
+    finally:
+        os.seteuid(0)
+    assert "products.cell.bundle" in str(refused.value)
+    assert "page.tls" not in str(refused.value)

@@ -32,6 +32,7 @@ def test_the_one_time_password_opens_nothing_but_the_choice_of_another(
     assert first.ask("/").headers["location"] == "/password"
     assert first.ask("/api/live").status == 403
     assert first.choose("short").status == 422
+    assert first.choose(password).status == 422, "somebody else knows it"
     assert first.choose(PASSWORD).headers["location"] == "/"
     assert first.ask("/").status == 200
     assert Person(server.port).log_in("engineer", password).status == 401, "it held once"
@@ -160,6 +161,14 @@ def test_a_request_that_is_too_large_is_refused(server: PageServer) -> None:
     head = b"POST /login HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
     with socket.create_connection(("127.0.0.1", server.port), timeout=10) as connection:
         connection.sendall(head + b"".join(b"8000\r\n" + b"x" * 0x8000 + b"\r\n" for _ in range(3)) + b"0\r\n\r\n")
+        assert b" 413 " in connection.recv(4096)
+
+
+def test_a_body_in_chunks_has_no_more_room_for_whom_nobody_knows(server: PageServer) -> None:
+    head = b"POST /api/orders/pause HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+    with socket.create_connection(("127.0.0.1", server.port), timeout=10) as connection:
+        connection.sendall(head + b"Transfer-Encoding: chunked\r\n\r\n")
+        connection.sendall(b"".join(b"8000\r\n" + b"x" * 0x8000 + b"\r\n" for _ in range(3)) + b"0\r\n\r\n")
         assert b" 413 " in connection.recv(4096)
 
 

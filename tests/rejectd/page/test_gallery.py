@@ -121,9 +121,23 @@ def test_more_parts_than_fit_on_a_page_are_reached_from_the_last_one(tmp_path: P
     rows = [verdict_row("left", number, minute(number), "reject", score=0.7) for number in range(1, ON_A_PAGE + 6)]
     gallery = Gallery(Journal(journal_with(tmp_path / "many", rows)), None, store)
     first = gallery.parts(Filter(window=DAY))
-    rest = gallery.parts(Filter(window=DAY), first[-1].captured_unix_ns)
+    rest = gallery.parts(Filter(window=DAY), (first[-1].captured_unix_ns, first[-1].event_id))
     assert len(first) == ON_A_PAGE
     assert [part.event_id for part in rest] == [f"run-left-{number}" for number in range(5, 0, -1)]
+
+
+def test_parts_of_one_exposure_are_all_reached(tmp_path: Path, store: Store) -> None:
+    (tmp_path / "regions").mkdir()
+    rows = [verdict_row("left", 100 + number, minute(1), "reject", score=0.7) for number in range(ON_A_PAGE + 6)]
+    gallery = Gallery(Journal(journal_with(tmp_path / "regions", rows)), None, store)
+    first = gallery.parts(Filter(window=DAY))
+    rest = gallery.parts(Filter(window=DAY), (first[-1].captured_unix_ns, first[-1].event_id))
+    walked = [first[0].event_id]
+    while earlier := gallery.neighbours(gallery.part(walked[-1]) or first[0])[0]:
+        walked.append(earlier)
+    assert walked == [part.event_id for part in [*first, *rest]]
+    assert len(walked) == len(rows)
+    assert gallery.neighbours(first[1])[1] == first[0].event_id
 
 
 def test_the_last_scores_of_a_product_come_from_judged_parts(gallery: Gallery) -> None:

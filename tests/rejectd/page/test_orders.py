@@ -154,6 +154,15 @@ def test_the_last_engineer_stays_one(engineer: Person) -> None:
     assert engineer.form("/users", {"token": engineer.token(), "name": "a b<", "role": "viewer"}).status == 422
 
 
+def test_nobody_takes_the_own_password_away(engineer: Person) -> None:
+    second = engineer.form("/users", {"token": engineer.token(), "name": "second", "role": "engineer"})
+    assert second.status == 200
+    answer = engineer.form("/users", {"token": engineer.token(), "name": "engineer", "role": "engineer"})
+    assert (answer.status, "this is you" in answer.text) == (422, True)
+    assert engineer.ask("/users").status == 200
+    assert engineer.form("/users", {"token": engineer.token(), "name": "second", "remove": "yes"}).status == 200
+
+
 def test_every_change_is_in_the_log_with_who_and_no_password(engineer: Person, operator: Person) -> None:
     engineer.send("/api/orders/golden", {"product": "cell"})
     page = engineer.ask("/audit").text

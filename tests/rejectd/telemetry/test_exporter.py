@@ -173,6 +173,20 @@ def test_what_is_refused_for_good_or_sent_elsewhere_is_not_followed(
     assert collector.spans == []
 
 
+def test_a_collector_that_takes_no_traces_gets_metrics_and_is_named_once(
+    collector: Collector, rig: Rig, caplog: pytest.LogCaptureFixture
+) -> None:
+    collector.no_traces = True
+    rig.start()
+    rig.exporter.put(reject(1), 200 * MS)
+    wait_for(lambda: rig.dropped() == 1, "it is given up", 20)
+    rig.exporter.put(reject(2), 200 * MS)
+    wait_for(lambda: rig.dropped() == 2, "so is the next", 20)
+    wait_for(lambda: collector.metrics, "metrics come", 30)
+    assert caplog.text.count("telemetry is refused") == 1
+    assert "taken again" not in caplog.text
+
+
 def test_a_collector_that_never_answers_holds_up_neither_rejects_nor_the_end(collector: Collector, rig: Rig) -> None:
     collector.go_on.clear()
     rig.start()
